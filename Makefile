@@ -1,0 +1,153 @@
+# flywheel's one Makefile. `make help` lists the targets.
+#
+# Sources are found by folder: every .c under core agents listeners spool config belongs to the
+# library; programs are named below. A build variant (release, debug, asan, tsan, clang) has its own
+# folder of objects, and build/NAME links to the release variant's programs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+VARIANT ?= release
+OUT := build/$(VARIANT)
+PREFIX ?= /usr/local
+# From the second level of make on, what is missing has been installed.
+JOBS ?= $(shell nproc)
+
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
+CPPFLAGS := -D_GNU_SOURCE -I.
+CFLAGS_release := -O2 -g
+CFLAGS_debug := -Og -g -DFLYWHEEL_DEBUG
+CFLAGS_asan := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=address,undefined \
+	-fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# gcc says that ThreadSanitizer does not model fences; core/runtime/doorbell.h has another way.
+CFLAGS_tsan := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=thread -Wno-tsan
+CFLAGS_clang := -O2 -g -DFLYWHEEL_DEBUG
+CC_release := gcc
+CC_debug := gcc
+CC_asan := gcc
+CC_tsan := gcc
+CC_clang := clang
+BUILD_CC := $(CC_$(VARIANT))
+CFLAGS := -std=c11 $(WARN) $(CFLAGS_$(VARIANT)) -pthread -MMD -MP
+LDFLAGS := $(filter -fsanitize%,$(CFLAGS_$(VARIANT))) -pthread
+# The sanitizers bring an allocator of their own.
+MALLOC_release := -ljemalloc
+MALLOC_debug := -ljemalloc
+MALLOC_clang := -ljemalloc
+LIBS := -luring -lck -ljansson -lisal $(MALLOC_$(VARIANT))
+
+LIB_DIRS := core agents listeners spool config
+LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))
+LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/%.o)
+LIB := $(OUT)/libflywheel.a
+
+CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c))
+PERF_SHARED := $(filter-out perf/fwload.c perf/fwsink.c,$(sort $(wildcard perf/*.c)))
+PROGRAMS := flywheeld flywheel fwload fwsink
+UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
+UNIT := $(UNIT_SRC:tests/unit/%.c=$(OUT)/unit/%)
+UNIT_HELP := $(filter-out $(UNIT_SRC),$(sort $(wildcard tests/unit/*.c)))
+
+C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
+HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
+
+.PHONY: all help deps run check check-all bench tsa format format-check headers compdb install \
+	clean programs unit
+
+all: deps
+	@$(MAKE) --no-print-directory -j$(JOBS) programs
+
+help:
+	@echo 'make run           install what is missing, build, show mail flowing'
+	@echo 'make check         install what is missing, build every variant, run every test'
+	@echo 'make bench         measure, beside the load tools alone'
+	@echo 'make               install what is missing, build build/{flywheeld,flywheel,fwload,fwsink}'
+	@echo 'make unit          unit tests of one variant (VARIANT=release|debug|asan|tsan|clang)'
+	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
+	@echo 'make tsa           thread classes, checked by clang'
+	@echo 'make headers       every header compiles alone'
+	@echo 'make format        clang-format in place; make format-check only looks'
+	@echo 'make compdb        compile_commands.json for editors'
+	@echo 'make install       programs, unit, configuration (DESTDIR, PREFIX)'
+	@echo 'make clean         remove build/'
+
+deps:
+	@tools/install-packages.sh
+
+programs: $(PROGRAMS:%=$(OUT)/%)
+ifeq ($(VARIANT),release)
+	@for p in $(PROGRAMS); do ln -sfn release/$$p build/$$p; done
+endif
+
+$(OUT)/%.o: %.c
+	@mkdir -p $(@D)
+	@$(BUILD_CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+$(LIB): $(LIB_OBJ)
+	@rm -f $@
+	@ar rcs $@ $^
+
+$(OUT)/flywheeld: $(OUT)/tools/flywheeld.o $(LIB)
+	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
+$(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o)
+	@$(BUILD_CC) $(LDFLAGS) $^ -ledit -ljansson -o $@
+$(OUT)/fwload: $(OUT)/perf/fwload.o $(PERF_SHARED:%.c=$(OUT)/%.o)
+	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
+$(OUT)/fwsink: $(OUT)/perf/fwsink.o $(PERF_SHARED:%.c=$(OUT)/%.o)
+	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
+
+$(OUT)/unit/%: $(OUT)/tests/unit/%.o $(UNIT_HELP:%.c=$(OUT)/%.o) $(LIB)
+	@mkdir -p $(@D)
+	@$(BUILD_CC) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
+
+.PRECIOUS: $(OUT)/tests/unit/%.o
+
+unit-programs: $(UNIT)
+
+unit: unit-programs
+	@tests/run-unit.sh $(VARIANT) $(UNIT)
+
+flow:
+	@python3 tests/flow/run.py $(if $(ONLY),--only $(ONLY)) $(FLOW)
+
+run: all
+	@tools/demo.sh
+
+check: deps
+	@$(MAKE) --no-print-directory -j$(JOBS) check-all
+
+check-all:
+	@tests/check.sh
+
+bench: all
+	@perf/bench.sh
+
+tsa:
+	@for f in $(LIB_SRC); do \
+		clang -std=c11 $(CPPFLAGS) -DFLYWHEEL_TSA -fsyntax-only -Wthread-safety -Werror \
+			-Wno-ignored-attributes $$f || exit 1; \
+	done
+
+format:
+	@clang-format -i $(C_FILES)
+format-check:
+	@clang-format --dry-run -Werror $(C_FILES)
+
+headers:
+	@for h in $(HEADERS); do \
+		gcc -std=c11 $(CPPFLAGS) $(WARN) -fsyntax-only -x c -include $$h /dev/null || exit 1; \
+	done
+
+compdb:
+	@$(MAKE) --no-print-directory -Bnwk VARIANT=debug programs unit-programs | \
+		tools/compile-commands.py > compile_commands.json
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/flywheel
+	install -m 755 build/release/flywheeld $(DESTDIR)$(PREFIX)/sbin/flywheeld
+	install -m 755 build/release/flywheel $(DESTDIR)$(PREFIX)/bin/flywheel
+	install -m 644 config/flywheel.conf $(DESTDIR)/etc/flywheel/flywheel.conf.example
+
+clean:
+	rm -rf build compile_commands.json
+
+-include $(shell find $(OUT) -name '*.d' 2>/dev/null)

@@ -1,0 +1,193 @@
+/*
+ * Bounces: a notification to the sender of what failed for good (RFC 3464), itself stored and
+ * queued like any message. The failed delivery is settled only when the notification is durable, so
+ * that a crash between the two tells the sender twice rather than never.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "agents/scheduler.h"
+#include "agents/scheduler_request.h"
+#include "core/mail/dsn.h"
+#include "core/mail/mainlog.h"
+
+#define BINDING "default"
+#define RETRY_MS 1000
+
+static void on_retry(struct timer *t)
+{
+	bounce_send(CONTAINER_OF(t, struct bounce, retry));
+}
+
+struct bounce *bounce_create(struct scheduler *s, struct delivery *delivery, uint32_t count)
+{
+	struct bounce *b = calloc(1, sizeof *b + count * sizeof b->recipients[0]);
+
+	if (b == NULL) {
+		fatal("out of memory for a notification");
+	}
+	b->scheduler = s;
+	b->delivery = delivery;
+	b->count = count;
+	timer_init(&b->retry, &s->base, on_retry);
+	s->bounces_waiting++;
+	return b;
+}
+
+static void bounce_free(struct bounce *b)
+{
+	for (uint32_t i = 0; i < b->count; i++) {
+		free(b->recipients[i].text);
+	}
+	b->scheduler->bounces_waiting--;
+	free(b);
+}
+
+static void log_bounce(struct scheduler *s, const struct envelope *e)
+{
+	char line[MAINLOG_LINE_MAX];
+	struct mainlog_reception r = {
+		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S, .id = &e->id},
+		.recipient = envelope_address(e, 0),
+		.sender = "",
+		.peer_ip = "",
+		.size = e->body_bytes,
+		.protocol = "internal",
+		.binding_group = "default",
+		.binding = BINDING,
+	};
+
+	log_line(&s->log, LOG_MAIN, line, mainlog_reception(line, &r));
+}
+
+/* The notification's own envelope must be looked at before it goes home. */
+SINGLE
+struct bounce_message {
+	struct bounce *bounce;
+	struct message *message;
+};
+
+static void on_stored(struct scheduler *s, void *owner, int result)
+{
+	struct bounce_message *bm = owner;
+	struct bounce *b = bm->bounce;
+
+	if (result != 0) {
+		message_release(bm->message, &s->pools);
+		free(bm);
+		agent_error(&s->base, result, "a notification could not be stored");
+		timer_arm(&b->retry, agent_now_ms(&s->base) + RETRY_MS);
+		return;
+	}
+	log_bounce(s, message_envelope(bm->message));
+	message_release(bm->message, &s->pools);
+	free(bm);
+	counter_inc(s->bounces);
+	b->on_done(b);
+	bounce_free(b);
+}
+
+static uint16_t write_body(struct bounce *b, struct message_id id, struct chain *body)
+{
+	struct scheduler *s = b->scheduler;
+	struct delivery *delivery = b->delivery;
+	const struct envelope *e = message_envelope(delivery->message);
+	struct dsn_recipient *list = calloc(b->count, sizeof *list);
+	const struct chain *original =
+		delivery->uses_body ? &delivery->message->body : &delivery->body;
+	uint16_t flags;
+
+	if (list == NULL) {
+		fatal("out of memory for a notification");
+	}
+	for (uint32_t i = 0; i < b->count; i++) {
+		list[i] = (struct dsn_recipient){
+			.address = envelope_address(e, b->recipients[i].recipient),
+			.code = b->remote_name[0] != '\0' ? b->recipients[i].code : 0,
+			.status = b->recipients[i].enhanced,
+			.diagnostic = b->recipients[i].text,
+			.remote_mta = b->remote_name[0] != '\0' ? b->remote_name : NULL,
+		};
+	}
+	flags = dsn_write(
+		&(struct dsn){
+			.id = id,
+			.time_s = s->base.now.wall_ns / NS_PER_S,
+			.reporting_mta = s->global->hostname,
+			.mailerdaemon = delivery->domain->options->mailerdaemon,
+			.original = e,
+			.original_body = original->len != 0 ? original : NULL,
+			.recipients = list,
+			.recipient_count = b->count,
+		},
+		body, &s->pools.buffers);
+	free(list);
+	return flags;
+}
+
+static struct message *make_message(struct bounce *b)
+{
+	struct scheduler *s = b->scheduler;
+	const struct envelope *original = message_envelope(b->delivery->message);
+	struct envelope_builder *builder = &s->bounce_envelope;
+	const char *sender = envelope_sender(original);
+	struct message *m;
+	struct envelope *e;
+
+	envelope_builder_reset(builder);
+	envelope_set_sender(builder, "", 0);
+	envelope_add_recipient(builder, sender, strlen(sender));
+	m = message_create(&s->pools, envelope_size(builder));
+	e = message_envelope(m);
+	envelope_build(builder, e);
+	e->id = scheduler_new_id(s);
+	e->received_ms = agent_wall_ms(&s->base);
+	e->protocol = ENVELOPE_GENERATED;
+	e->durability = original->durability;
+	e->flags = (uint16_t)(write_body(b, e->id, &m->body) | ENVELOPE_INTERNAL);
+	e->body_bytes = m->body.len;
+	return m;
+}
+
+static void store(struct bounce *b)
+{
+	struct bounce_message *bm = malloc(sizeof *bm);
+
+	if (bm == NULL) {
+		fatal("out of memory for a notification");
+	}
+	bm->bounce = b;
+	bm->message = make_message(b);
+	message_hold(bm->message, 1);
+	scheduler_store(b->scheduler, bm->message, on_stored, bm);
+}
+
+static void on_loaded(struct agent *self, void *object, uint64_t value)
+{
+	struct scheduler_request *r = object;
+	struct bounce *b = r->owner;
+
+	(void)self;
+	(void)value;
+	/* Without the original's header, if it cannot be read. */
+	b->delivery->body = r->spool.body;
+	scheduler_request_put(r);
+	store(b);
+}
+
+void bounce_send(struct bounce *b)
+{
+	struct scheduler *s = b->scheduler;
+	struct message *m = b->delivery->message;
+	struct scheduler_request *r;
+
+	if (b->delivery->uses_body || b->delivery->body.len != 0 || m->spool == NULL) {
+		store(b);
+		return;
+	}
+	r = scheduler_request_get(s, SPOOL_LOAD, on_loaded);
+	r->owner = b;
+	r->spool.writer = m->writer;
+	r->spool.entry = m->spool;
+	spool_submit(s->program->spool, &s->base, &r->spool);
+}

@@ -1,0 +1,504 @@
+#include "agents/master.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define LISTENS_MAX 64
+#define PEER_BUCKETS 4096
+#define ACCEPT_AGAIN_MS 100
+
+/* How many connections a peer has on one listen. */
+BOUND
+struct peer {
+	struct peer *next;
+	struct in6_addr address;
+	uint32_t listen;
+	uint32_t count;
+};
+
+/* One socket that listens. */
+BOUND
+struct listen {
+	struct master *master;
+	const struct listener_ops *ops;
+	uint32_t listener;
+	uint32_t index;
+	const struct listen_options *options;
+	int fd;
+	struct mux_op op;
+	/* After a shortage of files or memory, accepting goes on a little later. */
+	struct timer again;
+	uint32_t connections;
+};
+
+struct master {
+	struct agent base;
+	struct program *program;
+	struct listen listens[LISTENS_MAX];
+	uint32_t listen_count;
+	/* Connections that each scheduler has. */
+	uint32_t load[SCHEDULERS_MAX];
+	uint32_t turn;
+	uint64_t number;
+	int signal_fd;
+	struct mux_op signal_op;
+	struct pool accepts;
+	struct pool peers;
+	struct peer *buckets[PEER_BUCKETS];
+	struct counter *accepted;
+	struct counter *refused_max;
+	struct counter *refused_peer;
+	struct counter *accept_errors;
+	uint32_t open;
+	bool stopping;
+};
+
+static struct master *master_of(struct agent *self)
+{
+	return CONTAINER_OF(self, struct master, base);
+}
+
+struct agent *master_agent(struct master *m)
+{
+	return &m->base;
+}
+
+/* ---- peers ---- */
+
+static struct peer **peer_bucket(struct master *m, const struct in6_addr *address, uint32_t listen)
+{
+	uint64_t h = UINT64_C(0xcbf29ce484222325) ^ listen;
+
+	for (int i = 0; i < 16; i++) {
+		h = (h ^ address->s6_addr[i]) * UINT64_C(0x100000001b3);
+	}
+	return &m->buckets[(h >> 20) & (PEER_BUCKETS - 1)];
+}
+
+static struct peer *peer_get(struct master *m, const struct in6_addr *address, uint32_t listen)
+{
+	struct peer **bucket = peer_bucket(m, address, listen);
+	struct peer *p = *bucket;
+
+	while (p != NULL &&
+	       (p->listen != listen || memcmp(&p->address, address, sizeof *address) != 0)) {
+		p = p->next;
+	}
+	if (p == NULL) {
+		p = pool_get(&m->peers);
+		*p = (struct peer){.next = *bucket, .address = *address, .listen = listen};
+		*bucket = p;
+	}
+	return p;
+}
+
+static void peer_put(struct master *m, const struct in6_addr *address, uint32_t listen)
+{
+	struct peer **at = peer_bucket(m, address, listen);
+
+	while (*at != NULL && ((*at)->listen != listen ||
+			       memcmp(&(*at)->address, address, sizeof *address) != 0)) {
+		at = &(*at)->next;
+	}
+	ASSERT(*at != NULL && (*at)->count > 0);
+	if (--(*at)->count == 0) {
+		struct peer *gone = *at;
+
+		*at = gone->next;
+		pool_put(&m->peers, gone);
+	}
+}
+
+/* ---- accepting ---- */
+
+/* IPv4 as v4-mapped; the unspecified address for a Unix socket. */
+static void peer_of(int fd, struct accept *a)
+{
+	struct sockaddr_storage s = {0};
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)&s;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)&s;
+	socklen_t len = sizeof s;
+
+	memset(&a->peer, 0, sizeof a->peer);
+	a->peer_port = 0;
+	snprintf(a->peer_text, sizeof a->peer_text, "local");
+	if (getpeername(fd, (struct sockaddr *)&s, &len) != 0) {
+		return;
+	}
+	if (s.ss_family == AF_INET) {
+		a->peer.s6_addr[10] = 0xff;
+		a->peer.s6_addr[11] = 0xff;
+		memcpy(&a->peer.s6_addr[12], &v4->sin_addr, 4);
+		a->peer_port = ntohs(v4->sin_port);
+		inet_ntop(AF_INET, &v4->sin_addr, a->peer_text, sizeof a->peer_text);
+	} else if (s.ss_family == AF_INET6) {
+		a->peer = v6->sin6_addr;
+		a->peer_port = ntohs(v6->sin6_port);
+		if (IN6_IS_ADDR_V4MAPPED(&a->peer)) {
+			inet_ntop(AF_INET, &a->peer.s6_addr[12], a->peer_text, sizeof a->peer_text);
+		} else {
+			inet_ntop(AF_INET6, &a->peer, a->peer_text, sizeof a->peer_text);
+		}
+	}
+}
+
+/* Tells a client in one piece that it cannot be served now; a full socket buffer is its own. */
+static void refuse(struct listen *l, int fd, const char *why)
+{
+	char text[128];
+	int len;
+
+	if (!l->ops->on_master) {
+		len = snprintf(text, sizeof text, "421 4.7.0 %s, try again later\r\n", why);
+		(void)!send(fd, text, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	close(fd);
+}
+
+static bool allowed(struct listen *l, struct accept *a, uint32_t slot)
+{
+	struct master *m = l->master;
+	struct peer *p;
+
+	if (l->options->max_connections != 0 && l->connections >= l->options->max_connections) {
+		counter_inc(m->refused_max);
+		refuse(l, a->fd, "too many connections");
+		return false;
+	}
+	p = peer_get(m, &a->peer, slot);
+	if (l->options->max_connections_per_peer != 0 &&
+	    p->count >= l->options->max_connections_per_peer) {
+		counter_inc(m->refused_peer);
+		refuse(l, a->fd, "too many connections from your address");
+		return false;
+	}
+	p->count++;
+	return true;
+}
+
+/* The one with the fewest connections; among equals, in turn. */
+static uint32_t choose_scheduler(struct master *m)
+{
+	uint32_t count = m->program->scheduler_count;
+	uint32_t best = m->turn++ % count;
+
+	for (uint32_t i = 1; i < count; i++) {
+		uint32_t candidate = (m->turn - 1 + i) % count;
+
+		if (m->load[candidate] < m->load[best]) {
+			best = candidate;
+		}
+	}
+	return best;
+}
+
+static void take_connection(struct listen *l, int fd)
+{
+	struct master *m = l->master;
+	uint32_t slot = (uint32_t)(l - m->listens);
+	struct accept *a = pool_get(&m->accepts);
+
+	memset(a, 0, sizeof *a);
+	a->magic = ACCEPT_MAGIC;
+	a->fd = fd;
+	a->listener = l->listener;
+	a->listen = l->index;
+	a->slot = slot;
+	peer_of(fd, a);
+	if (!allowed(l, a, slot)) {
+		pool_put(&m->accepts, a);
+		return;
+	}
+	a->number = ++m->number;
+	a->scheduler = l->ops->on_master ? 0 : choose_scheduler(m);
+	m->load[a->scheduler]++;
+	m->open++;
+	l->connections++;
+	counter_inc(m->accepted);
+	agent_send(&m->base, &m->program->schedulers[a->scheduler]->base, scheduler_on_accept, a,
+		   0);
+}
+
+static void on_accepted(struct mux_op *op, int result)
+{
+	struct listen *l = CONTAINER_OF(op, struct listen, op);
+	struct master *m = l->master;
+
+	if (result >= 0) {
+		if (m->stopping) {
+			refuse(l, result, "shutting down");
+			return;
+		}
+		take_connection(l, result);
+	} else if (result != -ECANCELED) {
+		counter_inc(m->accept_errors);
+		agent_error(&m->base, result, "accept on %s: %s", l->options->name,
+			    strerror(-result));
+	}
+	if (!mux_op_busy(op) && !m->stopping) {
+		timer_arm(&l->again, agent_now_ms(&m->base) + ACCEPT_AGAIN_MS);
+	}
+}
+
+static void on_again(struct timer *t)
+{
+	struct listen *l = CONTAINER_OF(t, struct listen, again);
+
+	mux_accept(l->master->base.mux, &l->op, l->fd);
+}
+
+void master_on_closed(struct agent *self, void *object, uint64_t value)
+{
+	struct master *m = master_of(self);
+	struct accept *a = object;
+
+	(void)value;
+	CHECK_MAGIC(a, ACCEPT_MAGIC);
+	m->load[a->scheduler]--;
+	m->open--;
+	m->listens[a->slot].connections--;
+	peer_put(m, &a->peer, a->slot);
+	a->magic = 0;
+	pool_put(&m->accepts, a);
+}
+
+/* ---- signals ---- */
+
+static void reopen_logs(struct master *m)
+{
+	if (m->program->log != NULL) {
+		agent_send(&m->base, m->program->log, log_writer_on_reopen, NULL, 0);
+	}
+}
+
+static void on_signal(struct mux_op *op, int result)
+{
+	struct master *m = CONTAINER_OF(op, struct master, signal_op);
+	struct signalfd_siginfo info;
+
+	if (result == -ECANCELED) {
+		return;
+	}
+	while (read(m->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+		if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
+			runtime_stop(&m->program->runtime);
+		} else {
+			reopen_logs(m);
+		}
+	}
+	if (!m->stopping) {
+		mux_poll_fd(m->base.mux, &m->signal_op, m->signal_fd, POLLIN);
+	}
+}
+
+/* ---- life ---- */
+
+static void on_start_complete(struct agent *self)
+{
+	struct master *m = master_of(self);
+
+	for (uint32_t i = 0; i < m->listen_count; i++) {
+		struct listen *l = &m->listens[i];
+
+		mux_op_init(&l->op, self, on_accepted);
+		timer_init(&l->again, self, on_again);
+		mux_accept(self->mux, &l->op, l->fd);
+	}
+	mux_op_init(&m->signal_op, self, on_signal);
+	mux_poll_fd(self->mux, &m->signal_op, m->signal_fd, POLLIN);
+}
+
+static int on_do_work(struct agent *self)
+{
+	(void)self;
+	return 0;
+}
+
+static void on_stop(struct agent *self)
+{
+	struct master *m = master_of(self);
+
+	m->stopping = true;
+	for (uint32_t i = 0; i < m->listen_count; i++) {
+		mux_cancel(self->mux, &m->listens[i].op);
+		timer_cancel(&m->listens[i].again);
+	}
+	mux_cancel(self->mux, &m->signal_op);
+}
+
+static bool on_drained(struct agent *self)
+{
+	struct master *m = master_of(self);
+
+	for (uint32_t i = 0; i < m->listen_count; i++) {
+		struct listen *l = &m->listens[i];
+
+		if (mux_op_busy(&l->op)) {
+			return false;
+		}
+		if (l->fd >= 0) {
+			mux_close(self->mux, l->fd);
+			l->fd = -1;
+			if (l->options->name[0] == '/' || strchr(l->options->name, '/') != NULL) {
+				unlink(l->options->name);
+			}
+		}
+	}
+	return !mux_op_busy(&m->signal_op);
+}
+
+static const struct agent_ops master_ops = {
+	.kind = "master",
+	.start_complete = on_start_complete,
+	.do_work = on_do_work,
+	.stop = on_stop,
+	.drained = on_drained,
+};
+
+/* ---- opening sockets ---- */
+
+/* A socket file that nobody serves any more is in the way. */
+static void remove_stale(const struct sockaddr_un *address)
+{
+	struct stat st;
+	int fd;
+
+	if (stat(address->sun_path, &st) != 0 || !S_ISSOCK(st.st_mode)) {
+		return;
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0) {
+		if (connect(fd, (const struct sockaddr *)address, sizeof *address) != 0 &&
+		    errno == ECONNREFUSED) {
+			unlink(address->sun_path);
+		}
+		close(fd);
+	}
+}
+
+static int open_socket(const struct listen_options *o, FILE *errors)
+{
+	int family = o->address.ss_family;
+	int on = 1;
+	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0) {
+		fprintf(errors, "flywheeld: cannot listen on %s: %s\n", o->name, strerror(errno));
+		return -1;
+	}
+	if (family == AF_UNIX) {
+		remove_stale((const struct sockaddr_un *)(const void *)&o->address);
+	} else {
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	}
+	if (bind(fd, (const struct sockaddr *)&o->address, o->address_len) != 0 ||
+	    (family == AF_UNIX && chmod(o->name, o->file_mode) != 0) ||
+	    listen(fd, (int)o->backlog) != 0) {
+		fprintf(errors, "flywheeld: cannot listen on %s: %s%s\n", o->name, strerror(errno),
+			errno == EADDRINUSE
+				? " (does another program, or another flywheeld, use it?)"
+				: "");
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static bool open_listener(struct master *m, uint32_t listener, FILE *errors)
+{
+	const struct listener_ops *ops = m->program->listeners[listener];
+	uint32_t count = ops->listen_count(m->program->config);
+	bool good = true;
+
+	for (uint32_t i = 0; i < count && m->listen_count < LISTENS_MAX; i++) {
+		struct listen *l = &m->listens[m->listen_count];
+
+		l->master = m;
+		l->ops = ops;
+		l->listener = listener;
+		l->index = i;
+		l->options = ops->listen(m->program->config, i);
+		l->fd = open_socket(l->options, errors);
+		good = good && l->fd >= 0;
+		m->listen_count++;
+	}
+	return good;
+}
+
+static void block_signals(struct master *m)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	m->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	ASSERT(m->signal_fd >= 0);
+}
+
+struct master *master_create(const char *name, struct program *program, FILE *errors)
+{
+	struct master *m =
+		aligned_alloc(CACHE_LINE, (sizeof *m + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
+	bool good = true;
+
+	if (m == NULL) {
+		fatal("out of memory for the master");
+	}
+	memset(m, 0, sizeof *m);
+	agent_init(&m->base, &master_ops, name, 0);
+	m->program = program;
+	pool_init(&m->accepts, "accept construct", sizeof(struct accept), 1024);
+	pool_init(&m->peers, "peer", sizeof(struct peer), 1024);
+	m->accepted = counter_create(m->base.counters, "accepted", COUNTER_SUM,
+				     "Connections accepted and sharded");
+	m->refused_max = counter_create(m->base.counters, "refused_connections", COUNTER_SUM,
+					"Connections refused: the listener has its maximum");
+	m->refused_peer = counter_create(m->base.counters, "refused_peer", COUNTER_SUM,
+					 "Connections refused: the peer has its maximum");
+	m->accept_errors =
+		counter_create(m->base.counters, "accept_errors", COUNTER_SUM, "Errors of accept");
+	block_signals(m);
+	for (uint32_t i = 0; i < program->listener_count; i++) {
+		good = open_listener(m, i, errors) && good;
+	}
+	if (!good) {
+		master_destroy(m);
+		return NULL;
+	}
+	return m;
+}
+
+void master_describe(const struct master *m, FILE *out)
+{
+	for (uint32_t i = 0; i < m->listen_count; i++) {
+		fprintf(out, "flywheeld: %s listening on %s\n", m->listens[i].ops->name,
+			m->listens[i].options->name);
+	}
+}
+
+void master_destroy(struct master *m)
+{
+	for (uint32_t i = 0; i < m->listen_count; i++) {
+		if (m->listens[i].fd >= 0) {
+			close(m->listens[i].fd);
+		}
+	}
+	close(m->signal_fd);
+	pool_close(&m->accepts);
+	pool_close(&m->peers);
+	agent_close(&m->base);
+	free(m);
+}

@@ -1,0 +1,379 @@
+/*
+ * What becomes of an attempt: log it, tell the sender of failures, tell the spool, queue again what
+ * remains. Also the two things a dispatcher asks for: next hops and bodies.
+ *
+ * Start reading at on_attempt(), last in this file.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agents/scheduler.h"
+#include "agents/scheduler_request.h"
+#include "core/mail/mainlog.h"
+#include "core/outbound/next_hop.h"
+#include "core/queue/retry.h"
+
+#define BINDING "default"
+
+static struct scheduler *scheduler_of(struct dispatcher *x)
+{
+	return CONTAINER_OF(x, struct scheduler, dispatcher);
+}
+
+/* ---- next hops ---- */
+
+SINGLE
+struct lookup {
+	struct job job;
+	struct scheduler *scheduler;
+	struct domain *domain;
+	const struct domain_options *options;
+	struct next_hop_answer answer;
+	char name[256];
+};
+
+static void lookup_work(struct job *job)
+{
+	struct lookup *l = CONTAINER_OF(job, struct lookup, job);
+
+	next_hop_lookup(l->options, l->name, &l->answer);
+}
+
+static void lookup_done(struct agent *self, struct job *job, int result)
+{
+	struct lookup *l = CONTAINER_OF(job, struct lookup, job);
+	struct scheduler *s = l->scheduler;
+
+	(void)self;
+	s->lookups_waiting--;
+	if (result != 0) {
+		snprintf(l->answer.trouble, sizeof l->answer.trouble,
+			 "too many look-ups wait (pool backlog)");
+	}
+	dispatch_resolved(&s->dispatcher, l->domain, l->answer.hosts, l->answer.count, false,
+			  l->answer.trouble, NEXT_HOP_TTL_MS);
+	free(l);
+}
+
+static void resolve(struct dispatcher *x, struct domain *d)
+{
+	struct scheduler *s = scheduler_of(x);
+	struct lookup *l = calloc(1, sizeof *l);
+
+	if (l == NULL) {
+		fatal("out of memory for a look-up");
+	}
+	l->job = (struct job){.work = lookup_work, .on_done = lookup_done, .from = &s->base};
+	l->scheduler = s;
+	l->domain = d;
+	l->options = d->options;
+	snprintf(l->name, sizeof l->name, "%s", d->name);
+	s->lookups_waiting++;
+	thread_pool_run(s->program->pool, &s->base, &l->job);
+}
+
+/* ---- bodies ---- */
+
+static void on_loaded(struct agent *self, void *object, uint64_t value)
+{
+	struct scheduler_request *r = object;
+	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
+	struct delivery *delivery = r->delivery;
+	int result = r->spool.result;
+
+	(void)value;
+	delivery->body = r->spool.body;
+	scheduler_request_put(r);
+	counter_inc(s->bodies_loaded);
+	dispatch_body_loaded(&s->dispatcher, delivery, result);
+}
+
+static void load_body(struct dispatcher *x, struct delivery *delivery)
+{
+	struct scheduler *s = scheduler_of(x);
+	struct scheduler_request *r = scheduler_request_get(s, SPOOL_LOAD, on_loaded);
+
+	r->delivery = delivery;
+	r->spool.writer = delivery->message->writer;
+	r->spool.entry = delivery->message->spool;
+	spool_submit(s->program->spool, &s->base, &r->spool);
+}
+
+/* This delivery reads its body from the spool from now on; the last one to say so frees it. */
+static void give_up_body(struct scheduler *s, struct delivery *delivery)
+{
+	struct message *m = delivery->message;
+
+	if (!delivery->uses_body) {
+		return;
+	}
+	delivery->uses_body = false;
+	if (atomic_fetch_sub_explicit(&m->body_users, 1, memory_order_acq_rel) == 1) {
+		message_drop_body(m, &s->pools);
+		counter_inc(s->bodies_dropped);
+	}
+}
+
+/* ---- logging ---- */
+
+static const char *text_for(const struct attempt *a, unsigned place)
+{
+	if (a->replies != NULL && a->replies[place].text != NULL) {
+		return a->replies[place].text;
+	}
+	return a->text;
+}
+
+static void log_recipients(struct scheduler *s, const struct delivery *delivery,
+			   const struct recipient_set *set, const struct attempt *a,
+			   size_t (*format)(char *line, const struct mainlog_attempt *a),
+			   struct counter *counter)
+{
+	const struct envelope *e = message_envelope(delivery->message);
+	struct mainlog_attempt line = {
+		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S, .id = &e->id},
+		.domain = envelope_domain(e, delivery->index),
+		.size = e->body_bytes,
+		.binding_group = "default",
+		.binding = BINDING,
+		.stage = a->stage,
+		.retries = delivery->attempts,
+		.queued_s = (agent_wall_ms(&s->base) - e->received_ms) / 1000,
+		.remote_ip = a->remote_ip,
+	};
+	char text[MAINLOG_LINE_MAX];
+
+	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
+		if (recipient_set_has(set, i)) {
+			line.text = text_for(a, i);
+			log_line(&s->log, LOG_MAIN, text, format(text, &line));
+			counter_inc(counter);
+		}
+	}
+}
+
+/* ---- settling ---- */
+
+static void on_done_written(struct agent *self, void *object, uint64_t value)
+{
+	struct scheduler_request *r = object;
+
+	(void)value;
+	delivery_destroy(r->delivery, &CONTAINER_OF(self, struct scheduler, base)->pools);
+	scheduler_request_put(r);
+}
+
+static void on_state_written(struct agent *self, void *object, uint64_t value)
+{
+	(void)self;
+	(void)value;
+	scheduler_request_put(object);
+}
+
+static struct scheduler_request *delivery_request(struct scheduler *s, struct delivery *delivery,
+						  enum spool_verb verb, task_fn on_done)
+{
+	struct scheduler_request *r = scheduler_request_get(s, verb, on_done);
+
+	r->delivery = delivery;
+	r->spool.writer = delivery->message->writer;
+	r->spool.entry = delivery->message->spool;
+	r->spool.delivery = delivery->index;
+	r->spool.attempts = delivery->attempts;
+	r->spool.due_ms = delivery->due_ms;
+	r->spool.pending = delivery->pending;
+	return r;
+}
+
+static void settle_done(struct scheduler *s, struct delivery *delivery)
+{
+	struct scheduler_request *r;
+
+	if (delivery->message->spool == NULL) {
+		delivery_destroy(delivery, &s->pools);
+		return;
+	}
+	give_up_body(s, delivery);
+	r = delivery_request(s, delivery, SPOOL_DONE, on_done_written);
+	spool_submit(s->program->spool, &s->base, &r->spool);
+}
+
+static void settle_state(struct scheduler *s, struct delivery *delivery)
+{
+	struct scheduler_request *r = delivery_request(s, delivery, SPOOL_STATE, on_state_written);
+
+	r->delivery = NULL;
+	if (delivery->last_text != NULL) {
+		r->reason = strndup(delivery->last_text, SPOOL_REASON_MAX);
+		r->spool.reason = r->reason;
+	}
+	spool_submit(s->program->spool, &s->base, &r->spool);
+	give_up_body(s, delivery);
+	if (delivery->due_ms != 0) {
+		dispatch_delay(&s->dispatcher, delivery);
+	} else {
+		dispatch_enqueue(&s->dispatcher, delivery);
+	}
+}
+
+static void on_kept(struct scheduler *s, void *owner, int result)
+{
+	struct delivery *delivery = owner;
+
+	if (result == 0) {
+		settle_state(s, delivery);
+		return;
+	}
+	/* It stays in memory, as it was promised no more; the next failure tries again. */
+	agent_error(&s->base, result, "a message of durability memory could not be kept");
+	if (delivery->due_ms != 0) {
+		dispatch_delay(&s->dispatcher, delivery);
+	} else {
+		dispatch_enqueue(&s->dispatcher, delivery);
+	}
+}
+
+/* Everything about the attempt is said; what remains of the delivery goes where it belongs. */
+static void settle(struct scheduler *s, struct delivery *delivery)
+{
+	chain_release(&delivery->body, &s->pools.buffers);
+	delivery->doomed = false;
+	if (recipient_set_empty(&delivery->pending)) {
+		settle_done(s, delivery);
+	} else if (delivery->message->spool == NULL) {
+		scheduler_keep(s, delivery->message, on_kept, delivery);
+	} else {
+		settle_state(s, delivery);
+	}
+}
+
+static void on_bounced(struct bounce *b)
+{
+	b->delivery->domain->settling_count--;
+	settle(b->scheduler, b->delivery);
+}
+
+/* ---- the attempt ---- */
+
+static bool wants_bounce(const struct domain *d, const struct delivery *delivery)
+{
+	const char *sender = envelope_sender(message_envelope(delivery->message));
+
+	return d->options->generate_bounces && !delivery->doomed_quiet &&
+	       strchr(sender, '@') != NULL;
+}
+
+static void bounce_recipients(struct scheduler *s, struct domain *d, struct delivery *delivery,
+			      const struct attempt *a)
+{
+	struct bounce *b = bounce_create(s, delivery, recipient_set_count(&a->failed));
+	uint32_t first =
+		envelope_delivery(message_envelope(delivery->message), delivery->index)->first;
+	uint32_t n = 0;
+
+	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
+		bool own = a->replies != NULL && a->replies[i].text != NULL;
+		struct bounce_recipient *r = &b->recipients[n];
+
+		if (!recipient_set_has(&a->failed, i)) {
+			continue;
+		}
+		n++;
+		r->recipient = first + i;
+		r->code = own ? a->replies[i].code : a->code;
+		memcpy(r->enhanced, own ? a->replies[i].enhanced : a->enhanced, sizeof r->enhanced);
+		r->text = strdup(text_for(a, i));
+	}
+	snprintf(b->remote_name, sizeof b->remote_name, "%s",
+		 a->remote_name != NULL && a->remote_ip[0] != '\0' ? a->remote_name : "");
+	b->on_done = on_bounced;
+	d->settling_count++;
+	bounce_send(b);
+}
+
+/* Deferred recipients whose time is over, or whom an operator gave up, have failed. */
+static void give_up(struct scheduler *s, struct domain *d, struct delivery *delivery,
+		    struct attempt *a)
+{
+	const struct envelope *e = message_envelope(delivery->message);
+	bool expired = retry_expired(d->options, e->received_ms, agent_wall_ms(&s->base));
+
+	if (recipient_set_empty(&a->deferred) || (!delivery->doomed && !expired)) {
+		return;
+	}
+	/* Those that failed keep what they were told: a notification of its own would be too much.
+	 */
+	for (unsigned i = 0; i < 2; i++) {
+		a->failed.bits[i] |= a->deferred.bits[i];
+		a->deferred.bits[i] = 0;
+	}
+	if (delivery->doomed) {
+		snprintf(a->text, sizeof a->text, "554 manually failed.");
+		snprintf(a->enhanced, sizeof a->enhanced, "5.7.0");
+	} else {
+		snprintf(a->text, sizeof a->text,
+			 "554 5.4.7 [internal] exceeded max time without delivery");
+		snprintf(a->enhanced, sizeof a->enhanced, "5.4.7");
+	}
+	a->code = 554;
+	a->replies = NULL;
+}
+
+static void remember(struct scheduler *s, struct domain *d, struct delivery *delivery,
+		     const struct attempt *a)
+{
+	free(delivery->last_text);
+	delivery->last_text = strdup(a->text);
+	for (unsigned i = 0; i < 2; i++) {
+		delivery->pending.bits[i] &= ~(a->delivered.bits[i] | a->failed.bits[i]);
+	}
+	delivery->attempts++;
+	delivery->due_ms = 0;
+	if (!recipient_set_empty(&a->deferred)) {
+		delivery->due_ms =
+			agent_wall_ms(&s->base) + retry_wait_ms(d->options, delivery->attempts);
+	}
+	d->failed += recipient_set_count(&a->failed);
+	d->transient += recipient_set_count(&a->deferred);
+}
+
+static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *delivery,
+		       const struct attempt *found)
+{
+	struct scheduler *s = scheduler_of(x);
+	struct attempt a = *found;
+
+	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
+	OWNER_CHECK(delivery);
+	log_recipients(s, delivery, &a.delivered, &a, mainlog_delivery, s->delivered);
+	log_recipients(s, delivery, &a.deferred, &a, mainlog_transient, s->transient);
+	log_recipients(s, delivery, &a.failed, &a, mainlog_permanent, s->failed);
+	if (!recipient_set_empty(&a.deferred)) {
+		struct recipient_set before = a.failed;
+
+		give_up(s, d, delivery, &a);
+		for (unsigned i = 0; i < 2; i++) {
+			before.bits[i] = a.failed.bits[i] & ~before.bits[i];
+		}
+		log_recipients(s, delivery, &before, &a, mainlog_permanent, s->failed);
+	}
+	remember(s, d, delivery, &a);
+	if (!recipient_set_empty(&a.failed) && wants_bounce(d, delivery)) {
+		bounce_recipients(s, d, delivery, &a);
+	} else {
+		settle(s, delivery);
+	}
+}
+
+static const struct domain_options *options(struct dispatcher *x, const char *domain)
+{
+	return config_domain(scheduler_of(x)->program->config, BINDING, domain, strlen(domain));
+}
+
+const struct dispatch_ops scheduler_dispatch_ops = {
+	.resolve = resolve,
+	.load_body = load_body,
+	.on_attempt = on_attempt,
+	.options = options,
+};

@@ -1,0 +1,228 @@
+/*
+ * From an accepted message to deliveries at their homes: store, answer, hand over. Recovered
+ * deliveries take the second half of the way.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "agents/scheduler.h"
+#include "agents/scheduler_request.h"
+
+#define BINDING "default"
+
+struct scheduler_request *scheduler_request_get(struct scheduler *s, enum spool_verb verb,
+						task_fn on_done)
+{
+	struct scheduler_request *r = pool_get(&s->requests);
+
+	memset(r, 0, sizeof *r);
+	r->spool.verb = verb;
+	r->spool.from = &s->base;
+	r->spool.on_done = on_done;
+	r->scheduler = s;
+	r->began_ns = s->base.now.mono_ns;
+	s->spool_waiting++;
+	return r;
+}
+
+void scheduler_request_put(struct scheduler_request *r)
+{
+	r->scheduler->spool_waiting--;
+	free(r->reason);
+	pool_put(&r->scheduler->requests, r);
+}
+
+void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
+{
+	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
+	struct delivery *delivery = object;
+	struct domain *d;
+
+	(void)value;
+	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
+	OWNER_CLAIM(delivery);
+	if (s->stopping && delivery->message->spool == NULL) {
+		scheduler_keep_delivery(s, delivery);
+		return;
+	}
+	d = dispatch_find(&s->dispatcher,
+			  envelope_domain(message_envelope(delivery->message), delivery->index));
+	d->received += recipient_set_count(&delivery->pending);
+	if (delivery->due_ms > agent_wall_ms(self)) {
+		dispatch_delay(&s->dispatcher, delivery);
+	} else {
+		dispatch_enqueue(&s->dispatcher, delivery);
+	}
+}
+
+void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)
+{
+	const struct envelope *e = message_envelope(delivery->message);
+	uint32_t home = home_of(p, BINDING, envelope_domain(e, delivery->index));
+
+	OWNER_RELEASE(delivery);
+	agent_send(self, &p->schedulers[home]->base, scheduler_on_delivery, delivery, 0);
+}
+
+static void route(struct scheduler *s, struct message *m)
+{
+	uint32_t count = message_envelope(m)->delivery_count;
+
+	ASSERT(count > 0);
+	atomic_store_explicit(&m->body_users, count, memory_order_relaxed);
+	message_hold(m, count - 1);
+	for (uint32_t i = 0; i < count; i++) {
+		struct delivery *delivery = delivery_create(&s->pools, m, i);
+
+		delivery->uses_body = m->resident;
+		scheduler_send_home(s->program, &s->base, delivery);
+	}
+}
+
+static void accepted(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner)
+{
+	const struct envelope *e = message_envelope(m);
+
+	counter_inc(s->received);
+	counter_add(s->received_bytes, e->body_bytes);
+	counter_add(s->recipients, e->recipient_count);
+	if (m->spool != NULL &&
+	    program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes) {
+		message_drop_body(m, &s->pools);
+		counter_inc(s->bodies_dropped);
+	}
+	/* The answer first: what is logged of the reception comes before what is of deliveries. */
+	message_hold(m, 1);
+	on_stored(s, owner, 0);
+	route(s, m);
+	message_release(m, &s->pools);
+}
+
+static void on_store_done(struct agent *self, void *object, uint64_t value)
+{
+	struct scheduler_request *r = object;
+	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
+	struct message *m = r->spool.message;
+	stored_fn on_stored = r->on_stored;
+	void *owner = r->owner;
+	int result = r->spool.result;
+
+	(void)value;
+	histogram_record(&s->store_ns, self->now.mono_ns - r->began_ns);
+	scheduler_request_put(r);
+	if (result == 0) {
+		accepted(s, m, on_stored, owner);
+		return;
+	}
+	counter_inc(s->rejected_busy);
+	message_release(m, &s->pools);
+	on_stored(s, owner, result);
+}
+
+static struct scheduler_request *store_request(struct scheduler *s, struct message *m,
+					       task_fn on_done, stored_fn on_stored, void *owner)
+{
+	struct scheduler_request *r = scheduler_request_get(s, SPOOL_STORE, on_done);
+
+	m->writer = (uint8_t)spool_writer_of(s->program->spool, s->base.id);
+	r->spool.writer = m->writer;
+	r->spool.message = m;
+	r->on_stored = on_stored;
+	r->owner = owner;
+	return r;
+}
+
+/* Durability "memory": one delivery, so that one scheduler decides when it must be spooled after
+ * all; and only while bodies fit into the budget. */
+static bool may_stay_in_memory(struct scheduler *s, const struct message *m)
+{
+	const struct envelope *e = message_envelope(m);
+
+	return e->durability == ENVELOPE_MEMORY && e->delivery_count == 1 && !s->stopping &&
+	       program_resident_bytes(s->program) <= (int64_t)s->global->memory_budget_bytes;
+}
+
+static void on_memory_done(struct agent *self, void *object, uint64_t value)
+{
+	struct scheduler_request *r = object;
+	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
+	struct message *m = r->spool.message;
+	stored_fn on_stored = r->on_stored;
+	void *owner = r->owner;
+
+	(void)value;
+	scheduler_request_put(r);
+	accepted(s, m, on_stored, owner);
+}
+
+void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner)
+{
+	struct scheduler_request *r;
+
+	CHECK_MAGIC(m, MESSAGE_MAGIC);
+	message_set_resident(m, &s->pools);
+	if (may_stay_in_memory(s, m)) {
+		r = store_request(s, m, NULL, on_stored, owner);
+		agent_send(&s->base, &s->base, on_memory_done, r, 0);
+		return;
+	}
+	r = store_request(s, m, on_store_done, on_stored, owner);
+	spool_submit(s->program->spool, &s->base, &r->spool);
+}
+
+/* ---- messages that were only in memory ---- */
+
+static void on_kept(struct agent *self, void *object, uint64_t value)
+{
+	struct scheduler_request *r = object;
+	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
+	stored_fn on_stored = r->on_stored;
+	void *owner = r->owner;
+	int result = r->spool.result;
+
+	(void)value;
+	scheduler_request_put(r);
+	on_stored(s, owner, result);
+}
+
+void scheduler_keep(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner)
+{
+	struct scheduler_request *r = store_request(s, m, on_kept, on_stored, owner);
+
+	ASSERT(m->spool == NULL && m->resident);
+	spool_submit(s->program->spool, &s->base, &r->spool);
+}
+
+static void on_delivery_kept(struct scheduler *s, void *owner, int result)
+{
+	struct delivery *delivery = owner;
+
+	if (result != 0) {
+		agent_error(&s->base, result, "a message of durability memory could not be kept");
+	}
+	delivery_destroy(delivery, &s->pools);
+}
+
+void scheduler_keep_delivery(struct scheduler *s, struct delivery *delivery)
+{
+	scheduler_keep(s, delivery->message, on_delivery_kept, delivery);
+}
+
+static void keep_domain(void *context, struct domain *d)
+{
+	struct scheduler *s = context;
+	struct delivery *next;
+
+	for (struct delivery *x = d->active_head; x != NULL; x = next) {
+		next = x->next;
+		if (x->message->spool == NULL) {
+			domain_remove(&s->dispatcher.domains, d, x);
+			scheduler_keep_delivery(s, x);
+		}
+	}
+}
+
+void scheduler_keep_all(struct scheduler *s)
+{
+	domain_each(&s->dispatcher.domains, keep_domain, s);
+}

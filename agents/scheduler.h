@@ -1,0 +1,190 @@
+/*
+ * Scheduler: the agent that multiplexes I/O and timed events and owns domain records, connections
+ * and mail queues; one for each pinned core. Listeners serve their connections on it, and the
+ * dispatcher (core/outbound) sends from it.
+ *
+ * This header is what listeners use: take a connection, store a message, refuse mail, log.
+ * Start reading at scheduler_do_work(), last in scheduler.c.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agents/log_writer.h"
+#include "agents/thread_pool.h"
+#include "config/config.h"
+#include "core/mail/envelope.h"
+#include "core/mail/message.h"
+#include "core/outbound/dispatch.h"
+#include "core/runtime/agent.h"
+#include "core/runtime/histogram.h"
+#include "spool/spool.h"
+
+#define SCHEDULERS_MAX 48
+#define LISTENERS_MAX 4
+#define ACCEPT_MAGIC 0x61636370U
+
+struct listener_ops;
+struct master;
+struct scheduler;
+
+/* What all agents of the program share; immutable once they run. */
+READONLY
+struct program {
+	struct runtime runtime;
+	struct config *config;
+	struct spool *spool;
+	struct scheduler *schedulers[SCHEDULERS_MAX];
+	uint32_t scheduler_count;
+	struct master *master;
+	struct agent *log;
+	struct thread_pool *pool;
+	const struct listener_ops *listeners[LISTENERS_MAX];
+	uint32_t listener_count;
+	struct outbound_limits limits;
+	/* Makes ids of this start sort above those of earlier ones. */
+	uint64_t epoch;
+};
+
+/*
+ * Accept construct: one accepted connection with the listener's closure. Made by the master, then
+ * handed to the scheduler that serves it, which gives it back with scheduler_close_accept().
+ */
+SINGLE
+struct accept {
+	uint32_t magic;
+	OWNER_FIELD
+	int fd;
+	/* Which listener of the program, and which listen of that listener. */
+	uint32_t listener;
+	uint32_t listen;
+	/* The master's own. */
+	uint32_t slot;
+	/* The scheduler that it was sharded to. */
+	uint32_t scheduler;
+	/* Number of the connection, unique in this run. */
+	uint64_t number;
+	/* IPv4 as v4-mapped. */
+	struct in6_addr peer;
+	uint16_t peer_port;
+	char peer_text[INET6_ADDRSTRLEN];
+};
+
+/* A network service. Every function runs on the scheduler's thread. */
+READONLY
+struct listener_ops {
+	const char *name;
+	/* Listens in the configuration. */
+	uint32_t (*listen_count)(const struct config *config);
+	const struct listen_options *(*listen)(const struct config *config, uint32_t index);
+	/* Served by the master's scheduler only (control), not sharded. */
+	bool on_master;
+	/* Makes this listener's state on a scheduler; 0 or a negative errno. */
+	int (*open)(struct scheduler *s, void **state);
+	/* Takes a connection over. */
+	void (*serve)(struct scheduler *s, void *state, struct accept *a);
+	/* Called once in each duty cycle; returns the work done. May be NULL. */
+	int (*do_work)(struct scheduler *s, void *state);
+	/* The program stops: finish what is in flight, then close. `hurry`: now. */
+	void (*stop)(struct scheduler *s, void *state, bool hurry);
+	bool (*drained)(struct scheduler *s, void *state);
+	void (*close)(struct scheduler *s, void *state);
+};
+
+BOUND
+struct scheduler {
+	struct agent base;
+	struct program *program;
+	uint32_t index;
+	const struct global_options *global;
+	struct mail_pools pools;
+	struct pool requests;
+	struct log_client log;
+	struct dispatcher dispatcher;
+	void *listener_state[LISTENERS_MAX];
+	/* Last count used for a message id. */
+	uint64_t id_count;
+	/* Requests at the spool, bounces being made, names being looked up. */
+	uint32_t spool_waiting;
+	uint32_t bounces_waiting;
+	uint32_t lookups_waiting;
+	bool stopping;
+	bool hurried;
+	/* Body bytes being received here, not yet accepted. */
+	_Atomic uint64_t receiving_bytes;
+
+	struct counter *connections_in;
+	struct counter *connections_open;
+	struct counter *received;
+	struct counter *received_bytes;
+	struct counter *recipients;
+	struct counter *rejected;
+	struct counter *rejected_busy;
+	struct counter *delivered;
+	struct counter *failed;
+	struct counter *transient;
+	struct counter *bounces;
+	struct counter *bodies_dropped;
+	struct counter *bodies_loaded;
+	/* From the request to the answer of the spool, ns. */
+	struct histogram store_ns;
+	struct envelope_builder bounce_envelope;
+};
+
+/* Sets up scheduler `index`; `name` is not copied. */
+SINGLE
+void scheduler_init(struct scheduler *s, const char *name, struct program *program, uint32_t index);
+
+/* Hands a recovered or accepted delivery to its home; `self` is any agent. A task's function for
+ * its arrival there. */
+BOUND
+void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery);
+
+/* Bytes of bodies in memory, of all schedulers. */
+READONLY
+int64_t program_resident_bytes(const struct program *p);
+
+/* A connection was sharded to this scheduler: task. */
+BOUND
+void scheduler_on_accept(struct agent *self, void *accept, uint64_t value);
+
+/* The program stops: messages that are only in memory go to the spool. */
+BOUND
+void scheduler_keep_all(struct scheduler *s);
+
+/* Home of a domain record. */
+READONLY
+uint32_t home_of(const struct program *p, const char *binding, const char *domain);
+
+/* A new message id. */
+BOUND
+struct message_id scheduler_new_id(struct scheduler *s);
+
+/* Text of a connection's and a batch's number in logs: "SS-NNNNNNNN" in hexadecimal. */
+BOUND
+void scheduler_format_number(const struct scheduler *s, uint64_t number, char text[24]);
+
+typedef void (*stored_fn)(struct scheduler *s, void *owner, int result);
+
+/*
+ * Makes an accepted message as durable as its envelope says, then hands its deliveries to their
+ * homes, then calls `on_stored` with 0; or with -ENOSPC or -EIO, and the message is gone: tempfail
+ * it. Takes over the caller's reference. `on_stored` runs later, never from within.
+ */
+BOUND
+void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner);
+
+/* Reception is to pause: 0, or the reason as a negative errno: -ENOSPC (spool full), -ENOMEM
+ * (reception budget used up), -EBUSY (rings or logs under pressure), -ESHUTDOWN (stopping). */
+BOUND
+int scheduler_refuses(const struct scheduler *s);
+
+/* Body bytes under reception: `delta` more or less. */
+BOUND
+void scheduler_receiving(struct scheduler *s, int64_t delta);
+
+/* Closes the socket and gives the construct back to the master. No operation may be under way. */
+BOUND
+void scheduler_close_accept(struct scheduler *s, struct accept *a);

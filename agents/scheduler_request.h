@@ -1,0 +1,75 @@
+/*
+ * A scheduler's request to the spool, and what is to happen when it comes back. Private to the
+ * scheduler's files.
+ */
+#pragma once
+
+#include "agents/scheduler.h"
+
+SINGLE
+struct scheduler_request {
+	struct spool_request spool;
+	struct scheduler *scheduler;
+	/* STORE. */
+	stored_fn on_stored;
+	void *owner;
+	uint64_t began_ns;
+	/* STATE, DONE and LOAD. */
+	struct delivery *delivery;
+	/* STATE: a copy, as the delivery may be tried again before the spool has written it. */
+	char *reason;
+};
+
+/* A request with scheduler and times filled in; counted as waiting. */
+BOUND
+struct scheduler_request *scheduler_request_get(struct scheduler *s, enum spool_verb verb,
+						task_fn on_done);
+
+/* Frees it, and counts it no more. */
+BOUND
+void scheduler_request_put(struct scheduler_request *r);
+
+/* Sets up what the dispatcher asks of the scheduler: outcome.c. */
+extern const struct dispatch_ops scheduler_dispatch_ops;
+
+/* A delivery arrives at its home: task. */
+BOUND
+void scheduler_on_delivery(struct agent *self, void *delivery, uint64_t value);
+
+/* Keeps a message that was only in memory, then calls on_stored; it is not routed. */
+BOUND
+void scheduler_keep(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner);
+
+/* One recipient that failed for good, with copies of what was said. */
+SINGLE
+struct bounce_recipient {
+	uint32_t recipient;
+	uint16_t code;
+	char enhanced[12];
+	char *text;
+};
+
+/* Failures of one attempt, for one notification. */
+SINGLE
+struct bounce {
+	struct scheduler *scheduler;
+	struct delivery *delivery;
+	char remote_name[256];
+	/* Called when the notification is as durable as its message. */
+	void (*on_done)(struct bounce *b);
+	struct timer retry;
+	uint32_t count;
+	struct bounce_recipient recipients[];
+};
+
+/* Makes room for `count` recipients. */
+SINGLE
+struct bounce *bounce_create(struct scheduler *s, struct delivery *delivery, uint32_t count);
+
+/* Writes the notification, stores and routes it; then on_done, and the bounce is freed after it. */
+BOUND
+void bounce_send(struct bounce *b);
+
+/* The same for a delivery in transit, while the program stops: it is over for this run. */
+BOUND
+void scheduler_keep_delivery(struct scheduler *s, struct delivery *delivery);

@@ -1,0 +1,27 @@
+/*
+ * From a tree to a generation, in the order build.c says. Each part reports what is impossible and
+ * goes on. Private to config/.
+ */
+#pragma once
+
+#include <netinet/in.h>
+
+#include "config/generation.h"
+#include "config/store.h"
+#include "core/runtime/thread_class.h"
+
+/* Everything. The generation is complete when no error was reported. */
+SINGLE
+void build_generation(struct config *config, struct report *report);
+
+/* Sockets and what applies to their clients; after the program's own options. In listeners.c. */
+SINGLE
+void listeners_build(struct builder *builder);
+
+/* Bindings, domains, and the options of those without a stanza. In domains.c. */
+SINGLE
+void domains_build(struct builder *builder);
+
+/* Release what domains.c holds outside of the arena. */
+SINGLE
+void domains_free(struct config *config);

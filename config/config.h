@@ -1,0 +1,229 @@
+/*
+ * The configuration: load files into one immutable generation, report every error with file and
+ * line, and answer what applies where. The stanza language is parsed by config/parser.c, meaning
+ * comes from the one table in config/schema.c, and scopes fall back as said in README.md.
+ *
+ * Start reading at config_load().
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "core/queue/options.h"
+#include "core/runtime/thread_class.h"
+
+struct config;
+
+/* Idle strategies in the order of their names in the configuration. */
+enum config_idle {
+	CONFIG_IDLE_BUSY_SPIN,
+	CONFIG_IDLE_YIELD,
+	CONFIG_IDLE_BACKOFF,
+	CONFIG_IDLE_SLEEP,
+	CONFIG_IDLE_NOOP,
+	CONFIG_IDLE_PARK,
+};
+
+READONLY
+struct idle_options {
+	enum config_idle strategy;
+	/* backoff */
+	uint32_t max_spins;
+	uint32_t max_yields;
+	uint64_t min_park_ns;
+	uint64_t max_park_ns;
+	/* park: how long to spin before the kernel is asked */
+	uint64_t spin_ns;
+	/* sleep */
+	uint64_t sleep_ns;
+};
+
+/* `group NAME { core = N idle = ... }`: a thread. */
+READONLY
+struct group_options {
+	const char *name;
+	/* -1: not pinned. */
+	int core;
+	struct idle_options idle;
+};
+
+/* `agent KIND { count = N cores = ( ... ) group = NAME idle = ... }`: kinds are scheduler, spool,
+ * wheel, log, master, pool. Without `group` each one has a thread of its own; the master
+ * shares the first scheduler's. */
+READONLY
+struct agent_options {
+	uint32_t count;
+	/* One for each, -1 for not pinned; `count` of them. */
+	const int *cores;
+	/* NULL: a group of its own. */
+	const char *group;
+	struct idle_options idle;
+};
+
+enum config_agent {
+	CONFIG_AGENT_MASTER,
+	CONFIG_AGENT_SCHEDULER,
+	CONFIG_AGENT_SPOOL,
+	CONFIG_AGENT_WHEEL,
+	CONFIG_AGENT_LOG,
+	CONFIG_AGENT_POOL,
+	CONFIG_AGENTS
+};
+
+enum config_durability { CONFIG_SYNCED, CONFIG_CACHED, CONFIG_MEMORY };
+enum config_multiplexor { CONFIG_MUX_AUTO, CONFIG_MUX_URING, CONFIG_MUX_EPOLL, CONFIG_MUX_POLL };
+enum config_bare_lf { CONFIG_BARE_LF_REJECT, CONFIG_BARE_LF_ACCEPT };
+
+/* What applies to the whole program. */
+READONLY
+struct global_options {
+	const char *hostname;
+	/* Distinguishes the machines of a cluster in message ids; default derived from hostname. */
+	uint16_t node_id;
+	enum config_multiplexor multiplexor;
+	/* Bodies kept in memory, in all. */
+	uint64_t memory_budget_bytes;
+	/* Messages under reception, in all; above it new mail is refused with 452. */
+	uint64_t reception_budget_bytes;
+	uint32_t server_max_outbound_connections;
+	uint32_t server_max_file_descriptors;
+	uint64_t stop_timeout_ms;
+	/* Default of every listener: sessions in all. */
+	/* spool { } */
+	const char *spool_path;
+	uint64_t spool_segment_bytes;
+	/* Reception stops with 452 while the file system has less free. */
+	uint64_t spool_min_free_bytes;
+	/* A sealed segment with a smaller share of live bytes is compacted, percent. */
+	uint32_t spool_compact_percent;
+	/* Unused segments kept ready for reuse, 0 or more. */
+	uint32_t spool_spare_segments;
+	enum config_durability durability;
+	/* log { } */
+	const char *log_path;
+	uint64_t log_heartbeat_ms;
+	/* ring slots between two agents: a power of two */
+	uint32_t ring_slots;
+	/* a duty cycle longer than this is counted as a stall */
+	uint64_t stall_ns;
+	/* thread pool { }: queue bound */
+	uint32_t pool_backlog;
+};
+
+/* `network/prefix`, IPv4 as v4-mapped IPv6. */
+READONLY
+struct cidr {
+	struct in6_addr address;
+	uint8_t prefix;
+};
+
+/* What applies to one SMTP client, once listener, listen and peer scopes are merged. */
+READONLY
+struct smtp_options {
+	const char *hostname;
+	/* What follows the hostname in the greeting. */
+	const char *banner;
+	const struct cidr *relay_hosts;
+	uint32_t relay_host_count;
+	/* Lower case; ".example.com" matches subdomains, "*" all. */
+	const char *const *relay_domains;
+	uint32_t relay_domain_count;
+	uint64_t max_message_bytes;
+	uint32_t max_line_bytes;
+	uint32_t max_recipients_per_message;
+	/* Commands in a row that move no mail (NOOP, RSET, HELP, VRFY, unknown ones). */
+	uint32_t max_idle_commands;
+	/* Accepted messages on one connection, then 421; 0: no limit. */
+	uint32_t max_receptions_per_connection;
+	uint64_t idle_timeout_ms;
+	uint64_t session_timeout_ms;
+	enum config_bare_lf bare_lf;
+	enum config_durability durability;
+};
+
+/* One socket to listen on. */
+READONLY
+struct listen_options {
+	/* "127.0.0.1:2525", "[::1]:25", "*:25" (the IPv6 wildcard, for both families), or a path
+	 * for a Unix socket. */
+	const char *name;
+	struct sockaddr_storage address;
+	socklen_t address_len;
+	uint32_t backlog;
+	/* Of all the connections of this listener, and from one peer address; 0: no limit. */
+	uint32_t max_connections;
+	uint32_t max_connections_per_peer;
+	/* Of all the listens of its listener together; 0: no limit. */
+	uint32_t max_service_connections;
+	/* Unix sockets. */
+	uint32_t file_mode;
+};
+
+/* Load `path` and all it includes. Returns the generation, with one reference, or NULL when there
+ * was any error; each error is one line on `errors`: FILE:LINE: what is wrong and what was
+ * expected. Warnings go there too, with "warning: " after the position. */
+SINGLE
+struct config *config_load(const char *path, FILE *errors);
+
+/* The same from memory: `path` names the text in messages, and includes are relative to its
+ * folder. */
+SINGLE
+struct config *config_load_text(const char *path, const char *text, size_t len, FILE *errors);
+
+CONCURRENT
+struct config *config_hold(struct config *config);
+CONCURRENT
+void config_release(struct config *config);
+
+/* The effective configuration in the language it is written in, with each value's origin. */
+READONLY
+void config_dump(const struct config *config, FILE *out);
+
+READONLY
+const struct global_options *config_global(const struct config *config);
+READONLY
+const struct agent_options *config_agent(const struct config *config, enum config_agent agent);
+/* NULL when no such group was configured. */
+READONLY
+const struct group_options *config_group(const struct config *config, const char *name);
+/* All of them, 0 to count - 1. */
+READONLY
+uint32_t config_group_count(const struct config *config);
+READONLY
+const struct group_options *config_group_at(const struct config *config, uint32_t index);
+
+/* Listens of the SMTP listeners, and of the control listener, 0 to count - 1. */
+READONLY
+uint32_t config_smtp_listen_count(const struct config *config);
+READONLY
+const struct listen_options *config_smtp_listen(const struct config *config, uint32_t index);
+READONLY
+uint32_t config_control_listen_count(const struct config *config);
+READONLY
+const struct listen_options *config_control_listen(const struct config *config, uint32_t index);
+
+/* What applies to a client at `peer` (IPv4 as v4-mapped) on listen `index`: most specific CIDR of
+ * the listen's peers, else of its listener's, else the listen itself. Never NULL. */
+READONLY
+const struct smtp_options *config_smtp(const struct config *config, uint32_t index,
+				       const struct in6_addr *peer);
+
+/* What applies to mail for `domain` (lower case) sent through `binding`. Never NULL. O(1). */
+READONLY
+const struct domain_options *config_domain(const struct config *config, const char *binding,
+					   const char *domain, size_t domain_len);
+
+/* All throttles of this generation, 0 to count - 1, for display. */
+READONLY
+uint32_t config_throttle_count(const struct config *config);
+READONLY
+const struct throttle *config_throttle(const struct config *config, uint32_t index);
+
+/* One line per option: name, type, unit, default, scopes, what it does. For `--help` and docs. */
+READONLY
+void config_reference(FILE *out);

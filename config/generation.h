@@ -1,0 +1,115 @@
+/*
+ * One generation, from inside: what config.h hands out and how it is found. Built by build.c,
+ * listeners.c and domains.c, immutable from then on but for the memo of domains.c, which grows.
+ * Private to config/.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "config/intern.h"
+#include "config/schema.h"
+#include "config/tree.h"
+#include "core/queue/throttle.h"
+
+/* `agent KIND { }` while it is put together. */
+SINGLE
+struct agent_settings {
+	uint32_t count;
+	int core;
+	const int *cores;
+	uint32_t core_count;
+	const char *group;
+	struct idle_options idle;
+};
+
+/* What a listener or a listen says about its sockets. */
+SINGLE
+struct listen_settings {
+	struct listen_options options;
+	bool enable;
+};
+
+READONLY
+struct peer {
+	struct cidr network;
+	const struct smtp_options *smtp;
+};
+
+/* A socket of an SMTP listener. */
+READONLY
+struct smtp_listen {
+	struct listen_options options;
+	const struct smtp_options *smtp;
+	/* In order of search: the listen's own, then its listener's, longest prefixes first. */
+	struct peer *peers;
+	uint32_t peer_count;
+};
+
+/* Outbound options that one scope sets, and a struct in which those have their values as written.
+ * Interned: equal settings are one struct. */
+READONLY
+struct domain_settings {
+	struct schema_set set;
+	const struct domain_options *values;
+};
+
+/* A binding as mail is sent through it. */
+READONLY
+struct binding {
+	const char *name;
+	const struct tree_scope *group;
+	/* `binding` in the global scope, and in its group; NULL: not there. */
+	const struct tree_scope *global;
+	const struct tree_scope *grouped;
+	/* For domains without a stanza. */
+	const struct domain_options *options;
+};
+
+/* Combinations of a binding and a domain that were asked for: insert-only lists. */
+CONCURRENT
+struct memo {
+	_Atomic(struct memo_entry *) *buckets;
+	uint32_t mask;
+};
+
+#define CONFIG_MAGIC UINT32_C(0x434f4e46)
+
+READONLY
+struct config {
+	uint32_t magic;
+	_Atomic uint32_t references;
+	struct tree tree;
+	/* Flattened options and lists of them. */
+	struct intern shared;
+
+	struct global_options global;
+	struct agent_options agents[CONFIG_AGENTS];
+	struct group_options *groups;
+	uint32_t group_count;
+
+	struct smtp_listen *smtp_listens;
+	uint32_t smtp_listen_count;
+	struct listen_options *control_listens;
+	uint32_t control_listen_count;
+
+	/* What the global scope says to all others, */
+	struct smtp_options smtp;
+	struct listen_settings listen;
+	const struct domain_options *domain_values;
+	/* and for domains without a stanza. */
+	const struct domain_options *domain;
+
+	struct throttle **throttles;
+	uint32_t throttle_count;
+
+	/* By name: open addressing, a power of two. */
+	struct binding **bindings;
+	uint32_t binding_mask;
+	/* Interned "domain". */
+	const char *name_domain;
+	struct memo memo;
+};

@@ -1,0 +1,816 @@
+#include "config/schema.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/generation.h"
+#include "config/value.h"
+#include "core/runtime/clock.h"
+
+#define BIT(scope) (UINT32_C(1) << (scope))
+
+#define GLOBAL BIT(SCOPE_GLOBAL)
+#define SPOOL BIT(SCOPE_SPOOL)
+#define LOG BIT(SCOPE_LOG)
+#define AGENTS (BIT(SCOPE_AGENT) | BIT(SCOPE_SERVICE_AGENT) | BIT(SCOPE_POOL_AGENT))
+#define SERVICE (BIT(SCOPE_SERVICE_AGENT) | BIT(SCOPE_POOL_AGENT))
+#define GROUP BIT(SCOPE_GROUP)
+#define ESMTP (BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_ESMTP_LISTEN))
+#define CONTROL (BIT(SCOPE_CONTROL_LISTENER) | BIT(SCOPE_CONTROL_LISTEN))
+#define CLIENT (ESMTP | BIT(SCOPE_ESMTP_PEER))
+#define OUTBOUND (GLOBAL | BIT(SCOPE_BINDING_GROUP) | BIT(SCOPE_BINDING) | BIT(SCOPE_DOMAIN))
+
+#define KIB(n) (UINT64_C(n) << 10)
+#define MIB(n) (UINT64_C(n) << 20)
+#define GIB(n) (UINT64_C(n) << 30)
+#define TIME_MS_MAX (UINT64_C(366) * 86400 * 1000)
+#define PATH_LEN_MAX 1024
+#define PAUSE_NS_MAX (UINT64_C(60) * 1000 * 1000 * 1000)
+
+#define FIELD(type, member)                                                                        \
+	.offset = (uint16_t)offsetof(type, member), .size = sizeof(((type *)NULL)->member)
+#define COUNT(type, member) .count_offset = (uint16_t)offsetof(type, member)
+#define TO_GLOBAL(member) .target = TARGET_GLOBAL, FIELD(struct global_options, member)
+#define TO_SMTP(member) .target = TARGET_SMTP, FIELD(struct smtp_options, member)
+#define TO_LISTEN(member) .target = TARGET_LISTEN, FIELD(struct listen_settings, member)
+#define TO_DOMAIN(member) .target = TARGET_DOMAIN, FIELD(struct domain_options, member)
+#define TO_AGENT(member) .target = TARGET_AGENT, FIELD(struct agent_settings, member)
+#define TO_GROUP(member) .target = TARGET_GROUP, FIELD(struct group_options, member)
+#define TO_IDLE(member) .target = TARGET_IDLE, FIELD(struct idle_options, member)
+
+static const char *const idle_choices[] = {
+	"busy-spin", "yield", "backoff", "sleep", "noop", "park", NULL,
+};
+static const char *const durability_choices[] = {"synced", "cached", "memory", NULL};
+static const char *const multiplexor_choices[] = {"auto", "uring", "epoll", "poll", NULL};
+static const char *const bare_lf_choices[] = {"reject", "accept_as_data", NULL};
+
+static const char *const io_agents[] = {"master", "scheduler", "spool", NULL};
+static const char *const service_agents[] = {"wheel", "log", NULL};
+static const char *const pool_agents[] = {"pool", NULL};
+
+const struct schema_scope_row schema_scope_rows[] = {
+	{"spool", "where accepted mail is kept", SCOPE_SPOOL, GLOBAL, INSTANCE_NONE, NULL},
+	{"log", "what became of each message", SCOPE_LOG, GLOBAL, INSTANCE_NONE, NULL},
+	{"group", "a thread that agents share", SCOPE_GROUP, GLOBAL, INSTANCE_REQUIRED, NULL},
+	{"agent", "agents that do I/O", SCOPE_AGENT, GLOBAL, INSTANCE_REQUIRED, io_agents},
+	{"agent", "agents that serve others", SCOPE_SERVICE_AGENT, GLOBAL, INSTANCE_REQUIRED,
+	 service_agents},
+	{"agent", "threads for what may block", SCOPE_POOL_AGENT, GLOBAL, INSTANCE_REQUIRED,
+	 pool_agents},
+	{"esmtp_listener", "receives mail by SMTP", SCOPE_ESMTP_LISTENER, GLOBAL, INSTANCE_OPTIONAL,
+	 NULL},
+	{"listen", "one socket to receive mail", SCOPE_ESMTP_LISTEN, BIT(SCOPE_ESMTP_LISTENER),
+	 INSTANCE_REQUIRED, NULL},
+	{"peer", "clients of one network", SCOPE_ESMTP_PEER, ESMTP, INSTANCE_REQUIRED, NULL},
+	{"control_listener", "serves the console", SCOPE_CONTROL_LISTENER, GLOBAL,
+	 INSTANCE_OPTIONAL, NULL},
+	{"listen", "one socket for consoles", SCOPE_CONTROL_LISTEN, BIT(SCOPE_CONTROL_LISTENER),
+	 INSTANCE_REQUIRED, NULL},
+	{"binding_group", "bindings that share options", SCOPE_BINDING_GROUP, GLOBAL,
+	 INSTANCE_REQUIRED, NULL},
+	{"binding", "an identity that mail is sent by", SCOPE_BINDING,
+	 GLOBAL | BIT(SCOPE_BINDING_GROUP), INSTANCE_REQUIRED, NULL},
+	{"domain", "a destination", SCOPE_DOMAIN,
+	 GLOBAL | BIT(SCOPE_BINDING_GROUP) | BIT(SCOPE_BINDING), INSTANCE_REQUIRED, NULL},
+};
+
+/* clang-format off: one option is one paragraph */
+const struct schema_option schema_options[] = {
+	/* The program */
+	{.name = "hostname",
+	 .type = TYPE_HOSTNAME,
+	 TO_GLOBAL(hostname),
+	 .scopes = GLOBAL,
+	 .restart = true,
+	 .help = "This machine's name in greetings, trace headers and message ids."},
+	{.name = "node_id",
+	 .type = TYPE_NUMBER,
+	 .max = UINT16_MAX,
+	 TO_GLOBAL(node_id),
+	 .scopes = GLOBAL,
+	 .restart = true,
+	 .help = "Tells the machines of a cluster apart in message ids."},
+	{.name = "multiplexor",
+	 .type = TYPE_CHOICE,
+	 .choices = multiplexor_choices,
+	 .fallback = "auto",
+	 TO_GLOBAL(multiplexor),
+	 .scopes = GLOBAL,
+	 .restart = true,
+	 .help = "How schedulers wait for the network; auto takes the best that works."},
+	{.name = "memory_budget",
+	 .type = TYPE_SIZE,
+	 .min = MIB(1),
+	 .max = GIB(1024),
+	 .fallback = "256M",
+	 TO_GLOBAL(memory_budget_bytes),
+	 .scopes = GLOBAL,
+	 .help = "Message bodies kept in memory, in all."},
+	{.name = "reception_budget",
+	 .type = TYPE_SIZE,
+	 .min = KIB(64),
+	 .max = GIB(1024),
+	 .fallback = "128M",
+	 TO_GLOBAL(reception_budget_bytes),
+	 .scopes = GLOBAL,
+	 .help = "Messages being received, in all; above it new mail is put off with 452."},
+	{.name = "server_max_outbound_connections",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = 1000000,
+	 .fallback = "20000",
+	 TO_GLOBAL(server_max_outbound_connections),
+	 .scopes = GLOBAL,
+	 .help = "Outbound connections, in all."},
+	{.name = "server_max_file_descriptors",
+	 .type = TYPE_NUMBER,
+	 .min = 64,
+	 .max = 16777216,
+	 .fallback = "80000",
+	 TO_GLOBAL(server_max_file_descriptors),
+	 .scopes = GLOBAL,
+	 .restart = true,
+	 .help = "File descriptors to ask the kernel for; four for each outbound connection."},
+	{.name = "stop_timeout",
+	 .type = TYPE_TIME_MS,
+	 .max = TIME_MS_MAX,
+	 .fallback = "8s",
+	 TO_GLOBAL(stop_timeout_ms),
+	 .scopes = GLOBAL,
+	 .help = "How long a stop waits for what is in flight."},
+	{.name = "ring_slots",
+	 .type = TYPE_POWER_OF_TWO,
+	 .min = 64,
+	 .max = 65536,
+	 .fallback = "1024",
+	 TO_GLOBAL(ring_slots),
+	 .scopes = GLOBAL,
+	 .restart = true,
+	 .help = "Messages that the ring between two agents holds."},
+	{.name = "stall_threshold",
+	 .type = TYPE_TIME_NS,
+	 .min = 1000,
+	 .max = PAUSE_NS_MAX,
+	 .fallback = "100ms",
+	 TO_GLOBAL(stall_ns),
+	 .scopes = GLOBAL,
+	 .help = "A longer duty cycle of an agent is counted as a stall."},
+
+	/* spool { } */
+	{.name = "path",
+	 .type = TYPE_TEXT,
+	 .max = PATH_LEN_MAX,
+	 .fallback = "/var/spool/flywheel",
+	 TO_GLOBAL(spool_path),
+	 .scopes = SPOOL,
+	 .restart = true,
+	 .help = "Folder of the spool."},
+	{.name = "segment_size",
+	 .type = TYPE_SIZE,
+	 .min = MIB(1),
+	 .max = GIB(4),
+	 .fallback = "256M",
+	 TO_GLOBAL(spool_segment_bytes),
+	 .scopes = SPOOL,
+	 .restart = true,
+	 .help = "Size of one segment file; no message is larger than half of it."},
+	{.name = "min_free",
+	 .type = TYPE_SIZE,
+	 .max = GIB(65536),
+	 .fallback = "256M",
+	 TO_GLOBAL(spool_min_free_bytes),
+	 .scopes = SPOOL,
+	 .help = "New mail is put off with 452 while the file system has less free."},
+	{.name = "compact_below",
+	 .type = TYPE_PERCENT,
+	 .max = 90,
+	 .fallback = "25",
+	 TO_GLOBAL(spool_compact_percent),
+	 .scopes = SPOOL,
+	 .help = "Segments with a smaller share of live bytes are compacted."},
+	{.name = "spare_segments",
+	 .type = TYPE_NUMBER,
+	 .max = 1024,
+	 .fallback = "2",
+	 TO_GLOBAL(spool_spare_segments),
+	 .scopes = SPOOL,
+	 .help = "Unused segments kept ready for each spool writer."},
+	{.name = "durability",
+	 .type = TYPE_CHOICE,
+	 .choices = durability_choices,
+	 .fallback = "synced",
+	 TO_GLOBAL(durability),
+	 .scopes = SPOOL,
+	 .help = "What an accepted message survives, unless its listener says otherwise: synced "
+		 "a power cut, cached the end of the process, memory neither."},
+
+	/* log { } */
+	{.name = "path",
+	 .type = TYPE_TEXT,
+	 .max = PATH_LEN_MAX,
+	 .fallback = "/var/log/flywheel",
+	 TO_GLOBAL(log_path),
+	 .scopes = LOG,
+	 .restart = true,
+	 .help = "Folder of the logs."},
+	{.name = "heartbeat",
+	 .type = TYPE_TIME_MS,
+	 .min = 10,
+	 .max = TIME_MS_MAX,
+	 .fallback = "60s",
+	 TO_GLOBAL(log_heartbeat_ms),
+	 .scopes = LOG,
+	 .help = "How often the log says that the program is alive."},
+
+	/* group, agent { } */
+	{.name = "count",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = 256,
+	 .fallback = "1",
+	 TO_AGENT(count),
+	 .scopes = BIT(SCOPE_AGENT) | BIT(SCOPE_SERVICE_AGENT),
+	 .restart = true,
+	 .help = "How many of this kind."},
+	{.name = "count",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = 256,
+	 .fallback = "4",
+	 TO_AGENT(count),
+	 .scopes = BIT(SCOPE_POOL_AGENT),
+	 .restart = true,
+	 .help = "Worker threads of the pool."},
+	{.name = "cores",
+	 .type = TYPE_CORES,
+	 .max = 1023,
+	 TO_AGENT(cores),
+	 COUNT(struct agent_settings, core_count),
+	 .scopes = AGENTS,
+	 .restart = true,
+	 .help = "The core of each one's thread; -1 is not pinned."},
+	{.name = "core",
+	 .type = TYPE_CORE,
+	 .max = 1023,
+	 TO_AGENT(core),
+	 .scopes = AGENTS,
+	 .restart = true,
+	 .help = "The core of the thread of the only one."},
+	{.name = "group",
+	 .type = TYPE_TEXT,
+	 .max = 64,
+	 TO_AGENT(group),
+	 .scopes = AGENTS,
+	 .restart = true,
+	 .help = "The group whose thread it shares; by default each has its own."},
+	{.name = "backlog",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = 1000000,
+	 .fallback = "1024",
+	 TO_GLOBAL(pool_backlog),
+	 .scopes = BIT(SCOPE_POOL_AGENT),
+	 .restart = true,
+	 .help = "Tasks that may wait for a worker."},
+	{.name = "core",
+	 .type = TYPE_CORE,
+	 .max = 1023,
+	 .fallback = "-1",
+	 TO_GROUP(core),
+	 .scopes = GROUP,
+	 .restart = true,
+	 .help = "The core of the thread; -1 is not pinned."},
+	{.name = "idle",
+	 .type = TYPE_CHOICE,
+	 .choices = idle_choices,
+	 .fallback = "park",
+	 TO_IDLE(strategy),
+	 .scopes = AGENTS | GROUP,
+	 .restart = true,
+	 .help = "What the thread does when a whole duty cycle found no work."},
+	{.name = "spin",
+	 .type = TYPE_TIME_NS,
+	 .max = PAUSE_NS_MAX,
+	 .fallback = "50us",
+	 TO_IDLE(spin_ns),
+	 .scopes = BIT(SCOPE_AGENT) | GROUP,
+	 .restart = true,
+	 .help = "Idle strategy park: how long to look for work before asking the kernel."},
+	{.name = "spin",
+	 .type = TYPE_TIME_NS,
+	 .max = PAUSE_NS_MAX,
+	 .fallback = "0",
+	 TO_IDLE(spin_ns),
+	 .scopes = SERVICE,
+	 .restart = true,
+	 .help = "Idle strategy park: how long to look for work before asking the kernel."},
+	{.name = "max_spins",
+	 .type = TYPE_NUMBER,
+	 .max = 1000000,
+	 .fallback = "10",
+	 TO_IDLE(max_spins),
+	 .scopes = AGENTS | GROUP,
+	 .restart = true,
+	 .help = "Idle strategy backoff: pauses before it yields."},
+	{.name = "max_yields",
+	 .type = TYPE_NUMBER,
+	 .max = 1000000,
+	 .fallback = "20",
+	 TO_IDLE(max_yields),
+	 .scopes = AGENTS | GROUP,
+	 .restart = true,
+	 .help = "Idle strategy backoff: yields before it sleeps."},
+	{.name = "min_park",
+	 .type = TYPE_TIME_NS,
+	 .min = 1,
+	 .max = PAUSE_NS_MAX,
+	 .fallback = "1us",
+	 TO_IDLE(min_park_ns),
+	 .scopes = AGENTS | GROUP,
+	 .restart = true,
+	 .help = "Idle strategy backoff: its first sleep; each one is twice the last."},
+	{.name = "max_park",
+	 .type = TYPE_TIME_NS,
+	 .min = 1,
+	 .max = PAUSE_NS_MAX,
+	 .fallback = "1ms",
+	 TO_IDLE(max_park_ns),
+	 .scopes = AGENTS | GROUP,
+	 .restart = true,
+	 .help = "Idle strategy backoff: its longest sleep."},
+	{.name = "sleep",
+	 .type = TYPE_TIME_NS,
+	 .min = 1,
+	 .max = PAUSE_NS_MAX,
+	 .fallback = "1ms",
+	 TO_IDLE(sleep_ns),
+	 .scopes = AGENTS | GROUP,
+	 .restart = true,
+	 .help = "Idle strategy sleep: how long."},
+
+	/* Sockets of listeners */
+	{.name = "enable",
+	 .type = TYPE_BOOLEAN,
+	 .fallback = "true",
+	 TO_LISTEN(enable),
+	 .scopes = ESMTP | CONTROL,
+	 .help = "false closes the socket."},
+	{.name = "listen_backlog",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = 65535,
+	 .fallback = "500",
+	 TO_LISTEN(options.backlog),
+	 .scopes = GLOBAL | ESMTP | CONTROL,
+	 .help = "Connections that may wait in the kernel to be accepted."},
+	{.name = "listener_sessions",
+	 .type = TYPE_NUMBER,
+	 .max = 1000000,
+	 .fallback = "0",
+	 TO_LISTEN(options.max_connections),
+	 .scopes = GLOBAL | ESMTP | CONTROL,
+	 .help = "Connections of one listen at a time; 0 is no limit."},
+	{.name = "service_sessions",
+	 .type = TYPE_NUMBER,
+	 .max = 1000000,
+	 .fallback = "0",
+	 TO_LISTEN(options.max_service_connections),
+	 .scopes = GLOBAL | BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_CONTROL_LISTENER),
+	 .help = "Connections of all listens of a listener at a time; 0 is no limit."},
+	{.name = "max_connections_per_peer",
+	 .type = TYPE_NUMBER,
+	 .max = 1000000,
+	 .fallback = "0",
+	 TO_LISTEN(options.max_connections_per_peer),
+	 .scopes = GLOBAL | ESMTP | CONTROL,
+	 .help = "Connections of one listen from one address at a time; 0 is no limit."},
+	{.name = "file_mode",
+	 .type = TYPE_MODE,
+	 .max = 0777,
+	 .fallback = "0660",
+	 TO_LISTEN(options.file_mode),
+	 .scopes = GLOBAL | ESMTP | CONTROL,
+	 .help = "Permissions of a Unix socket, in octal."},
+
+	/* Clients of SMTP listeners */
+	{.name = "hostname",
+	 .type = TYPE_HOSTNAME,
+	 TO_SMTP(hostname),
+	 .scopes = CLIENT,
+	 .help = "The name that greets the client; by default the global hostname."},
+	{.name = "banner",
+	 .type = TYPE_TEXT,
+	 .max = 200,
+	 .fallback = "\"ESMTP flywheel\"",
+	 TO_SMTP(banner),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "What follows the hostname in the greeting."},
+	{.name = "relay_hosts",
+	 .type = TYPE_NETWORKS,
+	 .fallback = "( \"127.0.0.0/8\" \"::1/128\" )",
+	 TO_SMTP(relay_hosts),
+	 COUNT(struct smtp_options, relay_host_count),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "Networks that may send to any domain."},
+	{.name = "relay_domains",
+	 .type = TYPE_DOMAINS,
+	 .fallback = "( )",
+	 TO_SMTP(relay_domains),
+	 COUNT(struct smtp_options, relay_domain_count),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "Domains that anybody may send to; .example.com is all below, * is any."},
+	{.name = "max_message_size",
+	 .type = TYPE_SIZE,
+	 .min = KIB(1),
+	 .max = GIB(2),
+	 TO_SMTP(max_message_bytes),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "The largest message; by default 32M, or less where the spool or the reception "
+		 "budget is small."},
+	{.name = "max_line_length",
+	 .type = TYPE_SIZE,
+	 .min = 1000,
+	 .max = MIB(1),
+	 .fallback = "8K",
+	 TO_SMTP(max_line_bytes),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "The longest line of a message, with its line end."},
+	{.name = "max_recipients_per_message",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = 100000,
+	 .fallback = "1000",
+	 TO_SMTP(max_recipients_per_message),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "Recipients in one transaction."},
+	{.name = "max_idle_commands",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = 1000000,
+	 .fallback = "100",
+	 TO_SMTP(max_idle_commands),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "Commands in a row that move no mail."},
+	{.name = "max_receptions_per_connection",
+	 .type = TYPE_NUMBER,
+	 .max = UINT32_MAX,
+	 .fallback = "0",
+	 TO_SMTP(max_receptions_per_connection),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "Messages of one connection, then 421; 0 is no limit."},
+	{.name = "idle_time",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "300s",
+	 TO_SMTP(idle_timeout_ms),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "A client that is silent for longer is dismissed."},
+	{.name = "session_timeout",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "1h",
+	 TO_SMTP(session_timeout_ms),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "A session that is longer is dismissed after its transaction."},
+	{.name = "bare_lf",
+	 .type = TYPE_CHOICE,
+	 .choices = bare_lf_choices,
+	 .fallback = "reject",
+	 TO_SMTP(bare_lf),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "What to do with a line feed without its carriage return."},
+	{.name = "durability",
+	 .type = TYPE_CHOICE,
+	 .choices = durability_choices,
+	 TO_SMTP(durability),
+	 .scopes = GLOBAL | CLIENT,
+	 .help = "What an accepted message survives; by default what the spool scope says."},
+
+	/* Outbound */
+	{.name = "gateway",
+	 .type = TYPE_GATEWAYS,
+	 .max = UINT16_MAX,
+	 TO_DOMAIN(gateways),
+	 COUNT(struct domain_options, gateway_count),
+	 .scopes = OUTBOUND,
+	 .help = "Next hops instead of the domain's own; a lower pref is tried first."},
+	{.name = "remote_smtp_port",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = UINT16_MAX,
+	 .fallback = "25",
+	 TO_DOMAIN(remote_smtp_port),
+	 .scopes = OUTBOUND,
+	 .help = "Port of next hops that do not name one."},
+	{.name = "max_outbound_connections",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = 1000000,
+	 .fallback = "32",
+	 TO_DOMAIN(max_outbound_connections),
+	 .scopes = OUTBOUND,
+	 .help = "Connections to one domain by one binding at a time."},
+	{.name = "max_deliveries_per_connection",
+	 .type = TYPE_NUMBER,
+	 .max = UINT32_MAX,
+	 .fallback = "0",
+	 TO_DOMAIN(max_deliveries_per_connection),
+	 .scopes = OUTBOUND,
+	 .help = "Successful deliveries, then the connection is closed; 0 is no limit."},
+	{.name = "max_recipients_per_batch",
+	 .type = TYPE_NUMBER,
+	 .min = 1,
+	 .max = 128,
+	 .fallback = "100",
+	 TO_DOMAIN(max_recipients_per_batch),
+	 .scopes = OUTBOUND,
+	 .help = "Recipients in one transaction."},
+	{.name = "retry_interval",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "1200s",
+	 TO_DOMAIN(retry_interval_ms),
+	 .scopes = OUTBOUND,
+	 .help = "Time to the first retry; each one waits twice as long as the last."},
+	{.name = "max_retry_interval",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "43200s",
+	 TO_DOMAIN(max_retry_interval_ms),
+	 .scopes = OUTBOUND,
+	 .help = "The longest time between two attempts."},
+	{.name = "message_expiration",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "86400s",
+	 TO_DOMAIN(message_expiration_ms),
+	 .scopes = OUTBOUND,
+	 .help = "Mail that is older fails for good."},
+	{.name = "connect_timeout",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "300s",
+	 TO_DOMAIN(connect_timeout_ms),
+	 .scopes = OUTBOUND,
+	 .help = "From the connect to the greeting."},
+	{.name = "ehlo_timeout",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "300s",
+	 TO_DOMAIN(ehlo_timeout_ms),
+	 .scopes = OUTBOUND,
+	 .help = "For the answer to EHLO or HELO."},
+	{.name = "mailfrom_timeout",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "300s",
+	 TO_DOMAIN(mailfrom_timeout_ms),
+	 .scopes = OUTBOUND,
+	 .help = "For the answer to MAIL FROM."},
+	{.name = "rcptto_timeout",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "300s",
+	 TO_DOMAIN(rcptto_timeout_ms),
+	 .scopes = OUTBOUND,
+	 .help = "For the answer to RCPT TO."},
+	{.name = "body_timeout",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "600s",
+	 TO_DOMAIN(body_timeout_ms),
+	 .scopes = OUTBOUND,
+	 .help = "For DATA, each part of the body, and the answer to the final dot."},
+	{.name = "rset_timeout",
+	 .type = TYPE_TIME_MS,
+	 .min = 1,
+	 .max = TIME_MS_MAX,
+	 .fallback = "30s",
+	 TO_DOMAIN(rset_timeout_ms),
+	 .scopes = OUTBOUND,
+	 .help = "For the answer to RSET and QUIT."},
+	{.name = "idle_timeout",
+	 .type = TYPE_TIME_MS,
+	 .max = TIME_MS_MAX,
+	 .fallback = "5s",
+	 TO_DOMAIN(idle_timeout_ms),
+	 .scopes = OUTBOUND,
+	 .help = "How long an idle connection waits for the next message."},
+	{.name = "host_failure_retry",
+	 .type = TYPE_TIME_MS,
+	 .max = TIME_MS_MAX,
+	 .fallback = "120s",
+	 TO_DOMAIN(host_failure_retry_ms),
+	 .scopes = OUTBOUND,
+	 .help = "How long a host that refused a connection is left alone."},
+	{.name = "suspend_delivery",
+	 .type = TYPE_BOOLEAN,
+	 .fallback = "false",
+	 TO_DOMAIN(suspend_delivery),
+	 .scopes = OUTBOUND,
+	 .help = "Mail is accepted and kept, not delivered."},
+	{.name = "generate_bounces",
+	 .type = TYPE_BOOLEAN,
+	 .fallback = "true",
+	 TO_DOMAIN(generate_bounces),
+	 .scopes = OUTBOUND,
+	 .help = "Senders are told about mail that failed."},
+	{.name = "ehlo_hostname",
+	 .type = TYPE_HOSTNAME,
+	 TO_DOMAIN(ehlo_hostname),
+	 .scopes = OUTBOUND,
+	 .help = "The name in EHLO; by default the global hostname."},
+	{.name = "mailerdaemon",
+	 .type = TYPE_ADDRESS,
+	 TO_DOMAIN(mailerdaemon),
+	 .scopes = OUTBOUND,
+	 .help = "From: address of notifications; by default mailer-daemon@ the global "
+		 "hostname."},
+	{.name = "outbound_throttle_messages",
+	 .type = TYPE_THROTTLE,
+	 .min = 1,
+	 .max = 1000000000,
+	 TO_DOMAIN(throttle_messages),
+	 .scopes = OUTBOUND,
+	 .help = "Deliveries a second, shared by all that fall back to the scope that sets it."},
+	{.name = "outbound_throttle_connections",
+	 .type = TYPE_THROTTLE,
+	 .min = 1,
+	 .max = 1000000000,
+	 TO_DOMAIN(throttle_connections),
+	 .scopes = OUTBOUND,
+	 .help = "New connections a second, shared like outbound_throttle_messages."},
+};
+/* clang-format on */
+
+enum {
+	OPTION_COUNT = sizeof(schema_options) / sizeof(schema_options[0]),
+	SCOPE_ROW_COUNT = sizeof(schema_scope_rows) / sizeof(schema_scope_rows[0]),
+};
+_Static_assert((int)OPTION_COUNT <= (int)SCHEMA_OPTIONS_MAX, "struct schema_set is too small");
+_Static_assert(SCOPES <= 32, "scopes are bits of a word");
+
+READONLY
+struct type_row {
+	const char *name;
+	const char *unit;
+	/* What a value looks like; a range may follow. */
+	const char *expectation;
+};
+
+static const struct type_row types[TYPES] = {
+	[TYPE_BOOLEAN] = {"boolean", "-", "true or false"},
+	[TYPE_NUMBER] = {"number", "-", "a number"},
+	[TYPE_POWER_OF_TWO] = {"number", "-", "a power of two"},
+	[TYPE_PERCENT] = {"number", "percent", "a percentage"},
+	[TYPE_MODE] = {"mode", "octal", "an octal mode such as 0660"},
+	[TYPE_SIZE] = {"size", "bytes, K, M, G, T", "a size such as 16M"},
+	[TYPE_TIME_MS] = {"time", "seconds, or ms, s, m, h, d", "a time such as 30s"},
+	[TYPE_TIME_NS] = {"time", "seconds, or ns, us, ms, s, m, h, d", "a time such as 50us"},
+	[TYPE_CHOICE] = {"choice", "-", NULL},
+	[TYPE_TEXT] = {"text", "-", "text"},
+	[TYPE_HOSTNAME] = {"hostname", "-", "a host name such as \"mta1.example.com\""},
+	[TYPE_ADDRESS] = {"address", "-", "an address such as \"mailer-daemon@example.com\""},
+	[TYPE_CORE] = {"core", "-", "the number of a core, or -1"},
+	[TYPE_CORES] = {"cores", "-", "a list of core numbers such as ( 0 1 )"},
+	[TYPE_NETWORKS] = {"networks", "-",
+			   "a list of networks such as ( \"10.0.0.0/8\" \"::1\" )"},
+	[TYPE_DOMAINS] = {"domains", "-",
+			  "a list of domains such as ( \"example.com\" \".example.net\" )"},
+	[TYPE_GATEWAYS] = {"gateways", "-",
+			   "next hops such as \"mx.example.com:25?pref=10\" or \"[::1]:25\""},
+	[TYPE_THROTTLE] = {"throttle", "per second, or N/sec, N/min, N/hour, N/SECONDS",
+			   "a rate such as 50, 300/min or 100/60, or none"},
+};
+
+uint32_t schema_option_count(void)
+{
+	return OPTION_COUNT;
+}
+
+const struct schema_option *schema_option_find(const char *name, enum schema_scope scope)
+{
+	for (const struct schema_option *o = schema_options; o < schema_options + OPTION_COUNT;
+	     o++) {
+		if ((o->scopes & BIT(scope)) != 0 && strcmp(o->name, name) == 0) {
+			return o;
+		}
+	}
+	return NULL;
+}
+
+static bool has_word(const char *const *words, const char *word)
+{
+	for (; words != NULL && *words != NULL; words++) {
+		if (strcmp(*words, word) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool suits(const struct schema_scope_row *row, const char *instance)
+{
+	switch (row->instance) {
+	case INSTANCE_NONE:
+		return instance == NULL;
+	case INSTANCE_REQUIRED:
+		return instance != NULL &&
+		       (row->instances == NULL || has_word(row->instances, instance));
+	case INSTANCE_OPTIONAL:
+		break;
+	}
+	return true;
+}
+
+const struct schema_scope_row *schema_scope_find(const char *name, const char *instance,
+						 enum schema_scope parent)
+{
+	for (size_t i = 0; i < SCOPE_ROW_COUNT; i++) {
+		const struct schema_scope_row *row = &schema_scope_rows[i];
+		if ((row->parents & BIT(parent)) != 0 && strcmp(row->name, name) == 0 &&
+		    suits(row, instance)) {
+			return row;
+		}
+	}
+	return NULL;
+}
+
+uint32_t schema_scope_row_count(void)
+{
+	return SCOPE_ROW_COUNT;
+}
+
+const char *schema_type_name(enum schema_type type)
+{
+	return types[type].name;
+}
+
+const char *schema_type_unit(enum schema_type type)
+{
+	return types[type].unit;
+}
+
+static void expect_choice(const struct schema_option *option, char *text, size_t size)
+{
+	size_t used = (size_t)snprintf(text, size, "one of");
+	for (const char *const *c = option->choices; *c != NULL && used < size; c++) {
+		used += (size_t)snprintf(text + used, size - used, "%s %s",
+					 c == option->choices ? "" : ",", *c);
+	}
+}
+
+/* The ends of the range, in the words that the option itself would be written in. */
+static void format_limit(const struct schema_option *option, uint64_t limit, char *text,
+			 size_t size)
+{
+	if (option->type == TYPE_SIZE) {
+		value_format_size(limit, text, size);
+	} else if (option->type == TYPE_TIME_MS) {
+		value_format_time(limit * NS_PER_MS, text, size);
+	} else if (option->type == TYPE_TIME_NS) {
+		value_format_time(limit, text, size);
+	} else {
+		snprintf(text, size, "%" PRIu64, limit);
+	}
+}
+
+const char *schema_expectation(const struct schema_option *option, char *text, size_t size)
+{
+	char min[32];
+	char max[32];
+	switch (option->type) {
+	case TYPE_NUMBER:
+	case TYPE_POWER_OF_TWO:
+	case TYPE_PERCENT:
+	case TYPE_SIZE:
+	case TYPE_TIME_MS:
+	case TYPE_TIME_NS:
+		format_limit(option, option->min, min, sizeof(min));
+		format_limit(option, option->max, max, sizeof(max));
+		snprintf(text, size, "%s, from %s to %s", types[option->type].expectation, min,
+			 max);
+		break;
+	case TYPE_TEXT:
+		snprintf(text, size, "1 to %" PRIu64 " bytes of text", option->max);
+		break;
+	case TYPE_CHOICE:
+		expect_choice(option, text, size);
+		break;
+	default:
+		snprintf(text, size, "%s", types[option->type].expectation);
+	}
+	return text;
+}

@@ -1,0 +1,56 @@
+/*
+ * Delivery status notification: tells a sender which recipients will not get the message, and why.
+ * RFC 3464 in the multipart/report of RFC 6522 (formerly 3462), statuses of RFC 3463. It goes out
+ * with the null sender to the original sender; queueing it is the caller's matter.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "core/mail/chain.h"
+#include "core/mail/envelope.h"
+#include "core/runtime/thread_class.h"
+
+/* One recipient that failed for good. Strings may hold anything; they are made fit. */
+READONLY
+struct dsn_recipient {
+	const char *address;
+	/* The server's reply code; 0: the failure was found here, without a server's reply. */
+	uint16_t code;
+	/* Enhanced status "5.1.1"; NULL, empty or malformed: 5.0.0. */
+	const char *status;
+	/* The server's reply or the reason found here; NULL: none. */
+	const char *diagnostic;
+	/* Name or address of the server that said so; NULL: none. */
+	const char *remote_mta;
+};
+
+READONLY
+struct dsn {
+	/* The notification's own id: makes Message-ID and boundary. */
+	struct message_id id;
+	uint64_t time_s;
+	/* This MTA's name. */
+	const char *reporting_mta;
+	/* Address for From: without brackets. */
+	const char *mailerdaemon;
+	/* What failed: sender, id and arrival are taken from it. The sender is not the null one. */
+	const struct envelope *original;
+	/* Its body in wire form; NULL: not at hand, then the part with its header is left out. */
+	const struct chain *original_body;
+	const struct dsn_recipient *recipients;
+	uint32_t recipient_count;
+};
+
+/* Original header bytes that are returned; what is longer is cut after a whole field's line. */
+#define DSN_HEADER_MAX 65536
+
+/*
+ * Appends the notification to `out` in SMTP wire form: CR LF, dot-stuffed, no line above 998 bytes.
+ * It is 7-bit: what has octets above 127 is encoded (RFC 2045, RFC 6533 section 3), but for the
+ * address of a sender that has some. All inputs alike give all bytes alike.
+ * Returns the envelope flags that it needs: 0, or with such a sender ENVELOPE_8BITMIME and
+ * ENVELOPE_SMTPUTF8.
+ */
+SINGLE
+uint16_t dsn_write(const struct dsn *d, struct chain *out, struct pool *buffers);

@@ -1,0 +1,176 @@
+/*
+ * Envelope: sender, recipients grouped by domain, and what is known of the reception, in one
+ * immutable block of bytes. The same bytes are in memory and in the spool, so that writing and
+ * recovering a message convert nothing. Little-endian; all offsets are from the block's start.
+ *
+ * A delivery is up to ENVELOPE_DELIVERY_RECIPIENTS recipients of one domain; a domain with more of
+ * them has several deliveries.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/runtime/thread_class.h"
+
+#define ENVELOPE_VERSION 1
+#define ENVELOPE_DELIVERY_RECIPIENTS 128
+#define ENVELOPE_RECIPIENTS_MAX 65535
+/* RFC 5321 section 4.5.3.1: 64 octets of local part, 255 of domain, one "@". */
+#define ADDRESS_MAX 320
+
+enum envelope_flag {
+	ENVELOPE_8BITMIME = 1,
+	ENVELOPE_SMTPUTF8 = 2,
+	/* The message was made here, such as a delivery status notification. */
+	ENVELOPE_INTERNAL = 4,
+};
+
+enum envelope_protocol { ENVELOPE_ESMTP, ENVELOPE_SMTP, ENVELOPE_GENERATED };
+
+enum envelope_durability { ENVELOPE_SYNCED, ENVELOPE_CACHED, ENVELOPE_MEMORY };
+
+/* Sorts by time, and is unique across nodes: milliseconds since 1970 (48 bits) and node (16), then
+ * agent (8) and a count (56) that starts anew, above all before, with each start. */
+SINGLE
+struct message_id {
+	uint64_t high;
+	uint64_t low;
+};
+
+#define MESSAGE_ID_TEXT 27
+
+/* 26 characters of Crockford's base 32, lower case, and the final NUL; sorts like the id. */
+CONCURRENT
+void message_id_format(const struct message_id *id, char text[MESSAGE_ID_TEXT]);
+/* 0, or -EINVAL when `text` is no such id. */
+CONCURRENT
+int message_id_parse(const char *text, struct message_id *id);
+
+READONLY
+struct envelope {
+	uint32_t size;
+	uint16_t version;
+	uint16_t flags;
+	struct message_id id;
+	/* Wall clock, ms. */
+	uint64_t received_ms;
+	/* Body in wire form, without the final dot. */
+	uint64_t body_bytes;
+	/* Reserved for scheduling by context; 0. */
+	uint64_t deadline_ms;
+	uint32_t tenant_offset;
+	uint32_t campaign_offset;
+	/* Key-value metadata: count of pairs and offset of "key\0value\0..."; 0. */
+	uint32_t context_count;
+	uint32_t context_offset;
+	uint8_t peer_ip[16];
+	uint16_t peer_port;
+	uint8_t protocol;
+	uint8_t durability;
+	uint8_t priority;
+	uint8_t unused[3];
+	uint32_t delivery_count;
+	uint32_t recipient_count;
+	/* Sender without brackets, NUL-terminated; empty for the null sender. */
+	uint32_t sender_offset;
+	/* struct envelope_delivery[delivery_count], struct envelope_recipient[recipient_count]. */
+	uint32_t deliveries_offset;
+	uint32_t recipients_offset;
+};
+_Static_assert(sizeof(struct envelope) == 112, "on-disk layout");
+
+READONLY
+struct envelope_delivery {
+	/* Lower case, NUL-terminated. */
+	uint32_t domain_offset;
+	uint16_t first;
+	uint16_t count;
+};
+
+READONLY
+struct envelope_recipient {
+	/* local@domain as given, NUL-terminated. */
+	uint32_t offset;
+	uint16_t len;
+	/* DSN parameters, later. */
+	uint16_t flags;
+};
+
+/* Gathers an envelope during a session. Reused for message after message. */
+SINGLE
+struct envelope_builder {
+	char *text;
+	size_t text_len;
+	size_t text_size;
+	struct envelope_recipient *recipients;
+	uint32_t recipient_count;
+	uint32_t recipient_size;
+	size_t sender_len;
+	uint16_t flags;
+	bool has_sender;
+	/* Recipients are in the order of the block. */
+	bool sorted;
+	/* Hash table of the recipients' offsets in `text`; 0: free. */
+	uint32_t *index;
+	uint32_t index_size;
+};
+
+SINGLE
+void envelope_builder_init(struct envelope_builder *b);
+/* Ready for the next message; memory is kept. */
+SINGLE
+void envelope_builder_reset(struct envelope_builder *b);
+/* `address` without brackets, 0 to ADDRESS_MAX bytes; empty: the null sender. */
+SINGLE
+void envelope_set_sender(struct envelope_builder *b, const char *address, size_t len);
+/* A recipient with a domain part. Duplicates (same local part, domain equal but for case) are
+ * merged: returns false for them. */
+SINGLE
+bool envelope_add_recipient(struct envelope_builder *b, const char *address, size_t len);
+/* Size in bytes of the block that envelope_build() will write. */
+SINGLE
+size_t envelope_size(struct envelope_builder *b);
+/* Writes the block: offsets, deliveries sorted by domain, and text; the caller fills in id, times,
+ * peer, protocol, durability and body_bytes. */
+SINGLE
+void envelope_build(struct envelope_builder *b, struct envelope *out);
+SINGLE
+void envelope_builder_close(struct envelope_builder *b);
+
+/* Checks a block that came from a disk: sizes, offsets, termination. 0 or -EINVAL. */
+READONLY
+int envelope_check(const struct envelope *e, size_t size);
+
+static inline const char *envelope_sender(const struct envelope *e)
+{
+	return (const char *)e + e->sender_offset;
+}
+
+static inline const struct envelope_delivery *envelope_delivery(const struct envelope *e,
+								uint32_t index)
+{
+	return (const struct envelope_delivery *)(const void *)((const char *)e +
+								e->deliveries_offset) +
+	       index;
+}
+
+static inline const char *envelope_domain(const struct envelope *e, uint32_t delivery)
+{
+	return (const char *)e + envelope_delivery(e, delivery)->domain_offset;
+}
+
+static inline const struct envelope_recipient *envelope_recipient(const struct envelope *e,
+								  uint32_t index)
+{
+	return (const struct envelope_recipient *)(const void *)((const char *)e +
+								 e->recipients_offset) +
+	       index;
+}
+
+static inline const char *envelope_address(const struct envelope *e, uint32_t recipient)
+{
+	return (const char *)e + envelope_recipient(e, recipient)->offset;
+}

@@ -1,0 +1,752 @@
+#include "core/outbound/dispatch.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/outbound/connection.h"
+#include "core/outbound/next_hop.h"
+#include "core/queue/retry.h"
+#include "core/queue/throttle.h"
+#include "core/runtime/check.h"
+#include "core/runtime/text.h"
+
+/* Deliveries that one expiry of the delayed timer moves, and expired ones that one look fails. */
+#define MOVE_LIMIT 1024
+#define BINDING "default"
+
+static const char *const expired_text = "554 5.4.7 [internal] exceeded max time without delivery";
+
+static uint64_t now_ms(const struct dispatcher *x)
+{
+	return agent_now_ms(x->self);
+}
+
+void dispatcher_init(struct dispatcher *x, struct agent *self, const struct dispatch_ops *ops,
+		     struct mail_pools *pools, struct outbound_limits *limits)
+{
+	memset(x, 0, sizeof *x);
+	x->self = self;
+	x->ops = ops;
+	x->pools = pools;
+	x->limits = limits;
+	domain_table_init(&x->domains);
+	pool_init(&x->connections, "outbound connection", sizeof(struct connection), 256);
+	x->connections_opened = counter_create(self->counters, "outbound.opened", COUNTER_SUM,
+					       "Outbound connections opened");
+	x->connections_open = counter_create(self->counters, "outbound.open", COUNTER_GAUGE,
+					     "Outbound connections open now");
+	x->connect_failures =
+		counter_create(self->counters, "outbound.setup_failed", COUNTER_SUM,
+			       "Outbound connections that failed before EHLO was done");
+	x->throttled = counter_create(self->counters, "outbound.throttled", COUNTER_SUM,
+				      "Times an outbound throttle told a domain to wait");
+	x->commands_pipelined = counter_create(self->counters, "outbound.pipelined", COUNTER_SUM,
+					       "SMTP commands sent without waiting for a reply");
+	x->reused = counter_create(self->counters, "outbound.reused", COUNTER_SUM,
+				   "Transactions on a connection that had carried one before");
+}
+
+/* ---- limits that all schedulers share ---- */
+
+static bool limits_take(struct outbound_limits *l)
+{
+	if (atomic_fetch_add_explicit(&l->connections, 1, memory_order_relaxed) <
+	    l->connections_max) {
+		return true;
+	}
+	atomic_fetch_sub_explicit(&l->connections, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&l->refused, 1, memory_order_relaxed);
+	return false;
+}
+
+static void limits_return(struct outbound_limits *l)
+{
+	atomic_fetch_sub_explicit(&l->connections, 1, memory_order_relaxed);
+}
+
+/* ---- holds ---- */
+
+static void hold(struct domain *d, enum domain_hold why)
+{
+	d->hold = why;
+	d->hold_until_ms = 0;
+	timer_cancel(&d->hold_timer);
+}
+
+static void hold_until(struct domain *d, enum domain_hold why, uint64_t until_ms)
+{
+	d->hold = why;
+	d->hold_until_ms = until_ms;
+	timer_arm(&d->hold_timer, until_ms);
+}
+
+static void on_hold_timer(struct timer *t)
+{
+	struct domain *d = CONTAINER_OF(t, struct domain, hold_timer);
+
+	dispatch_domain(d->owner, d);
+}
+
+/* ---- attempts that need no connection ---- */
+
+static void attempt_without_connection(struct dispatcher *x, struct domain *d,
+				       struct delivery *delivery, const struct attempt *model)
+{
+	struct attempt a = *model;
+
+	a.delivered = (struct recipient_set){{0, 0}};
+	if (a.code >= 500) {
+		a.failed = delivery->pending;
+	} else {
+		a.deferred = delivery->pending;
+	}
+	x->ops->on_attempt(x, d, delivery, &a);
+}
+
+static struct attempt attempt_text(uint16_t code, const char *enhanced, const char *text)
+{
+	struct attempt a = {.stage = SMTP_STAGE_NOT_CONNECTED, .code = code};
+
+	text_copy(a.enhanced, sizeof a.enhanced, enhanced);
+	text_copy(a.text, sizeof a.text, text);
+	return a;
+}
+
+/* Those at the head have waited longest; a queue that does not move must expire them too. */
+static void expire_head(struct dispatcher *x, struct domain *d)
+{
+	struct attempt a = attempt_text(554, "5.4.7", expired_text);
+
+	for (int i = 0; i < MOVE_LIMIT && d->active_head != NULL; i++) {
+		const struct envelope *e = message_envelope(d->active_head->message);
+
+		if (!retry_expired(d->options, e->received_ms, agent_wall_ms(x->self))) {
+			return;
+		}
+		attempt_without_connection(x, d, domain_pop_active(&x->domains, d), &a);
+	}
+}
+
+/* ---- next hops ---- */
+
+static bool hosts_known(struct dispatcher *x, struct domain *d)
+{
+	struct host *hosts;
+	uint32_t count;
+
+	if (d->host_count != 0 && now_ms(x) < d->resolved_until_ms) {
+		return true;
+	}
+	if (next_hop_literal(d->options, &hosts, &count)) {
+		dispatch_resolved(x, d, hosts, count, false, NULL, UINT64_MAX / 4);
+		return true;
+	}
+	if (!d->resolving) {
+		d->resolving = true;
+		x->ops->resolve(x, d);
+	}
+	return false;
+}
+
+/* The one with the lowest preference that is not left alone, among equals the one with fewest
+ * connections. NULL: none, `*until_ms` says when the first may be tried again. */
+static struct host *choose_host(struct dispatcher *x, struct domain *d, uint64_t *until_ms)
+{
+	struct host *best = NULL;
+
+	*until_ms = UINT64_MAX;
+	for (uint32_t i = 0; i < d->host_count; i++) {
+		struct host *h = &d->hosts[i];
+
+		if (h->failed_until_ms > now_ms(x)) {
+			*until_ms = h->failed_until_ms < *until_ms ? h->failed_until_ms : *until_ms;
+		} else if (best == NULL || h->preference < best->preference ||
+			   (h->preference == best->preference &&
+			    h->connections < best->connections)) {
+			best = h;
+		}
+	}
+	return best;
+}
+
+static struct host *host_of(struct connection *c)
+{
+	struct domain *d = c->domain;
+
+	for (uint32_t i = 0; i < d->host_count; i++) {
+		if (d->hosts[i].address_len == c->address_len &&
+		    memcmp(&d->hosts[i].address, &c->address, c->address_len) == 0) {
+			return &d->hosts[i];
+		}
+	}
+	return NULL;
+}
+
+/* What was remembered of hosts that are in the new list too. */
+static void hosts_carry_over(struct domain *d, struct host *hosts, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		for (uint32_t j = 0; j < d->host_count; j++) {
+			const struct host *old = &d->hosts[j];
+
+			if (old->address_len == hosts[i].address_len &&
+			    memcmp(&old->address, &hosts[i].address, old->address_len) == 0) {
+				hosts[i].failed_until_ms = old->failed_until_ms;
+				hosts[i].connections = old->connections;
+				hosts[i].failures = old->failures;
+				hosts[i].deliveries = old->deliveries;
+			}
+		}
+	}
+}
+
+/* A look-up that failed: the one that waits longest hears of it, the others wait. */
+static void unresolved(struct dispatcher *x, struct domain *d, bool permanent, const char *trouble)
+{
+	struct attempt a;
+	char text[ATTEMPT_TEXT];
+
+	text_copy(d->trouble, sizeof d->trouble, trouble);
+	snprintf(text, sizeof text, "%s [internal] %s", permanent ? "550 5.1.2" : "451 4.4.3",
+		 trouble);
+	a = attempt_text(permanent ? 550 : 451, permanent ? "5.1.2" : "4.4.3", text);
+	do {
+		struct delivery *delivery = domain_pop_active(&x->domains, d);
+
+		if (delivery == NULL) {
+			break;
+		}
+		attempt_without_connection(x, d, delivery, &a);
+	} while (permanent);
+	hold_until(d, DOMAIN_UNRESOLVED, now_ms(x) + d->options->host_failure_retry_ms);
+}
+
+void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *hosts, uint32_t count,
+		       bool permanent, const char *trouble, uint64_t ttl_ms)
+{
+	bool asked = d->resolving;
+
+	OWNER_CHECK(d);
+	d->resolving = false;
+	if (count == 0) {
+		free(hosts);
+		unresolved(x, d, permanent, trouble);
+		return;
+	}
+	hosts_carry_over(d, hosts, count);
+	free(d->hosts);
+	d->hosts = hosts;
+	d->host_count = count;
+	d->resolved_until_ms = now_ms(x) + ttl_ms;
+	if (asked) {
+		dispatch_domain(x, d);
+	}
+}
+
+/* ---- the decision ---- */
+
+static void assign(struct dispatcher *x, struct domain *d, struct connection *c)
+{
+	struct delivery *delivery = domain_pop_active(&x->domains, d);
+	bool loading = !delivery->uses_body;
+
+	delivery->place = DELIVERY_ATTEMPT;
+	d->attempt_count++;
+	connection_assign(c, delivery, loading);
+	if (loading) {
+		x->ops->load_body(x, delivery);
+	}
+}
+
+static struct connection *idle_connection(struct domain *d)
+{
+	struct connection *c = d->connections;
+
+	while (c != NULL && c->state != CONNECTION_IDLE) {
+		c = c->next;
+	}
+	return c;
+}
+
+/* Feeds idle connections; false when outbound_throttle_messages says to wait. */
+static bool feed_idle(struct dispatcher *x, struct domain *d)
+{
+	while (d->active_head != NULL && d->idle_count > 0) {
+		struct connection *c = idle_connection(d);
+		struct throttle *t = d->options->throttle_messages;
+		uint64_t wait_ns = t != NULL ? throttle_take(t, x->self->now.mono_ns) : 0;
+
+		ASSERT(c != NULL);
+		if (wait_ns != 0) {
+			counter_inc(x->throttled);
+			hold_until(d, DOMAIN_THROTTLE_MESSAGES,
+				   now_ms(x) + wait_ns / NS_PER_MS + 1);
+			return false;
+		}
+		assign(x, d, c);
+	}
+	return true;
+}
+
+/* A limit that keeps the domain from one more connection now; DOMAIN_FREE: none, and the shared
+ * limit and the throttle have been charged for it. */
+static enum domain_hold connection_limit(struct dispatcher *x, struct domain *d, uint64_t *until_ms)
+{
+	struct throttle *messages = d->options->throttle_messages;
+	struct throttle *t = d->options->throttle_connections;
+	uint64_t wait_ns = messages != NULL ? throttle_wait_ns(messages, x->self->now.mono_ns) : 0;
+
+	if (d->connection_count >= d->options->max_outbound_connections) {
+		return DOMAIN_CONNECTIONS;
+	}
+	if (wait_ns != 0) {
+		*until_ms = now_ms(x) + wait_ns / NS_PER_MS + 1;
+		return DOMAIN_THROTTLE_MESSAGES;
+	}
+	if (!limits_take(x->limits)) {
+		/* Another domain or scheduler may free one: look again soon. */
+		*until_ms = now_ms(x) + 200;
+		return DOMAIN_SERVER_CONNECTIONS;
+	}
+	wait_ns = t != NULL ? throttle_take(t, x->self->now.mono_ns) : 0;
+	if (wait_ns != 0) {
+		limits_return(x->limits);
+		*until_ms = now_ms(x) + wait_ns / NS_PER_MS + 1;
+		return DOMAIN_THROTTLE_CONNECTIONS;
+	}
+	return DOMAIN_FREE;
+}
+
+static void connection_link(struct dispatcher *x, struct domain *d, struct connection *c,
+			    struct host *host)
+{
+	c->prev = NULL;
+	c->next = d->connections;
+	if (c->next != NULL) {
+		c->next->prev = c;
+	}
+	d->connections = c;
+	d->connection_count++;
+	d->connections_opened++;
+	if (d->connection_count > d->connections_max) {
+		d->connections_max = d->connection_count;
+	}
+	host->connections++;
+	x->connection_count++;
+	counter_inc(x->connections_opened);
+	counter_set_value(x->connections_open, x->connection_count);
+}
+
+/* Opens one more connection, or notes what is in its way; true when it was opened. */
+static bool open_one(struct dispatcher *x, struct domain *d)
+{
+	uint64_t until_ms = 0;
+	struct host *host;
+	enum domain_hold why;
+	struct connection *c;
+	int error;
+
+	if (!hosts_known(x, d)) {
+		hold(d, DOMAIN_RESOLVING);
+		return false;
+	}
+	host = choose_host(x, d, &until_ms);
+	if (host == NULL) {
+		hold_until(d, DOMAIN_HOSTS_DOWN, until_ms);
+		return false;
+	}
+	why = connection_limit(x, d, &until_ms);
+	if (why == DOMAIN_CONNECTIONS) {
+		hold(d, why);
+		return false;
+	}
+	if (why != DOMAIN_FREE) {
+		counter_inc(x->throttled);
+		hold_until(d, why, until_ms);
+		return false;
+	}
+	c = connection_open(x, d, host, &error);
+	if (c == NULL) {
+		limits_return(x->limits);
+		agent_error(x->self, error, "cannot make a socket for an outbound connection");
+		hold_until(d, DOMAIN_SERVER_CONNECTIONS, now_ms(x) + 1000);
+		return false;
+	}
+	connection_link(x, d, c, host);
+	return true;
+}
+
+static bool held_for_good(struct dispatcher *x, struct domain *d)
+{
+	if (x->stopping || d->suspended) {
+		hold(d, x->stopping ? DOMAIN_STOPPING : DOMAIN_SUSPENDED);
+		if (!x->stopping && d->active_head != NULL) {
+			/* What waits may expire. */
+			timer_arm(&d->hold_timer, now_ms(x) + 60000);
+		}
+		return true;
+	}
+	return (d->hold == DOMAIN_UNRESOLVED || d->hold == DOMAIN_HOSTS_DOWN) &&
+	       d->hold_until_ms > now_ms(x) && d->idle_count == 0;
+}
+
+/*
+ * Sends what may be sent now. Idle connections are fed first; then connections are opened, at most
+ * one more than there are working ones at a time, so that a dead host is probed by one and a good
+ * one is soon filled. What stops it is kept in d->hold.
+ */
+void dispatch_domain(struct dispatcher *x, struct domain *d)
+{
+	CHECK_MAGIC(d, DOMAIN_MAGIC);
+	OWNER_CHECK(d);
+	expire_head(x, d);
+	if (held_for_good(x, d)) {
+		return;
+	}
+	if (!feed_idle(x, d)) {
+		return;
+	}
+	hold(d, DOMAIN_FREE);
+	while (d->active_count > d->connecting_count &&
+	       d->connecting_count <= d->connection_count - d->connecting_count) {
+		if (!open_one(x, d)) {
+			return;
+		}
+	}
+}
+
+/* ---- what connections report ---- */
+
+void dispatch_on_ready(struct connection *c)
+{
+	struct dispatcher *x = c->dispatcher;
+	struct domain *d = c->domain;
+	struct host *h = host_of(c);
+
+	if (h != NULL) {
+		h->failed_until_ms = 0;
+	}
+	d->trouble[0] = '\0';
+	if (x->stopping) {
+		connection_quit(c);
+		return;
+	}
+	dispatch_domain(x, d);
+}
+
+static void count_attempt(struct domain *d, struct connection *c, const struct delivery *delivery)
+{
+	struct host *h = host_of(c);
+
+	d->delivered += recipient_set_count(&c->attempt.delivered);
+	if (!recipient_set_empty(&c->attempt.delivered)) {
+		d->bytes_sent += message_envelope(delivery->message)->body_bytes;
+		if (h != NULL) {
+			h->deliveries++;
+		}
+	}
+}
+
+void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
+{
+	struct dispatcher *x = c->dispatcher;
+	struct domain *d = c->domain;
+
+	OWNER_CHECK(d);
+	ASSERT(delivery->place == DELIVERY_ATTEMPT);
+	delivery->place = DELIVERY_TRANSIT;
+	delivery->connection = NULL;
+	d->attempt_count--;
+	if (c->attempt.not_tried && !delivery->doomed) {
+		if (d->options->throttle_messages != NULL) {
+			throttle_return(d->options->throttle_messages);
+		}
+		chain_release(&delivery->body, &x->pools->buffers);
+		domain_push_active_front(&x->domains, d, delivery);
+		return;
+	}
+	count_attempt(d, c, delivery);
+	x->ops->on_attempt(x, d, delivery, &c->attempt);
+}
+
+void dispatch_on_setup_failed(struct connection *c)
+{
+	struct dispatcher *x = c->dispatcher;
+	struct domain *d = c->domain;
+	struct host *h = host_of(c);
+	uint64_t until_ms;
+	bool first;
+
+	counter_inc(x->connect_failures);
+	if (h == NULL || x->stopping) {
+		return;
+	}
+	h->failures++;
+	first = h->failed_until_ms <= now_ms(x);
+	h->failed_until_ms = now_ms(x) + d->options->host_failure_retry_ms;
+	text_copy(d->trouble, sizeof d->trouble, c->attempt.text);
+	/* Every next hop is down: the one that waits longest hears of it, the others wait. */
+	if (first && choose_host(x, d, &until_ms) == NULL && d->idle_count == 0 &&
+	    d->active_head != NULL) {
+		hold_until(d, DOMAIN_HOSTS_DOWN, until_ms);
+		attempt_without_connection(x, d, domain_pop_active(&x->domains, d), &c->attempt);
+	}
+}
+
+void dispatch_on_closed(struct connection *c)
+{
+	struct dispatcher *x = c->dispatcher;
+	struct domain *d = c->domain;
+	struct host *h = host_of(c);
+
+	*(c->prev != NULL ? &c->prev->next : &d->connections) = c->next;
+	if (c->next != NULL) {
+		c->next->prev = c->prev;
+	}
+	d->connection_count--;
+	if (h != NULL) {
+		h->connections--;
+	}
+	x->connection_count--;
+	counter_set_value(x->connections_open, x->connection_count);
+	limits_return(x->limits);
+	dispatch_domain(x, d);
+}
+
+void dispatch_body_loaded(struct dispatcher *x, struct delivery *delivery, int result)
+{
+	struct connection *c = delivery->connection;
+
+	ASSERT(c != NULL && c->delivery == delivery && c->state == CONNECTION_LOADING);
+	if (result != 0) {
+		agent_error(x->self, result, "cannot read a body back from the spool");
+		c->broken = true;
+		snprintf(c->attempt.text, sizeof c->attempt.text,
+			 "451 4.3.0 [internal] cannot read the message back: %s",
+			 strerror(-result));
+		c->attempt.code = 451;
+		snprintf(c->attempt.enhanced, sizeof c->attempt.enhanced, "4.3.0");
+	}
+	connection_begin(c);
+	dispatch_domain(x, c->domain);
+}
+
+/* ---- what the host and operators ask for ---- */
+
+/* One timer for the earliest: due times are wall clock, timers monotonic. */
+static void delayed_arm(struct dispatcher *x, struct domain *d)
+{
+	struct delivery *first = domain_peek_delayed(d);
+	uint64_t wall_ms = agent_wall_ms(x->self);
+
+	if (first == NULL) {
+		timer_cancel(&d->delayed_timer);
+		return;
+	}
+	timer_arm(&d->delayed_timer,
+		  now_ms(x) + (first->due_ms > wall_ms ? first->due_ms - wall_ms : 1));
+}
+
+static void on_delayed_timer(struct timer *t)
+{
+	struct domain *d = CONTAINER_OF(t, struct domain, delayed_timer);
+	struct dispatcher *x = d->owner;
+	struct delivery *delivery;
+
+	for (int i = 0; i < MOVE_LIMIT; i++) {
+		delivery = domain_peek_delayed(d);
+		if (delivery == NULL || delivery->due_ms > agent_wall_ms(x->self)) {
+			break;
+		}
+		domain_remove(&x->domains, d, delivery);
+		domain_push_active(&x->domains, d, delivery);
+	}
+	delayed_arm(x, d);
+	dispatch_domain(x, d);
+}
+
+struct domain *dispatch_find(struct dispatcher *x, const char *domain)
+{
+	struct domain *d = domain_find(&x->domains, BINDING, domain);
+
+	if (d == NULL) {
+		d = domain_create(&x->domains, BINDING, domain, x->ops->options(x, domain));
+		d->owner = x;
+		timer_init(&d->delayed_timer, x->self, on_delayed_timer);
+		timer_init(&d->hold_timer, x->self, on_hold_timer);
+	}
+	return d;
+}
+
+static struct domain *domain_of(struct dispatcher *x, struct delivery *delivery)
+{
+	return dispatch_find(x,
+			     envelope_domain(message_envelope(delivery->message), delivery->index));
+}
+
+void dispatch_enqueue(struct dispatcher *x, struct delivery *delivery)
+{
+	struct domain *d = domain_of(x, delivery);
+
+	domain_push_active(&x->domains, d, delivery);
+	/* A domain that is full or waits has nothing to decide. */
+	if (d->idle_count > 0 || d->hold == DOMAIN_FREE) {
+		dispatch_domain(x, d);
+	}
+}
+
+void dispatch_delay(struct dispatcher *x, struct delivery *delivery)
+{
+	struct domain *d = domain_of(x, delivery);
+
+	domain_push_delayed(&x->domains, d, delivery);
+	if (d->delayed[0] == delivery) {
+		delayed_arm(x, d);
+	}
+}
+
+/* An operator knows better: hosts and names are tried again now. */
+static void forget_failures(struct domain *d)
+{
+	for (uint32_t i = 0; i < d->host_count; i++) {
+		d->hosts[i].failed_until_ms = 0;
+	}
+	if (!d->resolving) {
+		hold(d, DOMAIN_FREE);
+	}
+}
+
+void dispatch_flush(struct dispatcher *x, struct domain *d)
+{
+	struct delivery *delivery;
+
+	OWNER_CHECK(d);
+	while ((delivery = domain_peek_delayed(d)) != NULL) {
+		domain_remove(&x->domains, d, delivery);
+		domain_push_active(&x->domains, d, delivery);
+	}
+	timer_cancel(&d->delayed_timer);
+	forget_failures(d);
+	dispatch_domain(x, d);
+}
+
+void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend)
+{
+	OWNER_CHECK(d);
+	d->suspended = suspend;
+	hold(d, suspend ? DOMAIN_SUSPENDED : DOMAIN_FREE);
+	dispatch_domain(x, d);
+}
+
+static void fail_queued(struct dispatcher *x, struct delivery *delivery, bool quiet,
+			const char *text)
+{
+	struct domain *d = delivery->domain;
+	struct attempt a = attempt_text(554, "5.7.0", text);
+
+	delivery->doomed_quiet = quiet;
+	domain_remove(&x->domains, d, delivery);
+	attempt_without_connection(x, d, delivery, &a);
+}
+
+uint64_t dispatch_fail(struct dispatcher *x, struct domain *d, bool quiet)
+{
+	uint64_t count = 0;
+
+	OWNER_CHECK(d);
+	while (d->active_head != NULL) {
+		fail_queued(x, d->active_head, quiet, "554 Message manually purged.");
+		count++;
+	}
+	while (d->delayed_count != 0) {
+		fail_queued(x, d->delayed[d->delayed_count - 1], quiet,
+			    "554 Message manually purged.");
+		count++;
+	}
+	timer_cancel(&d->delayed_timer);
+	for (struct connection *c = d->connections; c != NULL; c = c->next) {
+		if (c->delivery != NULL) {
+			c->delivery->doomed = true;
+			c->delivery->doomed_quiet = quiet;
+			count++;
+		}
+	}
+	return count;
+}
+
+void dispatch_fail_delivery(struct dispatcher *x, struct delivery *delivery, bool quiet)
+{
+	if (delivery->place == DELIVERY_ATTEMPT) {
+		delivery->doomed = true;
+		delivery->doomed_quiet = quiet;
+	} else {
+		fail_queued(x, delivery, quiet, "554 manually failed.");
+	}
+}
+
+void dispatch_retry_delivery(struct dispatcher *x, struct delivery *delivery)
+{
+	struct domain *d = delivery->domain;
+
+	if (delivery->place != DELIVERY_ATTEMPT) {
+		domain_remove(&x->domains, d, delivery);
+		domain_push_active_front(&x->domains, d, delivery);
+		delayed_arm(x, d);
+		forget_failures(d);
+		dispatch_domain(x, d);
+	}
+}
+
+static void stop_domain(void *context, struct domain *d)
+{
+	struct dispatcher *x = context;
+	struct connection *next;
+
+	hold(d, DOMAIN_STOPPING);
+	timer_cancel(&d->delayed_timer);
+	for (struct connection *c = d->connections; c != NULL; c = next) {
+		next = c->next;
+		if (c->state == CONNECTION_IDLE) {
+			connection_quit(c);
+		} else if (x->hurry || c->state < CONNECTION_IDLE) {
+			connection_abort(c, "451 4.3.2 [internal] the program stops");
+		}
+	}
+}
+
+void dispatch_stop(struct dispatcher *x, bool hurry)
+{
+	x->stopping = true;
+	x->hurry = hurry;
+	domain_each(&x->domains, stop_domain, x);
+}
+
+bool dispatch_drained(const struct dispatcher *x)
+{
+	return x->connection_count == 0;
+}
+
+static void drop_queues(void *context, struct domain *d)
+{
+	struct dispatcher *x = context;
+	struct delivery *delivery;
+
+	timer_cancel(&d->hold_timer);
+	timer_cancel(&d->delayed_timer);
+	while ((delivery = domain_pop_active(&x->domains, d)) != NULL) {
+		delivery_destroy(delivery, x->pools);
+	}
+	while ((delivery = domain_peek_delayed(d)) != NULL) {
+		domain_remove(&x->domains, d, delivery);
+		delivery_destroy(delivery, x->pools);
+	}
+}
+
+void dispatcher_close(struct dispatcher *x)
+{
+	domain_each(&x->domains, drop_queues, x);
+	domain_table_close(&x->domains);
+	pool_close(&x->connections);
+}

@@ -1,0 +1,149 @@
+/*
+ * Dispatcher: one scheduler's sending side. It owns the scheduler's domain records, decides which
+ * delivery is attempted when and on which connection, under each domain's limits, and reports what
+ * became of every attempt to its host (the scheduler agent), which logs it and tells the spool.
+ *
+ * Start reading at dispatch_domain(): what it opens, and what holds it back.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/mail/smtp_stage.h"
+#include "core/queue/domain.h"
+#include "core/runtime/agent.h"
+#include "core/runtime/thread_class.h"
+
+struct connection;
+struct dispatcher;
+
+#define ATTEMPT_TEXT 512
+
+/* Limits that all schedulers share. */
+CONCURRENT
+struct outbound_limits {
+	uint32_t connections_max;
+	_Alignas(64) _Atomic uint32_t connections;
+	_Atomic uint64_t refused;
+};
+
+/* What one recipient was told, when it was told something of its own. */
+SINGLE
+struct recipient_reply {
+	uint16_t code;
+	char enhanced[12];
+	char *text;
+};
+
+/* What became of one attempt. */
+SINGLE
+struct attempt {
+	struct recipient_set delivered;
+	struct recipient_set failed;
+	struct recipient_set deferred;
+	enum smtp_stage stage;
+	/* The reply, or our own words, that decided for those without a reply of their own: code
+	 * such as 451, enhanced status such as "4.4.1", text. */
+	uint16_t code;
+	char enhanced[12];
+	char text[ATTEMPT_TEXT];
+	/* By place in the delivery; NULL when nobody was told anything of its own. */
+	const struct recipient_reply *replies;
+	/* Where it was sent; empty when no connection was made. */
+	char remote_ip[INET6_ADDRSTRLEN];
+	const char *remote_name;
+	/* Does not count as an attempt: goes back to the front of the active queue. */
+	bool not_tried;
+};
+
+/* What the dispatcher asks of its host. */
+READONLY
+struct dispatch_ops {
+	/* Look up next hops; answer by dispatch_resolved(), later. */
+	void (*resolve)(struct dispatcher *x, struct domain *d);
+	/* Fill delivery->body from the spool; answer by dispatch_body_loaded(), later. */
+	void (*load_body)(struct dispatcher *x, struct delivery *delivery);
+	/* An attempt has ended. The delivery is in transit and the host's, with delivery->body if
+	 * that was loaded: it comes back without it by dispatch_enqueue() or dispatch_delay(), or
+	 * is over. */
+	void (*on_attempt)(struct dispatcher *x, struct domain *d, struct delivery *delivery,
+			   const struct attempt *attempt);
+	/* Options for a domain that has no record yet. */
+	const struct domain_options *(*options)(struct dispatcher *x, const char *domain);
+};
+
+BOUND
+struct dispatcher {
+	struct agent *self;
+	const struct dispatch_ops *ops;
+	struct mail_pools *pools;
+	struct outbound_limits *limits;
+	struct domain_table domains;
+	struct pool connections;
+	uint32_t connection_count;
+	bool stopping;
+	bool hurry;
+	struct counter *connections_opened;
+	struct counter *connections_open;
+	struct counter *connect_failures;
+	struct counter *throttled;
+	struct counter *commands_pipelined;
+	struct counter *reused;
+};
+
+BOUND
+void dispatcher_init(struct dispatcher *x, struct agent *self, const struct dispatch_ops *ops,
+		     struct mail_pools *pools, struct outbound_limits *limits);
+
+/* Finds or makes the record of `domain` (lower case). */
+BOUND
+struct domain *dispatch_find(struct dispatcher *x, const char *domain);
+
+/* A delivery in transit, whose message's domain is at home here, becomes active. */
+BOUND
+void dispatch_enqueue(struct dispatcher *x, struct delivery *delivery);
+
+/* ... or waits until delivery->due_ms. */
+BOUND
+void dispatch_delay(struct dispatcher *x, struct delivery *delivery);
+
+/* Sends what may be sent now, and notes what holds the rest back. */
+BOUND
+void dispatch_domain(struct dispatcher *x, struct domain *d);
+
+/* Answer to ops->resolve: takes over `hosts` (malloc); count 0: failed, `trouble` says why, and
+ * `permanent` that the domain does not exist. Valid for `ttl_ms`. */
+BOUND
+void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *hosts, uint32_t count,
+		       bool permanent, const char *trouble, uint64_t ttl_ms);
+
+/* Answer to ops->load_body: 0, or a negative errno. */
+BOUND
+void dispatch_body_loaded(struct dispatcher *x, struct delivery *delivery, int result);
+
+/* An operator's orders. */
+BOUND
+void dispatch_flush(struct dispatcher *x, struct domain *d);
+BOUND
+void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend);
+/* Fails what is queued; deliveries on a connection are failed when their attempt has ended without
+ * success. `quiet`: no bounce. Returns how many. */
+BOUND
+uint64_t dispatch_fail(struct dispatcher *x, struct domain *d, bool quiet);
+/* One delivery of the record: fail it, or try it now. */
+BOUND
+void dispatch_fail_delivery(struct dispatcher *x, struct delivery *delivery, bool quiet);
+BOUND
+void dispatch_retry_delivery(struct dispatcher *x, struct delivery *delivery);
+
+/* No new connection from now on; idle ones close. `hurry`: those in a transaction too. */
+BOUND
+void dispatch_stop(struct dispatcher *x, bool hurry);
+BOUND
+bool dispatch_drained(const struct dispatcher *x);
+
+/* Frees records and the deliveries still queued (the spool has them). */
+BOUND
+void dispatcher_close(struct dispatcher *x);

@@ -1,0 +1,109 @@
+/*
+ * Delivery: one message's recipients in one domain (at most 128 of them), with its attempts and due
+ * time. It sits in exactly one place: a mail queue, an outbound connection, or on its way through a
+ * ring. Its home scheduler owns it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/mail/message.h"
+#include "core/runtime/thread_class.h"
+
+#define DELIVERY_MAGIC 0x64656c69U
+
+struct connection;
+struct domain;
+
+/* A set of recipients, by their place in the delivery. */
+SINGLE
+struct recipient_set {
+	uint64_t bits[2];
+};
+
+enum delivery_place {
+	/* Not in a queue: on its way, or waiting for the spool. */
+	DELIVERY_TRANSIT,
+	DELIVERY_ACTIVE,
+	DELIVERY_DELAYED,
+	/* On an outbound connection. */
+	DELIVERY_ATTEMPT,
+};
+
+SINGLE
+struct delivery {
+	uint32_t magic;
+	OWNER_FIELD
+	/* Index into the envelope's deliveries. */
+	uint32_t index;
+	uint16_t attempts;
+	uint8_t place;
+	/* An operator's order that came while an attempt was under way: fail it afterwards. */
+	bool doomed;
+	bool doomed_quiet;
+	/* Counts among the message's body_users: its attempts read the message's own body. */
+	bool uses_body;
+	/* Recipients still to be delivered. */
+	struct recipient_set pending;
+	/* When to try again, wall clock, ms; 0: now. */
+	uint64_t due_ms;
+	struct message *message;
+	struct domain *domain;
+	/* Body read back from the spool for this attempt. */
+	struct chain body;
+	/* Active queue. */
+	struct delivery *next;
+	struct delivery *prev;
+	/* Delayed queue: place in the heap. */
+	uint32_t heap_index;
+	/* Last reply or reason, for people and bounces; malloc, NULL if none. */
+	char *last_text;
+	/* On whose connection; NULL outside of an attempt. */
+	struct connection *connection;
+};
+
+static inline bool recipient_set_has(const struct recipient_set *s, unsigned i)
+{
+	return (s->bits[i >> 6] >> (i & 63) & 1U) != 0;
+}
+
+static inline void recipient_set_add(struct recipient_set *s, unsigned i)
+{
+	s->bits[i >> 6] |= UINT64_C(1) << (i & 63);
+}
+
+static inline void recipient_set_remove(struct recipient_set *s, unsigned i)
+{
+	s->bits[i >> 6] &= ~(UINT64_C(1) << (i & 63));
+}
+
+static inline unsigned recipient_set_count(const struct recipient_set *s)
+{
+	return (unsigned)(__builtin_popcountll(s->bits[0]) + __builtin_popcountll(s->bits[1]));
+}
+
+static inline bool recipient_set_empty(const struct recipient_set *s)
+{
+	return (s->bits[0] | s->bits[1]) == 0;
+}
+
+/* The first `count` recipients, 0 to 128. */
+static inline struct recipient_set recipient_set_first(unsigned count)
+{
+	struct recipient_set s = {{0, 0}};
+
+	for (unsigned i = 0; i < count; i++) {
+		recipient_set_add(&s, i);
+	}
+	return s;
+}
+
+/* A delivery for `index` of the message's envelope, all recipients pending, in transit. Takes over
+ * one reference to the message. */
+SINGLE
+struct delivery *delivery_create(struct mail_pools *p, struct message *m, uint32_t index);
+
+/* Frees it, its own body and its reference to the message. */
+SINGLE
+void delivery_destroy(struct delivery *d, struct mail_pools *p);

@@ -1,0 +1,352 @@
+#include "core/queue/domain.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/runtime/check.h"
+
+#define BUCKETS_MIN 256
+
+uint64_t domain_hash(const char *binding, const char *name, size_t name_len)
+{
+	uint64_t h = UINT64_C(0xcbf29ce484222325);
+
+	for (const char *c = binding; *c != '\0'; c++) {
+		h = (h ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
+	}
+	h *= UINT64_C(0x100000001b3);
+	for (size_t i = 0; i < name_len; i++) {
+		h = (h ^ (unsigned char)name[i]) * UINT64_C(0x100000001b3);
+	}
+	/* FNV's low bits are weak, and they choose homes and buckets. */
+	h ^= h >> 32;
+	h *= UINT64_C(0x9e3779b97f4a7c15);
+	return h ^ h >> 29;
+}
+
+void domain_table_init(struct domain_table *t)
+{
+	*t = (struct domain_table){.bucket_count = BUCKETS_MIN};
+	t->buckets = calloc(t->bucket_count, sizeof(struct domain *));
+	if (t->buckets == NULL) {
+		fatal("out of memory for domain records");
+	}
+}
+
+static struct domain **bucket_of(const struct domain_table *t, uint64_t hash)
+{
+	/* The low bits chose the home; take others. */
+	return &t->buckets[(hash >> 24) & (t->bucket_count - 1)];
+}
+
+struct domain *domain_find(const struct domain_table *t, const char *binding, const char *name)
+{
+	uint64_t hash = domain_hash(binding, name, strlen(name));
+
+	for (struct domain *d = *bucket_of(t, hash); d != NULL; d = d->hash_next) {
+		if (d->hash == hash && strcmp(d->name, name) == 0 &&
+		    strcmp(d->binding, binding) == 0) {
+			return d;
+		}
+	}
+	return NULL;
+}
+
+static void table_grow(struct domain_table *t)
+{
+	struct domain **old = t->buckets;
+	uint32_t old_count = t->bucket_count;
+
+	t->bucket_count *= 2;
+	t->buckets = calloc(t->bucket_count, sizeof(struct domain *));
+	if (t->buckets == NULL) {
+		fatal("out of memory for %u domain records", t->bucket_count);
+	}
+	for (uint32_t i = 0; i < old_count; i++) {
+		struct domain *next;
+
+		for (struct domain *d = old[i]; d != NULL; d = next) {
+			struct domain **bucket = bucket_of(t, d->hash);
+
+			next = d->hash_next;
+			d->hash_next = *bucket;
+			*bucket = d;
+		}
+	}
+	free(old);
+}
+
+struct domain *domain_create(struct domain_table *t, const char *binding, const char *name,
+			     const struct domain_options *options)
+{
+	size_t len = strlen(name);
+	struct domain *d = calloc(1, sizeof *d + len + 1);
+	struct domain **bucket;
+
+	if (d == NULL) {
+		fatal("out of memory for the domain record of %s", name);
+	}
+	if (t->count >= t->bucket_count) {
+		table_grow(t);
+	}
+	d->magic = DOMAIN_MAGIC;
+	d->hash = domain_hash(binding, name, len);
+	d->binding = binding;
+	d->name = memcpy(d + 1, name, len + 1);
+	d->options = options;
+	d->suspended = options->suspend_delivery;
+	OWNER_CLAIM(d);
+	bucket = bucket_of(t, d->hash);
+	d->hash_next = *bucket;
+	*bucket = d;
+	t->count++;
+	return d;
+}
+
+void domain_each(const struct domain_table *t, void (*each)(void *context, struct domain *d),
+		 void *context)
+{
+	for (uint32_t i = 0; i < t->bucket_count; i++) {
+		for (struct domain *d = t->buckets[i]; d != NULL; d = d->hash_next) {
+			each(context, d);
+		}
+	}
+}
+
+/* Checks who calls, and that the delivery may enter a queue. */
+static void check_entry(struct domain *d, const struct delivery *delivery)
+{
+	CHECK_MAGIC(d, DOMAIN_MAGIC);
+	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
+	OWNER_CHECK(d);
+	ASSERT(delivery->place == DELIVERY_TRANSIT);
+}
+
+void domain_push_active(struct domain_table *t, struct domain *d, struct delivery *delivery)
+{
+	check_entry(d, delivery);
+	delivery->domain = d;
+	delivery->place = DELIVERY_ACTIVE;
+	delivery->next = NULL;
+	delivery->prev = d->active_tail;
+	if (d->active_tail != NULL) {
+		d->active_tail->next = delivery;
+	} else {
+		d->active_head = delivery;
+	}
+	d->active_tail = delivery;
+	d->active_count++;
+	t->active++;
+}
+
+void domain_push_active_front(struct domain_table *t, struct domain *d, struct delivery *delivery)
+{
+	check_entry(d, delivery);
+	delivery->domain = d;
+	delivery->place = DELIVERY_ACTIVE;
+	delivery->prev = NULL;
+	delivery->next = d->active_head;
+	if (d->active_head != NULL) {
+		d->active_head->prev = delivery;
+	} else {
+		d->active_tail = delivery;
+	}
+	d->active_head = delivery;
+	d->active_count++;
+	t->active++;
+}
+
+static void active_unlink(struct domain_table *t, struct domain *d, struct delivery *delivery)
+{
+	*(delivery->prev != NULL ? &delivery->prev->next : &d->active_head) = delivery->next;
+	*(delivery->next != NULL ? &delivery->next->prev : &d->active_tail) = delivery->prev;
+	delivery->next = NULL;
+	delivery->prev = NULL;
+	d->active_count--;
+	t->active--;
+}
+
+struct delivery *domain_pop_active(struct domain_table *t, struct domain *d)
+{
+	struct delivery *delivery = d->active_head;
+
+	OWNER_CHECK(d);
+	if (delivery != NULL) {
+		active_unlink(t, d, delivery);
+		delivery->place = DELIVERY_TRANSIT;
+	}
+	return delivery;
+}
+
+static void heap_set(struct domain *d, uint32_t i, struct delivery *delivery)
+{
+	d->delayed[i] = delivery;
+	delivery->heap_index = i;
+}
+
+static void heap_up(struct domain *d, uint32_t i, struct delivery *delivery)
+{
+	while (i > 0 && d->delayed[(i - 1) / 2]->due_ms > delivery->due_ms) {
+		heap_set(d, i, d->delayed[(i - 1) / 2]);
+		i = (i - 1) / 2;
+	}
+	heap_set(d, i, delivery);
+}
+
+static void heap_down(struct domain *d, uint32_t i, struct delivery *delivery)
+{
+	for (;;) {
+		uint32_t child = 2 * i + 1;
+
+		if (child >= d->delayed_count) {
+			break;
+		}
+		if (child + 1 < d->delayed_count &&
+		    d->delayed[child + 1]->due_ms < d->delayed[child]->due_ms) {
+			child++;
+		}
+		if (d->delayed[child]->due_ms >= delivery->due_ms) {
+			break;
+		}
+		heap_set(d, i, d->delayed[child]);
+		i = child;
+	}
+	heap_set(d, i, delivery);
+}
+
+void domain_push_delayed(struct domain_table *t, struct domain *d, struct delivery *delivery)
+{
+	check_entry(d, delivery);
+	if (d->delayed_count == d->delayed_slots) {
+		uint32_t slots = d->delayed_slots == 0 ? 8 : d->delayed_slots * 2;
+		struct delivery **grown = realloc(d->delayed, slots * sizeof(struct delivery *));
+
+		if (grown == NULL) {
+			fatal("out of memory for %u delayed deliveries of %s", slots, d->name);
+		}
+		d->delayed = grown;
+		d->delayed_slots = slots;
+	}
+	delivery->domain = d;
+	delivery->place = DELIVERY_DELAYED;
+	d->delayed_count++;
+	heap_up(d, d->delayed_count - 1, delivery);
+	t->delayed++;
+}
+
+struct delivery *domain_peek_delayed(const struct domain *d)
+{
+	return d->delayed_count != 0 ? d->delayed[0] : NULL;
+}
+
+static void delayed_remove(struct domain_table *t, struct domain *d, struct delivery *delivery)
+{
+	uint32_t i = delivery->heap_index;
+	struct delivery *last;
+
+	ASSERT(i < d->delayed_count && d->delayed[i] == delivery);
+	last = d->delayed[--d->delayed_count];
+	t->delayed--;
+	if (last == delivery) {
+		return;
+	}
+	if (i > 0 && d->delayed[(i - 1) / 2]->due_ms > last->due_ms) {
+		heap_up(d, i, last);
+	} else {
+		heap_down(d, i, last);
+	}
+}
+
+void domain_remove(struct domain_table *t, struct domain *d, struct delivery *delivery)
+{
+	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
+	OWNER_CHECK(d);
+	ASSERT(delivery->domain == d);
+	if (delivery->place == DELIVERY_ACTIVE) {
+		active_unlink(t, d, delivery);
+	} else {
+		ASSERT(delivery->place == DELIVERY_DELAYED);
+		delayed_remove(t, d, delivery);
+	}
+	delivery->place = DELIVERY_TRANSIT;
+}
+
+void domain_destroy(struct domain_table *t, struct domain *d)
+{
+	struct domain **at = bucket_of(t, d->hash);
+
+	ASSERT(d->active_count == 0 && d->delayed_count == 0 && d->connections == NULL);
+	while (*at != d) {
+		at = &(*at)->hash_next;
+	}
+	*at = d->hash_next;
+	t->count--;
+	d->magic = 0;
+	free(d->delayed);
+	free(d->hosts);
+	free(d);
+}
+
+void domain_table_close(struct domain_table *t)
+{
+	for (uint32_t i = 0; i < t->bucket_count; i++) {
+		while (t->buckets[i] != NULL) {
+			domain_destroy(t, t->buckets[i]);
+		}
+	}
+	free(t->buckets);
+	t->buckets = NULL;
+}
+
+const char *domain_hold_text(enum domain_hold hold)
+{
+	switch (hold) {
+	case DOMAIN_FREE:
+		return "nothing";
+	case DOMAIN_SUSPENDED:
+		return "suspended";
+	case DOMAIN_RESOLVING:
+		return "next hops are being looked up";
+	case DOMAIN_UNRESOLVED:
+		return "next hops could not be looked up (host_failure_retry)";
+	case DOMAIN_HOSTS_DOWN:
+		return "every next hop failed (host_failure_retry)";
+	case DOMAIN_CONNECTIONS:
+		return "max_outbound_connections";
+	case DOMAIN_SERVER_CONNECTIONS:
+		return "server_max_outbound_connections";
+	case DOMAIN_THROTTLE_MESSAGES:
+		return "outbound_throttle_messages";
+	case DOMAIN_THROTTLE_CONNECTIONS:
+		return "outbound_throttle_connections";
+	case DOMAIN_STOPPING:
+		return "the program stops";
+	}
+	return "unknown";
+}
+
+bool domain_validate(const struct domain *d)
+{
+	const struct delivery *prev = NULL;
+	uint32_t count = 0;
+
+	for (const struct delivery *x = d->active_head; x != NULL; x = x->next) {
+		if (x->prev != prev || x->domain != d || x->place != DELIVERY_ACTIVE) {
+			return false;
+		}
+		prev = x;
+		count++;
+	}
+	if (count != d->active_count || d->active_tail != prev) {
+		return false;
+	}
+	for (uint32_t i = 0; i < d->delayed_count; i++) {
+		const struct delivery *x = d->delayed[i];
+
+		if (x->heap_index != i || x->domain != d || x->place != DELIVERY_DELAYED ||
+		    (i > 0 && d->delayed[(i - 1) / 2]->due_ms > x->due_ms)) {
+			return false;
+		}
+	}
+	return true;
+}

@@ -1,0 +1,56 @@
+/*
+ * The options that shape one domain's deliveries, flattened: what the configuration's scopes say
+ * about (binding group, binding, domain) once the fallback is done. Made by config/, read by
+ * core/queue and core/outbound. One struct is shared by all domains with the same answers.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/runtime/thread_class.h"
+
+struct throttle;
+
+/* One next hop: `host` is an address literal without brackets, or a name to look up. */
+READONLY
+struct gateway {
+	const char *host;
+	uint16_t port;
+	/* Lower is tried first; equal ones share the load. */
+	uint16_t preference;
+};
+
+READONLY
+struct domain_options {
+	/* Next hops; 0 of them: the domain's own addresses. Sorted by preference. */
+	const struct gateway *gateways;
+	uint32_t gateway_count;
+	uint16_t remote_smtp_port;
+	uint32_t max_outbound_connections;
+	/* Successful deliveries on one connection before it is closed; 0: no limit. */
+	uint32_t max_deliveries_per_connection;
+	/* Recipients in one transaction, 1 to 128. */
+	uint32_t max_recipients_per_batch;
+	uint64_t retry_interval_ms;
+	uint64_t max_retry_interval_ms;
+	uint64_t message_expiration_ms;
+	uint64_t connect_timeout_ms;
+	uint64_t ehlo_timeout_ms;
+	uint64_t mailfrom_timeout_ms;
+	uint64_t rcptto_timeout_ms;
+	uint64_t body_timeout_ms;
+	uint64_t rset_timeout_ms;
+	/* How long an idle connection waits for the next message. */
+	uint64_t idle_timeout_ms;
+	/* How long a host that refused a connection is left alone. */
+	uint64_t host_failure_retry_ms;
+	bool suspend_delivery;
+	bool generate_bounces;
+	const char *ehlo_hostname;
+	/* From: address of delivery status notifications. */
+	const char *mailerdaemon;
+	/* Shared with every scope that falls back to the one which set it; NULL: none. */
+	struct throttle *throttle_messages;
+	struct throttle *throttle_connections;
+};

@@ -1,0 +1,44 @@
+/*
+ * Idle strategies: what a group does when a whole duty cycle found no work.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "core/runtime/thread_class.h"
+
+enum idle_kind { IDLE_BUSY_SPIN, IDLE_YIELD, IDLE_BACKOFF, IDLE_SLEEP, IDLE_NOOP, IDLE_PARK };
+
+enum idle_phase { IDLE_PHASE_NOT_IDLE, IDLE_PHASE_SPIN, IDLE_PHASE_YIELD, IDLE_PHASE_PARK };
+
+BOUND
+struct idle {
+	enum idle_kind kind;
+	/* backoff: pauses, then yields, then sleeps of min to max, doubling */
+	uint32_t max_spins;
+	uint32_t max_yields;
+	uint64_t min_park_ns;
+	uint64_t max_park_ns;
+	/* park: spin this long before the kernel is asked */
+	uint64_t spin_ns;
+	/* sleep */
+	uint64_t sleep_ns;
+
+	enum idle_phase phase;
+	uint32_t spins;
+	uint32_t yields;
+	uint64_t park_ns;
+	uint64_t idle_since_ns;
+};
+
+/* What the group is to do now. */
+enum idle_action { IDLE_DO_NOTHING, IDLE_DO_PAUSE, IDLE_DO_YIELD, IDLE_DO_SLEEP, IDLE_DO_PARK };
+
+/* "busy-spin", "yield", ... */
+READONLY
+const char *idle_name(enum idle_kind kind);
+
+/* One step of the strategy after a duty cycle that did `work`; `now_ns` monotonic. Pure: the
+ * caller acts. With IDLE_DO_SLEEP `*sleep_ns` says how long. */
+BOUND
+enum idle_action idle_step(struct idle *idle, int work, uint64_t now_ns, uint64_t *sleep_ns);

@@ -1,0 +1,292 @@
+#include "listeners/control/command.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "core/runtime/check.h"
+
+static void command_help(struct order *o);
+
+const struct command command_table[] = {
+	{"summary", "", "the whole program in numbers", 0, 0, false, command_summary},
+	{"domain", "NAME", "one domain: what holds its queue and until when, limits, next hops", 1,
+	 1, false, command_domain_show},
+	{"domain all", "", "every domain record, one line each, and totals", 0, 0, false,
+	 command_domains},
+	{"domains", "", "the same as domain all", 0, 0, false, command_domains},
+	{"active", "N", "domains with more than N messages in their active queue", 1, 1, false,
+	 command_active},
+	{"delayed", "N", "domains with more than N messages in their delayed queue", 1, 1, false,
+	 command_delayed},
+	{"mailq", "[N]", "the N longest queues, 20 if not said", 0, 1, false, command_mailq},
+	{"message", "ID [full]", "one queued message: where it is and what it waits for", 1, 2,
+	 false, command_message_show},
+	{"message fail", "ID [quiet]", "fail a message for good; quiet: without a bounce", 1, 2,
+	 true, command_message_fail},
+	{"message retry", "ID", "try a message now", 1, 1, true, command_message_retry},
+	{"flush domain", "NAME", "try a domain's delayed messages now; all: those of every domain",
+	 1, 1, true, command_domain_flush},
+	{"fail domain", "NAME [quiet]", "fail all messages of a domain; quiet: without bounces", 1,
+	 2, true, command_domain_fail},
+	{"suspend domain", "NAME", "send nothing to a domain until it is resumed", 1, 1, true,
+	 command_domain_suspend},
+	{"resume domain", "NAME", "end a suspension", 1, 1, true, command_domain_resume},
+	{"threads", "", "agents and the threads they run in: load, stalls, rings", 0, 0, false,
+	 command_threads},
+	{"counters", "[PATTERN]", "all counters, or those that match, such as 'scheduler.*'", 0, 1,
+	 false, command_counters},
+	{"errors", "", "distinct errors of all agents since the start", 0, 0, false,
+	 command_errors},
+	{"memory", "", "memory of the process, budgets and pools", 0, 0, false, command_memory},
+	{"version", "", "version and process id", 0, 0, false, command_version},
+	{"reopen logs", "", "open the log files anew, after a rotation", 0, 0, true,
+	 command_reopen_logs},
+	{"shutdown", "", "stop the program gracefully", 0, 0, true, command_shutdown},
+	{"help", "[COMMAND]", "what commands there are, or one of them", 0, ORDER_WORDS_MAX, false,
+	 command_help},
+	{.name = NULL},
+};
+
+/* ---- parsing ---- */
+
+/* Takes the next word off `*at`, NUL-terminated in place. NULL: no more, or, with `*bad` set, a
+ * quote that is not closed. */
+static char *next_word(char **at, bool *bad)
+{
+	char *from = *at;
+	char *word;
+	char *to;
+	bool quoted = false;
+
+	while (isblank((unsigned char)*from)) {
+		from++;
+	}
+	if (*from == '\0') {
+		return NULL;
+	}
+	word = from;
+	for (to = from; *from != '\0' && (quoted || !isblank((unsigned char)*from)); from++) {
+		if (*from == '"') {
+			quoted = !quoted;
+		} else {
+			*to++ = *from;
+		}
+	}
+	*bad = quoted;
+	*at = *from != '\0' ? from + 1 : from;
+	*to = '\0';
+	return quoted ? NULL : word;
+}
+
+static bool split_words(struct order *o)
+{
+	char *at = o->split;
+	bool bad = false;
+	char *word;
+
+	while ((word = next_word(&at, &bad)) != NULL) {
+		if (o->word_count == ORDER_WORDS_MAX) {
+			order_fail(o, "a command has at most %d words", ORDER_WORDS_MAX);
+			return false;
+		}
+		o->words[o->word_count++] = word;
+	}
+	if (bad) {
+		order_fail(o, "a double quote is not closed");
+		return false;
+	}
+	if (o->word_count == 0) {
+		order_fail(o, "an empty command; \"help\" lists what there is");
+		return false;
+	}
+	return true;
+}
+
+/* How many of `words` the name takes when they begin with it; 0 when they do not. */
+static unsigned name_words(const char *name, char *const *words, unsigned count)
+{
+	unsigned taken = 0;
+
+	while (taken < count) {
+		size_t len = strcspn(name, " ");
+
+		if (strlen(words[taken]) != len || strncasecmp(words[taken], name, len) != 0) {
+			return 0;
+		}
+		taken++;
+		if (name[len] == '\0') {
+			return taken;
+		}
+		name += len + 1;
+	}
+	return 0;
+}
+
+static const struct command *find(char *const *words, unsigned count, unsigned *taken)
+{
+	const struct command *best = NULL;
+
+	*taken = 0;
+	for (const struct command *c = command_table; c->name != NULL; c++) {
+		unsigned n = name_words(c->name, words, count);
+
+		if (n > *taken) {
+			best = c;
+			*taken = n;
+		}
+	}
+	return best;
+}
+
+static void fail_unknown(struct order *o)
+{
+	const char *word = o->words[0];
+
+	/* The first word may begin commands that have more. */
+	for (const struct command *c = command_table; c->name != NULL; c++) {
+		size_t len = strcspn(c->name, " ");
+
+		if (strlen(word) == len && strncasecmp(c->name, word, len) == 0) {
+			order_fail(o, "unknown command; did you mean \"%s%s%s\"?", c->name,
+				   c->syntax[0] != '\0' ? " " : "", c->syntax);
+			return;
+		}
+	}
+	order_fail(o, "unknown command \"%.64s\"; \"help\" lists what there is", word);
+}
+
+static void fail_usage(struct order *o, const struct command *c)
+{
+	order_fail(o, "usage: %s%s%s", c->name, c->syntax[0] != '\0' ? " " : "", c->syntax);
+}
+
+bool command_parse(struct order *o)
+{
+	unsigned taken;
+
+	if (!split_words(o)) {
+		return false;
+	}
+	o->command = find(o->words, o->word_count, &taken);
+	if (o->command == NULL) {
+		fail_unknown(o);
+		return false;
+	}
+	o->arguments = o->words + taken;
+	o->argument_count = o->word_count - taken;
+	if (o->argument_count < o->command->arguments_min ||
+	    o->argument_count > o->command->arguments_max) {
+		fail_usage(o, o->command);
+		return false;
+	}
+	return true;
+}
+
+bool command_changes(const struct order *o)
+{
+	return o->command->changes;
+}
+
+void command_run(struct order *o)
+{
+	o->command->run(o);
+}
+
+/* ---- arguments ---- */
+
+bool command_number(struct order *o, unsigned index)
+{
+	const char *text = o->arguments[index];
+	char *end;
+
+	o->number = strtoull(text, &end, 10);
+	if (!isdigit((unsigned char)text[0]) || *end != '\0' || strlen(text) > 18) {
+		order_fail(o, "\"%.64s\" is not a whole number", text);
+		return false;
+	}
+	return true;
+}
+
+bool command_domain(struct order *o, unsigned index)
+{
+	char *name = o->arguments[index];
+	size_t len = strlen(name);
+
+	if (len > 0 && name[len - 1] == '.') {
+		name[--len] = '\0';
+	}
+	for (char *c = name; *c != '\0'; c++) {
+		if (*c >= 'A' && *c <= 'Z') {
+			*c = (char)(*c - 'A' + 'a');
+		}
+	}
+	if (len == 0 || len > 255 || strpbrk(name, "@ \t") != NULL) {
+		order_fail(o, "\"%.64s\" is not a domain name", name);
+		return false;
+	}
+	return true;
+}
+
+bool command_message_id(struct order *o, unsigned index)
+{
+	const char *text = o->arguments[index];
+
+	if (message_id_parse(text, &o->id) != 0) {
+		order_fail(o,
+			   "\"%.64s\" is not a message id: those have %d letters and digits, as "
+			   "in the second field of mainlog",
+			   text, MESSAGE_ID_TEXT - 1);
+		return false;
+	}
+	return true;
+}
+
+bool command_flag(struct order *o, unsigned index, const char *word)
+{
+	o->flag = index < o->argument_count && strcasecmp(o->arguments[index], word) == 0;
+	if (index < o->argument_count && !o->flag) {
+		fail_usage(o, o->command);
+		return false;
+	}
+	return true;
+}
+
+/* ---- help ---- */
+
+static json_t *describe(const struct command *c)
+{
+	json_t *row = value_object();
+
+	value_set_text(row, "command", c->name);
+	value_set_text(row, "arguments", c->syntax);
+	value_set_text(row, "what_it_does", c->help);
+	return row;
+}
+
+static void command_help(struct order *o)
+{
+	json_t *rows = value_array();
+	unsigned taken;
+	const struct command *only = find(o->arguments, o->argument_count, &taken);
+
+	if (only != NULL && taken == o->argument_count) {
+		json_decref(rows);
+		order_answer(o, describe(only));
+		return;
+	}
+	for (const struct command *c = command_table; c->name != NULL; c++) {
+		if (o->argument_count == 0 ||
+		    strcasestr(c->name, o->arguments[o->argument_count - 1]) != NULL) {
+			value_append(rows, describe(c));
+		}
+	}
+	if (json_array_size(rows) == 0) {
+		json_decref(rows);
+		order_fail(o, "no command \"%.64s\"; \"help\" lists what there is",
+			   o->arguments[0]);
+		return;
+	}
+	order_answer(o, rows);
+}

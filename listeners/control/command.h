@@ -1,0 +1,110 @@
+/*
+ * Commands: the table, and what is told from a command line by it. A command's run function either
+ * answers at once or asks agents (order.h) and answers when they have.
+ *
+ * Start reading at command_table.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "core/runtime/thread_class.h"
+#include "listeners/control/order.h"
+
+#ifndef FLYWHEEL_VERSION
+#define FLYWHEEL_VERSION "0.1"
+#endif
+
+READONLY
+struct command {
+	/* Words separated by one space. */
+	const char *name;
+	/* For people: capitals stand for something, brackets for what may be left out. */
+	const char *syntax;
+	const char *help;
+	unsigned arguments_min;
+	unsigned arguments_max;
+	/* Alters something: it is written to paniclog with who gave the order. */
+	bool changes;
+	void (*run)(struct order *o);
+};
+
+/* Ends with a command without a name. */
+extern const struct command command_table[];
+
+/* Splits o->line into words (blanks separate, double quotes keep together) and finds the command;
+ * the longest name wins. False when that failed: then the order is answered. */
+BOUND
+bool command_parse(struct order *o);
+
+/* Does the parsed command alter anything? */
+BOUND
+bool command_changes(const struct order *o);
+
+BOUND
+void command_run(struct order *o);
+
+/* Argument `index` as a whole number, into o->number; false and answered when it is none. */
+BOUND
+bool command_number(struct order *o, unsigned index);
+
+/* Argument `index` in lower case, in place; false and answered when it cannot be a domain. */
+BOUND
+bool command_domain(struct order *o, unsigned index);
+
+/* Argument `index` as a message id, into o->id; false and answered when it is none. */
+BOUND
+bool command_message_id(struct order *o, unsigned index);
+
+/* Argument `index`, when it is there, must be `word`: o->flag says whether it is. False and
+ * answered when it is something else. */
+BOUND
+bool command_flag(struct order *o, unsigned index, const char *word);
+
+/* The run functions, by file. */
+BOUND
+void command_summary(struct order *o);
+/* command_domain.c: one domain */
+BOUND
+void command_domain_show(struct order *o);
+BOUND
+void command_domain_flush(struct order *o);
+BOUND
+void command_domain_fail(struct order *o);
+BOUND
+void command_domain_suspend(struct order *o);
+BOUND
+void command_domain_resume(struct order *o);
+/* command_queue.c: lists of domains */
+BOUND
+void command_domains(struct order *o);
+BOUND
+void command_active(struct order *o);
+BOUND
+void command_delayed(struct order *o);
+BOUND
+void command_mailq(struct order *o);
+BOUND
+void command_flush_all(struct order *o);
+/* command_message.c */
+BOUND
+void command_message_show(struct order *o);
+BOUND
+void command_message_fail(struct order *o);
+BOUND
+void command_message_retry(struct order *o);
+/* command_program.c */
+BOUND
+void command_threads(struct order *o);
+BOUND
+void command_counters(struct order *o);
+BOUND
+void command_errors(struct order *o);
+BOUND
+void command_memory(struct order *o);
+BOUND
+void command_version(struct order *o);
+BOUND
+void command_reopen_logs(struct order *o);
+BOUND
+void command_shutdown(struct order *o);

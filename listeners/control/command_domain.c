@@ -1,0 +1,479 @@
+/*
+ * Commands about one domain. `domain NAME` is what an operator looks at when mail does not move: it
+ * says first what holds the queue, by which limit or failure, and until when.
+ */
+#include "listeners/control/command.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/outbound/connection.h"
+#include "core/queue/throttle.h"
+
+/* Connections that `domain` lists. */
+#define CONNECTIONS_SHOWN 50
+
+/* ---- a record, on its home scheduler ---- */
+
+/* A moment of the monotonic clock, ms, on the wall clock; 0 for none and for what has passed. */
+static uint64_t wall_of(const struct agent *self, uint64_t mono_ms)
+{
+	uint64_t now_ms = agent_now_ms(self);
+
+	return mono_ms > now_ms ? agent_wall_ms(self) + mono_ms - now_ms : 0;
+}
+
+static bool at_a_limit(enum domain_hold hold)
+{
+	return hold == DOMAIN_CONNECTIONS || hold == DOMAIN_SERVER_CONNECTIONS;
+}
+
+/* Does d->hold still keep something back? */
+static bool is_held(const struct domain *d)
+{
+	return d->suspended || (d->active_count != 0 && d->hold != DOMAIN_FREE);
+}
+
+static const char *state_of(const struct domain *d)
+{
+	if (d->suspended) {
+		return "suspended";
+	}
+	if (d->active_count != 0 && d->hold != DOMAIN_FREE) {
+		return at_a_limit(d->hold) && d->attempt_count != 0 ? "sending at its limit"
+								    : "held";
+	}
+	if (d->active_count != 0 || d->attempt_count != 0) {
+		return "sending";
+	}
+	return d->delayed_count != 0 ? "waiting for its next due time" : "idle";
+}
+
+static void explain_throttle(const char *name, const struct throttle *t, char *text, size_t size)
+{
+	if (t == NULL) {
+		snprintf(text, size, "%s", name);
+		return;
+	}
+	snprintf(text, size, "%s = %llu/%llu, set by %s", name, (unsigned long long)t->count,
+		 (unsigned long long)t->period_s, t->scope);
+}
+
+/* One sentence: what stands in the way, with its numbers, and what ends it. */
+static void explain(const struct scheduler *s, const struct domain *d, char *text, size_t size)
+{
+	const char *trouble = d->trouble[0] != '\0' ? d->trouble : "no reason known";
+
+	switch (d->suspended ? DOMAIN_SUSPENDED : d->hold) {
+	case DOMAIN_FREE:
+		text[0] = '\0';
+		break;
+	case DOMAIN_SUSPENDED:
+		snprintf(text, size, "%s; \"resume domain %s\" ends it",
+			 d->options->suspend_delivery
+				 ? "suspend_delivery is set in the configuration"
+				 : "an operator suspended it",
+			 d->name);
+		break;
+	case DOMAIN_RESOLVING:
+		snprintf(text, size, "waiting for the name service to answer");
+		break;
+	case DOMAIN_UNRESOLVED:
+		snprintf(text, size, "looking up the next hops failed: %s", trouble);
+		break;
+	case DOMAIN_HOSTS_DOWN:
+		snprintf(text, size, "every next hop failed and is left alone, last: %s", trouble);
+		break;
+	case DOMAIN_CONNECTIONS:
+		snprintf(text, size, "%u of max_outbound_connections = %u are open",
+			 d->connection_count, d->options->max_outbound_connections);
+		break;
+	case DOMAIN_SERVER_CONNECTIONS:
+		snprintf(
+			text, size,
+			"%u of server_max_outbound_connections = %u are open, to all domains",
+			atomic_load_explicit(&s->program->limits.connections, memory_order_relaxed),
+			s->program->limits.connections_max);
+		break;
+	case DOMAIN_THROTTLE_MESSAGES:
+		explain_throttle("outbound_throttle_messages", d->options->throttle_messages, text,
+				 size);
+		break;
+	case DOMAIN_THROTTLE_CONNECTIONS:
+		explain_throttle("outbound_throttle_connections", d->options->throttle_connections,
+				 text, size);
+		break;
+	case DOMAIN_STOPPING:
+		snprintf(text, size, "no new connection is opened any more");
+		break;
+	}
+}
+
+static void set_hold(json_t *v, struct scheduler *s, const struct domain *d)
+{
+	bool held = is_held(d);
+	uint64_t until_ms = held && !d->suspended ? d->hold_until_ms : 0;
+	uint64_t now_ms = agent_now_ms(&s->base);
+	char text[512] = "";
+
+	value_set_text(v, "state", state_of(d));
+	if (!held) {
+		return;
+	}
+	explain(s, d, text, sizeof(text));
+	value_set_text(v, "held_by", domain_hold_text(d->suspended ? DOMAIN_SUSPENDED : d->hold));
+	value_set_text(v, "reason", text);
+	if (until_ms > now_ms) {
+		value_set_time(v, "held_until_at", wall_of(&s->base, until_ms));
+		value_set_real(v, "time_left_s", (double)(until_ms - now_ms) / 1000);
+	}
+}
+
+static json_t *queue_of(const struct scheduler *s, const struct domain *d)
+{
+	const struct delivery *first = domain_peek_delayed(d);
+	uint64_t wall_ms = agent_wall_ms(&s->base);
+	json_t *v = value_object();
+
+	value_set_number(v, "active", d->active_count);
+	value_set_number(v, "delayed", d->delayed_count);
+	value_set_number(v, "on_connections", d->attempt_count);
+	value_set_number(v, "waiting_for_spool", d->settling_count);
+	if (first != NULL) {
+		value_set_time(v, "next_due_at", first->due_ms);
+		value_set_real(v, "next_due_in_s",
+			       first->due_ms > wall_ms ? (double)(first->due_ms - wall_ms) / 1000
+						       : 0.0);
+	}
+	if (d->active_head != NULL) {
+		value_set_time(v, "oldest_active_received_at",
+			       message_envelope(d->active_head->message)->received_ms);
+	}
+	return v;
+}
+
+static void limit_row(json_t *rows, const char *limit, uint64_t in_use, uint64_t value, bool holds)
+{
+	json_t *row = value_object();
+
+	value_set_text(row, "limit", limit);
+	value_set_number(row, "value", value);
+	value_set_number(row, "in_use", in_use);
+	value_set_bool(row, "holds_now", holds);
+	value_append(rows, row);
+}
+
+static void throttle_row(json_t *rows, const struct agent *self, const char *limit,
+			 const struct throttle *t, bool holds)
+{
+	json_t *row = value_object();
+	char text[64];
+
+	value_set_text(row, "limit", limit);
+	if (t == NULL) {
+		value_set_text(row, "value", "none");
+	} else {
+		snprintf(text, sizeof(text), "%llu/%llu", (unsigned long long)t->count,
+			 (unsigned long long)t->period_s);
+		value_set_text(row, "value", text);
+		value_set_bool(row, "holds_now", holds);
+		value_set_text(row, "set_by", t->scope);
+		value_set_number(row, "next_in_ms",
+				 throttle_wait_ns(t, self->now.mono_ns) / NS_PER_MS);
+		value_set_number(row, "times_held",
+				 atomic_load_explicit(&((struct throttle *)(uintptr_t)t)->held,
+						      memory_order_relaxed));
+	}
+	value_append(rows, row);
+}
+
+static json_t *limits_of(const struct scheduler *s, const struct domain *d)
+{
+	const struct domain_options *opt = d->options;
+	const struct outbound_limits *all = &s->program->limits;
+	bool held = is_held(d) && !d->suspended;
+	json_t *rows = value_array();
+
+	limit_row(rows, "max_outbound_connections", d->connection_count,
+		  opt->max_outbound_connections, held && d->hold == DOMAIN_CONNECTIONS);
+	limit_row(rows, "server_max_outbound_connections",
+		  atomic_load_explicit(&all->connections, memory_order_relaxed),
+		  all->connections_max, held && d->hold == DOMAIN_SERVER_CONNECTIONS);
+	throttle_row(rows, &s->base, "outbound_throttle_messages", opt->throttle_messages,
+		     held && d->hold == DOMAIN_THROTTLE_MESSAGES);
+	throttle_row(rows, &s->base, "outbound_throttle_connections", opt->throttle_connections,
+		     held && d->hold == DOMAIN_THROTTLE_CONNECTIONS);
+	return rows;
+}
+
+static json_t *address_of(const struct sockaddr_storage *address)
+{
+	char ip[INET6_ADDRSTRLEN] = "";
+	char text[INET6_ADDRSTRLEN + 16];
+	unsigned port;
+
+	if (address->ss_family == AF_INET) {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
+
+		inet_ntop(AF_INET, &in->sin_addr, ip, sizeof(ip));
+		port = ntohs(in->sin_port);
+		snprintf(text, sizeof(text), "%s:%u", ip, port);
+	} else if (address->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)address;
+
+		inet_ntop(AF_INET6, &in->sin6_addr, ip, sizeof(ip));
+		port = ntohs(in->sin6_port);
+		snprintf(text, sizeof(text), "[%s]:%u", ip, port);
+	} else {
+		return value_text("?");
+	}
+	return value_text(text);
+}
+
+static json_t *hosts_of(const struct scheduler *s, const struct domain *d)
+{
+	uint64_t now_ms = agent_now_ms(&s->base);
+	json_t *rows = value_array();
+
+	for (uint32_t i = 0; i < d->host_count; i++) {
+		const struct host *h = &d->hosts[i];
+		bool failed = h->failed_until_ms > now_ms;
+		json_t *row = value_object();
+
+		value_set_text(row, "host", h->name);
+		value_set(row, "address", address_of(&h->address));
+		value_set_number(row, "preference", h->preference);
+		value_set_text(row, "state", failed ? "failed, left alone" : "good");
+		value_set(row, "for_s",
+			  failed ? json_integer((json_int_t)(h->failed_until_ms - now_ms) / 1000)
+				 : json_null());
+		value_set_number(row, "connections", h->connections);
+		value_set_number(row, "deliveries", h->deliveries);
+		value_set_number(row, "failures", h->failures);
+		value_append(rows, row);
+	}
+	return rows;
+}
+
+static const char *connection_text(enum connection_state state)
+{
+	switch (state) {
+	case CONNECTION_CONNECTING:
+		return "connecting";
+	case CONNECTION_BANNER:
+		return "waiting for the banner";
+	case CONNECTION_EHLO:
+	case CONNECTION_HELO:
+		return "greeting";
+	case CONNECTION_IDLE:
+		return "idle";
+	case CONNECTION_LOADING:
+		return "reading the body from the spool";
+	case CONNECTION_ENVELOPE:
+		return "envelope";
+	case CONNECTION_BODY:
+		return "body";
+	case CONNECTION_RSET:
+		return "reset";
+	case CONNECTION_QUIT:
+		return "quitting";
+	case CONNECTION_CLOSING:
+		return "closing";
+	}
+	return "unknown";
+}
+
+static json_t *connections_of(const struct scheduler *s, const struct domain *d)
+{
+	json_t *rows = value_array();
+	unsigned shown = 0;
+
+	for (const struct connection *c = d->connections; c != NULL && shown < CONNECTIONS_SHOWN;
+	     c = c->next) {
+		json_t *row = value_object();
+
+		value_set(row, "address", address_of(&c->address));
+		value_set_text(row, "host", c->host_name);
+		value_set_text(row, "state", connection_text(c->state));
+		value_set_real(row, "for_s", (double)(agent_now_ms(&s->base) - c->since_ms) / 1000);
+		value_set_number(row, "delivered", c->delivered);
+		value_append(rows, row);
+		shown++;
+	}
+	return rows;
+}
+
+static json_t *counters_of(const struct domain *d)
+{
+	json_t *v = value_object();
+
+	value_set_number(v, "received", d->received);
+	value_set_number(v, "delivered", d->delivered);
+	value_set_number(v, "failed", d->failed);
+	value_set_number(v, "transient_failures", d->transient);
+	value_set_number(v, "sent_bytes", d->bytes_sent);
+	value_set_number(v, "connections_opened", d->connections_opened);
+	value_set_number(v, "most_connections", d->connections_max);
+	return v;
+}
+
+static json_t *options_of(const struct domain_options *opt)
+{
+	json_t *v = value_object();
+
+	value_set_number(v, "max_deliveries_per_connection", opt->max_deliveries_per_connection);
+	value_set_number(v, "max_recipients_per_batch", opt->max_recipients_per_batch);
+	value_set_number(v, "retry_interval_ms", opt->retry_interval_ms);
+	value_set_number(v, "max_retry_interval_ms", opt->max_retry_interval_ms);
+	value_set_number(v, "message_expiration_ms", opt->message_expiration_ms);
+	value_set_number(v, "host_failure_retry_ms", opt->host_failure_retry_ms);
+	return v;
+}
+
+static json_t *describe(struct scheduler *s, const struct domain *d)
+{
+	json_t *v = value_object();
+
+	value_set_text(v, "domain", d->name);
+	value_set_text(v, "binding", d->binding);
+	set_hold(v, s, d);
+	if (d->trouble[0] != '\0') {
+		value_set_text(v, "last_trouble", d->trouble);
+	}
+	value_set_text(v, "home", s->base.name);
+	value_set(v, "queue", queue_of(s, d));
+	value_set(v, "limits", limits_of(s, d));
+	value_set(v, "next_hops", hosts_of(s, d));
+	value_set(v, "connections", connections_of(s, d));
+	value_set(v, "counters", counters_of(d));
+	value_set(v, "options", options_of(d->options));
+	return v;
+}
+
+/* ---- commands ---- */
+
+/* On the home scheduler; NULL: no such record. */
+static struct domain *record_of(const struct part *p, struct agent *self)
+{
+	const struct domain_table *t = &order_scheduler_of(self)->dispatcher.domains;
+
+	return domain_find(t, ORDER_BINDING, p->order->arguments[0]);
+}
+
+/* The part has found something, or there is no such record. */
+static void merge_one(struct order *o)
+{
+	struct part *p = &o->parts[0];
+
+	if (p->json == NULL) {
+		order_fail(o,
+			   "no record of domain \"%s\": nothing has been queued for it since the "
+			   "start; \"domains\" lists what there is",
+			   o->arguments[0]);
+		return;
+	}
+	order_answer(o, p->json);
+	p->json = NULL;
+}
+
+static void ask_home(struct order *o, order_step_fn step)
+{
+	if (command_domain(o, 0)) {
+		order_on_scheduler(o, home_of(o->program, ORDER_BINDING, o->arguments[0]), step,
+				   merge_one);
+	}
+}
+
+static bool show_step(struct part *p, struct agent *self)
+{
+	const struct domain *d = record_of(p, self);
+
+	if (d != NULL) {
+		p->json = describe(order_scheduler_of(self), d);
+	}
+	return true;
+}
+
+void command_domain_show(struct order *o)
+{
+	if (strcasecmp(o->arguments[0], "all") == 0) {
+		command_domains(o);
+		return;
+	}
+	ask_home(o, show_step);
+}
+
+static bool flush_step(struct part *p, struct agent *self)
+{
+	struct domain *d = record_of(p, self);
+
+	if (d != NULL) {
+		p->json = value_object();
+		value_set_text(p->json, "domain", d->name);
+		value_set_number(p->json, "messages_flushed", d->delayed_count);
+		dispatch_flush(&order_scheduler_of(self)->dispatcher, d);
+	}
+	return true;
+}
+
+void command_domain_flush(struct order *o)
+{
+	if (strcasecmp(o->arguments[0], "all") == 0) {
+		command_flush_all(o);
+		return;
+	}
+	ask_home(o, flush_step);
+}
+
+static bool fail_step(struct part *p, struct agent *self)
+{
+	struct domain *d = record_of(p, self);
+
+	if (d != NULL) {
+		uint64_t count =
+			dispatch_fail(&order_scheduler_of(self)->dispatcher, d, p->order->flag);
+
+		p->json = value_object();
+		value_set_text(p->json, "domain", d->name);
+		value_set_number(p->json, "messages_failed", count);
+	}
+	return true;
+}
+
+void command_domain_fail(struct order *o)
+{
+	if (command_flag(o, 1, "quiet")) {
+		ask_home(o, fail_step);
+	}
+}
+
+/* o->flag: suspend, or resume. A domain may be suspended before it has mail. */
+static bool suspend_step(struct part *p, struct agent *self)
+{
+	struct dispatcher *x = &order_scheduler_of(self)->dispatcher;
+	struct domain *d =
+		p->order->flag ? dispatch_find(x, p->order->arguments[0]) : record_of(p, self);
+
+	if (d != NULL) {
+		dispatch_suspend(x, d, p->order->flag);
+		p->json = value_object();
+		value_set_text(p->json, "domain", d->name);
+		value_set_text(p->json, "state", state_of(d));
+		value_set_number(p->json, "active", d->active_count);
+		value_set_number(p->json, "delayed", d->delayed_count);
+	}
+	return true;
+}
+
+void command_domain_suspend(struct order *o)
+{
+	o->flag = true;
+	ask_home(o, suspend_step);
+}
+
+void command_domain_resume(struct order *o)
+{
+	ask_home(o, suspend_step);
+}

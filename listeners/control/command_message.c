@@ -1,0 +1,270 @@
+/*
+ * Commands about one message. Its deliveries are looked for in all queues of all schedulers: that
+ * takes time in proportion to what is queued, bounded in each duty cycle but for one domain's queue
+ * being looked through in one go.
+ */
+#include "listeners/control/command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/outbound/connection.h"
+#include "core/runtime/check.h"
+
+/* Recipients shown of each delivery, unless all are asked for. */
+#define RECIPIENTS_SHOWN 10
+/* Deliveries of one message and domain, found at a time. */
+#define FOUND_MAX 512
+
+enum { FOUND };
+
+struct found {
+	struct delivery *deliveries[FOUND_MAX];
+	unsigned count;
+};
+
+static void look_at(struct found *f, struct delivery *d, const struct message_id *id)
+{
+	const struct message_id *own = &message_envelope(d->message)->id;
+
+	if (own->high == id->high && own->low == id->low && f->count < FOUND_MAX) {
+		f->deliveries[f->count++] = d;
+	}
+}
+
+/* All deliveries of the message in this record. */
+static void find_in(struct found *f, const struct domain *d, const struct message_id *id)
+{
+	f->count = 0;
+	for (struct delivery *x = d->active_head; x != NULL; x = x->next) {
+		look_at(f, x, id);
+	}
+	for (uint32_t i = 0; i < d->delayed_count; i++) {
+		look_at(f, d->delayed[i], id);
+	}
+	for (const struct connection *c = d->connections; c != NULL; c = c->next) {
+		if (c->delivery != NULL) {
+			look_at(f, c->delivery, id);
+		}
+	}
+}
+
+/* ---- show ---- */
+
+static json_t *recipients_of(const struct delivery *d, bool all)
+{
+	const struct envelope *e = message_envelope(d->message);
+	const struct envelope_delivery *ed = envelope_delivery(e, d->index);
+	json_t *rows = value_array();
+	char more[32];
+	unsigned shown = 0;
+
+	for (unsigned i = 0; i < ed->count; i++) {
+		if (!recipient_set_has(&d->pending, i)) {
+			continue;
+		}
+		if (!all && shown == RECIPIENTS_SHOWN) {
+			snprintf(more, sizeof(more), "and %u more",
+				 recipient_set_count(&d->pending) - shown);
+			value_append(rows, value_text(more));
+			break;
+		}
+		value_append(rows, value_text(envelope_address(e, ed->first + i)));
+		shown++;
+	}
+	return rows;
+}
+
+static const char *place_of(const struct delivery *d)
+{
+	switch ((enum delivery_place)d->place) {
+	case DELIVERY_TRANSIT:
+		return "between queues";
+	case DELIVERY_ACTIVE:
+		return "active queue";
+	case DELIVERY_DELAYED:
+		return "delayed queue";
+	case DELIVERY_ATTEMPT:
+		return "on a connection";
+	}
+	return "unknown";
+}
+
+static json_t *delivery_row(const struct scheduler *s, const struct delivery *d, bool full)
+{
+	const struct domain *domain = d->domain;
+	json_t *row = value_object();
+
+	value_set_text(row, "domain", domain->name);
+	value_set_text(row, "place", place_of(d));
+	if (d->connection != NULL) {
+		value_set_text(row, "host", d->connection->host_name);
+		value_set_text(row, "ip", d->connection->remote_ip);
+	}
+	if (d->place == DELIVERY_ACTIVE) {
+		value_set_text(
+			row, "domain_held_by",
+			domain_hold_text(domain->suspended ? DOMAIN_SUSPENDED : domain->hold));
+	}
+	value_set_number(row, "attempts", d->attempts);
+	value_set_time(row, "due_at", d->place == DELIVERY_DELAYED ? d->due_ms : 0);
+	value_set_number(row, "recipients_pending", recipient_set_count(&d->pending));
+	value_set(row, "recipients", recipients_of(d, full));
+	value_set_text(row, "last_reply", d->last_text);
+	value_set_text(row, "scheduler", s->base.name);
+	return row;
+}
+
+static void set_message(json_t *v, const struct message *m, uint64_t wall_ms)
+{
+	static const char *const durability[] = {"synced", "cached", "memory"};
+	const struct envelope *e = message_envelope(m);
+	char id[MESSAGE_ID_TEXT];
+
+	message_id_format(&e->id, id);
+	value_set_text(v, "message", id);
+	value_set_text(v, "sender", e->sender_offset != 0 ? envelope_sender(e) : "");
+	value_set_time(v, "received_at", e->received_ms);
+	value_set_real(v, "age_s",
+		       wall_ms > e->received_ms ? (double)(wall_ms - e->received_ms) / 1000 : 0.0);
+	value_set_number(v, "body_bytes", e->body_bytes);
+	value_set_number(v, "recipients_in_all", e->recipient_count);
+	value_set_text(v, "durability", e->durability < 3 ? durability[e->durability] : "unknown");
+	value_set_bool(v, "in_spool", m->spool != NULL);
+}
+
+static void show_in(struct part *p, struct scheduler *s, struct domain *d)
+{
+	struct found f;
+
+	find_in(&f, d, &p->order->id);
+	for (unsigned i = 0; i < f.count; i++) {
+		if (p->json == NULL) {
+			p->json = value_object();
+			set_message(p->json, f.deliveries[i]->message, agent_wall_ms(&s->base));
+			value_set(p->json, "deliveries", value_array());
+		}
+		value_append(json_object_get(p->json, "deliveries"),
+			     delivery_row(s, f.deliveries[i], p->order->flag));
+	}
+}
+
+/* What was found before the table grew is found again. */
+static void forget_if_restarted(struct part *p, const struct agent *self)
+{
+	const struct scheduler *s = order_scheduler_of((struct agent *)(uintptr_t)self);
+
+	if (p->json != NULL && p->bucket_count != s->dispatcher.domains.bucket_count) {
+		json_decref(p->json);
+		p->json = NULL;
+	}
+}
+
+static bool show_step(struct part *p, struct agent *self)
+{
+	forget_if_restarted(p, self);
+	return part_walk(p, self, ORDER_ROWS_PER_STEP, show_in);
+}
+
+static void fail_not_found(struct order *o)
+{
+	order_fail(o,
+		   "no delivery of message %s is queued here: it was delivered, failed or never "
+		   "here (mainlog says), or it is between two queues at this moment: try again",
+		   o->arguments[0]);
+}
+
+static void merge_show(struct order *o)
+{
+	json_t *v = NULL;
+
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		struct part *p = &o->parts[i];
+
+		if (p->json == NULL) {
+			continue;
+		}
+		if (v == NULL) {
+			v = p->json;
+			p->json = NULL;
+		} else {
+			json_array_extend(json_object_get(v, "deliveries"),
+					  json_object_get(p->json, "deliveries"));
+		}
+	}
+	if (v == NULL) {
+		fail_not_found(o);
+		return;
+	}
+	order_answer(o, v);
+}
+
+void command_message_show(struct order *o)
+{
+	if (command_message_id(o, 0) && command_flag(o, 1, "full")) {
+		order_on_schedulers(o, show_step, merge_show);
+	}
+}
+
+/* ---- fail and retry ---- */
+
+static void fail_in(struct part *p, struct scheduler *s, struct domain *d)
+{
+	struct found f;
+
+	find_in(&f, d, &p->order->id);
+	for (unsigned i = 0; i < f.count; i++) {
+		dispatch_fail_delivery(&s->dispatcher, f.deliveries[i], p->order->flag);
+	}
+	p->totals[FOUND] += f.count;
+}
+
+static void retry_in(struct part *p, struct scheduler *s, struct domain *d)
+{
+	struct found f;
+
+	find_in(&f, d, &p->order->id);
+	for (unsigned i = 0; i < f.count; i++) {
+		dispatch_retry_delivery(&s->dispatcher, f.deliveries[i]);
+	}
+	p->totals[FOUND] += f.count;
+}
+
+static bool fail_step(struct part *p, struct agent *self)
+{
+	return part_walk(p, self, ORDER_ROWS_PER_STEP, fail_in);
+}
+
+static bool retry_step(struct part *p, struct agent *self)
+{
+	return part_walk(p, self, ORDER_ROWS_PER_STEP, retry_in);
+}
+
+static void merge_changed(struct order *o)
+{
+	uint64_t count = order_total(o, FOUND);
+	json_t *v;
+
+	if (count == 0) {
+		fail_not_found(o);
+		return;
+	}
+	v = value_object();
+	value_set_text(v, "message", o->arguments[0]);
+	value_set_number(v, "deliveries", count);
+	order_answer(o, v);
+}
+
+void command_message_fail(struct order *o)
+{
+	if (command_message_id(o, 0) && command_flag(o, 1, "quiet")) {
+		order_on_schedulers(o, fail_step, merge_changed);
+	}
+}
+
+void command_message_retry(struct order *o)
+{
+	if (command_message_id(o, 0)) {
+		order_on_schedulers(o, retry_step, merge_changed);
+	}
+}

@@ -1,0 +1,326 @@
+#include "listeners/control/order.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/runtime/check.h"
+#include "listeners/control/session.h"
+
+static void *make(size_t count, size_t size)
+{
+	void *p = calloc(count, size);
+
+	if (p == NULL) {
+		fatal("out of memory for a command");
+	}
+	return p;
+}
+
+/* ---- life ---- */
+
+struct order *order_create(struct control *control, struct scheduler *s, const char *line,
+			   size_t len)
+{
+	struct order *o = make(1, sizeof(*o));
+
+	ASSERT(len <= ORDER_LINE_MAX);
+	o->magic = ORDER_MAGIC;
+	o->control = control;
+	o->scheduler = s;
+	o->program = s->program;
+	memcpy(o->line, line, len);
+	memcpy(o->split, o->line, sizeof(o->split));
+	control->orders++;
+	return o;
+}
+
+static void order_destroy(struct order *o)
+{
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		json_decref(o->parts[i].json);
+		free(o->parts[i].text);
+	}
+	free(o->parts);
+	reply_close(&o->reply);
+	o->control->orders--;
+	o->magic = 0;
+	free(o);
+}
+
+static void end_patience(struct order *o)
+{
+	if (o->patience.owner != NULL) {
+		timer_cancel(&o->patience);
+	}
+}
+
+void order_release(struct order *o)
+{
+	CHECK_MAGIC(o, ORDER_MAGIC);
+	end_patience(o);
+	o->on_answer = NULL;
+	o->released = true;
+	if (o->waiting == 0) {
+		order_destroy(o);
+	}
+}
+
+/* ---- answers ---- */
+
+static void answered(struct order *o)
+{
+	ASSERT(!o->answered);
+	o->answered = true;
+	if (o->on_answer != NULL) {
+		o->on_answer(o->context, o);
+	}
+}
+
+static void reply_value(struct order *o, json_t *value)
+{
+	char *text = value_dump(value);
+
+	reply_take(&o->reply, text, strlen(text));
+	json_decref(value);
+}
+
+void order_answer(struct order *o, json_t *result)
+{
+	reply_text(&o->reply, "{\"ok\":true,\"result\":");
+	reply_value(o, result);
+	reply_text(&o->reply, "}\n");
+	answered(o);
+}
+
+void order_fail(struct order *o, const char *format, ...)
+{
+	char text[ORDER_LINE_MAX + 512];
+	json_t *answer = value_object();
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	value_set_bool(answer, "ok", false);
+	value_set_text(answer, "error", text);
+	reply_value(o, answer);
+	reply_text(&o->reply, "\n");
+	answered(o);
+}
+
+static void reply_rows(struct order *o)
+{
+	bool first = true;
+
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		struct part *p = &o->parts[i];
+
+		if (!p->back || p->text_len == 0) {
+			continue;
+		}
+		if (!first) {
+			reply_text(&o->reply, ",");
+		}
+		reply_take(&o->reply, p->text, p->text_len);
+		p->text = NULL;
+		first = false;
+	}
+}
+
+void order_answer_rows(struct order *o, const char *key, const char *more_key, json_t *more)
+{
+	reply_text(&o->reply, "{\"ok\":true,\"result\":{\"");
+	reply_text(&o->reply, key);
+	reply_text(&o->reply, "\":[");
+	reply_rows(o);
+	reply_text(&o->reply, "]");
+	if (more != NULL) {
+		reply_text(&o->reply, ",\"");
+		reply_text(&o->reply, more_key);
+		reply_text(&o->reply, "\":");
+		reply_value(o, more);
+	}
+	reply_text(&o->reply, "}}\n");
+	answered(o);
+}
+
+/* ---- parts ---- */
+
+/* On the order's scheduler: a part is back. */
+static void on_back(struct agent *self, void *object, uint64_t unused)
+{
+	struct part *p = object;
+	struct order *o = p->order;
+
+	(void)unused;
+	CHECK_MAGIC(o, ORDER_MAGIC);
+	ASSERT(self == &o->scheduler->base && o->waiting > 0);
+	p->back = true;
+	if (--o->waiting > 0) {
+		return;
+	}
+	end_patience(o);
+	if (o->released) {
+		order_destroy(o);
+	} else if (!o->answered) {
+		o->merge(o);
+	}
+}
+
+/* On the part's agent. A task that an agent sends to itself may run in the same duty cycle: then
+ * it only goes round. */
+static void on_step(struct agent *self, void *object, uint64_t unused)
+{
+	struct part *p = object;
+
+	(void)unused;
+	if (p->cycle_ns != self->now.mono_ns) {
+		p->cycle_ns = self->now.mono_ns;
+		if (p->order->step(p, self)) {
+			agent_send(self, &p->order->scheduler->base, on_back, p, 0);
+			return;
+		}
+	}
+	agent_send(self, self, on_step, p, 0);
+}
+
+static void parts_make(struct order *o, uint32_t count, order_step_fn step, order_merge_fn merge)
+{
+	ASSERT(o->parts == NULL && count > 0);
+	o->step = step;
+	o->merge = merge;
+	o->parts = make(count, sizeof(*o->parts));
+	o->part_count = count;
+	o->waiting = count;
+}
+
+static void part_send(struct order *o, uint32_t index, struct agent *to)
+{
+	struct part *p = &o->parts[index];
+
+	p->order = o;
+	p->agent = to;
+	p->bucket_count = UINT32_MAX;
+	agent_send(&o->scheduler->base, to, on_step, p, 0);
+}
+
+void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn merge)
+{
+	parts_make(o, o->program->scheduler_count, step, merge);
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		part_send(o, i, &o->program->schedulers[i]->base);
+	}
+}
+
+void order_on_scheduler(struct order *o, uint32_t index, order_step_fn step, order_merge_fn merge)
+{
+	ASSERT(index < o->program->scheduler_count);
+	parts_make(o, 1, step, merge);
+	part_send(o, 0, &o->program->schedulers[index]->base);
+}
+
+static void on_impatient(struct timer *t)
+{
+	struct order *o = CONTAINER_OF(t, struct order, patience);
+
+	if (!o->answered) {
+		o->merge(o);
+	}
+}
+
+void order_on_agents(struct order *o, uint64_t patience_ms, order_step_fn step,
+		     order_merge_fn merge)
+{
+	struct runtime *rt = &o->program->runtime;
+	struct agent *self = &o->scheduler->base;
+
+	parts_make(o, rt->agent_count, step, merge);
+	timer_init(&o->patience, self, on_impatient);
+	timer_arm(&o->patience, agent_now_ms(self) + patience_ms);
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		part_send(o, i, rt->agents[i]);
+	}
+}
+
+static int append_text(const char *text, size_t len, void *context)
+{
+	struct part *p = context;
+
+	if (p->text_len + len > p->text_size) {
+		size_t size = p->text_size == 0 ? 4096 : p->text_size;
+
+		while (size < p->text_len + len) {
+			size *= 2;
+		}
+		p->text = realloc(p->text, size);
+		if (p->text == NULL) {
+			fatal("out of memory for the answer to a command");
+		}
+		p->text_size = size;
+	}
+	memcpy(p->text + p->text_len, text, len);
+	p->text_len += len;
+	return 0;
+}
+
+void part_row(struct part *p, json_t *row)
+{
+	if (p->text_len != 0) {
+		append_text(",", 1, p);
+	}
+	json_dump_callback(row, append_text, p, JSON_COMPACT | JSON_REAL_PRECISION(12));
+	json_decref(row);
+}
+
+struct scheduler *order_scheduler_of(struct agent *self)
+{
+	return CONTAINER_OF(self, struct scheduler, base);
+}
+
+static void walk_restart(struct part *p, uint32_t bucket_count)
+{
+	p->bucket = 0;
+	p->bucket_count = bucket_count;
+	p->text_len = 0;
+	memset(p->totals, 0, sizeof(p->totals));
+}
+
+bool part_walk(struct part *p, struct agent *self, uint32_t limit, order_domain_fn each)
+{
+	struct scheduler *s = order_scheduler_of(self);
+	const struct domain_table *t = &s->dispatcher.domains;
+	uint32_t seen = 0;
+
+	if (p->bucket_count != t->bucket_count) {
+		walk_restart(p, t->bucket_count);
+	}
+	while (p->bucket < p->bucket_count && seen < limit) {
+		struct domain *next;
+
+		for (struct domain *d = t->buckets[p->bucket]; d != NULL; d = next) {
+			next = d->hash_next;
+			each(p, s, d);
+			seen++;
+			if (p->bucket_count != t->bucket_count) {
+				return false;
+			}
+		}
+		p->bucket++;
+		/* Empty buckets cost something too. */
+		seen += p->bucket % 16 == 0;
+	}
+	return p->bucket == p->bucket_count;
+}
+
+uint64_t order_total(const struct order *o, unsigned index)
+{
+	uint64_t total = 0;
+
+	ASSERT(index < ORDER_TOTALS);
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		total += o->parts[i].totals[index];
+	}
+	return total;
+}

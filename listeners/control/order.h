@@ -1,0 +1,157 @@
+/*
+ * Order: one command under way. Commands run on the thread that owns what they touch: an order has
+ * one part for each agent that it asks; a task carries the part there, its step function runs,
+ * once in each duty cycle until it says that it is done, and the part comes back. When all are
+ * back, the order's merge function makes the answer.
+ *
+ * An order is the control listener's; while parts are away, what they read of it does not change.
+ *
+ * Start reading at order_on_schedulers().
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agents/scheduler.h"
+#include "core/runtime/agent.h"
+#include "core/runtime/timer.h"
+#include "listeners/control/reply.h"
+#include "listeners/control/value.h"
+
+#define ORDER_MAGIC 0x6f726465U
+/* A command line, without its newline. */
+#define ORDER_LINE_MAX 4096
+/* Words of a command. */
+#define ORDER_WORDS_MAX 16
+#define ORDER_TOTALS 10
+/* The binding of all domain records. */
+#define ORDER_BINDING "default"
+/* Domain records that one step looks at when it writes rows, and when it only counts. */
+#define ORDER_ROWS_PER_STEP 256
+#define ORDER_RECORDS_PER_STEP 4096
+
+struct command;
+struct control;
+struct order;
+struct part;
+
+/* Runs on the part's agent; true when the part is complete, false to be called again in a later
+ * duty cycle. */
+typedef bool (*order_step_fn)(struct part *p, struct agent *self);
+/* Runs on the control listener's agent when all parts are back: answers. */
+typedef void (*order_merge_fn)(struct order *o);
+/* Of a walk: looks at one domain record. */
+typedef void (*order_domain_fn)(struct part *p, struct scheduler *s, struct domain *d);
+
+/* What one agent is asked, and what it found. */
+SINGLE
+struct part {
+	struct order *order;
+	struct agent *agent;
+	bool back;
+	/* What it found: a value, or text of JSON values separated by commas. */
+	json_t *json;
+	char *text;
+	size_t text_len;
+	size_t text_size;
+	/* Sums for the command's own use; the walk starts them at 0. */
+	uint64_t totals[ORDER_TOTALS];
+	uint64_t cycle_ns;
+	/* A walk over domain records: the next bucket, and how many there were. */
+	uint32_t bucket;
+	uint32_t bucket_count;
+};
+
+BOUND
+struct order {
+	uint32_t magic;
+	struct control *control;
+	/* The control listener's scheduler. */
+	struct scheduler *scheduler;
+	struct program *program;
+	/* Told when the answer is there; NULL: nobody waits for it any more. */
+	void (*on_answer)(void *context, struct order *o);
+	void *context;
+
+	/* The command as it was sent, and its words: those of the command's name, then arguments.
+	 */
+	char line[ORDER_LINE_MAX + 1];
+	char split[ORDER_LINE_MAX + 1];
+	char *words[ORDER_WORDS_MAX];
+	unsigned word_count;
+	const struct command *command;
+	char **arguments;
+	unsigned argument_count;
+	/* What commands make of their arguments. */
+	uint64_t number;
+	struct message_id id;
+	bool flag;
+
+	order_step_fn step;
+	order_merge_fn merge;
+	struct part *parts;
+	uint32_t part_count;
+	uint32_t waiting;
+	struct timer patience;
+
+	struct reply reply;
+	bool answered;
+	/* Nobody wants it: freed when its last part is back. */
+	bool released;
+};
+
+/* Makes an order for `line` (`len` bytes, at most ORDER_LINE_MAX, no newline). */
+BOUND
+struct order *order_create(struct control *control, struct scheduler *s, const char *line,
+			   size_t len);
+
+/* Gives it up, answered or not. */
+BOUND
+void order_release(struct order *o);
+
+/* Answers; on_answer() runs at once. Takes over `result`. */
+BOUND
+void order_answer(struct order *o, json_t *result);
+
+/* Answers with an error. */
+BOUND
+void order_fail(struct order *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Answers with an object that has the rows which the parts wrote as an array called `key`, and
+ * `more` (taken over; may be NULL) after it, called `more_key`. */
+BOUND
+void order_answer_rows(struct order *o, const char *key, const char *more_key, json_t *more);
+
+/* Asks every scheduler. */
+BOUND
+void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn merge);
+
+/* Asks one. */
+BOUND
+void order_on_scheduler(struct order *o, uint32_t index, order_step_fn step, order_merge_fn merge);
+
+/* Asks every agent. One that has not answered after `patience_ms` is left out: its part is not
+ * `back` when merge runs. */
+BOUND
+void order_on_agents(struct order *o, uint64_t patience_ms, order_step_fn step,
+		     order_merge_fn merge);
+
+/* On the part's agent: writes one row, which it takes over. */
+SINGLE
+void part_row(struct part *p, json_t *row);
+
+/* The scheduler whose agent this is. */
+BOUND
+struct scheduler *order_scheduler_of(struct agent *self);
+
+/* A step of a walk over a scheduler's domain records: `each` for about `limit` of them. True at the
+ * end. When the table has grown meanwhile, the walk starts anew. */
+BOUND
+bool part_walk(struct part *p, struct agent *self, uint32_t limit, order_domain_fn each);
+
+/* Sum of total `index` over all parts. */
+BOUND
+uint64_t order_total(const struct order *o, unsigned index);

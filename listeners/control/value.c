@@ -1,0 +1,112 @@
+#include "listeners/control/value.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/mail/utf8.h"
+#include "core/runtime/check.h"
+
+static json_t *made(json_t *value)
+{
+	if (value == NULL) {
+		fatal("out of memory for the answer to a command");
+	}
+	return value;
+}
+
+json_t *value_object(void)
+{
+	return made(json_object());
+}
+
+json_t *value_array(void)
+{
+	return made(json_array());
+}
+
+void value_set(json_t *object, const char *key, json_t *value)
+{
+	if (json_object_set_new(object, key, made(value)) != 0) {
+		fatal("out of memory for the answer to a command");
+	}
+}
+
+void value_set_number(json_t *object, const char *key, uint64_t number)
+{
+	value_set(object, key, json_integer((json_int_t)number));
+}
+
+void value_set_real(json_t *object, const char *key, double number)
+{
+	value_set(object, key, json_real(round(number * 1000) / 1000));
+}
+
+void value_set_bool(json_t *object, const char *key, bool value)
+{
+	value_set(object, key, json_boolean(value));
+}
+
+void value_set_text(json_t *object, const char *key, const char *text)
+{
+	value_set(object, key, text != NULL ? value_text(text) : json_null());
+}
+
+void value_set_time(json_t *object, const char *key, uint64_t wall_ms)
+{
+	time_t seconds = (time_t)(wall_ms / 1000);
+	struct tm tm;
+	char text[32];
+
+	if (wall_ms == 0 || gmtime_r(&seconds, &tm) == NULL) {
+		value_set(object, key, json_null());
+		return;
+	}
+	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	value_set_text(object, key, text);
+}
+
+json_t *value_text(const char *text)
+{
+	json_t *value = json_string(text);
+	size_t len = strlen(text);
+	char *clean;
+
+	if (value != NULL) {
+		return value;
+	}
+	clean = strdup(text);
+	if (clean == NULL) {
+		fatal("out of memory for the answer to a command");
+	}
+	for (size_t i = 0; i < len;) {
+		size_t n = utf8_sequence(clean + i, len - i);
+
+		if (n == 0) {
+			clean[i] = '?';
+			n = 1;
+		}
+		i += n;
+	}
+	value = made(json_string(clean));
+	free(clean);
+	return value;
+}
+
+void value_append(json_t *array, json_t *value)
+{
+	if (json_array_append_new(array, made(value)) != 0) {
+		fatal("out of memory for the answer to a command");
+	}
+}
+
+char *value_dump(const json_t *value)
+{
+	char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(12));
+
+	if (text == NULL) {
+		fatal("out of memory for the answer to a command");
+	}
+	return text;
+}

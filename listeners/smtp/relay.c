@@ -1,0 +1,49 @@
+#include "listeners/smtp/relay.h"
+
+#include <string.h>
+
+#define BITS 8
+
+static bool cidr_holds(const struct cidr *c, const struct in6_addr *peer)
+{
+	unsigned bytes = c->prefix / BITS;
+	unsigned bits = c->prefix % BITS;
+	unsigned char mask = (unsigned char)(0xff00U >> bits);
+
+	return memcmp(c->address.s6_addr, peer->s6_addr, bytes) == 0 &&
+	       (bits == 0 ||
+		((c->address.s6_addr[bytes] ^ peer->s6_addr[bytes]) & mask) == 0);
+}
+
+bool relay_host_allowed(const struct smtp_options *options, const struct in6_addr *peer)
+{
+	for (uint32_t i = 0; i < options->relay_host_count; i++) {
+		if (cidr_holds(&options->relay_hosts[i], peer)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool pattern_holds(const char *pattern, const char *domain, size_t len)
+{
+	size_t n = strlen(pattern);
+
+	if (strcmp(pattern, "*") == 0) {
+		return true;
+	}
+	if (pattern[0] == '.') {
+		return len > n && memcmp(domain + len - n, pattern, n) == 0;
+	}
+	return len == n && memcmp(domain, pattern, n) == 0;
+}
+
+bool relay_domain_allowed(const struct smtp_options *options, const char *domain, size_t len)
+{
+	for (uint32_t i = 0; i < options->relay_domain_count; i++) {
+		if (pattern_holds(options->relay_domains[i], domain, len)) {
+			return true;
+		}
+	}
+	return false;
+}

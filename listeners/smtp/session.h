@@ -1,0 +1,156 @@
+/*
+ * SMTP session: one client's connection. This file is about bytes and time: lines come in, replies
+ * go out gathered, deadlines pass, the connection closes. What the commands mean is in dialogue.h,
+ * what becomes of a message in transaction.h.
+ *
+ * Replies are gathered and sent once per wake-up. Input is not looked at while a message is at the
+ * spool or while the client does not read its replies: what was received already is held back, and
+ * nothing more is asked for.
+ *
+ * Belongs to the scheduler that serves it. Start reading at smtp_session_settle(), which is where
+ * every event ends.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agents/scheduler.h"
+#include "core/mail/chain.h"
+#include "core/mail/smtp_command.h"
+#include "core/runtime/check.h"
+#include "core/runtime/mux.h"
+#include "core/runtime/thread_class.h"
+#include "core/runtime/timer.h"
+#include "listeners/smtp/listener.h"
+#include "listeners/smtp/session_list.h"
+
+#define SMTP_SESSION_MAGIC 0x73657373U
+/* Replies that may wait to be read by the client, in bytes, before its input has to wait. */
+#define SMTP_OUTPUT_MAX 65536
+/* Time for the last reply to be sent, ms; and for the client to read it and close. */
+#define SMTP_CLOSE_GRACE_MS 5000
+#define SMTP_LINGER_MS 1000
+/* Buffers handed to the kernel at once. */
+#define SMTP_SESSION_IOV 8
+#define SMTP_HELO_MAX 255
+
+struct smtp_transaction;
+
+enum smtp_session_state {
+	/* The banner was not sent yet: whoever talks now is dismissed. */
+	SMTP_SESSION_GREETING,
+	SMTP_SESSION_COMMANDS,
+	SMTP_SESSION_DATA,
+	/* A message is at the spool. */
+	SMTP_SESSION_STORING,
+	/* The last replies are being sent. */
+	SMTP_SESSION_CLOSING,
+	/* They were sent; what the client still sends is thrown away, because closing at once could
+	 * make it lose the reply (RFC 9293 section 3.6.1). */
+	SMTP_SESSION_LINGERING,
+	/* Waits for its operations to end. */
+	SMTP_SESSION_DEAD,
+};
+
+BOUND
+struct smtp_session {
+	uint32_t magic;
+	OWNER_FIELD
+	enum smtp_session_state state;
+	/* HELO or EHLO was obeyed; it was EHLO. */
+	bool has_helo;
+	bool esmtp;
+	/* relay_hosts has the client. */
+	bool relay_host;
+	/* The client will send nothing more. */
+	bool eof;
+	/* Read on for a while before closing. */
+	bool linger;
+	/* The spool has not answered yet. */
+	bool storing;
+	struct smtp_listener *listener;
+	struct accept *accept;
+	const struct smtp_options *options;
+	/* From MAIL to the end of the message; NULL: none. */
+	struct smtp_transaction *transaction;
+	struct timer deadline;
+	uint64_t began_ms;
+	/* In the listener's list of all, and in one of its lists of those that wait for it. */
+	struct session_link all;
+	struct session_link waiting;
+	/* Commands in a row that moved no mail; messages accepted. */
+	uint32_t idle_commands;
+	uint32_t receptions;
+	/* Bytes that were received and not looked at yet. */
+	size_t unread;
+	/* What of them has to wait. */
+	struct chain held;
+	/* Start of a line whose end is still to come: a buffer, only while there is one, and the
+	 * line's length so far, which may be more than is kept. */
+	char *line;
+	size_t line_len;
+	struct chain output;
+	struct chain sending;
+	struct chain_buffer *send_next;
+	struct iovec iov[SMTP_SESSION_IOV];
+	struct mux_op recv;
+	struct mux_op send;
+	char helo[SMTP_HELO_MAX + 1];
+};
+_Static_assert(sizeof(struct smtp_session) <= 2048, "an idle connection is to stay small");
+
+static inline struct smtp_session *smtp_session_of_all(struct session_link *link)
+{
+	return CONTAINER_OF(link, struct smtp_session, all);
+}
+
+static inline struct smtp_session *smtp_session_of_waiting(struct session_link *link)
+{
+	return CONTAINER_OF(link, struct smtp_session, waiting);
+}
+
+static inline struct smtp_counts *smtp_session_counts(struct smtp_session *ss)
+{
+	return &ss->listener->counts;
+}
+
+/* Takes `a` over. The banner is sent by smtp_session_greet(), in a later duty cycle. */
+BOUND
+void smtp_session_serve(struct smtp_listener *l, struct accept *a);
+
+/* Sends the banner; the session has been silent until now. */
+BOUND
+void smtp_session_greet(struct smtp_session *ss);
+
+/* Adds one reply line, "code status text", to what will be sent. `status`: RFC 3463; NULL: none. */
+BOUND
+void smtp_session_reply(struct smtp_session *ss, unsigned code, const char *status,
+			const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Adds finished lines, with their CR LF. */
+BOUND
+void smtp_session_say(struct smtp_session *ss, const char *lines);
+
+/* Nothing more is obeyed; the connection closes when the replies so far were sent. A transaction in
+ * progress is forgotten. `linger`: the client may not expect it, so let it read them. */
+BOUND
+void smtp_session_close(struct smtp_session *ss, bool linger);
+
+/* 421 with `status` and `text`, then close. */
+BOUND
+void smtp_session_dismiss(struct smtp_session *ss, const char *status, const char *text);
+
+/* The listener stops: see struct listener_ops. May free the session. */
+BOUND
+void smtp_session_stop(struct smtp_session *ss, bool hurry);
+
+/* Goes on with input that was held back. To be followed by smtp_session_settle(). */
+BOUND
+void smtp_session_resume(struct smtp_session *ss);
+
+/* Does what the session's state asks for now: send, read on, close. Every event ends with it; it may
+ * free the session. */
+BOUND
+void smtp_session_settle(struct smtp_session *ss);

@@ -1,0 +1,88 @@
+/*
+ * Group commit: requests are copied into a staging buffer as records, written to the active segment
+ * in one piece, synced once if anything in it asks for that, and answered. While one batch is
+ * written and synced the next one is staged in the other buffer, and it starts as soon as the sync
+ * has returned.
+ *
+ * A batch whose write or sync failed is staged again, in another segment: that one is abandoned. If
+ * that fails too, what was to be stored is refused, and what was done is tried again every second.
+ *
+ * Start reading at commit_work(), last in commit.c.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/runtime/mux.h"
+#include "spool/record.h"
+#include "spool/store.h"
+
+#define COMMIT_STAGING (1024U * 1024)
+
+enum commit_state { COMMIT_IDLE, COMMIT_WRITING, COMMIT_SYNCING };
+
+/* One staging buffer, and the requests in it. */
+BOUND
+struct batch {
+	struct request_queue requests;
+	struct segment *segment;
+	unsigned char *buffer;
+	uint32_t filled;
+	/* Of `filled`, written. */
+	uint32_t written;
+	/* Where buffer[0] goes. */
+	uint64_t offset;
+	/* Where the segment ended before. */
+	uint64_t start;
+	/* The last record, when it did not fit into the buffer as a whole. */
+	struct record_encoder encoder;
+	bool encoding;
+	/* Takes no more. */
+	bool closed;
+	bool has_header;
+	bool needs_sync;
+	uint32_t records;
+	uint64_t bytes;
+};
+
+BOUND
+struct committer {
+	struct segment_store *store;
+	struct agent *agent;
+	struct batch batches[2];
+	/* Being written or synced; NULL: none. */
+	struct batch *current;
+	/* Being staged. */
+	struct batch *next;
+	enum commit_state state;
+	struct mux_op op;
+	uint64_t began_ns;
+	/* Batches that failed since one went well. */
+	uint32_t failures;
+	/* Nothing is tried before; 0: at once. */
+	uint64_t retry_ms;
+	/* Sync what was answered without. */
+	bool want_sync;
+};
+
+SINGLE
+void commit_init(struct committer *c, struct segment_store *store, struct agent *agent);
+SINGLE
+void commit_close(struct committer *c);
+
+/* Bytes of the record that a request becomes. */
+READONLY
+uint64_t commit_record_bytes(const struct spool_request *r);
+
+/* Nothing queued, staged or under way, and all synced if `want_sync`. */
+BOUND
+bool commit_idle(const struct committer *c);
+
+/* Answers everything that waits with `error`, whatever it is: the program has to end. */
+BOUND
+void commit_give_up(struct committer *c, int error);
+
+/* Stages what waits, and starts a batch when none is under way. Returns how much it did. */
+BOUND
+int commit_work(struct committer *c);

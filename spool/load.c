@@ -1,0 +1,179 @@
+#include "spool/load.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/runtime/check.h"
+
+static void on_read(struct mux_op *op, int result);
+
+void load_init(struct loader *l, struct segment_store *store, struct agent *agent,
+	       struct pool *buffers)
+{
+	memset(l, 0, sizeof(*l));
+	l->store = store;
+	l->agent = agent;
+	l->buffers = buffers;
+	for (unsigned i = 0; i < LOAD_SLOTS; i++) {
+		struct load_slot *slot = &l->slots[i];
+
+		slot->loader = l;
+		slot->buffer = malloc(LOAD_PIECE);
+		if (slot->buffer == NULL) {
+			fatal("spool: out of memory");
+		}
+		mux_op_init(&slot->op, agent, on_read);
+	}
+}
+
+void load_close(struct loader *l)
+{
+	for (unsigned i = 0; i < LOAD_SLOTS; i++) {
+		free(l->slots[i].buffer);
+	}
+}
+
+static uint32_t piece_bytes(const struct load_slot *slot)
+{
+	return slot->remaining < LOAD_PIECE ? (uint32_t)slot->remaining : LOAD_PIECE;
+}
+
+static void read_more(struct load_slot *slot)
+{
+	mux_read(slot->loader->agent->mux, &slot->op, slot->segment->fd, slot->buffer + slot->have,
+		 piece_bytes(slot) - slot->have, slot->offset + slot->have);
+}
+
+static void finish(struct load_slot *slot, int result)
+{
+	struct loader *l = slot->loader;
+	struct spool_request *r = slot->request;
+
+	if (result != 0) {
+		chain_release(&r->body, l->buffers);
+		counter_inc(l->store->stats.load_errors);
+		agent_error(l->agent, result, "spool: a message in segment %08x cannot be read",
+			    slot->segment->id);
+	}
+	counter_inc(l->store->stats.loads);
+	slot->segment->pins--;
+	l->store->changes++;
+	slot->request = NULL;
+	l->busy--;
+	r->result = result;
+	agent_send(l->agent, r->from, r->on_done, r, 0);
+}
+
+/* Is this the record that the entry speaks of? */
+static bool begin(struct load_slot *slot)
+{
+	const struct spool_entry *e = slot->request->entry;
+	const struct segment *g = slot->segment;
+	struct record_header h;
+
+	if (slot->have < sizeof(h)) {
+		return false;
+	}
+	memcpy(&h, slot->buffer, sizeof(h));
+	if (!record_plausible(&h, g->id, g->generation, slot->remaining) ||
+	    h.type != RECORD_MESSAGE || memcmp(&h.id, &e->id, sizeof(h.id)) != 0) {
+		return false;
+	}
+	record_check_begin(&slot->check, &h);
+	slot->started = true;
+	return true;
+}
+
+/* Appends what of the piece belongs to the body. */
+static void take_body(struct load_slot *slot, uint64_t at, const unsigned char *data, size_t len)
+{
+	const struct record_header *h = &slot->check.header;
+	uint64_t from = sizeof(*h) + h->head_bytes;
+	uint64_t to = sizeof(*h) + h->length - RECORD_TRAILER;
+
+	from = from > at ? from : at;
+	to = to < at + len ? to : at + len;
+	if (from < to) {
+		chain_append(&slot->request->body, slot->loader->buffers, data + (from - at),
+			     (size_t)(to - from));
+	}
+}
+
+static void take_piece(struct load_slot *slot)
+{
+	const unsigned char *data = slot->buffer;
+	size_t len = slot->have;
+	uint64_t at;
+
+	if (!slot->started) {
+		if (!begin(slot)) {
+			finish(slot, -EIO);
+			return;
+		}
+		data += sizeof(struct record_header);
+		len -= sizeof(struct record_header);
+	}
+	at = slot->check.position;
+	take_body(slot, at, data, record_check_feed(&slot->check, data, len));
+	slot->offset += slot->have;
+	slot->remaining -= slot->have;
+	slot->have = 0;
+	if (slot->remaining > 0) {
+		read_more(slot);
+	} else if (!record_check_ok(&slot->check)) {
+		counter_inc(slot->loader->store->stats.damaged);
+		finish(slot, -EIO);
+	} else {
+		finish(slot, 0);
+	}
+}
+
+static void on_read(struct mux_op *op, int result)
+{
+	struct load_slot *slot = CONTAINER_OF(op, struct load_slot, op);
+
+	if (result == -EINTR || result == -EAGAIN) {
+		read_more(slot);
+		return;
+	}
+	if (result <= 0) {
+		finish(slot, result == 0 ? -EIO : result);
+		return;
+	}
+	slot->have += (uint32_t)result;
+	if (slot->have < piece_bytes(slot)) {
+		read_more(slot);
+	} else {
+		take_piece(slot);
+	}
+}
+
+static void start(struct load_slot *slot, struct spool_request *r)
+{
+	const struct spool_entry *e = r->entry;
+
+	slot->request = r;
+	slot->segment = e->segment;
+	slot->segment->pins++;
+	slot->offset = (uint64_t)e->place * RECORD_ALIGN;
+	slot->remaining = (uint64_t)e->units * RECORD_ALIGN;
+	slot->have = 0;
+	slot->started = false;
+	slot->loader->busy++;
+	r->body = CHAIN_EMPTY;
+	read_more(slot);
+}
+
+int load_work(struct loader *l)
+{
+	int work = 0;
+
+	for (unsigned i = 0; i < LOAD_SLOTS && l->store->loads.count > 0; i++) {
+		if (l->slots[i].request == NULL) {
+			start(&l->slots[i], queue_pop(&l->store->loads));
+			work++;
+		}
+	}
+	return work;
+}

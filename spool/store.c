@@ -1,0 +1,627 @@
+#include "spool/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "core/runtime/check.h"
+
+/* Chunks of indexes kept for reuse, 64 KiB each. */
+#define CHUNKS_KEEP 64
+/* Share of a segment that is kept for STATE and DONE, and its bounds. */
+#define RESERVE_SHARE 64
+#define RESERVE_MIN (16U * 1024)
+
+void queue_init(struct request_queue *q)
+{
+	q->head = NULL;
+	q->tail = &q->head;
+	q->count = 0;
+}
+
+void queue_push(struct request_queue *q, struct spool_request *r)
+{
+	r->next = NULL;
+	*q->tail = r;
+	q->tail = &r->next;
+	q->count++;
+}
+
+struct spool_request *queue_pop(struct request_queue *q)
+{
+	struct spool_request *r = q->head;
+
+	if (r != NULL) {
+		q->head = r->next;
+		q->count--;
+		if (q->head == NULL) {
+			q->tail = &q->head;
+		}
+	}
+	return r;
+}
+
+void queue_prepend(struct request_queue *q, struct request_queue *front)
+{
+	if (front->head == NULL) {
+		return;
+	}
+	*front->tail = q->head;
+	if (q->head == NULL) {
+		q->tail = front->tail;
+	}
+	q->head = front->head;
+	q->count += front->count;
+	queue_init(front);
+}
+
+static void stats_init(struct store_stats *t)
+{
+	struct counter **each[] = {
+		&t->commits,	       &t->syncs,	     &t->records,
+		&t->bytes,	       &t->batch_max,	     &t->write_errors,
+		&t->sync_errors,       &t->store_refused,    &t->segments_sealed,
+		&t->segments_spare,    &t->segments_made,    &t->segments_reused,
+		&t->segments_abandoned, &t->live_messages,    &t->live_bytes,
+		&t->compactions,       &t->compacted,	     &t->loads,
+		&t->load_errors,       &t->damaged,
+	};
+
+	for (size_t i = 0; i < sizeof(each) / sizeof(each[0]); i++) {
+		*each[i] = &t->unseen;
+	}
+}
+
+void store_init(struct segment_store *s, const struct spool_options *options, uint32_t writer,
+		int dir_fd, _Atomic uint64_t *full_bits)
+{
+	memset(s, 0, sizeof(*s));
+	s->magic = STORE_MAGIC;
+	s->writer = writer;
+	s->next_id = writer;
+	s->id_step = options->writers;
+	s->dir_fd = dir_fd;
+	s->options = options;
+	s->full_bits = full_bits;
+	s->next_sequence = 1;
+	s->changes = 1;
+	index_init(&s->index);
+	pool_init(&s->chunks, "spool index chunk", sizeof(struct index_chunk), CHUNKS_KEEP);
+	queue_init(&s->queue);
+	queue_init(&s->loads);
+	stats_init(&s->stats);
+}
+
+void store_close(struct segment_store *s)
+{
+	CHECK_MAGIC(s, STORE_MAGIC);
+	for (uint32_t i = 0; i < s->slot_count; i++) {
+		if (s->segments[i] != NULL) {
+			segment_free(s->segments[i], &s->chunks);
+		}
+	}
+	free(s->segments);
+	free(s->recovered.ids);
+	index_close(&s->index);
+	pool_close(&s->chunks);
+	s->magic = 0;
+}
+
+static void stats_sync(struct segment_store *s)
+{
+	counter_set_value(s->stats.segments_spare, s->spare_count);
+	counter_set_value(s->stats.live_messages, s->index.count);
+}
+
+void store_stats_create(struct segment_store *s, struct counter_set *set)
+{
+	struct store_stats *t = &s->stats;
+
+	t->commits = counter_create(set, "commits", COUNTER_SUM, "Batches committed");
+	t->syncs = counter_create(set, "syncs", COUNTER_SUM, "Segment syncs for commits");
+	t->records = counter_create(set, "records", COUNTER_SUM, "Records committed");
+	t->bytes = counter_create(set, "bytes", COUNTER_SUM, "Bytes of records committed");
+	t->batch_max = counter_create(set, "batch_max", COUNTER_MAX, "Most records in one batch");
+	t->write_errors =
+		counter_create(set, "write_errors", COUNTER_SUM, "Failed writes to a segment");
+	t->sync_errors =
+		counter_create(set, "sync_errors", COUNTER_SUM, "Failed syncs of a segment");
+	t->store_refused = counter_create(set, "store_refused", COUNTER_SUM,
+					  "Messages that could not be stored");
+	t->segments_sealed =
+		counter_create(set, "segments_sealed", COUNTER_GAUGE, "Sealed segments");
+	t->segments_spare = counter_create(set, "segments_spare", COUNTER_GAUGE,
+					   "Segments ready to be used");
+	t->segments_made =
+		counter_create(set, "segments_made", COUNTER_SUM, "Segment files made");
+	t->segments_reused =
+		counter_create(set, "segments_reused", COUNTER_SUM, "Segment files used again");
+	t->segments_abandoned = counter_create(set, "segments_abandoned", COUNTER_SUM,
+					       "Segments given up after an error");
+	t->live_messages = counter_create(set, "live_messages", COUNTER_GAUGE,
+					  "Messages with a delivery not over");
+	t->live_bytes =
+		counter_create(set, "live_bytes", COUNTER_GAUGE, "Bytes of records still needed");
+	t->compactions = counter_create(set, "compactions", COUNTER_SUM, "Segments compacted");
+	t->compacted =
+		counter_create(set, "compacted", COUNTER_SUM, "Records copied by compaction");
+	t->loads = counter_create(set, "loads", COUNTER_SUM, "Bodies read back");
+	t->load_errors =
+		counter_create(set, "load_errors", COUNTER_SUM, "Bodies that could not be read back");
+	t->damaged = counter_create(set, "damaged", COUNTER_SUM, "Damaged records found");
+	for (uint32_t i = 0; i < s->slot_count; i++) {
+		if (s->segments[i] != NULL) {
+			counter_add(t->live_bytes, s->segments[i]->live_bytes);
+			counter_add(t->segments_sealed,
+				    s->segments[i]->state == SEGMENT_SEALED ? 1 : 0);
+		}
+	}
+	stats_sync(s);
+}
+
+void store_add_segment(struct segment_store *s, struct segment *g)
+{
+	uint32_t slot = 0;
+
+	while (slot < s->slot_count && s->segments[slot] != NULL) {
+		slot++;
+	}
+	if (slot == s->slot_count) {
+		uint32_t slots = s->slot_count == 0 ? 16 : s->slot_count * 2;
+		struct segment **grown = realloc(s->segments, slots * sizeof(struct segment *));
+
+		if (grown == NULL) {
+			fatal("spool: out of memory");
+		}
+		memset(grown + s->slot_count, 0,
+		       (slots - s->slot_count) * sizeof(struct segment *));
+		s->segments = grown;
+		s->slot_count = slots;
+	}
+	s->segments[slot] = g;
+	s->segment_count++;
+	g->slot = slot;
+}
+
+void store_forget(struct segment_store *s, struct segment *g)
+{
+	for (uint32_t i = 0; i < s->slot_count; i++) {
+		if (s->segments[i] != NULL) {
+			segment_set_remove(&s->segments[i]->holds, g->slot);
+		}
+	}
+	segment_set_clear(&g->holds);
+	s->changes++;
+}
+
+void store_drop_segment(struct segment_store *s, struct segment *g)
+{
+	ASSERT(s->segments[g->slot] == g && segment_dead(g) && g->pins == 0);
+	s->segments[g->slot] = NULL;
+	s->segment_count--;
+	segment_free(g, &s->chunks);
+}
+
+void store_add_spare(struct segment_store *s, struct segment *g)
+{
+	ASSERT(segment_dead(g) && g->holds.count == 0 && g->live_bytes == 0);
+	segment_index_drop(g, &s->chunks);
+	g->state = SEGMENT_SPARE;
+	g->end = SEGMENT_BLOCK;
+	g->fresh = true;
+	g->stuck = false;
+	g->placed = 0;
+	g->index_count = 0;
+	g->index_crc = 0;
+	g->index_offset = 0;
+	g->unsynced = false;
+	g->next_spare = s->spares;
+	s->spares = g;
+	s->spare_count++;
+	stats_sync(s);
+}
+
+static bool enough_space(const struct segment_store *s, uint64_t bytes)
+{
+	struct statvfs v;
+
+	if (fstatvfs(s->dir_fd, &v) != 0) {
+		return true;
+	}
+	return (uint64_t)v.f_bavail * v.f_frsize >= s->options->min_free_bytes + bytes;
+}
+
+int store_make_segment(struct segment_store *s, uint64_t size, bool urgent, struct segment **out)
+{
+	struct segment *g;
+	int rc;
+
+	if (!urgent && !enough_space(s, size)) {
+		return -ENOSPC;
+	}
+	g = segment_new(s->next_id, size);
+	rc = segment_create_file(g, s->dir_fd, s->writer);
+	if (rc == -EEXIST) {
+		/* A file that was not a segment of ours when the spool was opened: left alone. */
+		s->next_id += s->id_step;
+	}
+	if (rc != 0) {
+		segment_free(g, &s->chunks);
+		return rc;
+	}
+	s->next_id += s->id_step;
+	store_add_segment(s, g);
+	counter_inc(s->stats.segments_made);
+	*out = g;
+	return 0;
+}
+
+static struct segment *take_spare(struct segment_store *s, uint64_t size)
+{
+	for (struct segment **at = &s->spares; *at != NULL; at = &(*at)->next_spare) {
+		struct segment *g = *at;
+
+		if (g->size >= size) {
+			*at = g->next_spare;
+			s->spare_count--;
+			stats_sync(s);
+			return g;
+		}
+	}
+	return NULL;
+}
+
+static void activate(struct segment_store *s, struct segment *g)
+{
+	if (s->active != NULL) {
+		s->active->state = SEGMENT_FULL;
+		s->changes++;
+	}
+	g->state = SEGMENT_ACTIVE;
+	g->generation++;
+	s->active = g;
+	/* What failed to be written there is written here again; the older copies go first. */
+	for (uint32_t i = 0; i < s->slot_count; i++) {
+		if (s->segments[i] != NULL && s->segments[i]->state == SEGMENT_ABANDONED) {
+			store_hold(s, g, s->segments[i]);
+		}
+	}
+}
+
+int store_roll(struct segment_store *s, uint64_t bytes, bool urgent)
+{
+	uint64_t size = segment_size_for(bytes + store_reserve(s));
+	struct segment *g = take_spare(s, size);
+	uint64_t now_ms = agent_now_ms(s->agent);
+	int rc;
+
+	if (g != NULL) {
+		if (g->generation > 0) {
+			counter_inc(s->stats.segments_reused);
+		}
+	} else {
+		if (s->roll_error != 0 && !urgent && now_ms < s->roll_retry_ms) {
+			return s->roll_error;
+		}
+		if (size < s->options->segment_bytes) {
+			size = s->options->segment_bytes;
+		}
+		size = (size + SEGMENT_BLOCK - 1) & ~(uint64_t)(SEGMENT_BLOCK - 1);
+		rc = store_make_segment(s, size, urgent, &g);
+		if (rc != 0) {
+			s->roll_error = rc;
+			s->roll_retry_ms = now_ms + STORE_RETRY_MS;
+			agent_error(s->agent, rc, "spool: a new segment cannot be made in %s",
+				    s->options->path);
+			store_update_full(s);
+			return rc;
+		}
+	}
+	s->roll_error = 0;
+	activate(s, g);
+	return 0;
+}
+
+void store_abandon(struct segment_store *s, struct segment *g)
+{
+	if (g->state == SEGMENT_ABANDONED) {
+		return;
+	}
+	if (g->state == SEGMENT_SEALED) {
+		counter_sub(s->stats.segments_sealed, 1);
+	}
+	g->state = SEGMENT_ABANDONED;
+	if (s->active == g) {
+		s->active = NULL;
+	} else if (s->active != NULL) {
+		store_hold(s, s->active, g);
+	}
+	s->changes++;
+	counter_inc(s->stats.segments_abandoned);
+}
+
+uint64_t store_reserve(const struct segment_store *s)
+{
+	uint64_t bytes = s->options->segment_bytes / RESERVE_SHARE;
+
+	return bytes < RESERVE_MIN ? RESERVE_MIN : bytes;
+}
+
+void store_update_full(struct segment_store *s)
+{
+	uint64_t bit = UINT64_C(1) << s->writer;
+	bool full = s->trouble || s->low_space || s->roll_error != 0;
+
+	if (full) {
+		atomic_fetch_or_explicit(s->full_bits, bit, memory_order_relaxed);
+	} else {
+		atomic_fetch_and_explicit(s->full_bits, ~bit, memory_order_relaxed);
+	}
+}
+
+/* Can a segment be made, and written to? Its place is among the spares. */
+static bool probe(struct segment_store *s)
+{
+	unsigned char block[SEGMENT_BLOCK];
+	struct segment *g = s->spares;
+
+	if (g == NULL) {
+		int rc = store_make_segment(s, s->options->segment_bytes, false, &g);
+
+		if (rc != 0) {
+			return false;
+		}
+		store_add_spare(s, g);
+		return true;
+	}
+	if (g->prepare_busy) {
+		return false;
+	}
+	segment_encode_header(g, s->writer, SEGMENT_DISK_FREE, block);
+	return segment_write(g, 0, block, sizeof(block)) == 0 && fdatasync(g->fd) == 0;
+}
+
+void store_check_space(struct segment_store *s)
+{
+	s->low_space = !enough_space(s, 0);
+	if ((s->roll_error != 0 || (s->trouble && s->queue.count == 0)) && !s->low_space &&
+	    probe(s)) {
+		s->roll_error = 0;
+		s->trouble = false;
+	}
+	store_update_full(s);
+}
+
+void store_hold(struct segment_store *s, struct segment *holder, struct segment *held)
+{
+	(void)s;
+	if (holder != held) {
+		segment_set_add(&holder->holds, held->slot);
+	}
+}
+
+static void add_live(struct segment_store *s, struct segment *g, uint64_t units)
+{
+	g->live_bytes += units * RECORD_ALIGN;
+	counter_add(s->stats.live_bytes, units * RECORD_ALIGN);
+}
+
+static void remove_live(struct segment_store *s, struct segment *g, uint64_t units)
+{
+	ASSERT(g->live_bytes >= units * RECORD_ALIGN);
+	g->live_bytes -= units * RECORD_ALIGN;
+	counter_sub(s->stats.live_bytes, units * RECORD_ALIGN);
+	s->changes++;
+}
+
+static void place_message(struct segment_store *s, struct spool_entry *e, struct segment *g,
+			  const struct index_record *r)
+{
+	e->segment = g;
+	e->place = r->place;
+	e->units = r->units;
+	e->sequence = r->sequence;
+	g->live_messages++;
+	add_live(s, g, e->units);
+}
+
+static void unplace_message(struct segment_store *s, struct spool_entry *e)
+{
+	ASSERT(e->segment->live_messages > 0);
+	e->segment->live_messages--;
+	remove_live(s, e->segment, e->units);
+}
+
+struct spool_entry *store_put_message(struct segment_store *s, struct segment *g,
+				      const struct index_record *r, bool cached)
+{
+	struct spool_entry *e = index_add(&s->index, &r->id, r->delivery);
+
+	e->cached = cached;
+	place_message(s, e, g, r);
+	counter_set_value(s->stats.live_messages, s->index.count);
+	return e;
+}
+
+void store_move_message(struct segment_store *s, struct spool_entry *e, struct segment *g,
+			const struct index_record *r)
+{
+	ASSERT(e->delivery_count == r->delivery);
+	unplace_message(s, e);
+	place_message(s, e, g, r);
+}
+
+static void forget_state(struct segment_store *s, struct entry_delivery *d)
+{
+	if (d->segment == NULL) {
+		return;
+	}
+	ASSERT(d->segment->live_states > 0);
+	d->segment->live_states--;
+	remove_live(s, d->segment, d->units);
+	d->segment = NULL;
+}
+
+void store_put_state(struct segment_store *s, struct spool_entry *e, struct segment *g,
+		     const struct index_record *r)
+{
+	struct entry_delivery *d;
+
+	if (r->delivery >= e->delivery_count) {
+		return;
+	}
+	d = &index_deliveries(&s->index, e)[r->delivery];
+	if (d->done || (d->segment != NULL && d->stamp > r->sequence)) {
+		return;
+	}
+	forget_state(s, d);
+	d->segment = g;
+	d->stamp = r->sequence;
+	d->place = r->place;
+	d->units = (uint16_t)r->units;
+	g->live_states++;
+	add_live(s, g, d->units);
+}
+
+static void finish_delivery(struct segment_store *s, struct spool_entry *e, uint32_t delivery)
+{
+	struct entry_delivery *d;
+
+	if (e->delivery_count == 1 && e->deliveries == NULL) {
+		e->pending = 0;
+		return;
+	}
+	d = &index_deliveries(&s->index, e)[delivery];
+	if (!d->done) {
+		d->done = true;
+		forget_state(s, d);
+		e->pending--;
+	}
+}
+
+bool store_put_done(struct segment_store *s, struct spool_entry *e, struct segment *g,
+		    uint32_t first, uint32_t count)
+{
+	uint64_t end = count == 0 ? e->delivery_count : (uint64_t)first + count;
+
+	if (end > e->delivery_count) {
+		end = e->delivery_count;
+	}
+	if (g != NULL) {
+		store_hold(s, g, e->segment);
+	}
+	for (uint64_t i = count == 0 ? 0 : first; i < end; i++) {
+		finish_delivery(s, e, (uint32_t)i);
+	}
+	if (e->pending > 0) {
+		return false;
+	}
+	unplace_message(s, e);
+	index_remove(&s->index, e);
+	counter_set_value(s->stats.live_messages, s->index.count);
+	return true;
+}
+
+static void tomb_written(struct agent *self, void *object, uint64_t value)
+{
+	struct spool_tomb *t = CONTAINER_OF(object, struct spool_tomb, request);
+
+	(void)self;
+	(void)value;
+	if (t->pin != NULL) {
+		t->pin->pins--;
+	}
+	if (t->target != NULL) {
+		t->target->pins--;
+	}
+	t->store->changes++;
+	if (t->on_written != NULL) {
+		t->on_written(t->owner);
+	}
+	free(t);
+}
+
+void store_tomb(struct segment_store *s, const struct spool_tomb *t)
+{
+	struct spool_tomb *copy = malloc(sizeof(*copy));
+
+	if (copy == NULL) {
+		fatal("spool: out of memory");
+	}
+	*copy = *t;
+	copy->store = s;
+	copy->request.verb = SPOOL_TOMB;
+	copy->request.from = NULL;
+	copy->request.on_done = tomb_written;
+	if (copy->pin != NULL) {
+		copy->pin->pins++;
+	}
+	if (copy->target != NULL) {
+		copy->target->pins++;
+	}
+	queue_push(&s->queue, &copy->request);
+}
+
+uint32_t store_live_percent(const struct segment *g)
+{
+	uint64_t used = g->end - SEGMENT_BLOCK;
+
+	return used == 0 ? 100 : (uint32_t)(g->live_bytes * 100 / used);
+}
+
+/* What the index says should be in each segment. */
+struct account {
+	const struct segment_store *store;
+	uint64_t *bytes;
+	uint32_t *messages;
+	uint32_t *states;
+	bool wrong;
+};
+
+static void account_entry(void *context, struct spool_entry *e)
+{
+	struct account *a = context;
+	uint32_t pending = 0;
+
+	a->messages[e->segment->slot]++;
+	a->bytes[e->segment->slot] += (uint64_t)e->units * RECORD_ALIGN;
+	for (uint32_t i = 0; e->deliveries != NULL && i < e->delivery_count; i++) {
+		const struct entry_delivery *d = &e->deliveries[i];
+
+		pending += !d->done;
+		if (d->segment != NULL) {
+			a->wrong |= d->done;
+			a->states[d->segment->slot]++;
+			a->bytes[d->segment->slot] += (uint64_t)d->units * RECORD_ALIGN;
+		}
+	}
+	a->wrong |= e->pending == 0 || (e->deliveries != NULL && pending != e->pending);
+}
+
+bool store_validate(struct segment_store *s)
+{
+	uint32_t slots = s->slot_count;
+	struct account a = {.store = s,
+			    .bytes = calloc(slots + 1, sizeof(uint64_t)),
+			    .messages = calloc(slots + 1, sizeof(uint32_t)),
+			    .states = calloc(slots + 1, sizeof(uint32_t))};
+
+	ASSERT(a.bytes != NULL && a.messages != NULL && a.states != NULL);
+	index_each(&s->index, account_entry, &a);
+	for (uint32_t i = 0; i < slots; i++) {
+		const struct segment *g = s->segments[i];
+
+		a.wrong |= g == NULL && a.messages[i] + a.states[i] != 0;
+		if (g != NULL) {
+			a.wrong |= a.bytes[i] != g->live_bytes ||
+				   a.messages[i] != g->live_messages ||
+				   a.states[i] != g->live_states || g->slot != i;
+		}
+	}
+	free(a.bytes);
+	free(a.messages);
+	free(a.states);
+	return !a.wrong;
+}

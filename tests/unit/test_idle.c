@@ -1,0 +1,157 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "core/runtime/idle.h"
+
+static void test_name_when_any_kind(void **state)
+{
+	(void)state;
+	assert_string_equal(idle_name(IDLE_BUSY_SPIN), "busy-spin");
+	assert_string_equal(idle_name(IDLE_YIELD), "yield");
+	assert_string_equal(idle_name(IDLE_BACKOFF), "backoff");
+	assert_string_equal(idle_name(IDLE_SLEEP), "sleep");
+	assert_string_equal(idle_name(IDLE_NOOP), "noop");
+	assert_string_equal(idle_name(IDLE_PARK), "park");
+}
+
+static void test_step_when_there_was_work(void **state)
+{
+	(void)state;
+	for (int kind = IDLE_BUSY_SPIN; kind <= IDLE_PARK; kind++) {
+		struct idle idle = {.kind = (enum idle_kind)kind, .sleep_ns = 5, .min_park_ns = 5};
+		uint64_t ns = 99;
+
+		assert_int_equal(idle_step(&idle, 1, 0, &ns), IDLE_DO_NOTHING);
+	}
+}
+
+static void check_always(struct idle idle, enum idle_action action, uint64_t sleep_ns)
+{
+	uint64_t ns;
+
+	for (uint64_t i = 0; i < 100; i++) {
+		assert_int_equal(idle_step(&idle, 0, i * 1000, &ns), action);
+		assert_int_equal(ns, sleep_ns);
+	}
+}
+
+static void test_step_when_strategy_has_no_state(void **state)
+{
+	(void)state;
+	check_always((struct idle){.kind = IDLE_BUSY_SPIN}, IDLE_DO_PAUSE, 0);
+	check_always((struct idle){.kind = IDLE_YIELD}, IDLE_DO_YIELD, 0);
+	check_always((struct idle){.kind = IDLE_NOOP}, IDLE_DO_NOTHING, 0);
+	check_always((struct idle){.kind = IDLE_SLEEP, .sleep_ns = 777}, IDLE_DO_SLEEP, 777);
+}
+
+static struct idle backoff(void)
+{
+	return (struct idle){
+		.kind = IDLE_BACKOFF,
+		.max_spins = 3,
+		.max_yields = 2,
+		.min_park_ns = 1000,
+		.max_park_ns = 5000,
+	};
+}
+
+/* Pauses, yields, then sleeps that double up to the longest. */
+static void check_backoff_from_start(struct idle *idle)
+{
+	static const uint64_t sleeps[] = {1000, 2000, 4000, 5000, 5000, 5000};
+	uint64_t ns;
+
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(idle_step(idle, 0, 0, &ns), IDLE_DO_PAUSE);
+	}
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(idle_step(idle, 0, 0, &ns), IDLE_DO_YIELD);
+	}
+	for (unsigned i = 0; i < sizeof(sleeps) / sizeof(sleeps[0]); i++) {
+		assert_int_equal(idle_step(idle, 0, 0, &ns), IDLE_DO_SLEEP);
+		assert_int_equal(ns, sleeps[i]);
+	}
+}
+
+static void test_step_when_backoff(void **state)
+{
+	struct idle idle = backoff();
+
+	(void)state;
+	check_backoff_from_start(&idle);
+}
+
+/* Work in any phase starts it over. */
+static void test_step_when_backoff_finds_work(void **state)
+{
+	(void)state;
+	for (int idle_steps = 0; idle_steps < 9; idle_steps++) {
+		struct idle idle = backoff();
+		uint64_t ns;
+
+		for (int i = 0; i < idle_steps; i++) {
+			idle_step(&idle, 0, 0, &ns);
+		}
+		assert_int_equal(idle_step(&idle, 1, 0, &ns), IDLE_DO_NOTHING);
+		check_backoff_from_start(&idle);
+	}
+}
+
+static void test_step_when_backoff_has_no_spins_and_yields(void **state)
+{
+	struct idle idle = {.kind = IDLE_BACKOFF, .min_park_ns = 10, .max_park_ns = 10};
+	uint64_t ns;
+
+	(void)state;
+	assert_int_equal(idle_step(&idle, 0, 0, &ns), IDLE_DO_SLEEP);
+	assert_int_equal(ns, 10);
+	assert_int_equal(idle_step(&idle, 0, 0, &ns), IDLE_DO_SLEEP);
+	assert_int_equal(ns, 10);
+}
+
+static void test_step_when_park_has_a_spin_budget(void **state)
+{
+	struct idle idle = {.kind = IDLE_PARK, .spin_ns = 50};
+	uint64_t ns;
+
+	(void)state;
+	for (int round = 0; round < 3; round++) {
+		uint64_t t = 1000 * (uint64_t)round;
+
+		assert_int_equal(idle_step(&idle, 1, t, &ns), IDLE_DO_NOTHING);
+		assert_int_equal(idle_step(&idle, 0, t + 10, &ns), IDLE_DO_PAUSE);
+		assert_int_equal(idle_step(&idle, 0, t + 59, &ns), IDLE_DO_PAUSE);
+		assert_int_equal(idle_step(&idle, 0, t + 60, &ns), IDLE_DO_PARK);
+		assert_int_equal(idle_step(&idle, 0, t + 61, &ns), IDLE_DO_PARK);
+	}
+}
+
+static void test_step_when_park_has_no_spin_budget(void **state)
+{
+	struct idle idle = {.kind = IDLE_PARK};
+	uint64_t ns;
+
+	(void)state;
+	assert_int_equal(idle_step(&idle, 0, 5, &ns), IDLE_DO_PARK);
+	assert_int_equal(idle_step(&idle, 0, 5, &ns), IDLE_DO_PARK);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_name_when_any_kind),
+		cmocka_unit_test(test_step_when_there_was_work),
+		cmocka_unit_test(test_step_when_strategy_has_no_state),
+		cmocka_unit_test(test_step_when_backoff),
+		cmocka_unit_test(test_step_when_backoff_finds_work),
+		cmocka_unit_test(test_step_when_backoff_has_no_spins_and_yields),
+		cmocka_unit_test(test_step_when_park_has_a_spin_budget),
+		cmocka_unit_test(test_step_when_park_has_no_spin_budget),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,501 @@
+#include "agents/log_writer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "agents/wheel.h"
+#include "core/runtime/runtime.h"
+
+/* A program of three agents, stepped by hand: the wheel, the log writer, and one that logs. */
+struct world {
+	struct runtime rt;
+	struct instant now;
+	struct wheel_agent *wheel;
+	struct log_writer *writer;
+	struct agent talker;
+	struct log_client client;
+	char directory[64];
+	char path[128];
+	bool flushing;
+};
+
+static struct world world;
+
+static uint64_t fake_monotonic(void *context)
+{
+	return ((struct world *)context)->now.mono_ns;
+}
+
+static uint64_t fake_wall(void *context)
+{
+	return ((struct world *)context)->now.wall_ns;
+}
+
+static int talker_do_work(struct agent *self)
+{
+	(void)self;
+	if (world.flushing) {
+		log_client_flush(&world.client);
+	}
+	return 0;
+}
+
+static bool talker_drained(struct agent *self)
+{
+	(void)self;
+	return log_client_drained(&world.client);
+}
+
+static const struct agent_ops talker_ops = {
+	.kind = "talker", .do_work = talker_do_work, .drained = talker_drained};
+
+static void step(unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		runtime_step(&world.rt);
+	}
+}
+
+static void pass_ms(uint64_t ms)
+{
+	world.now.mono_ns += ms * NS_PER_MS;
+	world.now.wall_ns += ms * NS_PER_MS;
+	step(8);
+}
+
+static void say(enum log_file file, const char *line)
+{
+	log_line(&world.client, file, line, strlen(line));
+}
+
+static const char *path_of(const char *name)
+{
+	snprintf(world.path, sizeof(world.path), "%s/log/%s", world.directory, name);
+	return world.path;
+}
+
+/* The whole file, NUL-terminated; the caller frees it. */
+static char *content_of(const char *name)
+{
+	FILE *f = fopen(path_of(name), "r");
+	char *text = NULL;
+	size_t len = 0;
+	FILE *copy = open_memstream(&text, &len);
+	int c;
+
+	assert_non_null(f);
+	assert_non_null(copy);
+	while ((c = getc(f)) != EOF) {
+		putc(c, copy);
+	}
+	fclose(f);
+	fclose(copy);
+	return text;
+}
+
+static void assert_content(const char *name, const char *expected)
+{
+	char *text = content_of(name);
+
+	assert_string_equal(text, expected);
+	free(text);
+}
+
+static void make_directory(void)
+{
+	snprintf(world.directory, sizeof(world.directory), "/tmp/test_log_writer.XXXXXX");
+	assert_non_null(mkdtemp(world.directory));
+}
+
+static void start(uint64_t heartbeat_ms)
+{
+	struct clock clock = {fake_monotonic, fake_wall, &world};
+	struct idle idle = {.kind = IDLE_NOOP};
+	char path[128];
+	struct log_options options = {path, heartbeat_ms};
+	struct group *g;
+
+	snprintf(path, sizeof(path), "%s/log", world.directory);
+	world.now = (struct instant){NS_PER_S, 1700000000 * NS_PER_S};
+	world.flushing = true;
+	runtime_init(&world.rt, &clock);
+	world.rt.backend = MUX_POLL;
+	g = runtime_group(&world.rt, "all", -1, &idle);
+	world.wheel = wheel_agent_create("wheel");
+	runtime_add(&world.rt, g, wheel_agent_base(world.wheel));
+	runtime_set_wheel(&world.rt, wheel_agent_base(world.wheel), wheel_agent_on_arm);
+	world.writer = log_writer_create("log", &options, stderr);
+	assert_non_null(world.writer);
+	runtime_add(&world.rt, g, log_writer_agent(world.writer));
+	agent_init(&world.talker, &talker_ops, "talker", 2);
+	runtime_add(&world.rt, g, &world.talker);
+	log_client_init(&world.client, &world.talker, log_writer_agent(world.writer));
+	assert_int_equal(runtime_prepare(&world.rt), 0);
+	assert_int_equal(runtime_invoke_start(&world.rt), 0);
+	step(2);
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	memset(&world, 0, sizeof(world));
+	make_directory();
+	return 0;
+}
+
+static void stop(void)
+{
+	assert_true(runtime_invoke_stop(&world.rt, 200));
+	runtime_close(&world.rt);
+	log_client_close(&world.client);
+	agent_close(&world.talker);
+	log_writer_destroy(world.writer);
+	wheel_agent_destroy(world.wheel);
+}
+
+static int tear_down(void **state)
+{
+	static const char *const names[] = {"mainlog", "rejectlog", "paniclog", "mainlog.1"};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		unlink(path_of(names[i]));
+		rmdir(path_of(names[i]));
+	}
+	rmdir(path_of(""));
+	return rmdir(world.directory);
+}
+
+static void test_lines_reach_their_files(void **state)
+{
+	struct stat st;
+
+	(void)state;
+	start(0);
+	say(LOG_MAIN, "one");
+	say(LOG_REJECT, "refused\n");
+	say(LOG_MAIN, "two");
+	step(4);
+	assert_content("mainlog", "one\ntwo\n");
+	assert_content("rejectlog", "refused\n");
+	assert_content("paniclog", "");
+	assert_true(log_client_drained(&world.client));
+	assert_int_equal(stat(path_of("mainlog"), &st), 0);
+	assert_int_equal(st.st_mode & 0777 & ~0644U, 0);
+	stop();
+}
+
+static void test_lines_are_appended_when_the_file_is_there(void **state)
+{
+	FILE *f;
+
+	(void)state;
+	assert_int_equal(mkdir(path_of(""), 0755), 0);
+	f = fopen(path_of("mainlog"), "w");
+	fputs("old\n", f);
+	fclose(f);
+	start(0);
+	say(LOG_MAIN, "new");
+	stop();
+	assert_content("mainlog", "old\nnew\n");
+}
+
+/* Lines of 1 000 bytes with a number in front. */
+static void say_numbered(unsigned from, unsigned to)
+{
+	char line[1000];
+
+	for (unsigned i = from; i < to; i++) {
+		memset(line, '.', sizeof(line));
+		line[snprintf(line, 12, "%06u", i)] = ' ';
+		log_line(&world.client, LOG_MAIN, line, sizeof(line));
+	}
+}
+
+static void assert_numbered(unsigned to)
+{
+	char *text = content_of("mainlog");
+
+	assert_int_equal(strlen(text), to * 1001);
+	for (unsigned i = 0; i < to; i++) {
+		assert_int_equal(strtoul(text + i * 1001, NULL, 10), i);
+		assert_int_equal(text[i * 1001 + 1000], '\n');
+	}
+	free(text);
+}
+
+static void test_order_is_kept_when_blocks_fill_up(void **state)
+{
+	(void)state;
+	start(0);
+	say_numbered(0, 1000);
+	assert_true(world.client.outstanding > 20);
+	step(10);
+	assert_true(log_client_drained(&world.client));
+	assert_numbered(1000);
+	stop();
+}
+
+static void test_longest_line_fits_a_block(void **state)
+{
+	static char line[LOG_BLOCK_SIZE - 1];
+	char *text;
+
+	(void)state;
+	start(0);
+	memset(line, 'x', sizeof(line));
+	say(LOG_MAIN, "short");
+	log_line(&world.client, LOG_MAIN, line, sizeof(line));
+	stop();
+	text = content_of("mainlog");
+	assert_int_equal(strlen(text), 6 + sizeof(line) + 1);
+	free(text);
+}
+
+static void test_unwritable_file_keeps_lines_until_reopened(void **state)
+{
+	struct agent *writer;
+
+	(void)state;
+	assert_int_equal(mkdir(path_of(""), 0755), 0);
+	assert_int_equal(symlink("/dev/full", path_of("mainlog")), 0);
+	start(0);
+	writer = log_writer_agent(world.writer);
+	say(LOG_MAIN, "kept");
+	step(4);
+	assert_int_equal(world.client.outstanding, 1);
+	assert_int_equal(writer->errors.count, 1);
+	assert_int_equal(writer->errors.entries[0].code, -ENOSPC);
+	pass_ms(500);
+	assert_int_equal(writer->errors.entries[0].count, 1);
+	pass_ms(600);
+	assert_int_equal(writer->errors.entries[0].count, 2);
+	assert_int_equal(unlink(path_of("mainlog")), 0);
+	agent_send(&world.talker, writer, log_writer_on_reopen, NULL, 0);
+	step(6);
+	assert_true(log_client_drained(&world.client));
+	assert_content("mainlog", "kept\n");
+	assert_int_equal(writer->errors.count, 1);
+	stop();
+}
+
+static void limit_file_size(rlim_t bytes)
+{
+	struct rlimit limit;
+
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = bytes;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void test_partial_write_is_resumed_where_it_stopped(void **state)
+{
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	start(0);
+	limit_file_size(100 * 1001 + 17);
+	say_numbered(0, 300);
+	step(10);
+	assert_false(log_client_drained(&world.client));
+	limit_file_size(RLIM_INFINITY);
+	step(4);
+	assert_false(log_client_drained(&world.client));
+	pass_ms(1000);
+	assert_true(log_client_drained(&world.client));
+	assert_numbered(300);
+	stop();
+}
+
+static void test_reopen_writes_a_torn_line_anew(void **state)
+{
+	char *text;
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	start(0);
+	limit_file_size(10);
+	say(LOG_MAIN, "first");
+	say(LOG_MAIN, "second");
+	step(4);
+	limit_file_size(RLIM_INFINITY);
+	assert_int_equal(unlink(path_of("mainlog")), 0);
+	agent_send(&world.talker, log_writer_agent(world.writer), log_writer_on_reopen, NULL, 0);
+	step(6);
+	text = content_of("mainlog");
+	assert_string_equal(text, "second\n");
+	free(text);
+	stop();
+}
+
+static void test_rotation_goes_on_in_the_new_file(void **state)
+{
+	char old[128];
+
+	(void)state;
+	start(0);
+	say(LOG_MAIN, "before");
+	step(4);
+	snprintf(old, sizeof(old), "%s/log/mainlog.1", world.directory);
+	assert_int_equal(rename(path_of("mainlog"), old), 0);
+	say(LOG_MAIN, "between");
+	step(4);
+	agent_send(&world.talker, log_writer_agent(world.writer), log_writer_on_reopen, NULL, 0);
+	step(4);
+	say(LOG_MAIN, "after");
+	stop();
+	assert_content("mainlog.1", "before\nbetween\n");
+	assert_content("mainlog", "after\n");
+}
+
+static void test_reopen_that_fails_uses_the_old_file_until_it_works(void **state)
+{
+	char old[128];
+
+	(void)state;
+	start(0);
+	snprintf(old, sizeof(old), "%s/log/mainlog.1", world.directory);
+	assert_int_equal(rename(path_of("mainlog"), old), 0);
+	assert_int_equal(mkdir(path_of("mainlog"), 0755), 0);
+	agent_send(&world.talker, log_writer_agent(world.writer), log_writer_on_reopen, NULL, 0);
+	step(4);
+	say(LOG_MAIN, "still here");
+	step(4);
+	assert_content("mainlog.1", "still here\n");
+	assert_int_equal(rmdir(path_of("mainlog")), 0);
+	pass_ms(1000);
+	say(LOG_MAIN, "here again");
+	stop();
+	assert_content("mainlog", "here again\n");
+}
+
+static void test_pressure_when_the_writer_holds_many_blocks(void **state)
+{
+	(void)state;
+	assert_int_equal(mkdir(path_of(""), 0755), 0);
+	assert_int_equal(symlink("/dev/full", path_of("mainlog")), 0);
+	start(0);
+	for (unsigned i = 0; i < 200; i++) {
+		say(LOG_MAIN, "a short line each cycle fills blocks once the writer is slow");
+		step(1);
+	}
+	assert_int_equal(world.client.outstanding, LOG_BLOCKS_EAGER);
+	assert_false(log_client_pressure(&world.client));
+	say_numbered(0, (LOG_BLOCKS_HIGH + 2) * LOG_BLOCK_SIZE / 1001);
+	step(2);
+	assert_true(log_client_pressure(&world.client));
+	assert_int_equal(unlink(path_of("mainlog")), 0);
+	agent_send(&world.talker, log_writer_agent(world.writer), log_writer_on_reopen, NULL, 0);
+	step(20);
+	assert_false(log_client_pressure(&world.client));
+	assert_true(log_client_drained(&world.client));
+	stop();
+}
+
+static void test_heartbeat_by_the_wall_clock(void **state)
+{
+	(void)state;
+	start(60000);
+	pass_ms(59000);
+	assert_content("mainlog", "");
+	pass_ms(1000);
+	assert_content("mainlog", "1700000060@@@@M1\n");
+	pass_ms(60000);
+	assert_content("mainlog", "1700000060@@@@M1\n1700000120@@@@M1\n");
+	stop();
+}
+
+static void test_panic_line_is_escaped(void **state)
+{
+	struct errlog *errors = &world.talker.errors;
+
+	(void)state;
+	start(0);
+	errors->on_new = log_panic_on_new;
+	errors->context = &world.client;
+	errlog_record(errors, 12 * NS_PER_S, -EIO, "a@b\\c\nd\x01 \xc3\xa4");
+	errlog_record(errors, 13 * NS_PER_S, -EIO, "a@b\\c\nd\x01 \xc3\xa4");
+	stop();
+	assert_content("paniclog", "12@talker: a\\@b\\\\c\\nd\\x01 \xc3\xa4: Input/output error\n");
+}
+
+static void test_stop_does_not_hang_on_a_full_disk(void **state)
+{
+	(void)state;
+	assert_int_equal(mkdir(path_of(""), 0755), 0);
+	assert_int_equal(symlink("/dev/full", path_of("mainlog")), 0);
+	start(0);
+	say(LOG_MAIN, "goes to stderr");
+	step(4);
+	runtime_stop(&world.rt);
+	step(20);
+	assert_int_equal(atomic_load(&world.rt.state), RUNTIME_STOPPING);
+	world.now.mono_ns += 9 * NS_PER_S;
+	stop();
+}
+
+static void test_create_fails_when_the_path_is_wrong(void **state)
+{
+	struct log_options options = {"/dev/null/log", 0};
+	char *text = NULL;
+	size_t len = 0;
+	FILE *errors = open_memstream(&text, &len);
+
+	(void)state;
+	assert_int_equal(mkdir(path_of(""), 0755), 0);
+	assert_null(log_writer_create("log", &options, errors));
+	options.path = "/proc";
+	assert_null(log_writer_create("log", &options, errors));
+	fclose(errors);
+	assert_non_null(strstr(text, "cannot make log directory /dev/null/log: Not a directory\n"));
+	assert_non_null(strstr(text, "cannot open log file /proc/mainlog: "));
+	free(text);
+}
+
+static void test_client_without_writer_is_drained_at_once(void **state)
+{
+	struct log_client c;
+
+	(void)state;
+	assert_int_equal(mkdir(path_of(""), 0755), 0);
+	log_client_init(&c, NULL, NULL);
+	log_line(&c, LOG_MAIN, "to stderr", 9);
+	log_client_flush(&c);
+	assert_true(log_client_drained(&c));
+	assert_false(log_client_pressure(&c));
+	log_client_close(&c);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_lines_reach_their_files),
+		TEST(test_lines_are_appended_when_the_file_is_there),
+		TEST(test_order_is_kept_when_blocks_fill_up),
+		TEST(test_longest_line_fits_a_block),
+		TEST(test_unwritable_file_keeps_lines_until_reopened),
+		TEST(test_partial_write_is_resumed_where_it_stopped),
+		TEST(test_reopen_writes_a_torn_line_anew),
+		TEST(test_rotation_goes_on_in_the_new_file),
+		TEST(test_reopen_that_fails_uses_the_old_file_until_it_works),
+		TEST(test_pressure_when_the_writer_holds_many_blocks),
+		TEST(test_heartbeat_by_the_wall_clock),
+		TEST(test_panic_line_is_escaped),
+		TEST(test_stop_does_not_hang_on_a_full_disk),
+		TEST(test_create_fails_when_the_path_is_wrong),
+		TEST(test_client_without_writer_is_drained_at_once),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,158 @@
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include "core/runtime/ring.h"
+
+struct element {
+	uint64_t number;
+	uint64_t check;
+	uint32_t small;
+};
+
+RING_DEFINE(element_ring, element);
+
+static struct element make(uint64_t n)
+{
+	return (struct element){.number = n, .check = ~n, .small = (uint32_t)n};
+}
+
+static void test_layout_when_rings_stand_side_by_side(void **state)
+{
+	(void)state;
+	assert_int_equal(_Alignof(struct element_ring), CACHE_LINE);
+	assert_int_equal(sizeof(struct element_ring) % CACHE_LINE, 0);
+}
+
+/* Of n slots n-1 hold something, in every position of the ring. */
+static void test_send_when_full(void **state)
+{
+	struct element_ring r;
+	struct element e;
+
+	(void)state;
+	for (unsigned slots = 2; slots <= 64; slots *= 2) {
+		assert_int_equal(element_ring_init(&r, slots), 0);
+		for (unsigned turn = 0; turn < 3 * slots; turn++) {
+			for (unsigned i = 0; i < slots - 1; i++) {
+				e = make(i);
+				assert_int_equal(element_ring_depth(&r), i);
+				assert_true(element_ring_send(&r, &e));
+			}
+			assert_false(element_ring_send(&r, &e));
+			for (unsigned i = 0; i < slots - 1; i++) {
+				assert_true(element_ring_receive(&r, &e));
+				assert_int_equal(e.number, i);
+				assert_true(e.check == ~e.number);
+			}
+			assert_false(element_ring_receive(&r, &e));
+			/* Move the start by one. */
+			assert_true(element_ring_send(&r, &e));
+			assert_true(element_ring_receive(&r, &e));
+		}
+		element_ring_close(&r);
+	}
+}
+
+static void test_receive_when_empty(void **state)
+{
+	struct element_ring r;
+	struct element e = make(7);
+
+	(void)state;
+	assert_int_equal(element_ring_init(&r, 8), 0);
+	assert_false(element_ring_receive(&r, &e));
+	assert_int_equal(e.number, 7);
+	assert_int_equal(element_ring_depth(&r), 0);
+	element_ring_close(&r);
+}
+
+/* ck takes any size without a word; ours ends the program. */
+static void test_init_when_size_is_wrong(void **state)
+{
+	static const unsigned wrong[] = {0, 1, 3, 6, 1000, 1U << 31};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		pid_t pid = fork();
+		int status;
+
+		if (pid == 0) {
+			struct rlimit none = {0, 0};
+			struct element_ring r;
+
+			setrlimit(RLIMIT_CORE, &none);
+			signal(SIGABRT, SIG_DFL);
+			fclose(stderr);
+			(void)element_ring_init(&r, wrong[i]);
+			_exit(0);
+		}
+		assert_true(pid > 0);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status));
+		assert_int_equal(WTERMSIG(status), SIGABRT);
+	}
+}
+
+#define ELEMENTS 1000000
+
+static void *produce(void *context)
+{
+	struct element_ring *r = context;
+
+	for (uint64_t i = 0; i < ELEMENTS; i++) {
+		struct element e = make(i);
+
+		while (!element_ring_send(r, &e)) {
+			sched_yield();
+		}
+	}
+	return NULL;
+}
+
+static void test_send_when_consumer_is_another_thread(void **state)
+{
+	struct element_ring r;
+	uint64_t wrong = 0;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(element_ring_init(&r, 64), 0);
+	assert_int_equal(pthread_create(&thread, NULL, produce, &r), 0);
+	for (uint64_t i = 0; i < ELEMENTS; i++) {
+		struct element e;
+
+		while (!element_ring_receive(&r, &e)) {
+			sched_yield();
+		}
+		wrong += e.number != i || e.check != ~i || e.small != (uint32_t)i;
+	}
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(wrong, 0);
+	assert_int_equal(element_ring_depth(&r), 0);
+	element_ring_close(&r);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_layout_when_rings_stand_side_by_side),
+		cmocka_unit_test(test_send_when_full),
+		cmocka_unit_test(test_receive_when_empty),
+		cmocka_unit_test(test_init_when_size_is_wrong),
+		cmocka_unit_test(test_send_when_consumer_is_another_thread),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
