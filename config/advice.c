@@ -113,6 +113,20 @@ static void enumerate(char *text, size_t size, const char *word)
 	snprintf(text + used, size - used, "%s%s", used == 0 ? "" : ", ", word);
 }
 
+/* A scope as one writes it: "spool", or "agent wheel" for each instance when there are a few. */
+static void enumerate_row(const struct schema_scope_row *row, char *text, size_t size)
+{
+	char name[64];
+	if (row->instances == NULL) {
+		enumerate(text, size, row->name);
+		return;
+	}
+	for (const char *const *instance = row->instances; *instance != NULL; instance++) {
+		snprintf(name, sizeof(name), "%s %s", row->name, *instance);
+		enumerate(text, size, name);
+	}
+}
+
 /* Names of the kinds of scopes in `scopes`. */
 static void enumerate_scopes(uint32_t scopes, char *text, size_t size)
 {
@@ -121,7 +135,7 @@ static void enumerate_scopes(uint32_t scopes, char *text, size_t size)
 	}
 	for (uint32_t i = 0; i < schema_scope_row_count(); i++) {
 		if (is_in(scopes, schema_scope_rows[i].scope)) {
-			enumerate(text, size, schema_scope_rows[i].name);
+			enumerate_row(&schema_scope_rows[i], text, size);
 		}
 	}
 }

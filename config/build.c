@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "config/value.h"
+#include "config/word.h"
 
 /* In the order of enum config_agent. */
 static const char *const agent_names[CONFIG_AGENTS] = {
@@ -55,10 +55,10 @@ static const char *check_instance(const struct tree_scope *scope)
 {
 	struct cidr network;
 	if (scope->kind == SCOPE_DOMAIN) {
-		return value_domain(scope->instance);
+		return word_domain(scope->instance);
 	}
 	if (scope->kind == SCOPE_ESMTP_PEER) {
-		return value_cidr(scope->instance, &network);
+		return word_cidr(scope->instance, &network);
 	}
 	if (scope->kind == SCOPE_BINDING || scope->kind == SCOPE_BINDING_GROUP ||
 	    scope->kind == SCOPE_GROUP) {
@@ -137,8 +137,8 @@ static void build_groups(struct builder *b)
 		struct targets targets = {
 			.base = {[TARGET_GROUP] = group, [TARGET_IDLE] = &group->idle}};
 		group->name = s->instance;
-		store_defaults(b, s, TARGET_BIT(TARGET_GROUP) | TARGET_BIT(TARGET_IDLE));
-		store_scope(b, s, &targets);
+		assign_missing(b, s, TARGET_BIT(TARGET_GROUP) | TARGET_BIT(TARGET_IDLE));
+		assign_scope(b, s, &targets);
 		check_idle(b, s, &group->idle);
 	}
 }
@@ -174,7 +174,8 @@ static void check_agent(struct builder *b, const struct tree_scope *scope,
 			     "option \"count\": %u is impossible; expected 1, there is only one %s",
 			     settings->count, scope->instance);
 	}
-	if (is_set(scope, "cores") && settings->core_count != settings->count) {
+	/* NULL: the list was wrong, which was said. */
+	if (settings->cores != NULL && settings->core_count != settings->count) {
 		report_error(b->report, source_of(scope, "cores"),
 			     "option \"cores\": has %u cores for a count of %u; expected one for "
 			     "each agent",
@@ -191,9 +192,10 @@ static void imply_count(struct builder *b, struct tree_scope *scope)
 {
 	const struct tree_option *cores = tree_option_find(scope, "cores");
 	char text[16];
-	if (cores != NULL && cores->value.kind == TREE_LIST && !is_set(scope, "count")) {
+	if (cores != NULL && cores->value.kind == TREE_LIST && cores->value.count != 0 &&
+	    !is_set(scope, "count")) {
 		snprintf(text, sizeof(text), "%u", cores->value.count);
-		store_word(b, scope, "count", text, cores->value.source);
+		assign_implied(b, scope, "count", text, cores->value.source);
 	}
 }
 
@@ -227,8 +229,8 @@ static void build_agent(struct builder *b, enum config_agent kind)
 		defaults |= TARGET_BIT(TARGET_IDLE);
 	}
 	imply_count(b, scope);
-	store_defaults(b, scope, defaults);
-	store_scope(b, scope, &targets);
+	assign_missing(b, scope, defaults);
+	assign_scope(b, scope, &targets);
 	check_agent(b, scope, &settings);
 	check_idle(b, scope, &settings.idle);
 	b->config->agents[kind] = (struct agent_options){
@@ -270,18 +272,19 @@ static void derive_defaults(struct builder *b)
 	if (!is_set(root, "node_id")) {
 		uint32_t hash = hash_bytes(global->hostname, strlen(global->hostname));
 		snprintf(text, sizeof(text), "%u", hash & UINT16_MAX);
-		store_word(b, root, "node_id", text, SOURCE_DEFAULT);
+		assign_implied(b, root, "node_id", text, SOURCE_DEFAULT);
 		global->node_id = (uint16_t)(hash & UINT16_MAX);
 	}
 	if (!is_set(root, "ehlo_hostname")) {
-		store_word(b, root, "ehlo_hostname", global->hostname, SOURCE_DEFAULT);
+		assign_implied(b, root, "ehlo_hostname", global->hostname, SOURCE_DEFAULT);
 	}
 	if (!is_set(root, "mailerdaemon")) {
 		snprintf(text, sizeof(text), "mailer-daemon@%s", global->hostname);
-		store_word(b, root, "mailerdaemon", text, SOURCE_DEFAULT);
+		assign_implied(b, root, "mailerdaemon", text, SOURCE_DEFAULT);
 	}
 	if (!is_set(root, "durability")) {
-		store_word(b, root, "durability", durability[global->durability], SOURCE_DEFAULT);
+		assign_implied(b, root, "durability", durability[global->durability],
+			       SOURCE_DEFAULT);
 	}
 	if (!is_set(root, "max_message_size")) {
 		uint64_t bytes = MESSAGE_BYTES_DEFAULT;
@@ -291,8 +294,8 @@ static void derive_defaults(struct builder *b)
 		if (bytes > global->reception_budget_bytes) {
 			bytes = global->reception_budget_bytes;
 		}
-		value_format_size(bytes, text, sizeof(text));
-		store_word(b, root, "max_message_size", text, SOURCE_DEFAULT);
+		word_format_size(bytes, text, sizeof(text));
+		assign_implied(b, root, "max_message_size", text, SOURCE_DEFAULT);
 	}
 }
 
@@ -304,14 +307,36 @@ static void derive_hostname(struct builder *b)
 	if (is_set(root, "hostname")) {
 		return;
 	}
-	if (gethostname(name, sizeof(name) - 1) != 0 || value_hostname(name) != NULL) {
+	if (gethostname(name, sizeof(name) - 1) != 0 || word_hostname(name) != NULL) {
 		report_warning(b->report, root->source,
 			       "the machine's name \"%s\" is no host name, it is called localhost; "
 			       "expected option \"hostname\"",
 			       name);
 		snprintf(name, sizeof(name), "localhost");
 	}
-	store_word(b, root, "hostname", name, SOURCE_DEFAULT);
+	assign_implied(b, root, "hostname", name, SOURCE_DEFAULT);
+}
+
+static void check_descriptors(struct builder *b, const struct tree_scope *root)
+{
+	const struct global_options *global = &b->config->global;
+	uint32_t descriptors = global->server_max_file_descriptors;
+	uint32_t connections = global->server_max_outbound_connections;
+	struct source source = source_of(root, "server_max_file_descriptors");
+	if (descriptors >= connections) {
+		return;
+	}
+	if (source.line != 0) {
+		report_error(b->report, source,
+			     "option \"server_max_file_descriptors\": less than "
+			     "server_max_outbound_connections; expected at least %u",
+			     connections);
+	} else {
+		report_error(b->report, source_of(root, "server_max_outbound_connections"),
+			     "option \"server_max_outbound_connections\": more than "
+			     "server_max_file_descriptors; expected at most %u",
+			     descriptors);
+	}
 }
 
 static void build_program(struct builder *b)
@@ -328,18 +353,11 @@ static void build_program(struct builder *b)
 	config->global.hostname = "localhost";
 	derive_hostname(b);
 	for (size_t i = 0; i < sizeof(scopes) / sizeof(scopes[0]); i++) {
-		store_defaults(b, scopes[i], UINT32_MAX);
-		store_scope(b, scopes[i], &targets);
+		assign_missing(b, scopes[i], UINT32_MAX);
+		assign_scope(b, scopes[i], &targets);
 	}
 	derive_defaults(b);
-	if (config->global.server_max_file_descriptors <
-	    config->global.server_max_outbound_connections) {
-		report_error(b->report, source_of(root, "server_max_outbound_connections"),
-			     "option \"server_max_outbound_connections\": %u is more than "
-			     "server_max_file_descriptors; expected at most %u",
-			     config->global.server_max_outbound_connections,
-			     config->global.server_max_file_descriptors);
-	}
+	check_descriptors(b, root);
 }
 
 void build_generation(struct config *config, struct report *report)
@@ -355,4 +373,10 @@ void build_generation(struct config *config, struct report *report)
 	build_agents(&builder);
 	listeners_build(&builder);
 	domains_build(&builder);
+	/* After an error it may only seem so. */
+	if (config->smtp_listen_count == 0 && report->errors == 0) {
+		report_warning(report, root->source,
+			       "no mail is received; expected esmtp_listener { listen "
+			       "\"127.0.0.1:25\" { } }");
+	}
 }

@@ -6,8 +6,8 @@
 
 #include <netinet/in.h>
 
+#include "config/assign.h"
 #include "config/generation.h"
-#include "config/store.h"
 #include "core/runtime/thread_class.h"
 
 /* Everything. The generation is complete when no error was reported. */

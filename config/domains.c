@@ -30,7 +30,7 @@ static void overlay(struct domain_options *options, const struct tree_scope *sco
 {
 	if (scope != NULL && scope->settings != NULL) {
 		const struct domain_settings *settings = scope->settings;
-		store_overlay(TARGET_DOMAIN, &settings->set, options, settings->values);
+		assign_overlay(TARGET_DOMAIN, &settings->set, options, settings->values);
 	}
 }
 
@@ -110,7 +110,7 @@ static void read_scope(struct builder *b, struct tree_scope *scope, struct domai
 	struct targets targets = {.base = {[TARGET_DOMAIN] = values}};
 	struct domain_settings settings = {0};
 	if (scope->first_option != NULL) {
-		settings.set = store_scope(b, scope, &targets);
+		settings.set = assign_scope(b, scope, &targets);
 		check_intervals(b, scope, values);
 		settings.values = share(b, values);
 		scope->settings = intern_bytes(&b->config->shared, &settings, sizeof(settings));

@@ -53,6 +53,15 @@ static void skip_block_comment(struct lexer *lexer)
 	}
 }
 
+/* The byte at the front belongs in no text. */
+static void report_byte(struct lexer *lexer)
+{
+	if (lexer->report != NULL) {
+		report_error(lexer->report, lexer->source, "unexpected byte 0x%02x; expected text",
+			     (unsigned)*lexer->at);
+	}
+}
+
 /* To the next byte that belongs to a token. */
 static void skip_blank(struct lexer *lexer)
 {
@@ -65,10 +74,7 @@ static void skip_blank(struct lexer *lexer)
 		} else if (starts_comment(lexer)) {
 			skip_block_comment(lexer);
 		} else if (is_control(*lexer->at)) {
-			if (lexer->report != NULL) {
-				report_error(lexer->report, lexer->source,
-					     "byte 0x%02x; expected text", (unsigned)*lexer->at);
-			}
+			report_byte(lexer);
 			lexer->at++;
 		} else {
 			return;
@@ -93,6 +99,28 @@ static struct token unescaped(const struct lexer *lexer, struct token token)
 	return token;
 }
 
+/* Whether the byte at the front may not stand in quotes. A carriage return ends a line that way. */
+static bool is_foreign(const struct lexer *lexer)
+{
+	char c = *lexer->at;
+	if (c == '\r') {
+		return lexer->end - lexer->at < 2 || lexer->at[1] != '\n';
+	}
+	return is_control(c) && c != '\t';
+}
+
+/* One character between quotes. Returns whether it was escaped. */
+static bool quoted_character(struct lexer *lexer, char quote)
+{
+	if (is_foreign(lexer)) {
+		report_byte(lexer);
+	}
+	bool escaped = *lexer->at == '\\' && quote == '"' && lexer->end - lexer->at > 1 &&
+		       (lexer->at[1] == '"' || lexer->at[1] == '\\');
+	lexer->at += escaped ? 2 : 1;
+	return escaped;
+}
+
 static struct token quoted_word(struct lexer *lexer)
 {
 	char quote = *lexer->at++;
@@ -103,14 +131,8 @@ static struct token quoted_word(struct lexer *lexer)
 		.line = lexer->source.line,
 		.text = lexer->at,
 	};
-	while (lexer->at < lexer->end && *lexer->at != quote &&
-	       (!is_control(*lexer->at) || *lexer->at == '\t')) {
-		if (*lexer->at == '\\' && quote == '"' && lexer->end - lexer->at > 1 &&
-		    (lexer->at[1] == '"' || lexer->at[1] == '\\')) {
-			escapes = true;
-			lexer->at++;
-		}
-		lexer->at++;
+	while (lexer->at < lexer->end && *lexer->at != quote && *lexer->at != '\n') {
+		escapes |= quoted_character(lexer, quote);
 	}
 	token.len = (size_t)(lexer->at - token.text);
 	if (lexer->at < lexer->end && *lexer->at == quote) {

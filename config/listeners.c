@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "config/build.h"
-#include "config/value.h"
+#include "config/word.h"
 #include "core/runtime/check.h"
 
 /* What one scope of a listener sets for SMTP clients. */
@@ -57,7 +57,7 @@ static void check_message_size(struct builder *b, const struct tree_scope *scope
 			     "option \"max_message_size\": more than %s; expected at most %s",
 			     limit == half ? "half of the spool's segment_size"
 					   : "the reception_budget",
-			     value_format_size(limit, text, sizeof(text)));
+			     word_format_size(limit, text, sizeof(text)));
 	}
 }
 
@@ -76,7 +76,7 @@ static void read_scope(struct builder *b, struct tree_scope *scope, struct liste
 						     _Alignof(struct smtp_settings));
 	struct targets targets = {
 		.base = {[TARGET_SMTP] = &settings->values, [TARGET_LISTEN] = listen}};
-	settings->set = store_scope(b, scope, &targets);
+	settings->set = assign_scope(b, scope, &targets);
 	scope->settings = settings;
 	check_smtp(b, scope, &settings->values);
 }
@@ -93,7 +93,7 @@ static void read_peers(struct builder *b, struct tree_scope *scope)
 static void overlay(struct smtp_options *options, const struct tree_scope *scope)
 {
 	const struct smtp_settings *settings = scope->settings;
-	store_overlay(TARGET_SMTP, &settings->set, options, &settings->values);
+	assign_overlay(TARGET_SMTP, &settings->set, options, &settings->values);
 }
 
 static const struct smtp_options *share(struct builder *b, const struct smtp_options *options)
@@ -125,7 +125,7 @@ static void add_peers(struct builder *b, const struct tree_scope *scope, struct 
 	for (const struct tree_scope *s = scope->first_child; s != NULL; s = s->next) {
 		struct smtp_options options = *listen->smtp;
 		if (s->kind == SCOPE_ESMTP_PEER &&
-		    value_cidr(s->instance, &first[count].network) == NULL) {
+		    word_cidr(s->instance, &first[count].network) == NULL) {
 			overlay(&options, s);
 			first[count].smtp = share(b, &options);
 			count++;
@@ -192,7 +192,7 @@ static void build_listen(struct builder *b, const struct tree_scope *listener,
 	socket->name = scope->instance;
 	read_scope(b, scope, settings);
 	read_peers(b, scope);
-	const char *problem = value_listen(scope->instance, &socket->address, &socket->address_len);
+	const char *problem = word_listen(scope->instance, &socket->address, &socket->address_len);
 	if (problem != NULL) {
 		report_error(b->report, scope->source,
 			     "scope listen \"%.100s\": its address %s; expected \"127.0.0.1:25\", "
@@ -256,18 +256,13 @@ void listeners_build(struct builder *b)
 
 	config->smtp.hostname = config->global.hostname;
 	config->listen.enable = true;
-	store_scope(b, root, &targets);
+	assign_scope(b, root, &targets);
 	check_smtp(b, root, &config->smtp);
 	make_room(b);
 	for (struct tree_scope *s = root->first_child; s != NULL; s = s->next) {
 		if (s->kind == SCOPE_ESMTP_LISTENER || s->kind == SCOPE_CONTROL_LISTENER) {
 			build_listener(b, s);
 		}
-	}
-	if (config->smtp_listen_count == 0) {
-		report_warning(b->report, root->source,
-			       "no mail is received; expected esmtp_listener { listen "
-			       "\"127.0.0.1:25\" { } }");
 	}
 }
 
@@ -277,7 +272,7 @@ const struct smtp_options *config_smtp(const struct config *config, uint32_t ind
 	ASSERT(index < config->smtp_listen_count);
 	const struct smtp_listen *listen = &config->smtp_listens[index];
 	for (uint32_t i = 0; i < listen->peer_count; i++) {
-		if (value_cidr_has(&listen->peers[i].network, peer)) {
+		if (word_cidr_has(&listen->peers[i].network, peer)) {
 			return listen->peers[i].smtp;
 		}
 	}

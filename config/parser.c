@@ -59,8 +59,10 @@ static void skip_line(struct parser *p, uint32_t line)
 	while (p->token.kind != TOKEN_END && p->token.kind != '}' && p->token.line == line) {
 		if (p->token.kind == '{') {
 			struct source opened = at_line(p, p->token.line);
+			struct tree_scope *nowhere = tree_scope_detached(p->tree);
+			nowhere->name = "{";
 			advance(p);
-			parse_block(p, tree_scope_detached(p->tree), &opened);
+			parse_block(p, nowhere, &opened);
 		} else {
 			advance(p);
 		}
@@ -163,9 +165,12 @@ static void report_bad_value(struct parser *p, const char *name, uint32_t line, 
 			     name, kind, close);
 		return;
 	}
-	report_error(p->report, at_line(p, p->token.line),
-		     "option \"%.100s\": unexpected %.*s in a %s; expected %s or %s", name,
-		     TOKEN_SHOWN(&p->token), kind, opening == '(' ? "words" : "key = value", close);
+	report_error(
+		p->report, at_line(p, p->token.line),
+		"option \"%.100s\": unexpected %.*s in a %s; expected %s (in quotes if there is "
+		"punctuation in them) or %s",
+		name, TOKEN_SHOWN(&p->token), kind, opening == '(' ? "words" : "key = value",
+		close);
 	skip_line(p, p->token.line);
 }
 
@@ -204,12 +209,6 @@ static void parse_scope(struct parser *p, struct tree_scope *parent, const struc
 	const char *folded = token_folded(p, name);
 	const char *text = NULL;
 
-	if (p->depth == SCOPE_DEPTH_MAX) {
-		report_error(p->report, opened, "scope \"%s\": nested deeper than %d; expected }",
-			     folded, SCOPE_DEPTH_MAX);
-		abandon(p);
-		return;
-	}
 	if (instance != NULL) {
 		text = folds_instance(folded) ? token_folded(p, instance) : token_text(p, instance);
 	}
@@ -306,6 +305,13 @@ static void parse_statement(struct parser *p, struct tree_scope *scope)
 static void parse_block(struct parser *p, struct tree_scope *scope, const struct source *opened)
 {
 	char label[256];
+	if (p->depth == SCOPE_DEPTH_MAX) {
+		report_error(p->report, opened != NULL ? *opened : at_line(p, p->token.line),
+			     "scope %.100s: nested deeper than %d; expected }",
+			     tree_scope_label(scope, label, sizeof(label)), SCOPE_DEPTH_MAX);
+		abandon(p);
+		return;
+	}
 	p->depth++;
 	while (p->token.kind != TOKEN_END && (p->token.kind != '}' || opened == NULL)) {
 		if (p->token.kind == '}') {

@@ -18,6 +18,12 @@ static void keep(struct report *report, struct source source, const char *severi
 		fatal("configuration: out of memory");
 	}
 	free(detail);
+	/* One message is one line, and does nothing to a terminal. */
+	for (char *c = text; *c != '\0'; c++) {
+		if ((unsigned char)*c < ' ' || *c == 0x7f) {
+			*c = '?';
+		}
+	}
 	report->messages[report->message_count] = (struct report_message){
 		.source = source,
 		.number = report->message_count,

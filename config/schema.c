@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "config/generation.h"
-#include "config/value.h"
+#include "config/word.h"
 #include "core/runtime/clock.h"
 
 #define BIT(scope) (UINT32_C(1) << (scope))
@@ -676,9 +676,9 @@ static const struct type_row types[TYPES] = {
 	[TYPE_POWER_OF_TWO] = {"number", "-", "a power of two"},
 	[TYPE_PERCENT] = {"number", "percent", "a percentage"},
 	[TYPE_MODE] = {"mode", "octal", "an octal mode such as 0660"},
-	[TYPE_SIZE] = {"size", "bytes, K, M, G, T", "a size such as 16M"},
-	[TYPE_TIME_MS] = {"time", "seconds, or ms, s, m, h, d", "a time such as 30s"},
-	[TYPE_TIME_NS] = {"time", "seconds, or ns, us, ms, s, m, h, d", "a time such as 50us"},
+	[TYPE_SIZE] = {"size", "bytes, K, M, G, T", "a size such as 16M,"},
+	[TYPE_TIME_MS] = {"time", "seconds, or ms, s, m, h, d", "a time such as 30s,"},
+	[TYPE_TIME_NS] = {"time", "seconds, or ns, us, ms, s, m, h, d", "a time such as 50us,"},
 	[TYPE_CHOICE] = {"choice", "-", NULL},
 	[TYPE_TEXT] = {"text", "-", "text"},
 	[TYPE_HOSTNAME] = {"hostname", "-", "a host name such as \"mta1.example.com\""},
@@ -777,11 +777,11 @@ static void format_limit(const struct schema_option *option, uint64_t limit, cha
 			 size_t size)
 {
 	if (option->type == TYPE_SIZE) {
-		value_format_size(limit, text, size);
+		word_format_size(limit, text, size);
 	} else if (option->type == TYPE_TIME_MS) {
-		value_format_time(limit * NS_PER_MS, text, size);
+		word_format_time(limit * NS_PER_MS, text, size);
 	} else if (option->type == TYPE_TIME_NS) {
-		value_format_time(limit, text, size);
+		word_format_time(limit, text, size);
 	} else {
 		snprintf(text, size, "%" PRIu64, limit);
 	}
@@ -800,8 +800,7 @@ const char *schema_expectation(const struct schema_option *option, char *text, s
 	case TYPE_TIME_NS:
 		format_limit(option, option->min, min, sizeof(min));
 		format_limit(option, option->max, max, sizeof(max));
-		snprintf(text, size, "%s, from %s to %s", types[option->type].expectation, min,
-			 max);
+		snprintf(text, size, "%s from %s to %s", types[option->type].expectation, min, max);
 		break;
 	case TYPE_TEXT:
 		snprintf(text, size, "1 to %" PRIu64 " bytes of text", option->max);

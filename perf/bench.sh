@@ -49,6 +49,7 @@ mkdir -p "$build/bench"
 build=$(realpath "$build")
 cd "$(dirname "$0")/.."
 work=$(mktemp -d "$build/bench/run.XXXXXX")
+load_pid=
 sink_pid=
 mta_pid=
 
@@ -67,6 +68,7 @@ stop() {
 }
 
 clean_up() {
+	stop load_pid
 	stop mta_pid
 	stop sink_pid
 	[ "$keep" = yes ] || rm -rf "$work"
@@ -159,7 +161,11 @@ wait_for_sink() {
 # $1: port, $2: size, $3: sessions. Whether all was accepted is in the summary.
 run_load() {
 	"$build/fwload" --to "127.0.0.1:$1" --messages "$messages" --size "$2" --sessions "$3" \
-		--domains 100 --json >"$work/load.json" || true
+		--domains 100 --json >"$work/load.json" &
+	# In the background, because a trap runs only after a command in the foreground has ended.
+	load_pid=$!
+	wait "$load_pid" || true
+	load_pid=
 }
 
 # $1: name, $2: kind, $3: ticks of flywheeld, $4: ticks of fwsink. Adds to the results.

@@ -49,7 +49,8 @@ def troubles(case):
     load, sink = case["load"], case["sink"]
     found = []
     if load["accepted"] != load["messages"]:
-        found.append(f"{load['messages'] - load['accepted']} not accepted ({load['first_trouble']})")
+        missing = load["messages"] - load["accepted"]
+        found.append(f"{missing} not accepted ({load['first_trouble']})")
     if sink:
         if sink["distinct"] < load["accepted"]:
             found.append(f"{load['accepted'] - sink['distinct']} lost")

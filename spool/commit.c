@@ -6,7 +6,7 @@
 
 #include "core/runtime/check.h"
 
-_Static_assert(SPOOL_REASON_MAX <= sizeof(((struct record_encoder *)0)->state) -
+_Static_assert(SPOOL_REASON_MAX <= sizeof(((struct record_encoder *)0)->made) -
 					   sizeof(struct record_state),
 	       "a state's reason fits");
 
@@ -98,7 +98,7 @@ uint64_t commit_record_bytes(const struct spool_request *r)
 	case SPOOL_LOAD:
 		break;
 	}
-	return record_bytes(0);
+	return record_bytes(RECORD_DONE_HEAD);
 }
 
 /* New data, that may be refused; the rest keeps promises given before. */
@@ -311,7 +311,8 @@ static void encode(struct committer *c, struct record_encoder *e, struct spool_r
 		h.id = tomb_of(r)->id;
 		h.delivery = tomb_of(r)->first;
 		h.count = tomb_of(r)->count;
-		record_encode_done(e, &h);
+		r->target = tomb_of(r)->target != NULL ? tomb_of(r)->target->id : RECORD_ANYWHERE;
+		record_encode_done(e, &h, r->target);
 		return;
 	case SPOOL_DONE:
 	case SPOOL_LOAD:
@@ -320,7 +321,8 @@ static void encode(struct committer *c, struct record_encoder *e, struct spool_r
 	h.type = RECORD_DONE;
 	h.id = r->entry->id;
 	h.count = 1;
-	record_encode_done(e, &h);
+	r->target = r->entry->segment->id;
+	record_encode_done(e, &h, r->target);
 }
 
 /* Copies as much of the record under way as the buffer takes. */
@@ -432,7 +434,7 @@ static struct index_record described(const struct spool_request *r)
 		.delivery = r->delivery,
 		.type = RECORD_DONE,
 		.count = 1,
-		.units = (uint32_t)(record_bytes(0) / RECORD_ALIGN),
+		.units = r->target,
 	};
 }
 
@@ -463,18 +465,15 @@ static void apply_copy(struct committer *c, struct spool_request *r, struct batc
 
 	copy->written = b->segment;
 	copy->moved = copy_live(c->store, copy);
-	*d = record_describe(&h, d->place, NULL);
-	d->sequence = r->sequence;
+	h.sequence = r->sequence;
+	*d = record_describe(&h, d->place, copy->record + sizeof(h));
 	if (h.type == RECORD_STATE) {
-		const struct record_state *state = (const void *)(copy->record + sizeof(h));
-
-		d->sequence = state->stamp;
 		if (copy->moved) {
 			store_put_state(c->store, e, b->segment, d);
 		}
 		return;
 	}
-	store_hold(c->store, b->segment, copy->segment);
+	store_hold_copy(b->segment, copy->segment);
 	if (copy->moved) {
 		store_move_message(c->store, e, b->segment, d);
 	}
@@ -490,14 +489,33 @@ static void apply_tomb(struct committer *c, struct spool_request *r, struct batc
 	d->delivery = t->first;
 	d->count = t->count;
 	if (t->target != NULL) {
-		store_hold(s, b->segment, t->target);
+		store_hold(b->segment, t->target);
 		return;
 	}
 	for (uint32_t i = 0; i < s->slot_count; i++) {
 		if (s->segments[i] != NULL && s->segments[i]->state == SEGMENT_ABANDONED) {
-			store_hold(s, b->segment, s->segments[i]);
+			store_hold(b->segment, s->segments[i]);
 		}
 	}
+}
+
+/* When the message was moved between the writing of its tombstone and now, what the tombstone says
+ * of its place is wrong: compaction could drop it too early. One that is right follows. */
+static void apply_done(struct committer *c, struct spool_request *r, struct batch *b)
+{
+	struct spool_entry *e = r->entry;
+	struct spool_tomb t = {
+		.id = e->id,
+		.first = r->delivery,
+		.count = 1,
+		.target = e->segment,
+		.pin = b->segment,
+	};
+
+	if (r->target != e->segment->id) {
+		store_tomb(c->store, &t);
+	}
+	store_put_done(c->store, e, b->segment, r->delivery, 1);
 }
 
 /* Takes note of a record that has been committed. */
@@ -525,7 +543,7 @@ static void apply(struct committer *c, struct spool_request *r, struct batch *b)
 	case SPOOL_DONE:
 	case SPOOL_LOAD:
 		d.id = r->entry->id;
-		store_put_done(c->store, r->entry, b->segment, r->delivery, 1);
+		apply_done(c, r, b);
 		break;
 	}
 	segment_index_add(b->segment, &c->store->chunks, &d);

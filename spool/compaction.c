@@ -11,8 +11,9 @@
 #define RECORDS_PER_CYCLE 1024
 /* How often to look for a segment to compact. */
 #define LOOK_MS 10
-/* So many dead segments wait for one: it is compacted whatever lives in it. */
-#define HELD_MAX 4
+/* So many dead segments may wait for the messages of their tombstones to go; a tombstone is small,
+ * but most go without being copied. */
+#define WAITING_MAX 4
 #define SLOT_BYTES (64U * 1024)
 
 static void on_index(struct mux_op *op, int result);
@@ -54,44 +55,55 @@ void compaction_stop(struct compaction *c)
 
 /* ---- choosing ---- */
 
-/* How many dead segments wait only for others to go, this one among them? */
-static uint32_t held_by(const struct segment_store *s, const struct segment *g)
+/* Kept only by its tombstones. */
+static bool waiting(const struct segment *g)
+{
+	return segment_dead(g) && g->holds.count > 0 && !g->tombs_moved;
+}
+
+static uint32_t count_waiting(const struct segment_store *s)
 {
 	uint32_t count = 0;
 
 	for (uint32_t i = 0; i < s->slot_count; i++) {
-		const struct segment *other = s->segments[i];
+		const struct segment *g = s->segments[i];
 
-		if (other != NULL && other->state == SEGMENT_SEALED && segment_dead(other) &&
-		    segment_set_has(&other->holds, g->slot)) {
-			count++;
-		}
+		count += g != NULL && g->state == SEGMENT_SEALED && waiting(g);
 	}
 	return count;
 }
 
-static bool worthwhile(const struct segment_store *s, const struct segment *g)
+static bool worthwhile(const struct segment_store *s, const struct segment *g, uint32_t waiters)
 {
-	if (segment_dead(g) || g->stuck || s->options->compact_percent == 0) {
+	if (g->stuck || (segment_dead(g) && !waiting(g))) {
 		return false;
 	}
 	if (g->state == SEGMENT_ABANDONED) {
-		return g->batches == 0;
+		return g->batches == 0 && g->index_count > 0;
 	}
-	return g->state == SEGMENT_SEALED &&
-	       (store_live_percent(g) < s->options->compact_percent || held_by(s, g) >= HELD_MAX);
+	if (g->state != SEGMENT_SEALED) {
+		return false;
+	}
+	return waiting(g) ? waiters >= WAITING_MAX
+			  : store_live_percent(g) < s->options->compact_percent;
 }
 
-/* The one with the least to copy. */
+static bool less_to_copy(const struct segment *a, const struct segment *b)
+{
+	return a->live_bytes != b->live_bytes ? a->live_bytes < b->live_bytes
+					      : a->index_count < b->index_count;
+}
+
 static struct segment *choose(const struct segment_store *s)
 {
+	uint32_t waiters = count_waiting(s);
 	struct segment *best = NULL;
 
-	for (uint32_t i = 0; i < s->slot_count; i++) {
+	for (uint32_t i = 0; s->options->compact_percent > 0 && i < s->slot_count; i++) {
 		struct segment *g = s->segments[i];
 
-		if (g != NULL && worthwhile(s, g) &&
-		    (best == NULL || g->live_bytes < best->live_bytes)) {
+		if (g != NULL && worthwhile(s, g, waiters) &&
+		    (best == NULL || less_to_copy(g, best))) {
 			best = g;
 		}
 	}
@@ -199,13 +211,14 @@ static void on_tomb(void *owner)
 	tomb_more(owner);
 }
 
-static void tomb(struct compaction_slot *slot, uint32_t first, uint16_t count)
+static void tomb(struct compaction_slot *slot, struct segment *target, uint32_t first,
+		 uint16_t count)
 {
 	struct spool_tomb t = {
 		.id = slot->id,
 		.first = first,
 		.count = count,
-		.target = slot->copy.written,
+		.target = target,
 		.on_written = on_tomb,
 		.owner = slot,
 	};
@@ -238,7 +251,7 @@ static void tomb_more(struct compaction_slot *slot)
 		slot_free(slot);
 		return;
 	}
-	tomb(slot, first, count);
+	tomb(slot, slot->copy.written, first, count);
 }
 
 static void on_copied(struct agent *self, void *object, uint64_t value)
@@ -266,8 +279,40 @@ static void on_copied(struct agent *self, void *object, uint64_t value)
 		tomb_more(slot);
 	} else {
 		/* Over while it was copied: its tombstones need not outlive the copy. */
-		tomb(slot, 0, 0);
+		tomb(slot, copy->written, 0, 0);
 	}
+}
+
+/* Where the message of a tombstone still is; NULL when it is gone, or goes with the source. */
+static bool tomb_needed(struct compaction *c, const struct index_record *r,
+			struct segment **target)
+{
+	if (r->type != RECORD_DONE) {
+		return false;
+	}
+	*target = NULL;
+	if (r->units == RECORD_ANYWHERE) {
+		return c->source->holds.count > 0;
+	}
+	*target = store_segment(c->store, r->units);
+	if (*target != NULL && (*target)->state == SEGMENT_RETIRING) {
+		/* Known for certain a little later. */
+		c->failed = true;
+		return false;
+	}
+	return *target != NULL && *target != c->source;
+}
+
+/* A tombstone is in the index as a whole: nothing is read. */
+static void slot_tomb(struct compaction_slot *slot, const struct index_record *r,
+		      struct segment *target)
+{
+	slot->id = r->id;
+	slot->step = COMPACTION_WRITING;
+	slot->copy.written = NULL;
+	slot->compaction->busy++;
+	tomb(slot, target, r->delivery, r->count);
+	slot->delivery = UINT32_MAX;
 }
 
 static bool record_live(const struct compaction *c, const struct index_record *r)
@@ -334,6 +379,7 @@ static void on_index(struct mux_op *op, int result)
 			    c->source->id);
 		c->source->stuck = true;
 		c->buffered = 0;
+		c->at = 0;
 		c->seen = c->source->index_count;
 		return;
 	}
@@ -399,6 +445,7 @@ static void finish(struct compaction *c)
 		counter_inc(c->store->stats.compactions);
 		/* What lives there is not in its index, or cannot be read. */
 		g->stuck |= !segment_dead(g);
+		g->tombs_moved = !g->stuck;
 	}
 	g->pins--;
 	c->store->changes++;
@@ -409,6 +456,7 @@ static int copy_records(struct compaction *c)
 {
 	const struct index_record *r = NULL;
 	struct compaction_slot *slot;
+	struct segment *target;
 	int work = 0;
 
 	while (work < RECORDS_PER_CYCLE && (slot = free_slot(c)) != NULL &&
@@ -416,6 +464,8 @@ static int copy_records(struct compaction *c)
 		work++;
 		if (record_live(c, r)) {
 			slot_start(slot, r);
+		} else if (tomb_needed(c, r, &target)) {
+			slot_tomb(slot, r, target);
 		}
 	}
 	return work;

@@ -1,7 +1,8 @@
 /*
  * Compaction: copies what is still needed out of a segment that is mostly dead, through the ordinary
- * commits, so that the segment can go. Also taken are segments that keep several dead ones from
- * going, because those have tombstones of messages in it, and abandoned ones.
+ * commits, so that the segment can go: live messages, latest states, and tombstones of messages that
+ * are still on disk. Also taken are dead segments that only wait for older ones to go, once there are
+ * several of them, and abandoned ones.
  *
  * Copies are synced before the account says that a record has moved, and the old segment goes only
  * when that account is empty. A crash between leaves two copies of a record, which recovery knows to
@@ -73,6 +74,15 @@ void compaction_stop(struct compaction *c);
 static inline bool compaction_idle(const struct compaction *c)
 {
 	return c->source == NULL;
+}
+
+/* When to call compaction_work() again though nothing has happened; 0: no need. */
+BOUND
+static inline uint64_t compaction_due_ms(const struct compaction *c)
+{
+	bool due = c->source == NULL && !c->stopping && c->seen_changes != c->store->changes;
+
+	return due ? c->look_ms : 0;
 }
 
 /* Returns how much it did. */

@@ -87,7 +87,7 @@ static bool lengths_ok(const struct record_header *h)
 	case RECORD_STATE:
 		return h->head_bytes >= sizeof(struct record_state) && h->length == h->head_bytes;
 	case RECORD_DONE:
-		return h->length == 0 && h->head_bytes == 0;
+		return h->length == RECORD_DONE_HEAD && h->head_bytes == RECORD_DONE_HEAD;
 	case RECORD_INDEX:
 		return h->head_bytes == sizeof(struct record_index) &&
 		       h->length >= h->head_bytes &&
@@ -105,17 +105,25 @@ bool record_plausible(const struct record_header *h, uint32_t segment, uint32_t 
 }
 
 struct index_record record_describe(const struct record_header *h, uint32_t place,
-				    const struct record_state *state)
+				    const void *head)
 {
-	return (struct index_record){
+	struct index_record r = {
 		.id = h->id,
-		.sequence = state == NULL ? h->sequence : state->stamp,
+		.sequence = h->sequence,
 		.place = place,
 		.units = (uint32_t)(record_bytes(h->length) / RECORD_ALIGN),
 		.delivery = h->delivery,
 		.type = h->type,
 		.count = h->count,
 	};
+
+	if (h->type == RECORD_STATE) {
+		memcpy(&r.sequence, (const char *)head + offsetof(struct record_state, stamp),
+		       sizeof(r.sequence));
+	} else if (h->type == RECORD_DONE) {
+		memcpy(&r.units, head, sizeof(r.units));
+	}
+	return r;
 }
 
 /* A body's CRC starts from whose body it is: an older body of the same length, left in a recycled
@@ -157,19 +165,21 @@ void record_encode_state(struct record_encoder *e, const struct record_header *h
 			 const struct record_state *state, const char *reason)
 {
 	ASSERT(header->type == RECORD_STATE);
-	ASSERT(sizeof(*state) + state->reason_bytes <= sizeof(e->state));
-	memcpy(e->state, state, sizeof(*state));
+	ASSERT(sizeof(*state) + state->reason_bytes <= sizeof(e->made));
+	memcpy(e->made, state, sizeof(*state));
 	if (state->reason_bytes > 0) {
-		memcpy(e->state + sizeof(*state), reason, state->reason_bytes);
+		memcpy(e->made + sizeof(*state), reason, state->reason_bytes);
 	}
 	encode_begin(e, header, sizeof(*state) + state->reason_bytes,
-		     (uint32_t)sizeof(*state) + state->reason_bytes, e->state);
+		     (uint32_t)sizeof(*state) + state->reason_bytes, e->made);
 }
 
-void record_encode_done(struct record_encoder *e, const struct record_header *header)
+void record_encode_done(struct record_encoder *e, const struct record_header *header,
+			uint32_t target)
 {
 	ASSERT(header->type == RECORD_DONE);
-	encode_begin(e, header, 0, 0, "");
+	memcpy(e->made, &target, sizeof(target));
+	encode_begin(e, header, RECORD_DONE_HEAD, RECORD_DONE_HEAD, e->made);
 }
 
 void record_encode_copy(struct record_encoder *e, const struct record_header *header,

@@ -24,6 +24,9 @@
 
 #define RECORD_MAGIC 0x64725746U
 #define RECORD_ALIGN 8U
+#define RECORD_DONE_HEAD 4U
+/* A tombstone of a message that may be in any of the abandoned segments. */
+#define RECORD_ANYWHERE UINT32_MAX
 /* A body's CRC, after the body. */
 #define RECORD_TRAILER 4U
 
@@ -32,7 +35,8 @@ enum record_type {
 	RECORD_MESSAGE = 1,
 	/* Head: struct record_state and the reason. */
 	RECORD_STATE = 2,
-	/* No payload: `count` deliveries from `delivery` on are over; count 0: all of them. */
+	/* `count` deliveries from `delivery` on are over; count 0: all of them. Head: the id of the
+	 * segment that the message was in, 32 bits, or RECORD_ANYWHERE. */
 	RECORD_DONE = 3,
 	/* Reserved for bodies in pieces. */
 	RECORD_CHUNK = 4,
@@ -87,8 +91,10 @@ struct index_record {
 	struct message_id id;
 	/* The record's sequence; of a STATE its stamp. */
 	uint64_t sequence;
-	/* Where it is and how long, padding included, in units of 8 bytes. */
+	/* Where it is, in units of 8 bytes. */
 	uint32_t place;
+	/* How long, padding included, in the same units; of a DONE, whose length is known, the
+	 * segment that its message was in. */
 	uint32_t units;
 	uint32_t delivery;
 	uint8_t type;
@@ -161,10 +167,10 @@ CONCURRENT
 bool record_plausible(const struct record_header *h, uint32_t segment, uint32_t generation,
 		      uint64_t room);
 
-/* What the index says of a record; `state` is a STATE's head, NULL for others. */
+/* What the index says of a record; `head` is the head of a STATE or DONE, NULL for others. */
 CONCURRENT
 struct index_record record_describe(const struct record_header *h, uint32_t place,
-				    const struct record_state *state);
+				    const void *head);
 
 /* Is this, read from `place` of the segment, the head of a message or state record that is whole?
  * `data` has h->head_bytes bytes. */
@@ -182,8 +188,8 @@ struct record_encoder {
 	size_t body_at;
 	const unsigned char *flat;
 	uint32_t body_crc;
-	/* A state's head, made here. */
-	unsigned char state[sizeof(struct record_state) + 512];
+	/* A state's head, or a tombstone's, made here. */
+	unsigned char made[sizeof(struct record_state) + 512];
 	/* Bytes written, and in all. */
 	uint64_t position;
 	uint64_t size;
@@ -197,7 +203,8 @@ SINGLE
 void record_encode_state(struct record_encoder *e, const struct record_header *header,
 			 const struct record_state *state, const char *reason);
 SINGLE
-void record_encode_done(struct record_encoder *e, const struct record_header *header);
+void record_encode_done(struct record_encoder *e, const struct record_header *header,
+			uint32_t target);
 /* `record`: a whole record as read, header included; only segment, generation and sequence change. */
 SINGLE
 void record_encode_copy(struct record_encoder *e, const struct record_header *header,

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,6 +52,7 @@ void segment_free(struct segment *s, struct pool *chunks)
 	CHECK_MAGIC(s, SEGMENT_STRUCT_MAGIC);
 	segment_index_drop(s, chunks);
 	free(s->holds.words);
+	free(s->copies.words);
 	if (s->fd >= 0) {
 		close(s->fd);
 	}
@@ -69,6 +71,18 @@ static int reserve(int fd, uint64_t size)
 		return -errno;
 	}
 	return ftruncate(fd, (off_t)size) == 0 ? 0 : -errno;
+}
+
+void segment_renew(struct segment *s)
+{
+	uint32_t before = s->generation;
+
+	while (s->generation == before || s->generation == 0) {
+		if (getrandom(&s->generation, sizeof(s->generation), 0) !=
+		    (ssize_t)sizeof(s->generation)) {
+			s->generation = before + 1;
+		}
+	}
 }
 
 static int sync_directory(int dir_fd)

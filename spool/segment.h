@@ -5,8 +5,9 @@
  *
  * A segment may be given up (reused or unlinked) only when nothing in it is needed: no live message,
  * no delivery's latest state, and no tombstone of a message that is still on disk elsewhere. For the
- * last it keeps a set of the segments that it must outlive, `holds`. Those are always older in use,
- * so there is no circle.
+ * last it keeps a set of the segments that it must outlive, `holds`, unless its tombstones have been
+ * written again; and in `copies` those that have older copies of messages copied to it. Both are
+ * always older in use, so there is no circle.
  *
  * Life: SPARE -> ACTIVE -> FULL -> SEALED -> RETIRING -> SPARE or gone; a failed write or sync makes
  * it ABANDONED: readable, never written or synced again, and unlinked once nothing in it is needed.
@@ -61,6 +62,8 @@ struct segment {
 	uint32_t magic;
 	enum segment_state state;
 	uint32_t id;
+	/* Random, and new with each use of the file: what was written to it before never matches, nor
+	 * does a forged record inside of a message. 0: never used. */
 	uint32_t generation;
 	/* Place in segment_store.segments. */
 	uint32_t slot;
@@ -86,8 +89,12 @@ struct segment {
 	uint32_t live_messages;
 	uint32_t live_states;
 	uint64_t live_bytes;
-	/* The segments whose dead messages have their tombstones here. */
+	/* The segments whose dead messages have their tombstones here; and whether all those
+	 * tombstones are in a newer segment too. */
 	struct segment_set holds;
+	bool tombs_moved;
+	/* The segments with older copies of what is here. */
+	struct segment_set copies;
 	/* Records placed, staged ones included; and committed: those in the index. */
 	uint32_t placed;
 	uint32_t index_count;
@@ -106,6 +113,10 @@ void segment_name(uint32_t id, char name[SEGMENT_NAME_MAX]);
 /* True, and the id, when `name` is a segment's. */
 CONCURRENT
 bool segment_name_parse(const char *name, uint32_t *id);
+
+/* Another generation. */
+SINGLE
+void segment_renew(struct segment *s);
 
 /* A segment in memory, SPARE, without a file. Never NULL. */
 SINGLE

@@ -64,6 +64,7 @@ struct spool_request {
 	struct spool_request *next;
 	uint64_t progress;
 	uint64_t sequence;
+	uint32_t target;
 };
 
 #define SPOOL_REASON_MAX 512

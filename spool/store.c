@@ -190,9 +190,11 @@ void store_forget(struct segment_store *s, struct segment *g)
 	for (uint32_t i = 0; i < s->slot_count; i++) {
 		if (s->segments[i] != NULL) {
 			segment_set_remove(&s->segments[i]->holds, g->slot);
+			segment_set_remove(&s->segments[i]->copies, g->slot);
 		}
 	}
 	segment_set_clear(&g->holds);
+	segment_set_clear(&g->copies);
 	s->changes++;
 }
 
@@ -206,12 +208,13 @@ void store_drop_segment(struct segment_store *s, struct segment *g)
 
 void store_add_spare(struct segment_store *s, struct segment *g)
 {
-	ASSERT(segment_dead(g) && g->holds.count == 0 && g->live_bytes == 0);
+	ASSERT(segment_dead(g) && g->holds.count == 0 && g->copies.count == 0);
 	segment_index_drop(g, &s->chunks);
 	g->state = SEGMENT_SPARE;
 	g->end = SEGMENT_BLOCK;
 	g->fresh = true;
 	g->stuck = false;
+	g->tombs_moved = false;
 	g->placed = 0;
 	g->index_count = 0;
 	g->index_crc = 0;
@@ -280,12 +283,12 @@ static void activate(struct segment_store *s, struct segment *g)
 		s->changes++;
 	}
 	g->state = SEGMENT_ACTIVE;
-	g->generation++;
+	segment_renew(g);
 	s->active = g;
 	/* What failed to be written there is written here again; the older copies go first. */
 	for (uint32_t i = 0; i < s->slot_count; i++) {
 		if (s->segments[i] != NULL && s->segments[i]->state == SEGMENT_ABANDONED) {
-			store_hold(s, g, s->segments[i]);
+			store_hold_copy(g, s->segments[i]);
 		}
 	}
 }
@@ -336,7 +339,7 @@ void store_abandon(struct segment_store *s, struct segment *g)
 	if (s->active == g) {
 		s->active = NULL;
 	} else if (s->active != NULL) {
-		store_hold(s, s->active, g);
+		store_hold_copy(s->active, g);
 	}
 	s->changes++;
 	counter_inc(s->stats.segments_abandoned);
@@ -394,12 +397,30 @@ void store_check_space(struct segment_store *s)
 	store_update_full(s);
 }
 
-void store_hold(struct segment_store *s, struct segment *holder, struct segment *held)
+void store_hold(struct segment *holder, const struct segment *held)
 {
-	(void)s;
 	if (holder != held) {
 		segment_set_add(&holder->holds, held->slot);
 	}
+}
+
+void store_hold_copy(struct segment *holder, const struct segment *held)
+{
+	if (holder != held) {
+		segment_set_add(&holder->copies, held->slot);
+	}
+}
+
+struct segment *store_segment(const struct segment_store *s, uint32_t id)
+{
+	for (uint32_t i = 0; i < s->slot_count; i++) {
+		struct segment *g = s->segments[i];
+
+		if (g != NULL && g->id == id && g->state != SEGMENT_SPARE) {
+			return g;
+		}
+	}
+	return NULL;
 }
 
 static void add_live(struct segment_store *s, struct segment *g, uint64_t units)
@@ -510,7 +531,7 @@ bool store_put_done(struct segment_store *s, struct spool_entry *e, struct segme
 		end = e->delivery_count;
 	}
 	if (g != NULL) {
-		store_hold(s, g, e->segment);
+		store_hold(g, e->segment);
 	}
 	for (uint64_t i = count == 0 ? 0 : first; i < end; i++) {
 		finish_delivery(s, e, (uint32_t)i);
@@ -566,9 +587,7 @@ void store_tomb(struct segment_store *s, const struct spool_tomb *t)
 
 uint32_t store_live_percent(const struct segment *g)
 {
-	uint64_t used = g->end - SEGMENT_BLOCK;
-
-	return used == 0 ? 100 : (uint32_t)(g->live_bytes * 100 / used);
+	return (uint32_t)(g->live_bytes * 100 / g->size);
 }
 
 /* What the index says should be in each segment. */

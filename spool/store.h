@@ -58,6 +58,8 @@ struct store_stats {
 	struct histogram commit_ns;
 };
 
+struct message;
+
 /* Messages with deliveries that the last run of the program left, to be handed out. */
 SINGLE
 struct recovered_list {
@@ -152,6 +154,10 @@ void store_close(struct segment_store *s);
 SINGLE
 void store_stats_create(struct segment_store *s, struct counter_set *set);
 
+/* One writer's share of the spool. */
+SINGLE
+struct segment_store *spool_store(struct spool *s, uint32_t writer);
+
 SINGLE
 void queue_init(struct request_queue *q);
 SINGLE
@@ -205,9 +211,15 @@ void store_check_space(struct segment_store *s);
 SINGLE
 void store_update_full(struct segment_store *s);
 
-/* `holder` has a tombstone or a newer copy of a message in `held`: it must outlive that one. */
+/* `holder` has a tombstone of a message in `held`: it must outlive that one. */
 SINGLE
-void store_hold(struct segment_store *s, struct segment *holder, struct segment *held);
+void store_hold(struct segment *holder, const struct segment *held);
+/* `holder` has newer copies of records in `held`. */
+SINGLE
+void store_hold_copy(struct segment *holder, const struct segment *held);
+/* What is on disk under this id, other than a spare; NULL: nothing. */
+READONLY
+struct segment *store_segment(const struct segment_store *s, uint32_t id);
 
 /* A new message at `place` (units of 8 bytes) of `g`. */
 SINGLE
@@ -227,11 +239,15 @@ SINGLE
 bool store_put_done(struct segment_store *s, struct spool_entry *e, struct segment *g,
 		    uint32_t first, uint32_t count);
 
+/* The deliveries not handed out yet stay for the next start. */
+SINGLE
+void store_drop_recovered(struct segment_store *s, struct mail_pools *pools);
+
 /* Queues a tombstone; memory comes from malloc, for it is rare. */
 SINGLE
 void store_tomb(struct segment_store *s, const struct spool_tomb *t);
 
-/* Bytes of live records, of 100 bytes used. */
+/* Bytes of live records, of 100 bytes of the file. */
 SINGLE
 uint32_t store_live_percent(const struct segment *g);
 

@@ -332,17 +332,18 @@ static bool unneeded(const struct upkeep *u, const struct segment *g)
 {
 	bool idle = g->batches == 0 && g->pins == 0 && !g->prepare_busy &&
 		    u->prepare.segment != g && u->seal.segment != g;
+	bool outlived = g->copies.count == 0 && (g->holds.count == 0 || g->tombs_moved);
 
 	if (!idle || !segment_dead(g)) {
 		return false;
 	}
 	switch (g->state) {
 	case SEGMENT_FULL:
-		return g->holds.count == 0 && !g->unsynced;
+		return outlived && !g->unsynced;
 	case SEGMENT_SEALED:
-		return g->holds.count == 0;
+		return outlived;
 	case SEGMENT_ABANDONED:
-		return g->holds.count == 0 || g->index_count == 0;
+		return outlived || g->index_count == 0;
 	case SEGMENT_SPARE:
 	case SEGMENT_ACTIVE:
 	case SEGMENT_RETIRING:

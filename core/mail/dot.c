@@ -81,7 +81,7 @@ static void line_begin(struct dot_scanner *s, bool after_crlf)
 {
 	s->line_len = 0;
 	s->line_dotted = false;
-	s->matched = s->header_ended ? RECEIVED_DONE : 0;
+	s->matched = 0;
 	s->after_crlf = after_crlf;
 }
 

@@ -9,6 +9,9 @@
 
 /* Blocks are padded to this, so that one may follow another. */
 #define ENVELOPE_ALIGN 8
+/* What a builder keeps from message to message. */
+#define BUILDER_KEEP_BYTES 65536
+#define BUILDER_KEEP_SLOTS 2048
 #define FNV_START 0x811c9dc5U
 #define FNV_PRIME 0x01000193U
 
@@ -65,8 +68,17 @@ void envelope_builder_init(struct envelope_builder *b)
 	*b = (struct envelope_builder){.text = NULL};
 }
 
+/* One huge message must not make a builder large, and slow to reset, for ever. */
+static void drop_large_memory(struct envelope_builder *b)
+{
+	if (b->text_size > BUILDER_KEEP_BYTES || b->index_size > BUILDER_KEEP_SLOTS) {
+		envelope_builder_close(b);
+	}
+}
+
 void envelope_builder_reset(struct envelope_builder *b)
 {
+	drop_large_memory(b);
 	b->text_len = 0;
 	b->recipient_count = 0;
 	b->sender_len = 0;

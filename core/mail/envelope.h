@@ -120,14 +120,15 @@ struct envelope_builder {
 
 SINGLE
 void envelope_builder_init(struct envelope_builder *b);
-/* Ready for the next message; memory is kept. */
+/* Ready for the next message; memory is kept unless it has become large. */
 SINGLE
 void envelope_builder_reset(struct envelope_builder *b);
-/* `address` without brackets, 0 to ADDRESS_MAX bytes; empty: the null sender. */
+/* Once for each message, before its recipients. `address` without brackets, 0 to ADDRESS_MAX bytes;
+ * empty: the null sender. */
 SINGLE
 void envelope_set_sender(struct envelope_builder *b, const char *address, size_t len);
-/* A recipient with a domain part. Duplicates (same local part, domain equal but for case) are
- * merged: returns false for them. */
+/* A recipient with a domain part, up to ENVELOPE_RECIPIENTS_MAX of them (asserted). Duplicates
+ * (same local part, domain equal but for case) are merged: returns false for them. */
 SINGLE
 bool envelope_add_recipient(struct envelope_builder *b, const char *address, size_t len);
 /* Size in bytes of the block that envelope_build() will write. */

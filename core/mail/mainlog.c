@@ -103,13 +103,31 @@ static size_t put_character(struct line *l, const char *text, size_t len, size_t
 	return taken;
 }
 
+/* How many bytes from the first on are themselves in the log, one by one. */
+static size_t plain_run(const char *text, size_t len)
+{
+	size_t n = 0;
+
+	while (n < len && text[n] >= ' ' && text[n] < 127 && text[n] != '@' && text[n] != '\\') {
+		n++;
+	}
+	return n;
+}
+
 static void put_escaped(struct line *l, const char *text, size_t len, size_t max)
 {
 	const char *limit = l->at + max;
 
 	while (len > 0) {
-		size_t n = put_character(l, text, len, (size_t)(limit - l->at));
+		size_t room = (size_t)(limit - l->at);
+		size_t n = plain_run(text, len < room ? len : room);
 
+		if (n > 0) {
+			memcpy(l->at, text, n);
+			l->at += n;
+		} else {
+			n = put_character(l, text, len, room);
+		}
 		if (n == 0) {
 			return;
 		}

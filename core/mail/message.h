@@ -25,8 +25,8 @@ struct mail_pools {
 	/* Messages with envelopes by size: up to 384, 768 and 2 048 bytes in all. */
 	struct pool messages[3];
 	struct pool deliveries;
-	/* Bytes of bodies that became resident here less those given up here, for the budget: the sum
-	 * over all agents is what is resident. Written by the owner, read by all. */
+	/* Bytes of bodies that became resident here less those given up here, for the budget: the
+	 * sum over all agents is what is resident. Written by the owner, read by all. */
 	_Atomic int64_t body_bytes;
 };
 

@@ -266,11 +266,13 @@ static int line_finish(struct smtp_reply *r)
 /* Takes a piece without LF. */
 static int line_feed(struct smtp_reply *r, const char *data, size_t len)
 {
-	if (len > SMTP_REPLY_LINE_LIMIT - r->line_len) {
-		return -EMSGSIZE;
+	size_t taken = min_size(len, SMTP_REPLY_LINE_LIMIT - r->line_len);
+
+	line_append(r, data, taken);
+	if (!prefix_plausible(r)) {
+		return -EPROTO;
 	}
-	line_append(r, data, len);
-	return prefix_plausible(r) ? 0 : -EPROTO;
+	return taken == len ? 0 : -EMSGSIZE;
 }
 
 int smtp_reply_feed(struct smtp_reply *r, const void *data, size_t len, size_t *used)

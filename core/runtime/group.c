@@ -54,7 +54,8 @@ static void start_complete(struct group *g)
 static void note_drained(struct group *g, struct agent *a)
 {
 	bool before = atomic_load_explicit(&a->state, memory_order_relaxed) == AGENT_DRAINED;
-	bool now = !agent_has_input(a) && (a->ops->drained == NULL || a->ops->drained(a));
+	bool now = !agent_has_input(a) && a->out_dirty == 0 &&
+		   (a->ops->drained == NULL || a->ops->drained(a));
 
 	atomic_store(&a->state, now ? AGENT_DRAINED : AGENT_STOPPING);
 	if (now && !before) {
@@ -89,12 +90,17 @@ static void follow_stop(struct group *g, struct instant now)
 	}
 }
 
+/* Nobody rings when there is room in a ring again; a consumer that has no time is not given more by
+ * a producer that spins. */
+#define OVERFLOW_RETRY_NS (50 * NS_PER_US)
+
 static uint64_t park_limit_ns(struct group *g, uint64_t limit_ns)
 {
 	for (uint32_t i = 0; i < g->agent_count; i++) {
 		struct agent *a = g->agents[i];
-		uint64_t ns = limit_ns;
+		uint64_t ns = a->out_dirty != 0 ? OVERFLOW_RETRY_NS : limit_ns;
 
+		limit_ns = ns < limit_ns ? ns : limit_ns;
 		if (a->ops->sleep_max_ns != NULL) {
 			agent_current = a;
 			ns = a->ops->sleep_max_ns(a);

@@ -11,10 +11,6 @@
 #include "core/runtime/thread_class.h"
 #include "listeners/control/order.h"
 
-#ifndef FLYWHEEL_VERSION
-#define FLYWHEEL_VERSION "0.1"
-#endif
-
 READONLY
 struct command {
 	/* Words separated by one space. */
@@ -60,6 +56,14 @@ bool command_message_id(struct order *o, unsigned index);
  * answered when it is something else. */
 BOUND
 bool command_flag(struct order *o, unsigned index, const char *word);
+
+/* What holds the domain's queue: a limit's name or a reason; empty when nothing does. */
+BOUND
+const char *command_held_by(const struct domain *d);
+
+/* Sets what of the memory and reception budgets is used, and the budgets. */
+BOUND
+void command_set_budgets(json_t *v, const struct order *o);
 
 /* The run functions, by file. */
 BOUND

@@ -36,12 +36,20 @@ static bool is_held(const struct domain *d)
 	return d->suspended || (d->active_count != 0 && d->hold != DOMAIN_FREE);
 }
 
+const char *command_held_by(const struct domain *d)
+{
+	if (!is_held(d)) {
+		return "";
+	}
+	return domain_hold_text(d->suspended ? DOMAIN_SUSPENDED : d->hold);
+}
+
 static const char *state_of(const struct domain *d)
 {
 	if (d->suspended) {
 		return "suspended";
 	}
-	if (d->active_count != 0 && d->hold != DOMAIN_FREE) {
+	if (is_held(d)) {
 		return at_a_limit(d->hold) && d->attempt_count != 0 ? "sending at its limit"
 								    : "held";
 	}
@@ -123,7 +131,7 @@ static void set_hold(json_t *v, struct scheduler *s, const struct domain *d)
 		return;
 	}
 	explain(s, d, text, sizeof(text));
-	value_set_text(v, "held_by", domain_hold_text(d->suspended ? DOMAIN_SUSPENDED : d->hold));
+	value_set_text(v, "held_by", command_held_by(d));
 	value_set_text(v, "reason", text);
 	if (until_ms > now_ms) {
 		value_set_time(v, "held_until_at", wall_of(&s->base, until_ms));
@@ -183,8 +191,7 @@ static void throttle_row(json_t *rows, const struct agent *self, const char *lim
 		value_set_number(row, "next_in_ms",
 				 throttle_wait_ns(t, self->now.mono_ns) / NS_PER_MS);
 		value_set_number(row, "times_held",
-				 atomic_load_explicit(&((struct throttle *)(uintptr_t)t)->held,
-						      memory_order_relaxed));
+				 atomic_load_explicit(&t->held, memory_order_relaxed));
 	}
 	value_append(rows, row);
 }
@@ -247,7 +254,7 @@ static json_t *hosts_of(const struct scheduler *s, const struct domain *d)
 		value_set_number(row, "preference", h->preference);
 		value_set_text(row, "state", failed ? "failed, left alone" : "good");
 		value_set(row, "for_s",
-			  failed ? json_integer((json_int_t)(h->failed_until_ms - now_ms) / 1000)
+			  failed ? json_real((double)(h->failed_until_ms - now_ms) / 1000)
 				 : json_null());
 		value_set_number(row, "connections", h->connections);
 		value_set_number(row, "deliveries", h->deliveries);

@@ -102,9 +102,7 @@ static json_t *delivery_row(const struct scheduler *s, const struct delivery *d,
 		value_set_text(row, "ip", d->connection->remote_ip);
 	}
 	if (d->place == DELIVERY_ACTIVE) {
-		value_set_text(
-			row, "domain_held_by",
-			domain_hold_text(domain->suspended ? DOMAIN_SUSPENDED : domain->hold));
+		value_set_text(row, "domain_held_by", command_held_by(domain));
 	}
 	value_set_number(row, "attempts", d->attempts);
 	value_set_time(row, "due_at", d->place == DELIVERY_DELAYED ? d->due_ms : 0);
@@ -150,9 +148,9 @@ static void show_in(struct part *p, struct scheduler *s, struct domain *d)
 }
 
 /* What was found before the table grew is found again. */
-static void forget_if_restarted(struct part *p, const struct agent *self)
+static void forget_if_restarted(struct part *p, struct agent *self)
 {
-	const struct scheduler *s = order_scheduler_of((struct agent *)(uintptr_t)self);
+	const struct scheduler *s = order_scheduler_of(self);
 
 	if (p->json != NULL && p->bucket_count != s->dispatcher.domains.bucket_count) {
 		json_decref(p->json);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/runtime/group.h"
+#include "core/version.h"
 
 #define ERRORS_PATIENCE_MS 2000
 
@@ -202,7 +203,7 @@ static void pool_row(json_t *rows, const char *agent, const struct pool *p)
 	/* Objects may go back to another agent's pool. */
 	value_set(row, "live", json_integer((json_int_t)p->live));
 	value_set_number(row, "kept", p->kept);
-	value_set_number(row, "kept_bytes", (uint64_t)p->kept * p->size);
+	value_set_number(row, "kept_size_bytes", (uint64_t)p->kept * p->size);
 	value_set_number(row, "allocations", p->allocations);
 	value_append(rows, row);
 }
@@ -221,7 +222,6 @@ static bool pools_step(struct part *p, struct agent *self)
 	pool_row(p->json, name, &s->requests);
 	pool_row(p->json, name, &s->log.blocks);
 	pool_row(p->json, name, &s->dispatcher.connections);
-	p->totals[0] = s->receiving_bytes;
 	return true;
 }
 
@@ -263,25 +263,34 @@ static void set_allocator(json_t *v)
 	}
 }
 
-static void merge_memory(struct order *o)
+void command_set_budgets(json_t *v, const struct order *o)
 {
+	const struct program *p = o->program;
 	const struct global_options *g = o->scheduler->global;
-	json_t *v = value_object();
-	json_t *pools = value_array();
-	int64_t bodies = 0;
+	int64_t bodies = program_resident_bytes(p);
+	uint64_t receiving = 0;
 
-	set_process(v);
-	set_allocator(v);
-	for (uint32_t i = 0; i < o->part_count; i++) {
-		const struct scheduler *s = o->program->schedulers[i];
-
-		bodies += atomic_load_explicit(&s->pools.body_bytes, memory_order_relaxed);
-		json_array_extend(pools, o->parts[i].json);
+	for (uint32_t i = 0; i < p->scheduler_count; i++) {
+		receiving += atomic_load_explicit(&p->schedulers[i]->receiving_bytes,
+						  memory_order_relaxed);
 	}
 	value_set_number(v, "resident_body_bytes", bodies > 0 ? (uint64_t)bodies : 0);
 	value_set_number(v, "memory_budget_bytes", g->memory_budget_bytes);
-	value_set_number(v, "receiving_bytes", order_total(o, 0));
+	value_set_number(v, "receiving_bytes", receiving);
 	value_set_number(v, "reception_budget_bytes", g->reception_budget_bytes);
+}
+
+static void merge_memory(struct order *o)
+{
+	json_t *v = value_object();
+	json_t *pools = value_array();
+
+	set_process(v);
+	set_allocator(v);
+	command_set_budgets(v, o);
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		json_array_extend(pools, o->parts[i].json);
+	}
 	value_set(v, "pools", pools);
 	order_answer(o, v);
 }

@@ -12,7 +12,6 @@ enum { RECORDS, CONNECTIONS, ACTIVE, DELAYED, DELIVERED, FAILED, TRANSIENT };
 
 static void write_row(struct part *p, const struct domain *d)
 {
-	bool held = d->suspended || (d->active_count != 0 && d->hold != DOMAIN_FREE);
 	json_t *row = value_object();
 
 	value_set_text(row, "domain", d->name);
@@ -22,8 +21,7 @@ static void write_row(struct part *p, const struct domain *d)
 	value_set_number(row, "delivered", d->delivered);
 	value_set_number(row, "failed", d->failed);
 	value_set_number(row, "transient", d->transient);
-	value_set_text(row, "held_by",
-		       held ? domain_hold_text(d->suspended ? DOMAIN_SUSPENDED : d->hold) : "");
+	value_set_text(row, "held_by", command_held_by(d));
 	part_row(p, row);
 }
 
@@ -150,10 +148,7 @@ static void each_queue(struct part *p, struct scheduler *s, struct domain *d)
 	value_set_number(row, "active", d->active_count);
 	value_set_number(row, "delayed", d->delayed_count);
 	value_set_number(row, "connections", d->connection_count);
-	value_set_text(row, "held_by",
-		       d->suspended || d->active_count != 0
-			       ? domain_hold_text(d->suspended ? DOMAIN_SUSPENDED : d->hold)
-			       : "");
+	value_set_text(row, "held_by", command_held_by(d));
 	json_array_insert_new(p->json, count, row);
 	if (json_array_size(p->json) > p->order->number) {
 		json_array_remove(p->json, json_array_size(p->json) - 1);

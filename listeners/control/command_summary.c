@@ -4,7 +4,7 @@
 #include "listeners/control/command.h"
 #include "listeners/control/session.h"
 
-enum { ACTIVE_DOMAINS, DOMAINS, ACTIVE, DELAYED, ATTEMPTS, SETTLING, RECEIVING };
+enum { ACTIVE_DOMAINS, DOMAINS, ACTIVE, DELAYED, ATTEMPTS, SETTLING };
 
 static void count_domain(struct part *p, struct scheduler *s, struct domain *d)
 {
@@ -24,7 +24,6 @@ static bool count_step(struct part *p, struct agent *self)
 	p->totals[DOMAINS] = s->dispatcher.domains.count;
 	p->totals[ACTIVE] = s->dispatcher.domains.active;
 	p->totals[DELAYED] = s->dispatcher.domains.delayed;
-	p->totals[RECEIVING] = s->receiving_bytes;
 	return true;
 }
 
@@ -36,7 +35,6 @@ struct counts {
 	uint64_t delivered;
 	uint64_t failed;
 	uint64_t transient;
-	int64_t body_bytes;
 };
 
 static struct counts count_schedulers(const struct program *program)
@@ -52,7 +50,6 @@ static struct counts count_schedulers(const struct program *program)
 		n.delivered += counter_get(s->delivered);
 		n.failed += counter_get(s->failed);
 		n.transient += counter_get(s->transient);
-		n.body_bytes += atomic_load_explicit(&s->pools.body_bytes, memory_order_relaxed);
 	}
 	return n;
 }
@@ -94,16 +91,6 @@ static void set_rates(json_t *v, struct control *c, const struct counts *n)
 	}
 }
 
-static void set_memory(json_t *v, const struct order *o, const struct counts *n)
-{
-	const struct global_options *g = o->scheduler->global;
-
-	value_set_number(v, "resident_body_bytes", n->body_bytes > 0 ? (uint64_t)n->body_bytes : 0);
-	value_set_number(v, "memory_budget_bytes", g->memory_budget_bytes);
-	value_set_number(v, "receiving_bytes", order_total(o, RECEIVING));
-	value_set_number(v, "reception_budget_bytes", g->reception_budget_bytes);
-}
-
 static void merge(struct order *o)
 {
 	struct program *program = o->program;
@@ -120,9 +107,9 @@ static void merge(struct order *o)
 	value_set_number(v, "rejected_messages", n.rejected);
 	value_set_number(v, "received_messages", n.received);
 	set_rates(v, o->control, &n);
-	value_set_number(v, "spool_messages", counter_total("spool.messages"));
-	value_set_number(v, "spool_bytes", counter_total("spool.live_bytes"));
-	set_memory(v, o, &n);
+	value_set_number(v, "spool_messages", counter_total("live_messages"));
+	value_set_number(v, "spool_bytes", counter_total("live_bytes"));
+	command_set_budgets(v, o);
 	value_set_real(v, "uptime_s",
 		       (double)(agent_now_ms(&o->scheduler->base) - o->control->started_ms) / 1000);
 	order_answer(o, v);

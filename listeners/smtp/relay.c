@@ -11,8 +11,7 @@ static bool cidr_holds(const struct cidr *c, const struct in6_addr *peer)
 	unsigned char mask = (unsigned char)(0xff00U >> bits);
 
 	return memcmp(c->address.s6_addr, peer->s6_addr, bytes) == 0 &&
-	       (bits == 0 ||
-		((c->address.s6_addr[bytes] ^ peer->s6_addr[bytes]) & mask) == 0);
+	       (bits == 0 || ((c->address.s6_addr[bytes] ^ peer->s6_addr[bytes]) & mask) == 0);
 }
 
 bool relay_host_allowed(const struct smtp_options *options, const struct in6_addr *peer)

@@ -150,7 +150,7 @@ void smtp_session_stop(struct smtp_session *ss, bool hurry);
 BOUND
 void smtp_session_resume(struct smtp_session *ss);
 
-/* Does what the session's state asks for now: send, read on, close. Every event ends with it; it may
- * free the session. */
+/* Does what the session's state asks for now: send, read on, close. Every event ends with it; it
+ * may free the session. */
 BOUND
 void smtp_session_settle(struct smtp_session *ss);

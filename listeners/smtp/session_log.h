@@ -14,8 +14,8 @@ struct smtp_session;
 BOUND
 void smtp_log_reception(struct smtp_session *ss, const struct message *m);
 
-/* One J line. `sender` and `recipient`: what was refused; NULL: those of the transaction. Counts the
- * rejection, too. */
+/* One J line. `sender` and `recipient`: what was refused; NULL: those of the transaction. Counts
+ * the rejection, too. */
 BOUND
 void smtp_log_rejection(struct smtp_session *ss, enum smtp_stage stage,
 			const struct smtp_refusal *refusal, const char *sender,

@@ -1,6 +1,6 @@
 /*
- * Transaction: the reception of one message, from MAIL to the reply after the final dot. The body is
- * kept as it comes, dot-stuffed, behind the Received field that is made when DATA is accepted.
+ * Transaction: the reception of one message, from MAIL to the reply after the final dot. The body
+ * is kept as it comes, dot-stuffed, behind the Received field that is made when DATA is accepted.
  *
  * A message that will be refused is read to its end without being kept. An accepted one goes to the
  * spool; the reply is sent when the spool has it.
@@ -59,7 +59,7 @@ struct smtp_transaction {
 /* A transaction for `ss`, which has none, with its sender. */
 BOUND
 void smtp_transaction_open(struct smtp_session *ss, const char *sender, size_t sender_len,
-			 uint16_t envelope_flags);
+			   uint16_t envelope_flags);
 
 /* DATA was accepted: what comes next is mail data. */
 BOUND

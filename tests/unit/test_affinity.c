@@ -188,27 +188,37 @@ static int first_core(void)
 	return -1;
 }
 
+/* What a thread found; the assertions are for the test's own thread. */
+struct pinned {
+	int core;
+	int result;
+	cpu_set_t set;
+	unsigned usable;
+};
+
 static void *pin_thread(void *context)
 {
-	int core = *(int *)context;
-	cpu_set_t set;
+	struct pinned *p = context;
 
-	assert_int_equal(affinity_pin(core), 0);
-	assert_int_equal(sched_getaffinity(0, sizeof(set), &set), 0);
-	assert_int_equal(CPU_COUNT(&set), 1);
-	assert_true(CPU_ISSET((size_t)core, &set));
-	assert_int_equal(affinity_usable().cores, 1);
+	p->result = affinity_pin(p->core);
+	CPU_ZERO(&p->set);
+	(void)sched_getaffinity(0, sizeof(p->set), &p->set);
+	p->usable = affinity_usable().cores;
 	return NULL;
 }
 
 static void test_pin_when_core_is_usable(void **state)
 {
-	int core = first_core();
+	struct pinned p = {.core = first_core()};
 	pthread_t thread;
 
 	(void)state;
-	assert_int_equal(pthread_create(&thread, NULL, pin_thread, &core), 0);
+	assert_int_equal(pthread_create(&thread, NULL, pin_thread, &p), 0);
 	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(p.result, 0);
+	assert_int_equal(CPU_COUNT(&p.set), 1);
+	assert_true(CPU_ISSET((size_t)p.core, &p.set));
+	assert_int_equal(p.usable, 1);
 }
 
 static void test_pin_when_core_is_not_usable(void **state)
@@ -219,25 +229,31 @@ static void test_pin_when_core_is_not_usable(void **state)
 	assert_int_equal(affinity_pin(CPU_SETSIZE - 1), -EINVAL);
 }
 
-static void *name_thread(void *unused)
-{
+struct named {
 	char name[16];
+	int slack_ns;
+};
 
-	(void)unused;
+static void *name_thread(void *context)
+{
+	struct named *n = context;
+
 	affinity_name_thread("a-name-that-is-too-long");
-	assert_int_equal(pthread_getname_np(pthread_self(), name, sizeof(name)), 0);
-	assert_string_equal(name, "a-name-that-is-");
-	assert_int_equal(prctl(PR_GET_TIMERSLACK), 1);
+	(void)pthread_getname_np(pthread_self(), n->name, sizeof(n->name));
+	n->slack_ns = prctl(PR_GET_TIMERSLACK);
 	return NULL;
 }
 
 static void test_name_thread_when_name_is_long(void **state)
 {
+	struct named n = {.slack_ns = -1};
 	pthread_t thread;
 
 	(void)state;
-	assert_int_equal(pthread_create(&thread, NULL, name_thread, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, name_thread, &n), 0);
 	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_string_equal(n.name, "a-name-that-is-");
+	assert_int_equal(n.slack_ns, 1);
 }
 
 int main(void)

@@ -317,7 +317,7 @@ static void test_send_when_rings_are_tiny(void **state)
 		assert_int_equal(p[1].got[i], i);
 	}
 	assert_int_equal(p[0].base.out[1]->overflow_count, 0);
-	assert_false(agent_has_input(&p[0].base));
+	assert_int_equal(p[0].base.out_dirty, 0);
 }
 
 static void test_pressure_when_overflow_is_above_its_mark(void **state)
@@ -338,13 +338,15 @@ static void test_pressure_when_overflow_is_above_its_mark(void **state)
 	runtime_step(&world->rt);
 	assert_true(p[0].base.pressure);
 	assert_false(p[1].base.pressure);
-	/* It can go on without news: no parking before the overflow is gone. */
-	assert_true(agent_has_input(&p[0].base));
+	/* It has not drained, though nothing comes in. */
+	assert_false(agent_has_input(&p[0].base));
+	assert_int_equal(p[0].base.out_dirty, UINT64_C(1) << p[1].base.id);
 	assert_true(counter_get(p[0].base.overflow_max) > LINK_HIGH_WATER);
 	for (unsigned i = 0; i < 20; i++) {
 		runtime_step(&world->rt);
 	}
 	assert_false(p[0].base.pressure);
+	assert_int_not_equal(p[0].base.out_dirty, 0);
 }
 
 /* Two full rings that face each other do not lock each other. */

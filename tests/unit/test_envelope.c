@@ -263,6 +263,30 @@ static void test_reset_forgets_the_message_before(void **state)
 	free(e);
 }
 
+static void test_reset_after_a_huge_message_gives_memory_back(void **state)
+{
+	struct envelope *e;
+	char address[64];
+
+	(void)state;
+	set_sender("s@x");
+	for (unsigned i = 0; i < ENVELOPE_RECIPIENTS_MAX; i++) {
+		snprintf(address, sizeof(address), "user%u@d%u.example", i, i % 1000);
+		assert_true(add(address));
+	}
+	e = build();
+	assert_int_equal(e->recipient_count, ENVELOPE_RECIPIENTS_MAX);
+	assert_int_equal(e->delivery_count, 1000);
+	free(e);
+	envelope_builder_reset(&builder);
+	assert_int_equal(builder.text_size, 0);
+	set_sender("s@x");
+	assert_true(add("user1@d1.example"));
+	e = build();
+	assert_int_equal(e->recipient_count, 1);
+	free(e);
+}
+
 static void test_build_carries_flags_and_pads_with_zeros(void **state)
 {
 	struct envelope *e;
@@ -430,6 +454,7 @@ int main(void)
 		TEST(test_add_after_size_is_still_sorted_and_merged),
 		TEST(test_build_splits_domains_above_128_recipients),
 		TEST(test_reset_forgets_the_message_before),
+		TEST(test_reset_after_a_huge_message_gives_memory_back),
 		TEST(test_build_carries_flags_and_pads_with_zeros),
 		TEST(test_random_recipients_match_a_naive_list),
 		TEST(test_check_when_header_is_bad_refuses),

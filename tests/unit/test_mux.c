@@ -1086,6 +1086,7 @@ static void test_reap_honours_its_limit(void **state)
 
 static void test_wait_when_nothing_happens(void **state)
 {
+	const struct variant *v = *state;
 	struct mux *m = make(state);
 	struct probe p;
 	int fds[2];
@@ -1099,7 +1100,10 @@ static void test_wait_when_nothing_happens(void **state)
 	settle(m);
 	assert_false(mux_wait(m, 2000000));
 	assert_int_equal(mux_reap(m, 10), 0);
+	assert_false(mux_ready(m));
 	write_all(fds[1], "x", 1);
+	/* Only a ring learns that without a system call. */
+	assert_int_equal(mux_ready(m), v->backend == MUX_URING);
 	assert_true(mux_wait(m, PATIENCE_NS));
 	assert_int_equal(p.runs, 0);
 	run_until(m, &p.runs, 1);

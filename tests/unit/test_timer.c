@@ -96,7 +96,8 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* Steps, and hands over the requests that the wheel got: the last one's fields, their number. */
+/* Steps, and hands over the requests that the wheel got: the last one (zeros without any), and
+ * their number. */
 static unsigned step(struct request *last)
 {
 	unsigned count;
@@ -104,10 +105,9 @@ static unsigned step(struct request *last)
 	runtime_step(&world->rt);
 	runtime_step(&world->rt);
 	count = world->request_count;
-	if (count > 0) {
-		*last = world->requests[count - 1];
-	}
+	*last = world->requests[count > 0 ? count - 1 : 0];
 	world->request_count = 0;
+	memset(world->requests, 0, sizeof(world->requests));
 	return count;
 }
 

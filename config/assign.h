@@ -28,20 +28,20 @@ struct targets {
 /* Write each option that `scope` sets to its target. Bad values are reported and change nothing.
  * Returns the options that were set. */
 SINGLE
-struct schema_set store_scope(struct builder *builder, const struct tree_scope *scope,
-			      const struct targets *targets);
+struct schema_set assign_scope(struct builder *builder, const struct tree_scope *scope,
+			       const struct targets *targets);
 
 /* Copy the fields of the options in `set` that belong to `target`. */
 SINGLE
-void store_overlay(enum schema_target target, const struct schema_set *set, void *to,
-		   const void *from);
+void assign_overlay(enum schema_target target, const struct schema_set *set, void *to,
+		    const void *from);
 
 /* Give each option that `scope` may have and does not set its default, if it has one. `targets` are
  * bits of enum schema_target: options for others are left out. */
 SINGLE
-void store_defaults(struct builder *builder, struct tree_scope *scope, uint32_t targets);
+void assign_missing(struct builder *builder, struct tree_scope *scope, uint32_t targets);
 
 /* Set an option of `scope` to one word, as a default or because of what stands at `source`. */
 SINGLE
-void store_word(struct builder *builder, struct tree_scope *scope, const char *name,
-		const char *word, struct source source);
+void assign_implied(struct builder *builder, struct tree_scope *scope, const char *name,
+		    const char *word, struct source source);

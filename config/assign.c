@@ -1,10 +1,10 @@
-#include "config/store.h"
+#include "config/assign.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "config/parser.h"
-#include "config/value.h"
+#include "config/word.h"
 #include "core/runtime/check.h"
 #include "core/runtime/clock.h"
 
@@ -83,7 +83,7 @@ static const char *check_range(const struct schema_option *option, uint64_t valu
 static const char *convert_time(const struct schema_option *option, const char *word,
 				uint64_t *value)
 {
-	const char *problem = value_time(word, value);
+	const char *problem = word_time(word, value);
 	if (problem == NULL && option->type == TYPE_TIME_MS) {
 		problem = *value % NS_PER_MS != 0 ? "is not a whole number of milliseconds" : NULL;
 		*value /= NS_PER_MS;
@@ -96,16 +96,16 @@ static const char *convert_integer(const struct schema_option *option, const cha
 {
 	switch (option->type) {
 	case TYPE_PERCENT:
-		return value_percent(word, value);
+		return word_percent(word, value);
 	case TYPE_MODE:
-		return value_mode(word, value);
+		return word_mode(word, value);
 	case TYPE_SIZE:
-		return value_size(word, value);
+		return word_size(word, value);
 	case TYPE_TIME_MS:
 	case TYPE_TIME_NS:
 		return convert_time(option, word, value);
 	default:
-		return value_number(word, value);
+		return word_number(word, value);
 	}
 }
 
@@ -126,9 +126,9 @@ static const char *assign_text(const struct assignment *a, const char *word)
 {
 	const char *problem = NULL;
 	if (a->option->type == TYPE_HOSTNAME) {
-		problem = value_hostname(word);
+		problem = word_hostname(word);
 	} else if (a->option->type == TYPE_ADDRESS) {
-		problem = value_address(word);
+		problem = word_address(word);
 	} else if (*word == '\0') {
 		problem = "is empty";
 	} else if (strlen(word) > a->option->max) {
@@ -166,7 +166,7 @@ static const char *assign_throttle(const struct assignment *a, const char *word)
 {
 	uint64_t count;
 	uint64_t period_s;
-	const char *problem = value_throttle(word, &count, &period_s);
+	const char *problem = word_throttle(word, &count, &period_s);
 	if (problem == NULL && count > a->option->max) {
 		problem = "is too large";
 	}
@@ -185,19 +185,19 @@ static const char *assign_word(const struct assignment *a, const char *word)
 	const char *problem;
 	switch (a->option->type) {
 	case TYPE_BOOLEAN:
-		problem = value_boolean(word, &flag);
+		problem = word_boolean(word, &flag);
 		if (problem == NULL) {
 			put_integer(a, flag);
 		}
 		return problem;
 	case TYPE_CHOICE:
-		problem = value_choice(word, a->option->choices, &value);
+		problem = word_choice(word, a->option->choices, &value);
 		if (problem == NULL) {
 			put_integer(a, value);
 		}
 		return problem;
 	case TYPE_CORE:
-		problem = value_core(word, &core);
+		problem = word_core(word, &core);
 		if (problem == NULL) {
 			put_integer(a, (uint64_t)core);
 		}
@@ -222,15 +222,15 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 	const char *problem;
 	switch (a->option->type) {
 	case TYPE_CORES:
-		return value_core(word, &((int *)items)[i]);
+		return word_core(word, &((int *)items)[i]);
 	case TYPE_NETWORKS:
-		return value_cidr(word, &((struct cidr *)items)[i]);
+		return word_cidr(word, &((struct cidr *)items)[i]);
 	case TYPE_DOMAINS:
 		((const char **)items)[i] = tree_text_folded(tree, word, strlen(word));
-		return value_domain_pattern(word);
+		return word_domain_pattern(word);
 	default:
 		ASSERT(a->option->type == TYPE_GATEWAYS);
-		problem = value_gateway(word, &((struct gateway *)items)[i], host, sizeof(host));
+		problem = word_gateway(word, &((struct gateway *)items)[i], host, sizeof(host));
 		if (problem == NULL) {
 			((struct gateway *)items)[i].host =
 				tree_text_folded(tree, host, strlen(host));
@@ -363,8 +363,8 @@ static void assign_default(const struct assignment *a)
 	}
 }
 
-struct schema_set store_scope(struct builder *builder, const struct tree_scope *scope,
-			      const struct targets *targets)
+struct schema_set assign_scope(struct builder *builder, const struct tree_scope *scope,
+			       const struct targets *targets)
 {
 	struct schema_set set = {0};
 	for (const struct tree_option *o = scope->first_option; o != NULL; o = o->next) {
@@ -389,8 +389,8 @@ struct schema_set store_scope(struct builder *builder, const struct tree_scope *
 	return set;
 }
 
-void store_overlay(enum schema_target target, const struct schema_set *set, void *to,
-		   const void *from)
+void assign_overlay(enum schema_target target, const struct schema_set *set, void *to,
+		    const void *from)
 {
 	for (uint32_t w = 0; w < sizeof(set->words) / sizeof(set->words[0]); w++) {
 		for (uint64_t bits = set->words[w]; bits != 0; bits &= bits - 1) {
@@ -408,7 +408,7 @@ void store_overlay(enum schema_target target, const struct schema_set *set, void
 	}
 }
 
-void store_defaults(struct builder *builder, struct tree_scope *scope, uint32_t targets)
+void assign_missing(struct builder *builder, struct tree_scope *scope, uint32_t targets)
 {
 	struct tree *tree = &builder->config->tree;
 	for (uint32_t i = 0; i < schema_option_count(); i++) {
@@ -425,8 +425,8 @@ void store_defaults(struct builder *builder, struct tree_scope *scope, uint32_t 
 	}
 }
 
-void store_word(struct builder *builder, struct tree_scope *scope, const char *name,
-		const char *word, struct source source)
+void assign_implied(struct builder *builder, struct tree_scope *scope, const char *name,
+		    const char *word, struct source source)
 {
 	struct tree *tree = &builder->config->tree;
 	struct tree_option *option =

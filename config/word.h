@@ -15,76 +15,76 @@
 
 /* on off, true false, yes no, enabled disabled, 1 0. */
 READONLY
-const char *value_boolean(const char *word, bool *value);
+const char *word_boolean(const char *word, bool *value);
 
 /* Decimal digits. */
 READONLY
-const char *value_number(const char *word, uint64_t *value);
+const char *word_number(const char *word, uint64_t *value);
 
 /* Octal digits. */
 READONLY
-const char *value_mode(const char *word, uint64_t *value);
+const char *word_mode(const char *word, uint64_t *value);
 
 /* 0 to 100, with or without a % sign. */
 READONLY
-const char *value_percent(const char *word, uint64_t *value);
+const char *word_percent(const char *word, uint64_t *value);
 
 /* Bytes, or with K, M, G, T (powers of 1024; KB and KiB are the same). */
 READONLY
-const char *value_size(const char *word, uint64_t *bytes);
+const char *word_size(const char *word, uint64_t *bytes);
 
 /* Seconds, or with a unit: ns us ms s m h d, or their English names. */
 READONLY
-const char *value_time(const char *word, uint64_t *ns);
+const char *word_time(const char *word, uint64_t *ns);
 
 /* The index in `choices` (NULL at the end); case, - and _ make no difference. */
 READONLY
-const char *value_choice(const char *word, const char *const *choices, uint64_t *value);
+const char *word_choice(const char *word, const char *const *choices, uint64_t *value);
 
 /* A core's number, or -1. */
 READONLY
-const char *value_core(const char *word, int *core);
+const char *word_core(const char *word, int *core);
 
 /* Letters, digits, - _ and dots, each label at most 63 long; or an address literal in brackets. */
 READONLY
-const char *value_hostname(const char *word);
+const char *word_hostname(const char *word);
 
 /* A domain in lower case as in `domain "x" { }`: a host name, or bytes above 127 in it. */
 READONLY
-const char *value_domain(const char *word);
+const char *word_domain(const char *word);
 
 /* A domain for relaying: with a leading dot all below it, "*" all. */
 READONLY
-const char *value_domain_pattern(const char *word);
+const char *word_domain_pattern(const char *word);
 
 /* LOCAL@DOMAIN, not in brackets. */
 READONLY
-const char *value_address(const char *word);
+const char *word_address(const char *word);
 
 /* A network or an address. */
 READONLY
-const char *value_cidr(const char *word, struct cidr *network);
+const char *word_cidr(const char *word, struct cidr *network);
 
 /* Whether `address` (IPv4 as v4-mapped) is in the network. */
 READONLY
-bool value_cidr_has(const struct cidr *network, const struct in6_addr *address);
+bool word_cidr_has(const struct cidr *network, const struct in6_addr *address);
 
 /* "host", "host:port", "[IPv6]:port", each with "?pref=N". The host goes to `host`, which has room
  * for `host_size` bytes; gateway->host is not set. Port 0 is none named, the preference 10 is. */
 READONLY
-const char *value_gateway(const char *word, struct gateway *gateway, char *host, size_t host_size);
+const char *word_gateway(const char *word, struct gateway *gateway, char *host, size_t host_size);
 
 /* "N", "N/sec", "N/min", "N/hour", "N/day", "N/SECONDS"; "none" is a count of 0. */
 READONLY
-const char *value_throttle(const char *word, uint64_t *count, uint64_t *period_s);
+const char *word_throttle(const char *word, uint64_t *count, uint64_t *period_s);
 
 /* Where to listen: "192.0.2.1:25", "[::1]:25", "*:25" or ":25" (any address of both families), or a
  * path with a slash in it. */
 READONLY
-const char *value_listen(const char *word, struct sockaddr_storage *address, socklen_t *len);
+const char *word_listen(const char *word, struct sockaddr_storage *address, socklen_t *len);
 
 /* The shortest way to write a size, or a time. Returns `text`. */
 READONLY
-const char *value_format_size(uint64_t bytes, char *text, size_t size);
+const char *word_format_size(uint64_t bytes, char *text, size_t size);
 READONLY
-const char *value_format_time(uint64_t ns, char *text, size_t size);
+const char *word_format_time(uint64_t ns, char *text, size_t size);

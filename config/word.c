@@ -1,4 +1,4 @@
-#include "config/value.h"
+#include "config/word.h"
 
 #include <arpa/inet.h>
 #include <inttypes.h>
@@ -65,7 +65,7 @@ static const char *number_with_unit(const char *word, const struct unit *units, 
 	return __builtin_mul_overflow(*value, unit->factor, value) ? "is too large" : NULL;
 }
 
-const char *value_boolean(const char *word, bool *value)
+const char *word_boolean(const char *word, bool *value)
 {
 	static const char *const names[] = {"false", "true",     "off",     "on", "no",
 					    "yes",   "disabled", "enabled", "0",  "1"};
@@ -78,13 +78,13 @@ const char *value_boolean(const char *word, bool *value)
 	return "is neither true nor false";
 }
 
-const char *value_number(const char *word, uint64_t *value)
+const char *word_number(const char *word, uint64_t *value)
 {
 	const char *problem = take_number(&word, value);
 	return problem == NULL && *word != '\0' ? "is not a number" : problem;
 }
 
-const char *value_mode(const char *word, uint64_t *value)
+const char *word_mode(const char *word, uint64_t *value)
 {
 	*value = 0;
 	if (*word == '\0') {
@@ -102,7 +102,7 @@ const char *value_mode(const char *word, uint64_t *value)
 	return NULL;
 }
 
-const char *value_percent(const char *word, uint64_t *value)
+const char *word_percent(const char *word, uint64_t *value)
 {
 	const char *problem = take_number(&word, value);
 	if (problem != NULL) {
@@ -111,7 +111,7 @@ const char *value_percent(const char *word, uint64_t *value)
 	return *word != '\0' && strcmp(word, "%") != 0 ? "is not a percentage" : NULL;
 }
 
-const char *value_size(const char *word, uint64_t *bytes)
+const char *word_size(const char *word, uint64_t *bytes)
 {
 	static const struct unit units[] = {
 		{"b", 1},
@@ -132,7 +132,7 @@ const char *value_size(const char *word, uint64_t *bytes)
 	return number_with_unit(word, units, bytes);
 }
 
-const char *value_time(const char *word, uint64_t *ns)
+const char *word_time(const char *word, uint64_t *ns)
 {
 	static const struct unit units[] = {
 		{"s", NS_PER_S},
@@ -172,7 +172,7 @@ static bool same_choice(const char *a, const char *b)
 	}
 }
 
-const char *value_choice(const char *word, const char *const *choices, uint64_t *value)
+const char *word_choice(const char *word, const char *const *choices, uint64_t *value)
 {
 	for (uint64_t i = 0; choices[i] != NULL; i++) {
 		if (same_choice(word, choices[i])) {
@@ -183,14 +183,14 @@ const char *value_choice(const char *word, const char *const *choices, uint64_t 
 	return "is unknown";
 }
 
-const char *value_core(const char *word, int *core)
+const char *word_core(const char *word, int *core)
 {
 	uint64_t value;
 	if (strcmp(word, "-1") == 0) {
 		*core = -1;
 		return NULL;
 	}
-	const char *problem = value_number(word, &value);
+	const char *problem = word_number(word, &value);
 	if (problem == NULL && value > 1023) {
 		problem = "is too large";
 	}
@@ -244,14 +244,14 @@ static bool is_address_literal(const char *word, size_t len)
 	       inet_pton(AF_INET6, inner, &address) == 1;
 }
 
-const char *value_hostname(const char *word)
+const char *word_hostname(const char *word)
 {
 	size_t len = strlen(word);
 	return is_domain(word, len, false) || is_address_literal(word, len) ? NULL
 									    : "is not a host name";
 }
 
-const char *value_domain(const char *word)
+const char *word_domain(const char *word)
 {
 	size_t len = strlen(word);
 	if (len > 1 && word[0] == '/' && word[len - 1] == '/') {
@@ -261,15 +261,15 @@ const char *value_domain(const char *word)
 									   : "is not a domain";
 }
 
-const char *value_domain_pattern(const char *word)
+const char *word_domain_pattern(const char *word)
 {
 	if (strcmp(word, "*") == 0) {
 		return NULL;
 	}
-	return value_domain(word[0] == '.' ? word + 1 : word);
+	return word_domain(word[0] == '.' ? word + 1 : word);
 }
 
-const char *value_address(const char *word)
+const char *word_address(const char *word)
 {
 	const char *at = strrchr(word, '@');
 	if (at == NULL || at == word || at - word > 64) {
@@ -280,7 +280,7 @@ const char *value_address(const char *word)
 			return "is not a mail address";
 		}
 	}
-	return value_domain(at + 1) == NULL ? NULL : "is not a mail address";
+	return word_domain(at + 1) == NULL ? NULL : "is not a mail address";
 }
 
 /* IPv4 is kept as ::ffff:a.b.c.d. */
@@ -302,7 +302,7 @@ static bool has_host_bits(const struct cidr *network)
 	return false;
 }
 
-const char *value_cidr(const char *word, struct cidr *network)
+const char *word_cidr(const char *word, struct cidr *network)
 {
 	char text[INET6_ADDRSTRLEN];
 	struct in_addr v4;
@@ -327,7 +327,7 @@ const char *value_cidr(const char *word, struct cidr *network)
 		return "is not a network";
 	}
 	prefix = width;
-	if (*slash == '/' && (value_number(slash + 1, &prefix) != NULL || prefix > width)) {
+	if (*slash == '/' && (word_number(slash + 1, &prefix) != NULL || prefix > width)) {
 		return width == 32 ? "has a prefix that is not 0 to 32"
 				   : "has a prefix that is not 0 to 128";
 	}
@@ -335,7 +335,7 @@ const char *value_cidr(const char *word, struct cidr *network)
 	return has_host_bits(network) ? "has bits set after its prefix" : NULL;
 }
 
-bool value_cidr_has(const struct cidr *network, const struct in6_addr *address)
+bool word_cidr_has(const struct cidr *network, const struct in6_addr *address)
 {
 	unsigned bytes = network->prefix / 8;
 	unsigned bits = network->prefix % 8;
@@ -352,7 +352,7 @@ bool value_cidr_has(const struct cidr *network, const struct in6_addr *address)
 static const char *take_port(const char *text, uint64_t min, uint16_t *port)
 {
 	uint64_t value;
-	if (value_number(text, &value) != NULL || value < min || value > UINT16_MAX) {
+	if (word_number(text, &value) != NULL || value < min || value > UINT16_MAX) {
 		return min == 0 ? "has a port that is not 0 to 65535"
 				: "has a port that is not 1 to 65535";
 	}
@@ -397,14 +397,14 @@ static const char *take_preference(const char *query, uint16_t *preference)
 	if (strncasecmp(query, "?pref=", 6) != 0) {
 		return "has an unknown parameter";
 	}
-	if (value_number(query + 6, &value) != NULL || value > UINT16_MAX) {
+	if (word_number(query + 6, &value) != NULL || value > UINT16_MAX) {
 		return "has a preference that is not 0 to 65535";
 	}
 	*preference = (uint16_t)value;
 	return NULL;
 }
 
-const char *value_gateway(const char *word, struct gateway *gateway, char *host, size_t host_size)
+const char *word_gateway(const char *word, struct gateway *gateway, char *host, size_t host_size)
 {
 	char text[320];
 	const char *name;
@@ -443,7 +443,7 @@ const char *value_gateway(const char *word, struct gateway *gateway, char *host,
 	return is_domain(host, name_len, false) ? NULL : "has no host name or address";
 }
 
-const char *value_throttle(const char *word, uint64_t *count, uint64_t *period_s)
+const char *word_throttle(const char *word, uint64_t *count, uint64_t *period_s)
 {
 	static const struct unit periods[] = {
 		{"s", 1},     {"sec", 1},     {"second", 1}, {"m", 60},
@@ -474,7 +474,7 @@ const char *value_throttle(const char *word, uint64_t *count, uint64_t *period_s
 			return NULL;
 		}
 	}
-	if (value_number(word + 1, period_s) != NULL || *period_s == 0 || *period_s > 366 * 86400) {
+	if (word_number(word + 1, period_s) != NULL || *period_s == 0 || *period_s > 366 * 86400) {
 		return "has a period that is not sec, min, hour, day, or 1 to 31622400 seconds";
 	}
 	return NULL;
@@ -493,7 +493,7 @@ static const char *listen_path(const char *word, struct sockaddr_storage *addres
 	return NULL;
 }
 
-const char *value_listen(const char *word, struct sockaddr_storage *address, socklen_t *len)
+const char *word_listen(const char *word, struct sockaddr_storage *address, socklen_t *len)
 {
 	char text[INET6_ADDRSTRLEN];
 	const char *host;
@@ -518,7 +518,7 @@ const char *value_listen(const char *word, struct sockaddr_storage *address, soc
 		return problem;
 	}
 	if (host_len >= sizeof(text)) {
-		return "has no address";
+		return "has no IP address";
 	}
 	memcpy(text, host, host_len);
 	text[host_len] = '\0';
@@ -530,7 +530,7 @@ const char *value_listen(const char *word, struct sockaddr_storage *address, soc
 	}
 	if (host_len != 0 && strcmp(text, "*") != 0 &&
 	    inet_pton(AF_INET6, text, &in6.sin6_addr) != 1) {
-		return "has no address";
+		return "has no IP address";
 	}
 	in6.sin6_port = htons(port);
 	memcpy(address, &in6, sizeof(in6));
@@ -538,7 +538,7 @@ const char *value_listen(const char *word, struct sockaddr_storage *address, soc
 	return NULL;
 }
 
-const char *value_format_size(uint64_t bytes, char *text, size_t size)
+const char *word_format_size(uint64_t bytes, char *text, size_t size)
 {
 	static const char units[] = {'\0', 'K', 'M', 'G', 'T'};
 	unsigned unit = 0;
@@ -550,7 +550,7 @@ const char *value_format_size(uint64_t bytes, char *text, size_t size)
 	return text;
 }
 
-const char *value_format_time(uint64_t ns, char *text, size_t size)
+const char *word_format_time(uint64_t ns, char *text, size_t size)
 {
 	static const struct unit units[] = {
 		{"d", 86400 * NS_PER_S},

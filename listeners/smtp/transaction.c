@@ -1,0 +1,410 @@
+#include "listeners/smtp/transaction.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mail/header.h"
+#include "core/mail/smtp_refusal.h"
+#include "listeners/smtp/session.h"
+#include "listeners/smtp/session_log.h"
+
+/* Transactions kept for reuse, and the largest envelope, in bytes of text, that is kept. */
+#define KEEP_TRANSACTIONS 1024
+#define KEEP_ENVELOPE_BYTES 16384
+#define LINE_END_BYTES 2
+
+/* Why a message is refused at its end, and where that is counted. */
+struct verdict {
+	struct smtp_refusal refusal;
+	enum smtp_count count;
+};
+
+static const struct verdict too_large = {{552, "5.3.4", "Message is too large"},
+					 SMTP_COUNT_REFUSED_SIZE};
+static const struct verdict has_nul = {{550, "5.6.0", "Message has NUL octets"},
+				       SMTP_COUNT_REFUSED_NUL};
+static const struct verdict has_bare = {
+	{550, "5.6.11", "Message has bare CR or LF octets; lines end in CR LF"},
+	SMTP_COUNT_REFUSED_BARE};
+static const struct verdict has_long_line = {{500, "5.5.2", "Message has a line that is too long"},
+					     SMTP_COUNT_REFUSED_LONG_LINE};
+static const struct verdict is_loop = {{554, "5.4.6", "Too many Received fields: mail loop"},
+				       SMTP_COUNT_REFUSED_LOOP};
+static const struct verdict no_room = {{452, "4.3.2", "Too much mail at once, try again later"},
+				       SMTP_COUNT_REFUSED_MEMORY};
+static const struct verdict spool_full_now = {{452, "4.3.1", "Insufficient system storage"},
+					      SMTP_COUNT_STORE_FAILED};
+static const struct verdict spool_failed = {{451, "4.3.0", "Message could not be stored"},
+					    SMTP_COUNT_STORE_FAILED};
+
+static struct scheduler *scheduler_of(const struct smtp_session *ss)
+{
+	return ss->listener->scheduler;
+}
+
+/* ---- life ---- */
+
+static struct smtp_transaction *take(struct smtp_listener *l)
+{
+	struct smtp_transaction *tx = l->spare;
+
+	if (tx != NULL) {
+		l->spare = tx->next;
+		l->spare_count--;
+		return tx;
+	}
+	tx = calloc(1, sizeof(*tx));
+	if (tx == NULL) {
+		fatal("out of memory for an SMTP transaction");
+	}
+	envelope_builder_init(&tx->envelope);
+	return tx;
+}
+
+static void destroy(struct smtp_transaction *tx)
+{
+	envelope_builder_close(&tx->envelope);
+	free(tx);
+}
+
+static void give(struct smtp_listener *l, struct smtp_transaction *tx)
+{
+	tx->magic = 0;
+	if (l->spare_count >= KEEP_TRANSACTIONS || tx->envelope.text_size > KEEP_ENVELOPE_BYTES) {
+		destroy(tx);
+		return;
+	}
+	tx->next = l->spare;
+	l->spare = tx;
+	l->spare_count++;
+}
+
+void smtp_transaction_free_spare(struct smtp_listener *l)
+{
+	while (l->spare != NULL) {
+		struct smtp_transaction *tx = l->spare;
+
+		l->spare = tx->next;
+		destroy(tx);
+	}
+	l->spare_count = 0;
+}
+
+void smtp_transaction_open(struct smtp_session *ss, const char *sender, size_t sender_len,
+			   uint16_t envelope_flags)
+{
+	struct smtp_listener *l = ss->listener;
+	struct smtp_transaction *tx = take(l);
+	struct envelope_builder envelope = tx->envelope;
+
+	ASSERT(ss->transaction == NULL);
+	*tx = (struct smtp_transaction){
+		.magic = SMTP_TRANSACTION_MAGIC,
+		.envelope = envelope,
+		.batch = ++l->batches,
+	};
+	envelope_builder_reset(&tx->envelope);
+	envelope_set_sender(&tx->envelope, sender, sender_len);
+	tx->envelope.flags = envelope_flags;
+	ss->transaction = tx;
+}
+
+/* What is received is no longer counted as such: it is thrown away, or was stored. */
+static void uncount(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+
+	scheduler_receiving(scheduler_of(ss), -(int64_t)tx->counted);
+	tx->counted = 0;
+}
+
+void smtp_transaction_abort(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+
+	if (tx == NULL) {
+		return;
+	}
+	CHECK_MAGIC(tx, SMTP_TRANSACTION_MAGIC);
+	ASSERT(!ss->storing);
+	uncount(ss);
+	chain_release(&tx->body, &scheduler_of(ss)->pools.buffers);
+	ss->transaction = NULL;
+	give(ss->listener, tx);
+}
+
+/* The transaction is over and was answered. */
+static void conclude(struct smtp_session *ss)
+{
+	smtp_transaction_abort(ss);
+	if (ss->state == SMTP_SESSION_DEAD) {
+		return;
+	}
+	ss->state = SMTP_SESSION_COMMANDS;
+	if (ss->listener->stopping) {
+		smtp_count(smtp_session_counts(ss), SMTP_COUNT_REFUSED_STOPPING);
+		smtp_session_dismiss(ss, "4.3.2", "Shutting down");
+	}
+}
+
+/* ---- mail data ---- */
+
+static void count_received(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+
+	scheduler_receiving(scheduler_of(ss), (int64_t)(tx->body.len - tx->counted));
+	tx->counted = tx->body.len;
+}
+
+void smtp_transaction_begin(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+	struct scheduler *s = scheduler_of(ss);
+	const struct smtp_options *o = ss->options;
+	char received[HEADER_RECEIVED_MAX];
+	size_t len;
+
+	tx->id = scheduler_new_id(s);
+	tx->has_id = true;
+	len = header_received_format(
+		&(struct header_received){
+			.helo = ss->helo,
+			.peer_ip = ss->accept->peer.s6_addr,
+			.hostname = o->hostname,
+			.id = &tx->id,
+			.time_s = agent_wall_ms(&s->base) / 1000,
+			.protocol = ss->esmtp ? ENVELOPE_ESMTP : ENVELOPE_SMTP,
+			.smtputf8 = (tx->envelope.flags & ENVELOPE_SMTPUTF8) != 0,
+		},
+		received);
+	chain_append(&tx->body, &s->pools.buffers, received, len);
+	count_received(ss);
+	dot_scanner_init(&tx->scanner, o->max_line_bytes - LINE_END_BYTES,
+			 o->bare_lf == CONFIG_BARE_LF_ACCEPT);
+	dot_converter_init(&tx->converter);
+	ss->state = SMTP_SESSION_DATA;
+}
+
+/* Whether, and why, the message as received so far will be refused. Once it will be, it will. */
+static const struct verdict *judge(const struct smtp_session *ss)
+{
+	const struct smtp_transaction *tx = ss->transaction;
+	const struct smtp_options *o = ss->options;
+	uint32_t flags = tx->scanner.flags;
+
+	if (o->max_message_bytes != 0 && tx->data_bytes > o->max_message_bytes) {
+		return &too_large;
+	}
+	if ((flags & DOT_NUL) != 0) {
+		return &has_nul;
+	}
+	if (!dot_safe_as_is(flags) && o->bare_lf == CONFIG_BARE_LF_REJECT) {
+		return &has_bare;
+	}
+	if ((flags & DOT_LONG_LINE) != 0) {
+		return &has_long_line;
+	}
+	if (tx->scanner.received > DOT_HOPS_MAX) {
+		return &is_loop;
+	}
+	return tx->crowded_out ? &no_room : NULL;
+}
+
+/* Bytes that belong to the message. */
+static void keep(struct smtp_session *ss, const unsigned char *data, size_t len)
+{
+	struct smtp_transaction *tx = ss->transaction;
+	struct pool *buffers = &scheduler_of(ss)->pools.buffers;
+
+	tx->data_bytes += len;
+	if (tx->doomed) {
+		return;
+	}
+	if (ss->options->bare_lf == CONFIG_BARE_LF_ACCEPT) {
+		dot_convert(&tx->converter, data, len, &tx->body, buffers);
+	} else {
+		chain_append(&tx->body, buffers, data, len);
+	}
+	count_received(ss);
+}
+
+/* What the scanner could not judge goes before what came now, byte by byte until it could. */
+static size_t feed_tail(struct smtp_session *ss, const unsigned char *data, size_t len, bool *end)
+{
+	struct smtp_transaction *tx = ss->transaction;
+	size_t used = 0;
+
+	while (tx->tail_len > 0 && used < len && !*end) {
+		size_t n;
+
+		tx->tail[tx->tail_len++] = data[used++];
+		n = dot_scan(&tx->scanner, tx->tail, tx->tail_len, end);
+		keep(ss, tx->tail, n);
+		tx->tail_len = (uint8_t)(tx->tail_len - n);
+		memmove(tx->tail, tx->tail + n, tx->tail_len);
+	}
+	return used;
+}
+
+static size_t feed_rest(struct smtp_session *ss, const unsigned char *data, size_t len, bool *end)
+{
+	struct smtp_transaction *tx = ss->transaction;
+	size_t n = dot_scan(&tx->scanner, data, len, end);
+
+	keep(ss, data, n);
+	if (*end) {
+		return n + DOT_END_BYTES;
+	}
+	ASSERT(len - n < DOT_END_BYTES);
+	tx->tail_len = (uint8_t)(len - n);
+	memcpy(tx->tail, data + n, tx->tail_len);
+	return len;
+}
+
+/* The body of a message that will be refused is given up at once. */
+static void doom(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+
+	if (tx->doomed) {
+		return;
+	}
+	if (tx->counted > SMTP_FAIR_BYTES && scheduler_refuses(scheduler_of(ss)) == -ENOMEM) {
+		tx->crowded_out = true;
+	}
+	if (judge(ss) != NULL) {
+		tx->doomed = true;
+		chain_release(&tx->body, &scheduler_of(ss)->pools.buffers);
+		uncount(ss);
+	}
+}
+
+/* ---- the end of the data ---- */
+
+static void refuse(struct smtp_session *ss, const struct verdict *v, enum smtp_stage stage)
+{
+	smtp_count(smtp_session_counts(ss), v->count);
+	smtp_log_rejection(ss, stage, &v->refusal, NULL, NULL);
+	if (ss->state != SMTP_SESSION_DEAD) {
+		smtp_session_reply(ss, v->refusal.code, v->refusal.status, "%s", v->refusal.text);
+	}
+}
+
+static void accept_message(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+	char id[MESSAGE_ID_TEXT];
+
+	smtp_log_reception(ss, tx->message);
+	smtp_count(smtp_session_counts(ss), SMTP_COUNT_ACCEPTED);
+	ss->receptions++;
+	ss->idle_commands = 0;
+	if (ss->state == SMTP_SESSION_DEAD) {
+		smtp_count(smtp_session_counts(ss), SMTP_COUNT_LOST_STORING);
+		return;
+	}
+	message_id_format(&tx->id, id);
+	smtp_session_reply(ss, 250, "2.0.0", "OK: queued as %s", id);
+}
+
+static void on_stored(struct scheduler *s, void *owner, int result)
+{
+	struct smtp_session *ss = owner;
+	struct message *m;
+
+	CHECK_MAGIC(ss, SMTP_SESSION_MAGIC);
+	OWNER_CHECK(ss);
+	CHECK_MAGIC(ss->transaction, SMTP_TRANSACTION_MAGIC);
+	ASSERT(ss->storing);
+	ss->storing = false;
+	m = ss->transaction->message;
+	if (result == 0) {
+		accept_message(ss);
+	} else {
+		refuse(ss, result == -ENOSPC ? &spool_full_now : &spool_failed,
+		       SMTP_STAGE_CONFIRMATION);
+	}
+	message_release(m, &s->pools);
+	conclude(ss);
+	smtp_session_resume(ss);
+	smtp_session_settle(ss);
+}
+
+static uint8_t durability_of(const struct smtp_options *o)
+{
+	switch (o->durability) {
+	case CONFIG_CACHED:
+		return ENVELOPE_CACHED;
+	case CONFIG_MEMORY:
+		return ENVELOPE_MEMORY;
+	case CONFIG_SYNCED:
+		break;
+	}
+	return ENVELOPE_SYNCED;
+}
+
+static struct message *make_message(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+	struct scheduler *s = scheduler_of(ss);
+	struct message *m = message_create(&s->pools, envelope_size(&tx->envelope));
+	struct envelope *e = message_envelope(m);
+
+	if ((tx->scanner.flags & DOT_8BIT) != 0) {
+		tx->envelope.flags |= ENVELOPE_8BITMIME;
+	}
+	envelope_build(&tx->envelope, e);
+	e->id = tx->id;
+	e->received_ms = agent_wall_ms(&s->base);
+	e->body_bytes = tx->body.len;
+	memcpy(e->peer_ip, ss->accept->peer.s6_addr, sizeof(e->peer_ip));
+	e->peer_port = ss->accept->peer_port;
+	e->protocol = ss->esmtp ? ENVELOPE_ESMTP : ENVELOPE_SMTP;
+	e->durability = durability_of(ss->options);
+	m->body = tx->body;
+	tx->body = CHAIN_EMPTY;
+	return m;
+}
+
+static void store(struct smtp_session *ss)
+{
+	struct message *m = make_message(ss);
+
+	/* Its envelope is still to be logged when the message has gone its way. */
+	message_hold(m, 1);
+	ss->transaction->message = m;
+	ss->state = SMTP_SESSION_STORING;
+	ss->storing = true;
+	scheduler_store(scheduler_of(ss), m, on_stored, ss);
+}
+
+static void finish(struct smtp_session *ss)
+{
+	const struct verdict *v = judge(ss);
+
+	if (v == NULL) {
+		store(ss);
+		return;
+	}
+	refuse(ss, v, SMTP_STAGE_BODY);
+	conclude(ss);
+}
+
+size_t smtp_transaction_feed(struct smtp_session *ss, const unsigned char *data, size_t len)
+{
+	bool end = false;
+	size_t used;
+
+	CHECK_MAGIC(ss->transaction, SMTP_TRANSACTION_MAGIC);
+	used = feed_tail(ss, data, len, &end);
+	if (!end && used < len) {
+		used += feed_rest(ss, data + used, len - used, &end);
+	}
+	doom(ss);
+	if (end) {
+		finish(ss);
+	}
+	return used;
+}

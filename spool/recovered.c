@@ -1,0 +1,206 @@
+/*
+ * Hands out what the last run of the program left: a delivery at a time, in order of reception. Each
+ * message's envelope is read when its turn comes, and its body when somebody asks for it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/runtime/check.h"
+#include "spool/store.h"
+
+/* Read at once: most envelopes are shorter. */
+#define HEAD_BYTES 1024U
+
+static void damaged(struct segment_store *s, const struct segment *g, int error)
+{
+	counter_inc(s->stats.damaged);
+	agent_error(s->agent, error, "spool: a damaged record in segment %08x: not delivered",
+		    g->id);
+}
+
+/* Reads the message's envelope. 0 or a negative errno. */
+static int read_envelope(const struct spool_entry *e, struct mail_pools *pools,
+			 struct message **out)
+{
+	unsigned char buffer[HEAD_BYTES];
+	uint64_t offset = (uint64_t)e->place * RECORD_ALIGN;
+	uint64_t bytes = (uint64_t)e->units * RECORD_ALIGN;
+	size_t have = bytes < sizeof(buffer) ? (size_t)bytes : sizeof(buffer);
+	struct record_header h;
+	struct message *m;
+	size_t first;
+	int rc = segment_read(e->segment, offset, buffer, have);
+
+	if (rc != 0) {
+		return rc;
+	}
+	memcpy(&h, buffer, sizeof(h));
+	if (!record_plausible(&h, e->segment->id, e->segment->generation, bytes) ||
+	    h.type != RECORD_MESSAGE || h.delivery != e->delivery_count ||
+	    memcmp(&h.id, &e->id, sizeof(h.id)) != 0) {
+		return -EBADMSG;
+	}
+	m = message_create(pools, h.head_bytes);
+	first = have - sizeof(h) < h.head_bytes ? have - sizeof(h) : h.head_bytes;
+	memcpy(m->envelope, buffer + sizeof(h), first);
+	rc = segment_read(e->segment, offset + sizeof(h) + first, m->envelope + first,
+			  h.head_bytes - first);
+	if (rc == 0 && (!record_head_ok(&h, m->envelope) ||
+			envelope_check(message_envelope(m), h.head_bytes) != 0 ||
+			message_envelope(m)->size != h.head_bytes ||
+			message_envelope(m)->delivery_count != h.delivery)) {
+		rc = -EBADMSG;
+	}
+	if (rc != 0) {
+		message_release(m, pools);
+		return rc;
+	}
+	*out = m;
+	return 0;
+}
+
+/* Reads the delivery's latest state. 0 or a negative errno; `reason` ends with NUL. */
+static int read_state(const struct spool_entry *e, uint32_t delivery, struct record_state *state,
+		      char reason[SPOOL_REASON_MAX + 1])
+{
+	const struct entry_delivery *at = &e->deliveries[delivery];
+	unsigned char buffer[sizeof(struct record_header) + sizeof(*state) + SPOOL_REASON_MAX + 8];
+	size_t bytes = (size_t)at->units * RECORD_ALIGN;
+	struct record_header h;
+	int rc;
+
+	if (bytes < sizeof(h) + sizeof(*state) || bytes > sizeof(buffer)) {
+		return -EBADMSG;
+	}
+	rc = segment_read(at->segment, (uint64_t)at->place * RECORD_ALIGN, buffer, bytes);
+	if (rc != 0) {
+		return rc;
+	}
+	memcpy(&h, buffer, sizeof(h));
+	memcpy(state, buffer + sizeof(h), sizeof(*state));
+	if (!record_plausible(&h, at->segment->id, at->segment->generation, bytes) ||
+	    h.type != RECORD_STATE || h.delivery != delivery ||
+	    memcmp(&h.id, &e->id, sizeof(h.id)) != 0 || !record_head_ok(&h, buffer + sizeof(h)) ||
+	    h.head_bytes != sizeof(*state) + state->reason_bytes ||
+	    state->reason_bytes > SPOOL_REASON_MAX) {
+		return -EBADMSG;
+	}
+	memcpy(reason, buffer + sizeof(h) + sizeof(*state), state->reason_bytes);
+	reason[state->reason_bytes] = '\0';
+	return 0;
+}
+
+/* With a damaged state it is tried again from the start, which is late or twice, but not lost. */
+static void set_state(struct segment_store *s, const struct spool_entry *e, struct delivery *d)
+{
+	char reason[SPOOL_REASON_MAX + 1];
+	struct record_state state;
+	struct recipient_set pending;
+	int rc;
+
+	if (e->deliveries == NULL || e->deliveries[d->index].segment == NULL) {
+		return;
+	}
+	rc = read_state(e, d->index, &state, reason);
+	if (rc != 0) {
+		damaged(s, e->deliveries[d->index].segment, rc);
+		return;
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		pending.bits[i] = state.pending[i] & d->pending.bits[i];
+	}
+	if (!recipient_set_empty(&pending)) {
+		d->pending = pending;
+	}
+	d->attempts = state.attempts;
+	d->due_ms = state.due_ms;
+	if (state.reason_bytes > 0) {
+		free(d->last_text);
+		d->last_text = strdup(reason);
+	}
+}
+
+static void drop_message(struct recovered_list *list, struct mail_pools *pools)
+{
+	while (list->references > 0) {
+		list->references--;
+		message_release(list->message, pools);
+	}
+	list->message = NULL;
+}
+
+/* The next delivery of the message in hand; NULL when there is none. */
+static struct delivery *next_delivery(struct segment_store *s, struct mail_pools *pools)
+{
+	struct recovered_list *list = &s->recovered;
+	const struct spool_entry *e = index_find(&s->index, &list->ids[list->at - 1]);
+	struct delivery *d;
+
+	while (e != NULL && list->references > 0 && list->delivery < e->delivery_count) {
+		uint32_t i = list->delivery++;
+
+		if (e->deliveries != NULL && e->deliveries[i].done) {
+			continue;
+		}
+		list->references--;
+		d = delivery_create(pools, list->message, i);
+		set_state(s, e, d);
+		return d;
+	}
+	drop_message(list, pools);
+	return NULL;
+}
+
+static void take_message(struct segment_store *s, struct mail_pools *pools)
+{
+	struct recovered_list *list = &s->recovered;
+	struct spool_entry *e = index_find(&s->index, &list->ids[list->at++]);
+	struct message *m;
+	int rc;
+
+	if (e == NULL) {
+		return;
+	}
+	rc = read_envelope(e, pools, &m);
+	if (rc != 0) {
+		damaged(s, e->segment, rc);
+		return;
+	}
+	m->spool = e;
+	m->writer = (uint8_t)s->writer;
+	message_hold(m, e->pending - 1);
+	e->cached = message_envelope(m)->durability == ENVELOPE_CACHED;
+	list->message = m;
+	list->delivery = 0;
+	list->references = e->pending;
+}
+
+struct delivery *spool_next_recovered(struct spool *spool, uint32_t writer,
+				      struct mail_pools *pools)
+{
+	struct segment_store *s = spool_store(spool, writer);
+	struct recovered_list *list = &s->recovered;
+
+	for (;;) {
+		struct delivery *d = list->message != NULL ? next_delivery(s, pools) : NULL;
+
+		if (d != NULL) {
+			return d;
+		}
+		if (list->at == list->count) {
+			free(list->ids);
+			list->ids = NULL;
+			list->count = 0;
+			list->at = 0;
+			return NULL;
+		}
+		take_message(s, pools);
+	}
+}
+
+void store_drop_recovered(struct segment_store *s, struct mail_pools *pools)
+{
+	drop_message(&s->recovered, pools);
+	s->recovered.at = s->recovered.count;
+}

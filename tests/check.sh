@@ -1,0 +1,62 @@
+#!/bin/bash
+# Everything that `make check` promises, one part after the other; goes on after a failure, so that
+# one run tells all. The last line is "N passed, N failed".
+set -u
+
+passed=0
+failed=0
+# An outer make's job server is not ours.
+unset MAKEFLAGS MFLAGS
+jobs=$(nproc)
+
+part() {
+	local name=$1
+	shift
+	local began=$SECONDS
+	if "$@"; then
+		passed=$((passed + 1))
+		echo "ok   $name ($((SECONDS - began)) s)"
+	else
+		failed=$((failed + 1))
+		echo "FAIL $name ($((SECONDS - began)) s)"
+	fi
+}
+
+unit() {
+	local variant=$1 p=0 f=0
+	rm -f "build/$variant/unit.result"
+	if ! make -s -j"$jobs" VARIANT="$variant" programs unit-programs; then
+		return 1
+	fi
+	make -s VARIANT="$variant" unit
+	local rc=$?
+	read -r p f <"build/$variant/unit.result"
+	passed=$((passed + p))
+	failed=$((failed + f))
+	return $rc
+}
+
+flow() {
+	local p=0 f=0
+	rm -f build/flow.result
+	python3 tests/flow/run.py --result build/flow.result "$@"
+	local rc=$?
+	[ -f build/flow.result ] && read -r p f <build/flow.result
+	passed=$((passed + p))
+	failed=$((failed + f))
+	return $rc
+}
+
+part "format" make -s format-check
+part "headers compile alone" make -s headers
+part "thread classes" make -s tsa
+part "release: build and unit tests" unit release
+part "release: flow tests" flow
+part "clang: build and unit tests" unit clang
+part "asan: build and unit tests" unit asan
+part "asan: flow tests" flow --variant asan --short
+part "tsan: build and unit tests" unit tsan
+part "tsan: flow tests" flow --variant tsan --short
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

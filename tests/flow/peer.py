@@ -1,0 +1,188 @@
+"""A next hop that a test scripts in Python: it keeps every message it took, envelope and bytes, and
+answers what it is told to. build/fwsink is for volume and for chance; this one is for looking
+closely."""
+
+import email
+import email.policy
+import re
+import socket
+import threading
+import time
+
+from flow import wait_until
+
+
+class Mail:
+    """One accepted message, dots taken out."""
+
+    def __init__(self, sender, recipients, data, connection):
+        self.sender = sender
+        self.recipients = recipients
+        self.data = data
+        self.connection = connection
+        self.at = time.monotonic()
+
+    def parse(self):
+        return email.message_from_bytes(self.data, policy=email.policy.default)
+
+    @property
+    def body(self):
+        return self.data.partition(b"\r\n\r\n")[2]
+
+
+class Session(threading.Thread):
+    """One connection: reads lines, looks up what to say."""
+
+    def __init__(self, peer, connection, number):
+        super().__init__(daemon=True)
+        self.peer = peer
+        self.socket = connection
+        self.number = number
+        self.file = connection.makefile("rb")
+        self.sender = ""
+        self.mail = ""
+        self.recipients = []
+        self.transactions = 0
+
+    def say(self, reply):
+        if reply is None:
+            raise ConnectionError("the script closes")
+        self.socket.sendall(reply.encode() + b"\r\n")
+        if reply.startswith("421"):
+            raise ConnectionError("421 closes")
+
+    def answer(self, stage, default):
+        """What the script has for this stage: text, None to close, or a function of the session."""
+        reply = self.peer.replies.get(stage, default)
+        if callable(reply):
+            reply = reply(self)
+        return default if reply is True else reply
+
+    def ehlo(self):
+        offers = ["peer.test", *self.peer.offers]
+        return "\r\n".join(f"250{' ' if i == len(offers) - 1 else '-'}{o}" for i, o in enumerate(offers))
+
+    def read_data(self):
+        lines = []
+        while True:
+            line = self.file.readline()
+            if not line:
+                raise ConnectionError("closed in the data")
+            if line == b".\r\n":
+                return b"".join(lines)
+            lines.append(line[1:] if line.startswith(b".") else line)
+
+    def command(self, line):
+        """False when the session is over."""
+        verb = line.split(" ")[0].upper()
+        address = re.search(r"<(.*?)>", line)
+        self.peer.commands.append((time.monotonic(), self.number, line))
+        if verb in ("EHLO", "HELO"):
+            self.say(self.answer(verb.lower(), self.ehlo() if verb == "EHLO" else "250 peer.test"))
+        elif verb == "MAIL":
+            self.transactions += 1
+            self.mail = line
+            self.sender, self.recipients = address[1], []
+            self.say(self.answer("mail", "250 ok"))
+        elif verb == "RCPT":
+            self.rcpt = address[1]
+            reply = self.answer("rcpt", "250 ok")
+            if reply and reply.startswith("2"):
+                self.recipients.append(address[1])
+            self.say(reply)
+        elif verb == "DATA":
+            self.data()
+        elif verb == "QUIT":
+            self.say("221 bye")
+            return False
+        else:
+            self.say(self.answer(verb.lower(), "250 ok"))
+        return True
+
+    def data(self):
+        if not self.recipients:
+            self.say("554 nobody")
+            return
+        reply = self.answer("data", "354 go")
+        self.say(reply)
+        if not reply.startswith("354"):
+            return
+        data = self.read_data()
+        reply = self.answer("dot", "250 taken")
+        if reply and reply.startswith("2"):
+            self.peer.mails.append(Mail(self.sender, self.recipients, data, self.number))
+        self.say(reply)
+
+    def run(self):
+        try:
+            self.say(self.answer("banner", "220 peer.test"))
+            while True:
+                line = self.file.readline()
+                if not line or not self.command(line.decode(errors="replace").rstrip("\r\n")):
+                    return
+        except OSError:
+            pass
+        finally:
+            self.file.close()
+            self.socket.close()
+            self.peer.ended(self)
+
+
+class Peer:
+    """`replies` maps a stage (banner ehlo helo mail rcpt data dot rset) to a reply, to None (close),
+    or to a function of the session that returns one of these, or True for the usual."""
+
+    def __init__(self, flow, port=0, offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 0"), **replies):
+        self.replies = replies
+        self.offers = offers
+        self.mails = []
+        self.commands = []
+        self.opened = []
+        self.open = set()
+        self.peak = 0
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=500)
+        self.port = self.listener.getsockname()[1]
+        flow.closers.append(self.close)
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with self.lock:
+                self.opened.append(time.monotonic())
+                session = Session(self, connection, len(self.opened))
+                self.open.add(session)
+                self.peak = max(self.peak, len(self.open))
+            session.start()
+
+    def ended(self, session):
+        with self.lock:
+            self.open.discard(session)
+
+    def wait(self, count, patience=60):
+        """Waits for `count` messages; all of them."""
+        wait_until(lambda: len(self.mails) >= count, f"{count} messages at the peer", patience)
+        return list(self.mails)
+
+    def said(self, verb):
+        """Times and lines of one command."""
+        return [(at, line) for at, _, line in list(self.commands) if line.upper().startswith(verb)]
+
+    def close(self):
+        """Stops listening and cuts every connection."""
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.listener.close()
+        with self.lock:
+            sessions = list(self.open)
+        for session in sessions:
+            try:
+                session.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass

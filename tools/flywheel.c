@@ -1,0 +1,302 @@
+/*
+ * flywheel: the console of flywheeld. It sends commands to the control socket and shows the
+ * answers, as text for people or as JSON. Start reading at run_command().
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/version.h"
+#include "tools/console_client.h"
+#include "tools/console_prompt.h"
+#include "tools/console_render.h"
+
+#define DEFAULT_SOCKET "/run/flywheel/control"
+
+enum { EXIT_OK = 0, EXIT_COMMAND = 1, EXIT_CONNECTION = 2 };
+
+static const char help_text[] =
+	"NAME\n"
+	"    flywheel - console of the mail transfer agent flywheeld\n"
+	"\n"
+	"SYNOPSIS\n"
+	"    flywheel [-s SOCKET] [--json] COMMAND [ARGUMENT...]\n"
+	"    flywheel [-s SOCKET] [--json]\n"
+	"\n"
+	"DESCRIPTION\n"
+	"    Sends COMMAND to a running flywheeld and shows the answer. Without COMMAND it reads\n"
+	"    commands: on a terminal with a prompt, line editing, history and completion by the\n"
+	"    Tab key; otherwise one from each line of standard input, where empty lines and lines\n"
+	"    that begin with # are skipped. \"quit\" or the end of input leaves.\n"
+	"\n"
+	"OPTIONS\n"
+	"    -s, --socket SOCKET\n"
+	"        The control socket: the path of \"listen\" in control_listener of flywheeld's\n"
+	"        configuration. Default: $FLYWHEEL_SOCKET, or " DEFAULT_SOCKET ".\n"
+	"    -j, --json\n"
+	"        Show results as JSON. Keys are lower case and end in their unit: _bytes, _s, _ms,\n"
+	"        _us, _ns, _per_s; _at is a moment in ISO 8601.\n"
+	"    -V, --version\n"
+	"        Show the console's version. The command \"version\" shows flywheeld's.\n"
+	"    -h, --help\n"
+	"        Show this text.\n"
+	"\n"
+	"COMMANDS\n"
+	"    help [COMMAND]         what flywheeld understands; the list here may be older\n"
+	"    summary                the whole program in numbers\n"
+	"    mailq [N]              the N longest queues\n"
+	"    domain NAME            one domain: what holds its queue and until when, its limits,\n"
+	"                           next hops and connections\n"
+	"    domains                every domain, one line each\n"
+	"    active N, delayed N    domains with more than N messages in that queue\n"
+	"    message ID [full]      one queued message; ID is the second field of mainlog\n"
+	"    message retry ID, message fail ID [quiet]\n"
+	"    flush domain NAME|all, fail domain NAME [quiet]\n"
+	"    suspend domain NAME, resume domain NAME\n"
+	"    threads, counters [PATTERN], errors, memory, version\n"
+	"    reopen logs            after a rotation\n"
+	"    shutdown               stop gracefully\n"
+	"\n"
+	"EXIT STATUS\n"
+	"    0  the command (of several: every command) succeeded\n"
+	"    1  a command failed; the reason is on standard error\n"
+	"    2  wrong usage, or flywheeld could not be reached\n"
+	"\n"
+	"ENVIRONMENT\n"
+	"    FLYWHEEL_SOCKET        the control socket, unless -s is given\n"
+	"    HOME                   the history of the prompt is in ~/.flywheel_history\n"
+	"\n"
+	"EXAMPLES\n"
+	"    flywheel domain example.net\n"
+	"    flywheel --json summary | jq .delivery_rate_per_s\n"
+	"    flywheel counters 'scheduler.*.delivered'\n"
+	"\n"
+	"SEE ALSO\n"
+	"    flywheeld(8), flywheel.conf(5)\n";
+
+struct session {
+	const char *socket;
+	bool json;
+	struct console *console;
+};
+
+static void say_cannot_connect(const char *path, int error)
+{
+	const char *hint = "";
+
+	switch (error) {
+	case ENOENT:
+	case ECONNREFUSED:
+		hint = " (is flywheeld running, and is this its control socket? -s names another)";
+		break;
+	case EACCES:
+		hint = " (root and members of flywheeld's group may use it)";
+		break;
+	default:
+		break;
+	}
+	fprintf(stderr, "flywheel: cannot connect to %s: %s%s\n", path, strerror(error), hint);
+}
+
+static void say_lost(const char *path, int error)
+{
+	const char *why = strerror(error);
+
+	if (error == EPROTO) {
+		why = "what answers there is not flywheeld";
+	} else if (error == ECONNRESET || error == EPIPE) {
+		why = "flywheeld closed the connection";
+	}
+	fprintf(stderr, "flywheel: %s: %s\n", path, why);
+}
+
+static void show(const struct session *s, const json_t *result)
+{
+	if (s->json) {
+		json_dumpf(result, stdout,
+			   JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(12));
+		putchar('\n');
+	} else {
+		console_render(result, stdout);
+	}
+	fflush(stdout);
+}
+
+/* The reason is made harmless for terminals like any other text. */
+static void say_error(const json_t *answer)
+{
+	char *text = console_value_text("error", json_object_get(answer, "error"));
+
+	fprintf(stderr, "flywheel: %s\n", text);
+	free(text);
+}
+
+/* A connection that was idle for long has been closed by the server: then a new one is made before
+ * anything is sent. A command is never sent twice. */
+static json_t *ask(struct session *s, const char *command)
+{
+	if (console_is_closed(s->console)) {
+		struct console *fresh = console_connect(s->socket);
+
+		if (fresh == NULL) {
+			return NULL;
+		}
+		console_close(s->console);
+		s->console = fresh;
+	}
+	return console_ask(s->console, command);
+}
+
+/* Sends a command and shows the answer. */
+static int run_command(void *context, const char *command)
+{
+	struct session *s = context;
+	json_t *answer = ask(s, command);
+	int rc = EXIT_OK;
+
+	if (answer == NULL) {
+		say_lost(s->socket, errno);
+		return EXIT_CONNECTION;
+	}
+	if (json_is_true(json_object_get(answer, "ok")) && json_object_get(answer, "result")) {
+		show(s, json_object_get(answer, "result"));
+	} else if (json_object_get(answer, "error") != NULL) {
+		say_error(answer);
+		rc = EXIT_COMMAND;
+	} else {
+		say_lost(s->socket, EPROTO);
+		rc = EXIT_CONNECTION;
+	}
+	json_decref(answer);
+	return rc;
+}
+
+/* A word as the server's command line wants it: in double quotes when it has blanks. */
+static void put_word(FILE *f, const char *word)
+{
+	bool quote = word[0] == '\0' || strpbrk(word, " \t") != NULL;
+
+	fprintf(f, quote ? "\"%s\"" : "%s", word);
+}
+
+static int run_arguments(struct session *s, char **words, int count)
+{
+	char *command = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&command, &len);
+	int rc;
+
+	if (f == NULL) {
+		perror("flywheel");
+		return EXIT_CONNECTION;
+	}
+	for (int i = 0; i < count; i++) {
+		if (i != 0) {
+			putc(' ', f);
+		}
+		/* One argument may be a whole command in the shell's quotes. */
+		if (count == 1) {
+			fputs(words[i], f);
+		} else {
+			put_word(f, words[i]);
+		}
+	}
+	fclose(f);
+	rc = run_command(s, command);
+	free(command);
+	return rc;
+}
+
+static int run_stdin(struct session *s)
+{
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t len;
+	int rc = EXIT_OK;
+
+	while (rc != EXIT_CONNECTION && (len = getline(&line, &size, stdin)) > 0) {
+		char *command = line + strspn(line, " \t");
+		int one;
+
+		command[strcspn(command, "\r\n")] = '\0';
+		if (strcmp(command, "quit") == 0 || strcmp(command, "exit") == 0) {
+			break;
+		}
+		if (command[0] == '\0' || command[0] == '#') {
+			continue;
+		}
+		one = run_command(s, command);
+		rc = one > rc ? one : rc;
+	}
+	free(line);
+	return rc;
+}
+
+static int run(struct session *s, char **words, int count)
+{
+	int rc;
+
+	s->console = console_connect(s->socket);
+	if (s->console == NULL) {
+		say_cannot_connect(s->socket, errno);
+		return EXIT_CONNECTION;
+	}
+	if (count > 0) {
+		rc = run_arguments(s, words, count);
+	} else if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) {
+		printf("flywheel %s on %s; \"help\" lists commands, \"quit\" leaves\n",
+		       FLYWHEEL_VERSION, s->socket);
+		rc = prompt_loop(s->console, run_command, s);
+	} else {
+		rc = run_stdin(s);
+	}
+	console_close(s->console);
+	return rc;
+}
+
+static const char *default_socket(void)
+{
+	const char *path = getenv("FLYWHEEL_SOCKET");
+
+	return path != NULL && path[0] != '\0' ? path : DEFAULT_SOCKET;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+						{"json", no_argument, NULL, 'j'},
+						{"version", no_argument, NULL, 'V'},
+						{"help", no_argument, NULL, 'h'},
+						{NULL, 0, NULL, 0}};
+	struct session s = {.socket = default_socket()};
+	int c;
+
+	signal(SIGPIPE, SIG_IGN);
+	while ((c = getopt_long(argc, argv, "+s:jVh", options, NULL)) != -1) {
+		switch (c) {
+		case 's':
+			s.socket = optarg;
+			break;
+		case 'j':
+			s.json = true;
+			break;
+		case 'V':
+			printf("flywheel %s\n", FLYWHEEL_VERSION);
+			return EXIT_OK;
+		case 'h':
+			fputs(help_text, stdout);
+			return EXIT_OK;
+		default:
+			fprintf(stderr, "usage: flywheel [-s SOCKET] [--json] [COMMAND...]; see "
+					"flywheel --help\n");
+			return EXIT_CONNECTION;
+		}
+	}
+	return run(&s, argv + optind, argc - optind);
+}
