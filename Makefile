@@ -99,7 +99,7 @@ $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(UNIT_HELP:%.c=$(OUT)/%.o) $(LIB)
 	@mkdir -p $(@D)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
 
-.PRECIOUS: $(OUT)/tests/unit/%.o
+.SECONDARY:
 
 unit-programs: $(UNIT)
 
@@ -122,10 +122,7 @@ bench: all
 	@perf/bench.sh
 
 tsa:
-	@for f in $(LIB_SRC); do \
-		clang -std=c11 $(CPPFLAGS) -DFLYWHEEL_TSA -fsyntax-only -Wthread-safety -Werror \
-			-Wno-ignored-attributes $$f || exit 1; \
-	done
+	@python3 tools/thread-classes.py $(LIB_SRC)
 
 format:
 	@clang-format -i $(C_FILES)

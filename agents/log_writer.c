@@ -23,9 +23,6 @@
 /* Blocks given to one writev, and writev calls for one file in one duty cycle. */
 #define GATHER_BLOCKS 64
 #define WRITES_PER_CYCLE 4
-/* Empty blocks that a client keeps. */
-#define CLIENT_KEEP 16
-#define PANIC_TEXT 1024
 
 static const char *const file_names[LOG_FILES] = {"mainlog", "rejectlog", "paniclog"};
 
@@ -72,165 +69,6 @@ static struct log_writer *log_writer_of(struct agent *base)
 	return w;
 }
 
-/* ---- clients ---- */
-
-void log_client_init(struct log_client *c, struct agent *self, struct agent *writer)
-{
-	memset(c, 0, sizeof(*c));
-	c->self = self;
-	c->writer = writer;
-	pool_init(&c->blocks, "log blocks", sizeof(struct log_block) + LOG_BLOCK_SIZE, CLIENT_KEEP);
-}
-
-/* On the client's agent: a block has been written. */
-static void on_written(struct agent *self, void *object, uint64_t unused)
-{
-	struct log_block *b = object;
-	struct log_client *c = b->client;
-
-	(void)unused;
-	ASSERT(c->self == self && c->outstanding > 0);
-	c->outstanding--;
-	pool_put(&c->blocks, b);
-}
-
-static void on_block(struct agent *self, void *object, uint64_t unused);
-
-static void hand_over(struct log_client *c, enum log_file file)
-{
-	struct log_block *b = c->open[file];
-
-	c->open[file] = NULL;
-	c->outstanding++;
-	agent_send(c->self, c->writer, on_block, b, 0);
-}
-
-static struct log_block *open_block(struct log_client *c, enum log_file file)
-{
-	struct log_block *b = pool_get(&c->blocks);
-
-	b->next = NULL;
-	b->from = c->self;
-	b->client = c;
-	b->file = file;
-	b->len = 0;
-	c->open[file] = b;
-	return b;
-}
-
-void log_line(struct log_client *c, enum log_file file, const char *line, size_t len)
-{
-	struct log_block *b = c->open[file];
-
-	ASSERT(file < LOG_FILES);
-	if (len > 0 && line[len - 1] == '\n') {
-		len--;
-	}
-	ASSERT(len < LOG_BLOCK_SIZE);
-	if (c->writer == NULL) {
-		fprintf(stderr, "%.*s\n", (int)len, line);
-		return;
-	}
-	if (b != NULL && b->len + len + 1 > LOG_BLOCK_SIZE) {
-		hand_over(c, file);
-		b = NULL;
-	}
-	if (b == NULL) {
-		b = open_block(c, file);
-	}
-	memcpy(b->data + b->len, line, len);
-	b->data[b->len + len] = '\n';
-	b->len += (uint32_t)len + 1;
-}
-
-/* Writes `c` as it stands in a field of the main log; returns its length, at most 4. */
-static size_t escape_octet(unsigned char c, char to[5])
-{
-	static const char named[] = "\n\r\t@\\";
-	static const char letters[] = "nrt@\\";
-	const char *at = c != '\0' ? strchr(named, c) : NULL;
-
-	if (at != NULL) {
-		to[0] = '\\';
-		to[1] = letters[at - named];
-		return 2;
-	}
-	if (c < 32 || c == 127) {
-		return (size_t)snprintf(to, 5, "\\x%02x", c);
-	}
-	to[0] = (char)c;
-	return 1;
-}
-
-static size_t escape_text(const char *text, char *to, size_t size)
-{
-	size_t len = 0;
-
-	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
-		char octet[5];
-		size_t n = escape_octet(*p, octet);
-
-		if (len + n > size) {
-			break;
-		}
-		memcpy(to + len, octet, n);
-		len += n;
-	}
-	return len;
-}
-
-void log_panic_on_new(void *client, const struct errlog_entry *entry)
-{
-	struct log_client *c = client;
-	const char *reason = entry->code < 0 ? strerror(-entry->code) : "";
-	bool said = reason[0] == '\0' || strstr(entry->text, reason) != NULL;
-	char text[ERRLOG_TEXT + 256];
-	char line[PANIC_TEXT + 32];
-	size_t len;
-
-	snprintf(text, sizeof(text), "%.64s: %s%s%s", c->self != NULL ? c->self->name : "flywheel",
-		 entry->text, said ? "" : ": ", said ? "" : reason);
-	len = (size_t)snprintf(line, sizeof(line), "%llu@",
-			       (unsigned long long)(entry->first_ns / NS_PER_S));
-	len += escape_text(text, line + len, PANIC_TEXT);
-	log_line(c, LOG_PANIC, line, len);
-}
-
-void log_client_flush(struct log_client *c)
-{
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		if (c->open[i] != NULL && c->outstanding < LOG_BLOCKS_EAGER) {
-			hand_over(c, (enum log_file)i);
-		}
-	}
-}
-
-bool log_client_drained(const struct log_client *c)
-{
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		if (c->open[i] != NULL) {
-			return false;
-		}
-	}
-	return c->outstanding == 0;
-}
-
-void log_client_close(struct log_client *c)
-{
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		struct log_block *b = c->open[i];
-
-		if (b != NULL) {
-			fwrite(b->data, 1, b->len, stderr);
-			pool_put(&c->blocks, b);
-			c->open[i] = NULL;
-		}
-	}
-	pool_close(&c->blocks);
-}
-
-/* ---- the writer ---- */
-
 static int stream_open(const struct log_stream *s)
 {
 	int fd = open(s->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -264,8 +102,7 @@ static void count_waiting(struct log_writer *w, int64_t change)
 	counter_max(w->waiting_max, w->waiting_blocks);
 }
 
-/* On the writer: a client hands a block over. */
-static void on_block(struct agent *self, void *object, uint64_t unused)
+void log_writer_on_block(struct agent *self, void *object, uint64_t unused)
 {
 	struct log_writer *w = log_writer_of(self);
 	struct log_block *b = object;
@@ -280,7 +117,7 @@ static void on_block(struct agent *self, void *object, uint64_t unused)
 static void give_back(struct log_writer *w, struct log_block *b)
 {
 	count_waiting(w, -1);
-	agent_send(&w->base, b->from, on_written, b, 0);
+	agent_send(&w->base, b->from, log_client_on_written, b, 0);
 }
 
 /* Remembers that the stream is stuck, and says so: each distinct error once. */
@@ -430,6 +267,15 @@ void log_writer_on_reopen(struct agent *writer, void *unused, uint64_t value)
 	}
 }
 
+static int log_writer_start(struct agent *self)
+{
+	struct log_writer *w = log_writer_of(self);
+
+	timer_init(&w->heartbeat, self, on_heartbeat);
+	timer_init(&w->retry, self, on_retry);
+	return 0;
+}
+
 static void log_writer_start_complete(struct agent *self)
 {
 	struct log_writer *w = log_writer_of(self);
@@ -486,6 +332,7 @@ static int log_writer_do_work(struct agent *self)
 
 static const struct agent_ops log_writer_ops = {
 	.kind = "log",
+	.start = log_writer_start,
 	.start_complete = log_writer_start_complete,
 	.do_work = log_writer_do_work,
 	.stop = log_writer_stop,
@@ -570,8 +417,6 @@ struct log_writer *log_writer_create(const char *name, const struct log_options 
 	agent_init(&w->base, &log_writer_ops, name, STOP_PHASE);
 	w->base.errors.on_new = on_new_error;
 	init_counters(w);
-	timer_init(&w->heartbeat, &w->base, on_heartbeat);
-	timer_init(&w->retry, &w->base, on_retry);
 	log_client_init(&w->own, &w->base, &w->base);
 	return w;
 }

@@ -43,7 +43,8 @@ static unsigned edit_distance(const char *a, size_t a_len, const char *b, size_t
 	return last[b_len];
 }
 
-const char *schema_nearest(const char *name, const char *const *words)
+/* Of `words` (NULL at the end) the one that `name` most likely was meant to be, or NULL. */
+static const char *nearest_word(const char *name, const char *const *words)
 {
 	size_t len = strlen(name);
 	const char *nearest = NULL;
@@ -82,7 +83,7 @@ static const char *nearest_option(const char *name, enum schema_scope scope)
 		}
 	}
 	names[count] = NULL;
-	return schema_nearest(name, names);
+	return nearest_word(name, names);
 }
 
 /* The scope in this one that `name` resembles. */
@@ -96,7 +97,7 @@ static const char *nearest_scope(const char *name, enum schema_scope scope)
 		}
 	}
 	names[count] = NULL;
-	return schema_nearest(name, names);
+	return nearest_word(name, names);
 }
 
 /* Adds `word` to the enumeration in `text`, once: "a, b, c". */

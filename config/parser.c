@@ -165,12 +165,12 @@ static void report_bad_value(struct parser *p, const char *name, uint32_t line, 
 			     name, kind, close);
 		return;
 	}
-	report_error(
-		p->report, at_line(p, p->token.line),
-		"option \"%.100s\": unexpected %.*s in a %s; expected %s (in quotes if there is "
-		"punctuation in them) or %s",
-		name, TOKEN_SHOWN(&p->token), kind, opening == '(' ? "words" : "key = value",
-		close);
+	report_error(p->report, at_line(p, p->token.line),
+		     "option \"%.100s\": unexpected %.*s in a %s; expected %s or %s", name,
+		     TOKEN_SHOWN(&p->token), kind,
+		     opening == '(' ? "words, in quotes if they have punctuation in them,"
+				    : "key = value",
+		     close);
 	skip_line(p, p->token.line);
 }
 

@@ -159,24 +159,16 @@ READONLY
 const char *schema_advise_scope(const char *name, const char *instance, enum schema_scope scope,
 				char *text, size_t size);
 
-/* Of the words in `words` (NULL at the end) the one that `name` most likely was meant to be; NULL
- * when none is near. In advice.c. */
+/* The option's place in the table. */
 READONLY
-const char *schema_nearest(const char *name, const char *const *words);
-
 static inline uint32_t schema_number(const struct schema_option *option)
 {
 	return (uint32_t)(option - schema_options);
 }
 
+SINGLE
 static inline void schema_set_add(struct schema_set *set, const struct schema_option *option)
 {
 	uint32_t n = schema_number(option);
 	set->words[n / 64] |= UINT64_C(1) << (n % 64);
-}
-
-static inline bool schema_set_has(const struct schema_set *set, const struct schema_option *option)
-{
-	uint32_t n = schema_number(option);
-	return (set->words[n / 64] >> (n % 64) & 1) != 0;
 }

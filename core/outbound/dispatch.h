@@ -93,7 +93,7 @@ struct dispatcher {
 	struct counter *reused;
 };
 
-BOUND
+SINGLE
 void dispatcher_init(struct dispatcher *x, struct agent *self, const struct dispatch_ops *ops,
 		     struct mail_pools *pools, struct outbound_limits *limits);
 

@@ -88,7 +88,7 @@ READONLY
 const char *mux_name(const struct mux *m);
 
 /* Sets `op` up, idle. `agent` may be NULL in tests. */
-BOUND
+SINGLE
 void mux_op_init(struct mux_op *op, struct agent *agent, mux_fn on_complete);
 
 static inline bool mux_op_busy(const struct mux_op *op)

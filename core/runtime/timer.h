@@ -53,7 +53,7 @@ struct timer_client {
 	uint32_t armed;
 };
 
-BOUND
+SINGLE
 void timer_init(struct timer *t, struct agent *owner, timer_fn on_expire);
 
 /* Arms or moves: due at `due_ms` (monotonic milliseconds, 1 or more). In the past: as soon as
@@ -70,7 +70,7 @@ static inline bool timer_armed(const struct timer *t)
 	return t->due_ms != 0;
 }
 
-BOUND
+SINGLE
 void timer_client_close(struct timer_client *c);
 
 /* The wheel's answer, run on the owner: slot in the low, generation in the high half of `value`. */

@@ -111,6 +111,7 @@ void smtp_transaction_open(struct smtp_session *ss, const char *sender, size_t s
 }
 
 /* What is received is no longer counted as such: it is thrown away, or was stored. */
+BOUND
 static void uncount(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -135,6 +136,7 @@ void smtp_transaction_abort(struct smtp_session *ss)
 }
 
 /* The transaction is over and was answered. */
+BOUND
 static void conclude(struct smtp_session *ss)
 {
 	smtp_transaction_abort(ss);
@@ -150,6 +152,7 @@ static void conclude(struct smtp_session *ss)
 
 /* ---- mail data ---- */
 
+BOUND
 static void count_received(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -213,6 +216,7 @@ static const struct verdict *judge(const struct smtp_session *ss)
 }
 
 /* Bytes that belong to the message. */
+BOUND
 static void keep(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -231,6 +235,7 @@ static void keep(struct smtp_session *ss, const unsigned char *data, size_t len)
 }
 
 /* What the scanner could not judge goes before what came now, byte by byte until it could. */
+BOUND
 static size_t feed_tail(struct smtp_session *ss, const unsigned char *data, size_t len, bool *end)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -248,6 +253,7 @@ static size_t feed_tail(struct smtp_session *ss, const unsigned char *data, size
 	return used;
 }
 
+BOUND
 static size_t feed_rest(struct smtp_session *ss, const unsigned char *data, size_t len, bool *end)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -264,6 +270,7 @@ static size_t feed_rest(struct smtp_session *ss, const unsigned char *data, size
 }
 
 /* The body of a message that will be refused is given up at once. */
+BOUND
 static void doom(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -283,6 +290,7 @@ static void doom(struct smtp_session *ss)
 
 /* ---- the end of the data ---- */
 
+BOUND
 static void refuse(struct smtp_session *ss, const struct verdict *v, enum smtp_stage stage)
 {
 	smtp_count(smtp_session_counts(ss), v->count);
@@ -292,6 +300,7 @@ static void refuse(struct smtp_session *ss, const struct verdict *v, enum smtp_s
 	}
 }
 
+BOUND
 static void accept_message(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -309,6 +318,7 @@ static void accept_message(struct smtp_session *ss)
 	smtp_session_reply(ss, 250, "2.0.0", "OK: queued as %s", id);
 }
 
+BOUND
 static void on_stored(struct scheduler *s, void *owner, int result)
 {
 	struct smtp_session *ss = owner;
@@ -345,6 +355,7 @@ static uint8_t durability_of(const struct smtp_options *o)
 	return ENVELOPE_SYNCED;
 }
 
+BOUND
 static struct message *make_message(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -368,6 +379,7 @@ static struct message *make_message(struct smtp_session *ss)
 	return m;
 }
 
+BOUND
 static void store(struct smtp_session *ss)
 {
 	struct message *m = make_message(ss);
@@ -380,6 +392,7 @@ static void store(struct smtp_session *ss)
 	scheduler_store(scheduler_of(ss), m, on_stored, ss);
 }
 
+BOUND
 static void finish(struct smtp_session *ss)
 {
 	const struct verdict *v = judge(ss);

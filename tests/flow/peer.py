@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 
-from flow import wait_until
+from flow import PATIENCE, wait_until
 
 
 class Mail:
@@ -163,7 +163,7 @@ class Peer:
         with self.lock:
             self.open.discard(session)
 
-    def wait(self, count, patience=60):
+    def wait(self, count, patience=PATIENCE):
         """Waits for `count` messages; all of them."""
         wait_until(lambda: len(self.mails) >= count, f"{count} messages at the peer", patience)
         return list(self.mails)

@@ -72,8 +72,6 @@ PASSING = [f"{stage}:{action}@{rate}"
            for action, rate in (("421", 0.3), ("drop", 0.3), ("silence", 0.1), ("garbage", 0.2), ("flood", 0.2),
                                 ("4xx", 0.3), ("delay:50", 0.3))]
 PASSING += ["body:drop@0.3", "body:421@0.3", "rset:drop@0.5", "rset:4xx@0.5", "quit:drop", "quit:silence"]
-# An EHLO that is refused for good is followed by HELO.
-PASSING += ["ehlo:5xx@0.5"]
 
 
 def check_passing(flow, faults, each):

@@ -109,7 +109,7 @@ static unsigned looks(struct end *e)
 	e->seed ^= e->seed << 13;
 	e->seed ^= e->seed >> 7;
 	e->seed ^= e->seed << 17;
-	return (unsigned)(e->seed % 4 != 0 ? 2000 : 1 + (e->seed >> 8) % 40);
+	return (unsigned)(e->seed % 4 != 0 ? 1000 : 1 + (e->seed >> 8) % 40);
 }
 
 static void sleep_in_kernel(struct end *e)

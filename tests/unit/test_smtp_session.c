@@ -329,6 +329,7 @@ static int tear_down(void **state)
 	assert_int_equal(s->base.timers.armed, 0);
 	assert_true(runtime_invoke_stop(&rig.runtime, 1000));
 	runtime_close(&rig.runtime);
+	agent_close(&s->base);
 	wheel_agent_destroy(rig.wheel);
 	mail_pools_close(&s->pools);
 	free(rig.bodies);
@@ -559,7 +560,7 @@ static void test_addresses_when_invalid(void **state)
 	expect(fd, ".\r\n", "250 2.0.0");
 	assert_int_equal(rig.envelope_flags, ENVELOPE_8BITMIME | ENVELOPE_SMTPUTF8);
 	assert_non_null(strstr(rig.main_log, "@R@postmaster@mx.example.com@@@"));
-	assert_non_null(strstr(rig.bodies, "with UTF8SMTP "));
+	assert_non_null(strstr(rig.bodies, "with UTF8SMTP\r\n"));
 	assert_non_null(strstr(rig.reject_log, "@J@192.0.2.1@4@"));
 	quit(fd);
 }
@@ -865,6 +866,27 @@ static void test_idle_commands_when_too_many(void **state)
 	expect(fd, "NOOP\r\n", "421 4.7.0");
 	assert_int_equal(count_of(SMTP_COUNT_LIMIT_IDLE_COMMANDS), 1);
 	expect_closed(fd);
+}
+
+static void test_client_that_goes_on_talking_can_read_the_last_reply(void **state)
+{
+	int fd;
+
+	(void)state;
+	rig.options.max_idle_commands = 1;
+	fd = client_hello();
+	client_send(fd, "NOOP\r\nNOOP\r\nNOOP\r\n", 18);
+	settle();
+	client_send(fd, "NOOP\r\n", 6);
+	settle();
+	assert_int_equal(listener()->session_count, 1);
+	rig.got_len = 0;
+	client_read(fd);
+	expect_lines("250 2.0.0 OK\r\n421 4.7.0", 2);
+	assert_true(rig.got_eof);
+	pass_ms(SMTP_LINGER_MS + 1);
+	assert_int_equal(listener()->session_count, 0);
+	close(fd);
 }
 
 static void test_receptions_when_too_many(void **state)
@@ -1365,6 +1387,7 @@ int main(void)
 		TEST_WITH(test_early_talker_is_dismissed, set_up_auto),
 		TEST(test_input_before_354_is_refused),
 		TEST(test_idle_commands_when_too_many),
+		TEST(test_client_that_goes_on_talking_can_read_the_last_reply),
 		TEST(test_receptions_when_too_many),
 		TEST(test_pressure_is_told),
 		TEST(test_large_message_gives_way_when_budget_is_used_up),

@@ -1,0 +1,164 @@
+#include "agents/log_client.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agents/log_writer.h"
+#include "core/runtime/check.h"
+
+/* Empty blocks that a client keeps. */
+#define CLIENT_KEEP 16
+#define PANIC_TEXT 1024
+
+void log_client_init(struct log_client *c, struct agent *self, struct agent *writer)
+{
+	memset(c, 0, sizeof(*c));
+	c->self = self;
+	c->writer = writer;
+	pool_init(&c->blocks, "log blocks", sizeof(struct log_block) + LOG_BLOCK_SIZE, CLIENT_KEEP);
+}
+
+void log_client_on_written(struct agent *self, void *object, uint64_t unused)
+{
+	struct log_block *b = object;
+	struct log_client *c = b->client;
+
+	(void)unused;
+	ASSERT(c->self == self && c->outstanding > 0);
+	c->outstanding--;
+	pool_put(&c->blocks, b);
+}
+
+static void hand_over(struct log_client *c, enum log_file file)
+{
+	struct log_block *b = c->open[file];
+
+	c->open[file] = NULL;
+	c->outstanding++;
+	agent_send(c->self, c->writer, log_writer_on_block, b, 0);
+}
+
+static struct log_block *open_block(struct log_client *c, enum log_file file)
+{
+	struct log_block *b = pool_get(&c->blocks);
+
+	b->next = NULL;
+	b->from = c->self;
+	b->client = c;
+	b->file = file;
+	b->len = 0;
+	c->open[file] = b;
+	return b;
+}
+
+void log_line(struct log_client *c, enum log_file file, const char *line, size_t len)
+{
+	struct log_block *b;
+
+	ASSERT(file < LOG_FILES);
+	if (len > 0 && line[len - 1] == '\n') {
+		len--;
+	}
+	ASSERT(len < LOG_BLOCK_SIZE);
+	if (c->writer == NULL) {
+		fprintf(stderr, "%.*s\n", (int)len, line);
+		return;
+	}
+	b = c->open[file];
+	if (b != NULL && b->len + len + 1 > LOG_BLOCK_SIZE) {
+		hand_over(c, file);
+		b = NULL;
+	}
+	if (b == NULL) {
+		b = open_block(c, file);
+	}
+	memcpy(b->data + b->len, line, len);
+	b->data[b->len + len] = '\n';
+	b->len += (uint32_t)len + 1;
+}
+
+/* Writes `c` as it stands in a field of the main log; returns its length, at most 4. */
+static size_t escape_octet(unsigned char c, char to[5])
+{
+	static const char named[] = "\n\r\t@\\";
+	static const char letters[] = "nrt@\\";
+	const char *at = c != '\0' ? strchr(named, c) : NULL;
+
+	if (at != NULL) {
+		to[0] = '\\';
+		to[1] = letters[at - named];
+		return 2;
+	}
+	if (c < 32 || c == 127) {
+		return (size_t)snprintf(to, 5, "\\x%02x", c);
+	}
+	to[0] = (char)c;
+	return 1;
+}
+
+static size_t escape_text(const char *text, char *to, size_t size)
+{
+	size_t len = 0;
+
+	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
+		char octet[5];
+		size_t n = escape_octet(*p, octet);
+
+		if (len + n > size) {
+			break;
+		}
+		memcpy(to + len, octet, n);
+		len += n;
+	}
+	return len;
+}
+
+void log_panic_on_new(void *client, const struct errlog_entry *entry)
+{
+	struct log_client *c = client;
+	const char *reason = entry->code < 0 ? strerror(-entry->code) : "";
+	bool said = reason[0] == '\0' || strstr(entry->text, reason) != NULL;
+	char text[ERRLOG_TEXT + 256];
+	char line[PANIC_TEXT + 32];
+	size_t len;
+
+	snprintf(text, sizeof(text), "%.64s: %s%s%s", c->self != NULL ? c->self->name : "flywheel",
+		 entry->text, said ? "" : ": ", said ? "" : reason);
+	len = (size_t)snprintf(line, sizeof(line), "%llu@",
+			       (unsigned long long)(entry->first_ns / NS_PER_S));
+	len += escape_text(text, line + len, PANIC_TEXT);
+	log_line(c, LOG_PANIC, line, len);
+}
+
+void log_client_flush(struct log_client *c)
+{
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		if (c->open[i] != NULL && c->outstanding < LOG_BLOCKS_EAGER) {
+			hand_over(c, (enum log_file)i);
+		}
+	}
+}
+
+bool log_client_drained(const struct log_client *c)
+{
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		if (c->open[i] != NULL) {
+			return false;
+		}
+	}
+	return c->outstanding == 0;
+}
+
+void log_client_close(struct log_client *c)
+{
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		struct log_block *b = c->open[i];
+
+		if (b != NULL) {
+			fwrite(b->data, 1, b->len, stderr);
+			pool_put(&c->blocks, b);
+			c->open[i] = NULL;
+		}
+	}
+	pool_close(&c->blocks);
+}

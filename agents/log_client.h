@@ -1,0 +1,84 @@
+/*
+ * Log client: an agent's side of the logs. Lines are gathered in blocks, which go to the log writer
+ * by ring, once in each duty cycle, and come back empty.
+ *
+ * Start reading at log_line().
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/runtime/agent.h"
+#include "core/runtime/pool.h"
+
+enum log_file { LOG_MAIN, LOG_REJECT, LOG_PANIC, LOG_FILES };
+
+#define LOG_BLOCK_SIZE 32768
+/* Blocks of one agent that the writer may hold before the agent is under pressure. */
+#define LOG_BLOCKS_HIGH 64
+/* While the writer holds this many, a block is filled up before it is handed over. */
+#define LOG_BLOCKS_EAGER 8
+
+struct log_client;
+
+SINGLE
+struct log_block {
+	struct log_block *next;
+	/* Where it comes back to. */
+	struct agent *from;
+	struct log_client *client;
+	enum log_file file;
+	uint32_t len;
+	char data[];
+};
+
+BOUND
+struct log_client {
+	struct agent *self;
+	/* NULL: lines go to stderr at once (before the log agent is up, and in tests). */
+	struct agent *writer;
+	struct pool blocks;
+	struct log_block *open[LOG_FILES];
+	/* Blocks that the writer holds. */
+	uint32_t outstanding;
+};
+
+/* Sets up; the client stays where it is until it is drained. `self` may be NULL in tests without a
+ * writer. */
+SINGLE
+void log_client_init(struct log_client *c, struct agent *self, struct agent *writer);
+
+/* Appends one line; `line` has no newline, or one at its end. At most LOG_BLOCK_SIZE - 1 bytes, and
+ * never split over two blocks. */
+BOUND
+void log_line(struct log_client *c, enum log_file file, const char *line, size_t len);
+
+/* "time@agent: text" to paniclog, escaped as in the main log. For an agent's errlog: set on_new to
+ * this with the client as context. */
+BOUND
+void log_panic_on_new(void *client, const struct errlog_entry *entry);
+
+/* Hands open blocks to the writer; once per duty cycle, and as the last thing that logs in it. */
+BOUND
+void log_client_flush(struct log_client *c);
+
+/* Stop reading from sockets for now. */
+BOUND
+static inline bool log_client_pressure(const struct log_client *c)
+{
+	return c->outstanding > LOG_BLOCKS_HIGH;
+}
+
+/* A block comes back: task of the writer's. */
+BOUND
+void log_client_on_written(struct agent *self, void *block, uint64_t unused);
+
+/* Everything was handed over and has come back. */
+BOUND
+bool log_client_drained(const struct log_client *c);
+
+/* For a drained client; what is left in open blocks all the same goes to stderr. */
+SINGLE
+void log_client_close(struct log_client *c);
