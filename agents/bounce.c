@@ -11,7 +11,6 @@
 #include "core/mail/dsn.h"
 #include "core/mail/mainlog.h"
 
-#define BINDING "default"
 #define RETRY_MS 1000
 
 static void on_retry(struct timer *t)
@@ -53,8 +52,8 @@ static void log_bounce(struct scheduler *s, const struct envelope *e)
 		.peer_ip = "",
 		.size = e->body_bytes,
 		.protocol = "internal",
-		.binding_group = "default",
-		.binding = BINDING,
+		.binding_group = BINDING_GROUP_DEFAULT,
+		.binding = BINDING_DEFAULT,
 	};
 
 	log_line(&s->log, LOG_MAIN, line, mainlog_reception(line, &r));

@@ -14,6 +14,9 @@
 #define LISTENS_MAX 64
 #define PEER_BUCKETS 4096
 #define ACCEPT_AGAIN_MS 100
+/* How long a start waits for an address that is in use, and how often it looks. */
+#define BIND_PATIENCE_MS 1000
+#define BIND_AGAIN_MS 20
 
 /* How many connections a peer has on one listen. */
 BOUND
@@ -55,6 +58,7 @@ struct master {
 	struct peer *buckets[PEER_BUCKETS];
 	struct counter *accepted;
 	struct counter *refused_max;
+	struct counter *refused_service;
 	struct counter *refused_peer;
 	struct counter *accept_errors;
 	uint32_t open;
@@ -163,6 +167,19 @@ static void refuse(struct listen *l, int fd, const char *why)
 	close(fd);
 }
 
+/* On all listens of the same kind of service. */
+static uint32_t service_connections(const struct listen *l)
+{
+	uint32_t sum = 0;
+
+	for (uint32_t i = 0; i < l->master->listen_count; i++) {
+		const struct listen *other = &l->master->listens[i];
+
+		sum += other->listener == l->listener ? other->connections : 0;
+	}
+	return sum;
+}
+
 static bool allowed(struct listen *l, struct accept *a, uint32_t slot)
 {
 	struct master *m = l->master;
@@ -170,6 +187,12 @@ static bool allowed(struct listen *l, struct accept *a, uint32_t slot)
 
 	if (l->options->max_connections != 0 && l->connections >= l->options->max_connections) {
 		counter_inc(m->refused_max);
+		refuse(l, a->fd, "too many connections");
+		return false;
+	}
+	if (l->options->max_service_connections != 0 &&
+	    service_connections(l) >= l->options->max_service_connections) {
+		counter_inc(m->refused_service);
 		refuse(l, a->fd, "too many connections");
 		return false;
 	}
@@ -384,6 +407,24 @@ static void remove_stale(const struct sockaddr_un *address)
 	}
 }
 
+/* The kernel lets go of the sockets of a killed process that used io_uring a moment after it has
+ * ended: who starts again at once finds them taken, and waits a little. */
+static bool bind_patiently(int fd, const struct listen_options *o)
+{
+	for (int waited_ms = 0;; waited_ms += BIND_AGAIN_MS) {
+		if (o->address.ss_family == AF_UNIX) {
+			remove_stale((const struct sockaddr_un *)(const void *)&o->address);
+		}
+		if (bind(fd, (const struct sockaddr *)&o->address, o->address_len) == 0) {
+			return true;
+		}
+		if (errno != EADDRINUSE || waited_ms >= BIND_PATIENCE_MS) {
+			return false;
+		}
+		usleep(BIND_AGAIN_MS * 1000);
+	}
+}
+
 static int open_socket(const struct listen_options *o, FILE *errors)
 {
 	int family = o->address.ss_family;
@@ -394,13 +435,8 @@ static int open_socket(const struct listen_options *o, FILE *errors)
 		fprintf(errors, "flywheeld: cannot listen on %s: %s\n", o->name, strerror(errno));
 		return -1;
 	}
-	if (family == AF_UNIX) {
-		remove_stale((const struct sockaddr_un *)(const void *)&o->address);
-	} else {
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-	}
-	if (bind(fd, (const struct sockaddr *)&o->address, o->address_len) != 0 ||
-	    (family == AF_UNIX && chmod(o->name, o->file_mode) != 0) ||
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	if (!bind_patiently(fd, o) || (family == AF_UNIX && chmod(o->name, o->file_mode) != 0) ||
 	    listen(fd, (int)o->backlog) != 0) {
 		fprintf(errors, "flywheeld: cannot listen on %s: %s%s\n", o->name, strerror(errno),
 			errno == EADDRINUSE
@@ -466,6 +502,8 @@ struct master *master_create(const char *name, struct program *program, FILE *er
 				     "Connections accepted and sharded");
 	m->refused_max = counter_create(m->base.counters, "refused_connections", COUNTER_SUM,
 					"Connections refused: the listener has its maximum");
+	m->refused_service = counter_create(m->base.counters, "refused_service", COUNTER_SUM,
+					    "Connections refused: service_sessions is reached");
 	m->refused_peer = counter_create(m->base.counters, "refused_peer", COUNTER_SUM,
 					 "Connections refused: the peer has its maximum");
 	m->accept_errors =

@@ -14,8 +14,6 @@
 #include "core/outbound/next_hop.h"
 #include "core/queue/retry.h"
 
-#define BINDING "default"
-
 static struct scheduler *scheduler_of(struct dispatcher *x)
 {
 	return CONTAINER_OF(x, struct scheduler, dispatcher);
@@ -117,12 +115,15 @@ static void give_up_body(struct scheduler *s, struct delivery *delivery)
 
 /* ---- logging ---- */
 
+/* A reply to this recipient alone decided. */
+static bool has_own_reply(const struct attempt *a, unsigned place)
+{
+	return a->replies != NULL && a->replies[place].text != NULL;
+}
+
 static const char *text_for(const struct attempt *a, unsigned place)
 {
-	if (a->replies != NULL && a->replies[place].text != NULL) {
-		return a->replies[place].text;
-	}
-	return a->text;
+	return has_own_reply(a, place) ? a->replies[place].text : a->text;
 }
 
 static void log_recipients(struct scheduler *s, const struct delivery *delivery,
@@ -135,9 +136,8 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S, .id = &e->id},
 		.domain = envelope_domain(e, delivery->index),
 		.size = e->body_bytes,
-		.binding_group = "default",
-		.binding = BINDING,
-		.stage = a->stage,
+		.binding_group = BINDING_GROUP_DEFAULT,
+		.binding = BINDING_DEFAULT,
 		.retries = delivery->attempts,
 		.queued_s = (agent_wall_ms(&s->base) - e->received_ms) / 1000,
 		.remote_ip = a->remote_ip,
@@ -147,6 +147,7 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
 		if (recipient_set_has(set, i)) {
 			line.text = text_for(a, i);
+			line.stage = has_own_reply(a, i) ? SMTP_STAGE_DURING_RCPT : a->stage;
 			log_line(&s->log, LOG_MAIN, text, format(text, &line));
 			counter_inc(counter);
 		}
@@ -273,7 +274,7 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
-		bool own = a->replies != NULL && a->replies[i].text != NULL;
+		bool own = has_own_reply(a, i);
 		struct bounce_recipient *r = &b->recipients[n];
 
 		if (!recipient_set_has(&a->failed, i)) {
@@ -368,7 +369,8 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 
 static const struct domain_options *options(struct dispatcher *x, const char *domain)
 {
-	return config_domain(scheduler_of(x)->program->config, BINDING, domain, strlen(domain));
+	return config_domain(scheduler_of(x)->program->config, BINDING_DEFAULT, domain,
+			     strlen(domain));
 }
 
 const struct dispatch_ops scheduler_dispatch_ops = {

@@ -8,8 +8,6 @@
 #include "agents/scheduler.h"
 #include "agents/scheduler_request.h"
 
-#define BINDING "default"
-
 struct scheduler_request *scheduler_request_get(struct scheduler *s, enum spool_verb verb,
 						task_fn on_done)
 {
@@ -58,7 +56,7 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)
 {
 	const struct envelope *e = message_envelope(delivery->message);
-	uint32_t home = home_of(p, BINDING, envelope_domain(e, delivery->index));
+	uint32_t home = home_of(p, BINDING_DEFAULT, envelope_domain(e, delivery->index));
 
 	OWNER_RELEASE(delivery);
 	agent_send(self, &p->schedulers[home]->base, scheduler_on_delivery, delivery, 0);

@@ -202,11 +202,17 @@ static void on_tear_down(struct agent *self)
 			s->program->listeners[i]->close(s, s->listener_state[i]);
 		}
 	}
+	dispatcher_drop(&s->dispatcher);
+}
+
+void scheduler_close(struct scheduler *s)
+{
 	dispatcher_close(&s->dispatcher);
 	log_client_close(&s->log);
 	envelope_builder_close(&s->bounce_envelope);
 	pool_close(&s->requests);
 	mail_pools_close(&s->pools);
+	agent_close(&s->base);
 }
 
 static int on_do_work(struct agent *self)

@@ -137,6 +137,10 @@ struct scheduler {
 SINGLE
 void scheduler_init(struct scheduler *s, const char *name, struct program *program, uint32_t index);
 
+/* Frees what scheduler_init() made; the agent has been torn down, or never started. */
+SINGLE
+void scheduler_close(struct scheduler *s);
+
 /* Hands a recovered or accepted delivery to its home; `self` is any agent. A task's function for
  * its arrival there. */
 BOUND

@@ -163,8 +163,8 @@ void spool_writer_init(struct spool_writer *w, const char *name, struct spool *s
 }
 
 /*
- * The requests that came in this cycle are in the store's queues by now; completions of the disk ran
- * before. Mail first: reads, commits, then what keeps the segments in order.
+ * The requests that came in this cycle are in the store's queues by now; completions of the disk
+ * ran before. Mail first: reads, commits, then what keeps the segments in order.
  */
 static int spool_writer_do_work(struct agent *self)
 {

@@ -102,31 +102,108 @@ void config_dump(const struct config *config, FILE *out)
 	print_scope(&d, config->tree.root, 0);
 }
 
-static void print_scopes(FILE *out, uint32_t scopes)
+/* ---- the reference ---- */
+
+enum { CELLS = 8, CELL_MAX = 256 };
+
+/* One option's line. */
+SINGLE
+struct reference_row {
+	char cells[CELLS][CELL_MAX];
+};
+
+static void append(char *cell, const char *separator, const char *text)
 {
-	const char *last = "";
-	if ((scopes >> SCOPE_GLOBAL & 1) != 0) {
-		fputs("global", out);
-		last = "global";
-	}
+	size_t used = strlen(cell);
+
+	snprintf(cell + used, CELL_MAX - used, "%s%s", used == 0 ? "" : separator, text);
+}
+
+/* All kinds of scopes that are called `name` are among `scopes`. */
+static bool covers(uint32_t scopes, const char *name)
+{
 	for (uint32_t i = 0; i < schema_scope_row_count(); i++) {
 		const struct schema_scope_row *row = &schema_scope_rows[i];
-		if ((scopes >> row->scope & 1) != 0 && strcmp(row->name, last) != 0) {
-			fprintf(out, "%s%s", *last == '\0' ? "" : ", ", row->name);
-			last = row->name;
+		if (strcmp(row->name, name) == 0 && (scopes >> row->scope & 1) == 0) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* "agent" when every agent has the option, else "agent wheel|log|pool". */
+static void describe_instances(uint32_t scopes, const char *name, char *text)
+{
+	append(text, "", name);
+	if (covers(scopes, name)) {
+		return;
+	}
+	const char *separator = " ";
+	for (uint32_t i = 0; i < schema_scope_row_count(); i++) {
+		const struct schema_scope_row *row = &schema_scope_rows[i];
+		if (strcmp(row->name, name) != 0 || (scopes >> row->scope & 1) == 0) {
+			continue;
+		}
+		for (const char *const *w = row->instances; w != NULL && *w != NULL; w++) {
+			append(text, separator, *w);
+			separator = "|";
 		}
 	}
 }
 
+/* A name that stands for several kinds of scopes is said once. */
+static void describe_scopes(uint32_t scopes, char *cell)
+{
+	if ((scopes >> SCOPE_GLOBAL & 1) != 0) {
+		append(cell, "", "global");
+	}
+	for (uint32_t i = 0; i < schema_scope_row_count(); i++) {
+		const struct schema_scope_row *row = &schema_scope_rows[i];
+		bool said = (scopes >> row->scope & 1) == 0;
+		for (uint32_t j = 0; j < i; j++) {
+			said = said || (strcmp(schema_scope_rows[j].name, row->name) == 0 &&
+					(scopes >> schema_scope_rows[j].scope & 1) != 0);
+		}
+		if (!said) {
+			char text[CELL_MAX] = "";
+			describe_instances(scopes, row->name, text);
+			append(cell, ", ", text);
+		}
+	}
+}
+
+static void describe_option(const struct schema_option *o, struct reference_row *row)
+{
+	char expected[CELL_MAX];
+
+	memset(row, 0, sizeof(*row));
+	append(row->cells[0], "", o->name);
+	append(row->cells[1], "", schema_type_name(o->type));
+	append(row->cells[2], "", schema_type_unit(o->type));
+	append(row->cells[3], "", o->fallback != NULL ? o->fallback : "-");
+	describe_scopes(o->scopes, row->cells[4]);
+	append(row->cells[5], "", o->restart ? "restart" : "dynamic");
+	append(row->cells[6], "", schema_expectation(o, expected, sizeof(expected)));
+	append(row->cells[7], "", o->help);
+}
+
 void config_reference(FILE *out)
 {
-	char expected[256];
+	struct reference_row row;
+	size_t widths[CELLS] = {0};
+
 	for (uint32_t i = 0; i < schema_option_count(); i++) {
-		const struct schema_option *o = &schema_options[i];
-		fprintf(out, "%s\t%s\t%s\t%s\t", o->name, schema_type_name(o->type),
-			schema_type_unit(o->type), o->fallback != NULL ? o->fallback : "-");
-		print_scopes(out, o->scopes);
-		fprintf(out, "\t%s\t%s\t%s\n", o->restart ? "restart" : "dynamic",
-			schema_expectation(o, expected, sizeof(expected)), o->help);
+		describe_option(&schema_options[i], &row);
+		for (uint32_t c = 0; c < CELLS; c++) {
+			size_t len = strlen(row.cells[c]);
+			widths[c] = len > widths[c] ? len : widths[c];
+		}
+	}
+	for (uint32_t i = 0; i < schema_option_count(); i++) {
+		describe_option(&schema_options[i], &row);
+		for (uint32_t c = 0; c + 1 < CELLS; c++) {
+			fprintf(out, "%-*s\t", (int)widths[c], row.cells[c]);
+		}
+		fprintf(out, "%s\n", row.cells[CELLS - 1]);
 	}
 }

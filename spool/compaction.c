@@ -235,7 +235,16 @@ static void tomb_more(struct compaction_slot *slot)
 	uint32_t first;
 	uint16_t count = 0;
 
-	if (e == NULL || e->deliveries == NULL || slot->delivery >= e->delivery_count) {
+	if (slot->delivery == UINT32_MAX) {
+		slot_free(slot);
+		return;
+	}
+	if (e == NULL) {
+		/* Over, while this went on. */
+		tomb(slot, slot->copy.written, 0, 0);
+		return;
+	}
+	if (e->deliveries == NULL) {
 		slot_free(slot);
 		return;
 	}

@@ -94,6 +94,19 @@ void store_init(struct segment_store *s, const struct spool_options *options, ui
 	stats_init(&s->stats);
 }
 
+static void tomb_free(struct spool_tomb *t)
+{
+	if (t->prev != NULL) {
+		t->prev->next = t->next;
+	} else {
+		t->store->tombs = t->next;
+	}
+	if (t->next != NULL) {
+		t->next->prev = t->prev;
+	}
+	free(t);
+}
+
 void store_close(struct segment_store *s)
 {
 	CHECK_MAGIC(s, STORE_MAGIC);
@@ -101,6 +114,9 @@ void store_close(struct segment_store *s)
 		if (s->segments[i] != NULL) {
 			segment_free(s->segments[i], &s->chunks);
 		}
+	}
+	while (s->tombs != NULL) {
+		tomb_free(s->tombs);
 	}
 	free(s->segments);
 	free(s->recovered.ids);
@@ -561,7 +577,7 @@ static void tomb_written(struct agent *self, void *object, uint64_t value)
 	if (t->on_written != NULL) {
 		t->on_written(t->owner);
 	}
-	free(t);
+	tomb_free(t);
 }
 
 void store_tomb(struct segment_store *s, const struct spool_tomb *t)
@@ -573,6 +589,12 @@ void store_tomb(struct segment_store *s, const struct spool_tomb *t)
 	}
 	*copy = *t;
 	copy->store = s;
+	copy->prev = NULL;
+	copy->next = s->tombs;
+	if (s->tombs != NULL) {
+		s->tombs->prev = copy;
+	}
+	s->tombs = copy;
 	copy->request.verb = SPOOL_TOMB;
 	copy->request.from = NULL;
 	copy->request.on_done = tomb_written;

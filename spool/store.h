@@ -109,6 +109,7 @@ struct segment_store {
 	uint64_t roll_retry_ms;
 	struct request_queue queue;
 	struct request_queue loads;
+	struct spool_tomb *tombs;
 	struct recovered_list recovered;
 	struct store_stats stats;
 };
@@ -118,6 +119,9 @@ SINGLE
 struct spool_tomb {
 	struct spool_request request;
 	struct segment_store *store;
+	/* All of the store's. */
+	struct spool_tomb *next;
+	struct spool_tomb *prev;
 	struct message_id id;
 	uint32_t first;
 	/* 0: all. */

@@ -291,6 +291,8 @@ static void take_down(struct server *s)
 {
 	struct program *p = &s->program;
 
+	/* While all agents are still there to be disconnected. */
+	runtime_close(&p->runtime);
 	for (uint32_t i = 0; i < s->writer_count; i++) {
 		if (s->writers[i] != NULL) {
 			agent_close(&s->writers[i]->base);
@@ -298,7 +300,7 @@ static void take_down(struct server *s)
 		}
 	}
 	for (uint32_t i = 0; i < p->scheduler_count; i++) {
-		agent_close(&p->schedulers[i]->base);
+		scheduler_close(p->schedulers[i]);
 		free(p->schedulers[i]);
 	}
 	if (p->pool != NULL) {
@@ -310,7 +312,6 @@ static void take_down(struct server *s)
 	if (p->master != NULL) {
 		master_destroy(p->master);
 	}
-	runtime_close(&p->runtime);
 	if (s->log != NULL) {
 		log_writer_destroy(s->log);
 	}
@@ -363,6 +364,38 @@ out:
 	return rc;
 }
 
+static bool count_fits(const struct config *config, enum config_agent kind, const char *name,
+		       uint32_t max)
+{
+	uint32_t count = config_agent(config, kind)->count;
+
+	if (count > max) {
+		fprintf(stderr, "flywheeld: agent %s: count = %u; expected at most %u\n", name,
+			count, max);
+	}
+	return count <= max;
+}
+
+/* What this program can hold of each kind, and of all. */
+static bool agents_fit(const struct config *config)
+{
+	bool fit = count_fits(config, CONFIG_AGENT_SCHEDULER, "scheduler", SCHEDULERS_MAX);
+	uint32_t sum = 0;
+
+	fit = count_fits(config, CONFIG_AGENT_SPOOL, "spool", WRITERS_MAX) && fit;
+	fit = count_fits(config, CONFIG_AGENT_POOL, "pool", THREAD_POOL_WORKERS_MAX) && fit;
+	for (int kind = 0; kind < CONFIG_AGENTS; kind++) {
+		sum += config_agent(config, (enum config_agent)kind)->count;
+	}
+	/* The pool itself is an agent, and so is each of its workers. */
+	if (fit && sum + 1 > AGENT_MAX) {
+		fprintf(stderr, "flywheeld: %u agents in all; expected counts of at most %d\n",
+			sum + 1, AGENT_MAX);
+		fit = false;
+	}
+	return fit;
+}
+
 enum action { ACTION_SERVE, ACTION_CHECK, ACTION_DUMP };
 
 static int run(const char *path, enum action action)
@@ -372,6 +405,9 @@ static int run(const char *path, enum action action)
 
 	s->program.config = config_load(path, stderr);
 	if (s->program.config == NULL) {
+		rc = 1;
+	} else if (!agents_fit(s->program.config)) {
+		config_release(s->program.config);
 		rc = 1;
 	} else if (action == ACTION_CHECK) {
 		puts("configuration valid");

@@ -14,7 +14,6 @@
 
 /* Deliveries that one expiry of the delayed timer moves, and expired ones that one look fails. */
 #define MOVE_LIMIT 1024
-#define BINDING "default"
 
 static const char *const expired_text = "554 5.4.7 [internal] exceeded max time without delivery";
 
@@ -64,6 +63,11 @@ static bool limits_take(struct outbound_limits *l)
 static void limits_return(struct outbound_limits *l)
 {
 	atomic_fetch_sub_explicit(&l->connections, 1, memory_order_relaxed);
+}
+
+static bool limits_full(const struct outbound_limits *l)
+{
+	return atomic_load_explicit(&l->connections, memory_order_relaxed) >= l->connections_max;
 }
 
 /* ---- holds ---- */
@@ -434,6 +438,10 @@ void dispatch_on_ready(struct connection *c)
 		return;
 	}
 	dispatch_domain(x, d);
+	/* Another domain may wait for what this one would keep idle. */
+	if (c->state == CONNECTION_IDLE && limits_full(x->limits)) {
+		connection_quit(c);
+	}
 }
 
 static void count_attempt(struct domain *d, struct connection *c, const struct delivery *delivery)
@@ -569,10 +577,10 @@ static void on_delayed_timer(struct timer *t)
 
 struct domain *dispatch_find(struct dispatcher *x, const char *domain)
 {
-	struct domain *d = domain_find(&x->domains, BINDING, domain);
+	struct domain *d = domain_find(&x->domains, BINDING_DEFAULT, domain);
 
 	if (d == NULL) {
-		d = domain_create(&x->domains, BINDING, domain, x->ops->options(x, domain));
+		d = domain_create(&x->domains, BINDING_DEFAULT, domain, x->ops->options(x, domain));
 		d->owner = x;
 		timer_init(&d->delayed_timer, x->self, on_delayed_timer);
 		timer_init(&d->hold_timer, x->self, on_hold_timer);
@@ -744,9 +752,13 @@ static void drop_queues(void *context, struct domain *d)
 	}
 }
 
-void dispatcher_close(struct dispatcher *x)
+void dispatcher_drop(struct dispatcher *x)
 {
 	domain_each(&x->domains, drop_queues, x);
+}
+
+void dispatcher_close(struct dispatcher *x)
+{
 	domain_table_close(&x->domains);
 	pool_close(&x->connections);
 }

@@ -144,6 +144,10 @@ void dispatch_stop(struct dispatcher *x, bool hurry);
 BOUND
 bool dispatch_drained(const struct dispatcher *x);
 
-/* Frees records and the deliveries still queued (the spool has them). */
+/* Frees the deliveries still queued (the spool has them); no connection is left. */
 BOUND
+void dispatcher_drop(struct dispatcher *x);
+
+/* Frees records, whose queues are empty, and what dispatcher_init() made. */
+SINGLE
 void dispatcher_close(struct dispatcher *x);

@@ -19,6 +19,9 @@
 #include "core/runtime/timer.h"
 
 #define DOMAIN_MAGIC 0x646f6d61U
+/* The binding of all mail, until policy assigns others. */
+#define BINDING_DEFAULT "default"
+#define BINDING_GROUP_DEFAULT "default"
 
 /* Why a domain with active deliveries opens no further connection: the answer to "why is it not
  * moving?". */
@@ -170,7 +173,7 @@ void domain_remove(struct domain_table *t, struct domain *d, struct delivery *de
 BOUND
 void domain_destroy(struct domain_table *t, struct domain *d);
 
-BOUND
+SINGLE
 void domain_table_close(struct domain_table *t);
 
 /* "suspended by operator", "max_outbound_connections", ...; never NULL. */

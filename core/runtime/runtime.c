@@ -85,31 +85,51 @@ static int connect_agents(struct runtime *rt, struct agent *from, struct agent *
 	return task_ring_init(&l->ring, rt->ring_slots);
 }
 
-/* Counts threads that spin against the cores there are, says so once, and takes away what hurts. */
+static bool spins_always(const struct idle *idle)
+{
+	return idle->kind == IDLE_BUSY_SPIN || idle->kind == IDLE_NOOP || idle->kind == IDLE_YIELD;
+}
+
+/* Threads that would keep a core busy while they look for work; `*worst` is one that always does,
+ * if there is one. */
+static uint32_t count_spinning(const struct runtime *rt, const struct group **worst)
+{
+	uint32_t count = 0;
+
+	*worst = NULL;
+	for (uint32_t i = 0; i < rt->group_count; i++) {
+		const struct idle *idle = &rt->groups[i]->idle;
+
+		if (spins_always(idle)) {
+			*worst = rt->groups[i];
+		}
+		count += spins_always(idle) || (idle->kind == IDLE_PARK && idle->spin_ns != 0);
+	}
+	return count;
+}
+
+/* When threads that spin outnumber the cores there are, or a quota counts their time, spinning
+ * takes from those that work: park gives it up, other strategies keep it, and this is said once. */
 static void check_cores(struct runtime *rt)
 {
 	struct usable_cores u = affinity_usable();
-	bool crowded = rt->group_count > u.usable;
-	bool warned = false;
+	const struct group *worst;
+	uint32_t spinning = count_spinning(rt, &worst);
 
-	for (uint32_t i = 0; i < rt->group_count && (crowded || u.limited); i++) {
-		struct idle *idle = &rt->groups[i]->idle;
-		bool spins = idle->kind == IDLE_BUSY_SPIN || idle->kind == IDLE_NOOP ||
-			     idle->kind == IDLE_YIELD;
-
-		if (idle->kind == IDLE_PARK) {
-			idle->spin_ns = 0;
-		}
-		if (spins && !warned) {
-			runtime_warn(rt,
-				     "%u threads share %u usable cores%s: the idle strategy %s of "
-				     "group %s (and of others like it) takes time from the rest; "
-				     "park does not spin",
-				     rt->group_count, u.usable, u.limited ? " (CPU quota)" : "",
-				     idle_name(idle->kind), rt->groups[i]->name);
-			warned = true;
+	if (spinning == 0 || (spinning <= u.usable && !u.limited)) {
+		return;
+	}
+	for (uint32_t i = 0; i < rt->group_count; i++) {
+		if (rt->groups[i]->idle.kind == IDLE_PARK) {
+			rt->groups[i]->idle.spin_ns = 0;
 		}
 	}
+	runtime_warn(rt,
+		     "%u threads that spin share %u usable cores%s: park sleeps at once%s%s%s%s",
+		     spinning, u.usable, u.limited ? " (CPU quota)" : "",
+		     worst != NULL ? ", but group " : "", worst != NULL ? worst->name : "",
+		     worst != NULL ? " still spins by its strategy " : "",
+		     worst != NULL ? idle_name(worst->idle.kind) : "");
 }
 
 int runtime_prepare(struct runtime *rt)

@@ -93,7 +93,7 @@ void runtime_stop(struct runtime *rt);
 CONCURRENT
 bool runtime_stopping(const struct runtime *rt);
 
-/* The invoker: start every group on this thread, and run start-complete. */
+/* The invoker: start every group on this thread; the first step runs start-complete. */
 SINGLE
 int runtime_invoke_start(struct runtime *rt);
 

@@ -366,7 +366,7 @@ static struct domain *record_of(const struct part *p, struct agent *self)
 {
 	const struct domain_table *t = &order_scheduler_of(self)->dispatcher.domains;
 
-	return domain_find(t, ORDER_BINDING, p->order->arguments[0]);
+	return domain_find(t, BINDING_DEFAULT, p->order->arguments[0]);
 }
 
 /* The part has found something, or there is no such record. */
@@ -388,7 +388,7 @@ static void merge_one(struct order *o)
 static void ask_home(struct order *o, order_step_fn step)
 {
 	if (command_domain(o, 0)) {
-		order_on_scheduler(o, home_of(o->program, ORDER_BINDING, o->arguments[0]), step,
+		order_on_scheduler(o, home_of(o->program, BINDING_DEFAULT, o->arguments[0]), step,
 				   merge_one);
 	}
 }

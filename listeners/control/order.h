@@ -28,7 +28,6 @@
 #define ORDER_WORDS_MAX 16
 #define ORDER_TOTALS 10
 /* The binding of all domain records. */
-#define ORDER_BINDING "default"
 /* Domain records that one step looks at when it writes rows, and when it only counts. */
 #define ORDER_ROWS_PER_STEP 256
 #define ORDER_RECORDS_PER_STEP 4096

@@ -78,7 +78,6 @@ static void path_text(const struct smtp_command *c, char text[ADDRESS_MAX + 1])
 }
 
 /* Refused mail is logged, other commands are not. */
-BOUND
 static void log_refusal(struct smtp_session *ss, const struct smtp_command *c,
 			const struct smtp_refusal *r)
 {
@@ -92,7 +91,6 @@ static void log_refusal(struct smtp_session *ss, const struct smtp_command *c,
 			   c->verb == SMTP_VERB_RCPT ? path : NULL);
 }
 
-BOUND
 static void refuse(struct smtp_session *ss, const struct smtp_command *c,
 		   const struct smtp_refusal *r, enum smtp_count count)
 {
@@ -105,7 +103,6 @@ static void refuse(struct smtp_session *ss, const struct smtp_command *c,
 }
 
 /* A command that moves no mail has come; false when it was one too many. */
-BOUND
 static bool count_idle(struct smtp_session *ss)
 {
 	uint32_t max = ss->options->max_idle_commands;
@@ -119,7 +116,6 @@ static bool count_idle(struct smtp_session *ss)
 }
 
 /* Refuses what is no command, or comes at the wrong time. */
-BOUND
 static void refuse_idle(struct smtp_session *ss, const struct smtp_command *c,
 			const struct smtp_refusal *r, enum smtp_count count)
 {
@@ -129,7 +125,6 @@ static void refuse_idle(struct smtp_session *ss, const struct smtp_command *c,
 }
 
 /* The scheduler can take no mail now. */
-BOUND
 static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *c, int error)
 {
 	unsigned i = 0;
@@ -143,7 +138,6 @@ static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *
 
 /* ---- EHLO, HELO ---- */
 
-BOUND
 static void say_extensions(struct smtp_session *ss)
 {
 	char lines[512];
@@ -155,7 +149,6 @@ static void say_extensions(struct smtp_session *ss)
 	smtp_session_say(ss, lines);
 }
 
-BOUND
 static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
 {
 	size_t len = c->argument_len < SMTP_HELO_MAX ? c->argument_len : SMTP_HELO_MAX;
@@ -178,7 +171,6 @@ static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
 /* ---- MAIL ---- */
 
 /* Order, then limits, then pressure. */
-BOUND
 static bool may_begin(struct smtp_session *ss, const struct smtp_command *c)
 {
 	uint32_t max = ss->options->max_receptions_per_connection;
@@ -196,7 +188,7 @@ static bool may_begin(struct smtp_session *ss, const struct smtp_command *c)
 		refuse(ss, c, &reception_limit, SMTP_COUNT_LIMIT_RECEPTIONS);
 		return false;
 	}
-	error = ss->listener->stopping ? -ESHUTDOWN : scheduler_refuses(ss->listener->scheduler);
+	error = scheduler_refuses(ss->listener->scheduler);
 	if (error != 0) {
 		refuse_pressure(ss, c, error);
 		return false;
@@ -211,7 +203,6 @@ static bool too_large_by_itself(const struct smtp_session *ss, const struct smtp
 	return max != 0 && c->has_size && c->size > max;
 }
 
-BOUND
 static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 {
 	struct smtp_refusal refusal;
@@ -277,7 +268,6 @@ static const struct smtp_refusal *judge_recipient(const struct smtp_session *ss,
 	return NULL;
 }
 
-BOUND
 static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -329,7 +319,6 @@ static const struct smtp_refusal *data_out_of_order(const struct smtp_session *s
 /* DATA is the last command of a group (RFC 2920 section 3.1). What was sent after it and before our
  * reply may be meant as commands or as mail data: neither is safe to assume, so it is read as
  * nothing at all, whatever the reply to DATA would have been. */
-BOUND
 static void on_data(struct smtp_session *ss, const struct smtp_command *c)
 {
 	const struct smtp_refusal *refused = data_out_of_order(ss);
@@ -355,7 +344,6 @@ static void on_data(struct smtp_session *ss, const struct smtp_command *c)
 
 /* ---- the others ---- */
 
-BOUND
 static void on_rset(struct smtp_session *ss, const struct smtp_command *c)
 {
 	(void)c;
@@ -365,7 +353,6 @@ static void on_rset(struct smtp_session *ss, const struct smtp_command *c)
 	}
 }
 
-BOUND
 static void on_noop(struct smtp_session *ss, const struct smtp_command *c)
 {
 	(void)c;
@@ -374,7 +361,6 @@ static void on_noop(struct smtp_session *ss, const struct smtp_command *c)
 	}
 }
 
-BOUND
 static void on_help(struct smtp_session *ss, const struct smtp_command *c)
 {
 	(void)c;
@@ -384,7 +370,6 @@ static void on_help(struct smtp_session *ss, const struct smtp_command *c)
 	}
 }
 
-BOUND
 static void on_vrfy(struct smtp_session *ss, const struct smtp_command *c)
 {
 	(void)c;
@@ -393,14 +378,12 @@ static void on_vrfy(struct smtp_session *ss, const struct smtp_command *c)
 	}
 }
 
-BOUND
 static void on_not_offered(struct smtp_session *ss, const struct smtp_command *c)
 {
 	refuse_idle(ss, c, &not_offered, SMTP_COUNT_REFUSED_UNKNOWN);
 }
 
 /* What follows it may be mail data, and must not be taken for commands. */
-BOUND
 static void on_bdat(struct smtp_session *ss, const struct smtp_command *c)
 {
 	bool has_data = ss->unread > 0;
@@ -411,7 +394,6 @@ static void on_bdat(struct smtp_session *ss, const struct smtp_command *c)
 	}
 }
 
-BOUND
 static void on_quit(struct smtp_session *ss, const struct smtp_command *c)
 {
 	(void)c;
@@ -462,7 +444,6 @@ void smtp_dialogue_early_talker(struct smtp_session *ss)
 }
 
 /* A line whose syntax is wrong. What DATA would have been followed by is no commands. */
-BOUND
 static void refuse_syntax(struct smtp_session *ss, const struct smtp_command *c,
 			  const struct smtp_refusal *r)
 {

@@ -41,7 +41,6 @@ static int listener_open(struct scheduler *s, void **state)
 	return 0;
 }
 
-BOUND
 static void listener_serve(struct scheduler *s, void *state, struct accept *a)
 {
 	struct smtp_listener *l = listener_of(state);
@@ -51,7 +50,6 @@ static void listener_serve(struct scheduler *s, void *state, struct accept *a)
 	smtp_session_serve(l, a);
 }
 
-BOUND
 static void listener_stop(struct scheduler *s, void *state, bool hurry)
 {
 	struct smtp_listener *l = listener_of(state);
@@ -72,7 +70,6 @@ static bool listener_drained(struct scheduler *s, void *state)
 	return listener_of(state)->session_count == 0;
 }
 
-BOUND
 static void listener_close(struct scheduler *s, void *state)
 {
 	struct smtp_listener *l = listener_of(state);
@@ -87,7 +84,6 @@ static void listener_close(struct scheduler *s, void *state)
 
 /* A session is greeted in the duty cycle after the one in which it arrived: what it sent unasked
  * was received in between. Those that came when the program had begun to stop are told so. */
-BOUND
 static int greet(struct smtp_listener *l)
 {
 	int work = 0;
@@ -112,7 +108,6 @@ static int greet(struct smtp_listener *l)
 	return work;
 }
 
-BOUND
 static int resume(struct smtp_listener *l)
 {
 	int work = 0;
@@ -128,7 +123,6 @@ static int resume(struct smtp_listener *l)
 	return work;
 }
 
-BOUND
 static int listener_do_work(struct scheduler *s, void *state)
 {
 	struct smtp_listener *l = listener_of(state);

@@ -15,11 +15,8 @@
 #define LINE_MAX_BYTES (SMTP_COMMAND_LINE_MAX + 2)
 _Static_assert(LINE_MAX_BYTES <= CHAIN_BUFFER_SIZE, "a line in progress takes one buffer");
 
-BOUND
 static void on_recv(struct mux_op *op, int result);
-BOUND
 static void on_sent(struct mux_op *op, int result);
-BOUND
 static void on_deadline(struct timer *t);
 
 static struct scheduler *scheduler_of(const struct smtp_session *ss)
@@ -32,7 +29,6 @@ static struct pool *buffers_of(const struct smtp_session *ss)
 	return &scheduler_of(ss)->pools.buffers;
 }
 
-BOUND
 static uint64_t now_ms(const struct smtp_session *ss)
 {
 	return agent_now_ms(&scheduler_of(ss)->base);
@@ -74,7 +70,6 @@ static uint64_t session_end_ms(const struct smtp_session *ss)
 }
 
 /* The client did something, or was not to do anything. */
-BOUND
 static void touch(struct smtp_session *ss)
 {
 	uint64_t due_ms = now_ms(ss) + ss->options->idle_timeout_ms;
@@ -85,7 +80,6 @@ static void touch(struct smtp_session *ss)
 
 /* ---- the end ---- */
 
-BOUND
 static void begin_close(struct smtp_session *ss)
 {
 	ss->state = SMTP_SESSION_CLOSING;
@@ -108,7 +102,6 @@ void smtp_session_dismiss(struct smtp_session *ss, const char *status, const cha
 }
 
 /* No more words: the connection is cut as soon as nothing uses it. */
-BOUND
 static void kill_session(struct smtp_session *ss)
 {
 	struct mux *mux = scheduler_of(ss)->base.mux;
@@ -124,7 +117,6 @@ static void kill_session(struct smtp_session *ss)
 }
 
 /* The client is gone, or may as well be. */
-BOUND
 static void lose(struct smtp_session *ss)
 {
 	if (ss->state == SMTP_SESSION_DEAD) {
@@ -143,7 +135,6 @@ static void line_release(struct smtp_session *ss)
 	ss->line_len = 0;
 }
 
-BOUND
 static void free_session(struct smtp_session *ss)
 {
 	struct smtp_listener *l = ss->listener;
@@ -164,7 +155,6 @@ static void free_session(struct smtp_session *ss)
 }
 
 /* The last reply is out. */
-BOUND
 static void finish_close(struct smtp_session *ss)
 {
 	if (!ss->linger || ss->eof) {
@@ -185,7 +175,6 @@ static bool takes_input(const struct smtp_session *ss)
 }
 
 /* A line of `len` bytes, or the start of one that is longer than LINE_MAX_BYTES, with its LF. */
-BOUND
 static void take_line(struct smtp_session *ss, const char *line, size_t len)
 {
 	size_t max = ss->options->max_line_bytes;
@@ -215,7 +204,6 @@ static void extend_line(struct smtp_session *ss, const char *data, size_t len)
 }
 
 /* Takes input up to the end of a line, and the line when it is complete. Returns the bytes used. */
-BOUND
 static size_t feed_line(struct smtp_session *ss, const char *data, size_t len)
 {
 	const char *lf = memchr(data, '\n', len);
@@ -234,7 +222,6 @@ static size_t feed_line(struct smtp_session *ss, const char *data, size_t len)
 	return used;
 }
 
-BOUND
 static size_t feed_data(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
 	size_t used = smtp_transaction_feed(ss, data, len);
@@ -244,7 +231,6 @@ static size_t feed_data(struct smtp_session *ss, const unsigned char *data, size
 }
 
 /* Works through input; what cannot be looked at now is held back. */
-BOUND
 static void consume(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
 	while (len > 0 && takes_input(ss)) {
@@ -290,7 +276,6 @@ static bool heard_out(const struct smtp_session *ss)
 		ss->state == SMTP_SESSION_DATA);
 }
 
-BOUND
 static void flush(struct smtp_session *ss)
 {
 	unsigned count;
@@ -318,7 +303,6 @@ static bool wants_to_read(const struct smtp_session *ss)
 	       (takes_input(ss) && ss->held.len == 0);
 }
 
-BOUND
 static void read_on(struct smtp_session *ss)
 {
 	struct smtp_listener *l = ss->listener;
@@ -362,7 +346,6 @@ void smtp_session_settle(struct smtp_session *ss)
 
 /* ---- events ---- */
 
-BOUND
 static void on_input(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
 	switch (ss->state) {
@@ -383,7 +366,6 @@ static void on_input(struct smtp_session *ss, const unsigned char *data, size_t 
 	}
 }
 
-BOUND
 static void on_end_of_input(struct smtp_session *ss)
 {
 	ss->eof = true;
@@ -392,7 +374,6 @@ static void on_end_of_input(struct smtp_session *ss)
 	}
 }
 
-BOUND
 static void on_recv(struct mux_op *op, int result)
 {
 	struct smtp_session *ss = CONTAINER_OF(op, struct smtp_session, recv);
@@ -409,7 +390,6 @@ static void on_recv(struct mux_op *op, int result)
 	smtp_session_settle(ss);
 }
 
-BOUND
 static void on_sent(struct mux_op *op, int result)
 {
 	struct smtp_session *ss = CONTAINER_OF(op, struct smtp_session, send);
@@ -430,7 +410,6 @@ static void on_sent(struct mux_op *op, int result)
 	smtp_session_settle(ss);
 }
 
-BOUND
 static void time_out(struct smtp_session *ss)
 {
 	static const struct smtp_refusal idle = {421, "4.4.2", "Idle for too long, closing"};
@@ -446,7 +425,6 @@ static void time_out(struct smtp_session *ss)
 	smtp_session_dismiss(ss, why->status, why->text);
 }
 
-BOUND
 static void on_deadline(struct timer *t)
 {
 	struct smtp_session *ss = CONTAINER_OF(t, struct smtp_session, deadline);

@@ -10,7 +10,6 @@
 #define BINDING "default"
 #define TEXT_MAX 256
 
-BOUND
 static struct mainlog_prefix prefix_of(const struct smtp_session *ss)
 {
 	const struct smtp_transaction *tx = ss->transaction;

@@ -111,7 +111,6 @@ void smtp_transaction_open(struct smtp_session *ss, const char *sender, size_t s
 }
 
 /* What is received is no longer counted as such: it is thrown away, or was stored. */
-BOUND
 static void uncount(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -136,7 +135,6 @@ void smtp_transaction_abort(struct smtp_session *ss)
 }
 
 /* The transaction is over and was answered. */
-BOUND
 static void conclude(struct smtp_session *ss)
 {
 	smtp_transaction_abort(ss);
@@ -152,7 +150,6 @@ static void conclude(struct smtp_session *ss)
 
 /* ---- mail data ---- */
 
-BOUND
 static void count_received(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -216,7 +213,6 @@ static const struct verdict *judge(const struct smtp_session *ss)
 }
 
 /* Bytes that belong to the message. */
-BOUND
 static void keep(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -235,7 +231,6 @@ static void keep(struct smtp_session *ss, const unsigned char *data, size_t len)
 }
 
 /* What the scanner could not judge goes before what came now, byte by byte until it could. */
-BOUND
 static size_t feed_tail(struct smtp_session *ss, const unsigned char *data, size_t len, bool *end)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -246,14 +241,14 @@ static size_t feed_tail(struct smtp_session *ss, const unsigned char *data, size
 
 		tx->tail[tx->tail_len++] = data[used++];
 		n = dot_scan(&tx->scanner, tx->tail, tx->tail_len, end);
+		/* It judges all of them together. */
+		ASSERT(n == 0 || n == tx->tail_len);
 		keep(ss, tx->tail, n);
 		tx->tail_len = (uint8_t)(tx->tail_len - n);
-		memmove(tx->tail, tx->tail + n, tx->tail_len);
 	}
 	return used;
 }
 
-BOUND
 static size_t feed_rest(struct smtp_session *ss, const unsigned char *data, size_t len, bool *end)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -270,7 +265,6 @@ static size_t feed_rest(struct smtp_session *ss, const unsigned char *data, size
 }
 
 /* The body of a message that will be refused is given up at once. */
-BOUND
 static void doom(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -290,7 +284,6 @@ static void doom(struct smtp_session *ss)
 
 /* ---- the end of the data ---- */
 
-BOUND
 static void refuse(struct smtp_session *ss, const struct verdict *v, enum smtp_stage stage)
 {
 	smtp_count(smtp_session_counts(ss), v->count);
@@ -300,7 +293,6 @@ static void refuse(struct smtp_session *ss, const struct verdict *v, enum smtp_s
 	}
 }
 
-BOUND
 static void accept_message(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -318,7 +310,6 @@ static void accept_message(struct smtp_session *ss)
 	smtp_session_reply(ss, 250, "2.0.0", "OK: queued as %s", id);
 }
 
-BOUND
 static void on_stored(struct scheduler *s, void *owner, int result)
 {
 	struct smtp_session *ss = owner;
@@ -355,7 +346,6 @@ static uint8_t durability_of(const struct smtp_options *o)
 	return ENVELOPE_SYNCED;
 }
 
-BOUND
 static struct message *make_message(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -379,7 +369,6 @@ static struct message *make_message(struct smtp_session *ss)
 	return m;
 }
 
-BOUND
 static void store(struct smtp_session *ss)
 {
 	struct message *m = make_message(ss);
@@ -392,7 +381,6 @@ static void store(struct smtp_session *ss)
 	scheduler_store(scheduler_of(ss), m, on_stored, ss);
 }
 
-BOUND
 static void finish(struct smtp_session *ss)
 {
 	const struct verdict *v = judge(ss);

@@ -124,7 +124,11 @@ relay_hosts = ( "127.0.0.0/8" )
 
     def start(self, prefix=()):
         self.process = self.flow.start("flywheeld", "--config", self.config, prefix=prefix)
-        wait_until(lambda: can_connect(self.port) or self.ended(), "flywheeld to listen")
+        self.wait_for_start()
+
+    def wait_for_start(self):
+        """Its own word, as the kernel may keep a killed one's socket for a moment."""
+        wait_until(lambda: "running, process" in self.output() or self.ended(), "flywheeld to run")
         expect(not self.ended(), f"flywheeld ended at start:\n{self.flow.output(self.process)}")
 
     def ended(self):

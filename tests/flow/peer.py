@@ -40,7 +40,7 @@ class Session(threading.Thread):
         self.number = number
         self.file = connection.makefile("rb")
         self.sender = ""
-        self.mail = ""
+        self.has_mail = False
         self.recipients = []
         self.transactions = 0
 
@@ -81,12 +81,13 @@ class Session(threading.Thread):
             self.say(self.answer(verb.lower(), self.ehlo() if verb == "EHLO" else "250 peer.test"))
         elif verb == "MAIL":
             self.transactions += 1
-            self.mail = line
             self.sender, self.recipients = address[1], []
-            self.say(self.answer("mail", "250 ok"))
+            reply = self.answer("mail", "250 ok")
+            self.has_mail = bool(reply) and reply.startswith("2")
+            self.say(reply)
         elif verb == "RCPT":
             self.rcpt = address[1]
-            reply = self.answer("rcpt", "250 ok")
+            reply = self.answer("rcpt", "250 ok") if self.has_mail else "503 no MAIL"
             if reply and reply.startswith("2"):
                 self.recipients.append(address[1])
             self.say(reply)

@@ -399,8 +399,12 @@ struct world *world_new(bool simulated)
 	struct world *w = calloc(1, sizeof(*w));
 
 	ASSERT(w != NULL);
-	strcpy(w->path, "/tmp/flywheel-spool-XXXXXX");
-	ASSERT(mkdtemp(w->path) != NULL);
+	/* In memory if the disk is simulated: what the real one does is not the question then. */
+	strcpy(w->path, "/dev/shm/flywheel-spool-XXXXXX");
+	if (!simulated || mkdtemp(w->path) == NULL) {
+		strcpy(w->path, "/tmp/flywheel-spool-XXXXXX");
+		ASSERT(mkdtemp(w->path) != NULL);
+	}
 	w->options = (struct spool_options){
 		.path = w->path,
 		.writers = 1,
@@ -484,7 +488,8 @@ static void on_recovered(struct agent *self, void *context, struct delivery *d)
 	struct spool_writer *writer = CONTAINER_OF(self, struct spool_writer, base);
 
 	if (wrong != NULL) {
-		fatal("recovered %s", wrong);
+		fatal("recovered message %llu delivery %u: %s",
+		      (unsigned long long)message_envelope(d->message)->id.low, d->index, wrong);
 	}
 	m->entry = d->message->spool;
 	m->writer = d->message->writer;

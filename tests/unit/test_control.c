@@ -247,6 +247,7 @@ static int tear_down(void **state)
 		struct scheduler *s = &world->schedulers[i];
 
 		agent_current = &s->base;
+		dispatcher_drop(&s->dispatcher);
 		dispatcher_close(&s->dispatcher);
 		agent_current = NULL;
 	}

@@ -1129,6 +1129,37 @@ static void test_client_that_goes_while_message_is_at_spool(void **state)
 	assert_non_null(strstr(rig.main_log, "@R@b@example.net@"));
 }
 
+/* Its replies are stuck, so that its going away is noticed while the message is stored. */
+static void test_client_that_is_lost_while_message_is_at_spool(void **state)
+{
+	int fd = client_hello();
+	struct smtp_session *ss = smtp_session_of_all(listener()->sessions.next);
+
+	(void)state;
+	rig.options.max_idle_commands = 0;
+	while (!mux_op_busy(&ss->send)) {
+		for (unsigned i = 0; i < 100; i++) {
+			client_send(fd, "HELP\r\n", 6);
+		}
+		settle();
+	}
+	client_send(fd, MAIL RCPT "DATA\r\n", strlen(MAIL RCPT "DATA\r\n"));
+	settle();
+	rig.store_holds = true;
+	client_send(fd, "x\r\n.\r\n", 6);
+	settle();
+	assert_int_equal(rig.messages, 1);
+	close(fd);
+	settle();
+	assert_int_equal(ss->state, SMTP_SESSION_DEAD);
+	assert_string_equal(rig.main_log, "");
+	rig.store_holds = false;
+	settle();
+	assert_int_equal(listener()->session_count, 0);
+	assert_non_null(strstr(rig.main_log, "@R@b@example.net@"));
+	assert_int_equal(count_of(SMTP_COUNT_LOST_STORING), 1);
+}
+
 static void test_stop_dismisses_the_idle_and_waits_for_the_others(void **state)
 {
 	int idle = client_hello();
@@ -1400,6 +1431,7 @@ int main(void)
 		TEST(test_client_that_reads_late_gets_every_reply),
 		TEST(test_half_close_still_gets_its_reply),
 		TEST(test_client_that_goes_while_message_is_at_spool),
+		TEST(test_client_that_is_lost_while_message_is_at_spool),
 		TEST(test_stop_dismisses_the_idle_and_waits_for_the_others),
 		TEST(test_stop_in_a_hurry_waits_for_the_spool_only),
 		TEST(test_idle_session_holds_no_buffers),
