@@ -51,7 +51,7 @@ C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
 
 .PHONY: all help deps run check check-all bench tsa format format-check headers compdb install \
-	clean programs unit
+	uninstall man clean programs unit
 
 all: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) programs
@@ -67,7 +67,8 @@ help:
 	@echo 'make headers       every header compiles alone'
 	@echo 'make format        clang-format in place; make format-check only looks'
 	@echo 'make compdb        compile_commands.json for editors'
-	@echo 'make install       programs, unit, configuration (DESTDIR, PREFIX)'
+	@echo 'make install       programs, systemd unit, manual, example configuration (DESTDIR, PREFIX)'
+	@echo 'make uninstall     remove them; configuration, spool and logs stay'
 	@echo 'make clean         remove build/'
 
 deps:
@@ -138,11 +139,38 @@ compdb:
 	@$(MAKE) --no-print-directory -Bnwk VARIANT=debug programs unit-programs | \
 		tools/compile-commands.py > compile_commands.json
 
+# Pages of the manual; what can be configured is told by flywheeld itself.
+MAN_DIR := tools/man
+man: $(OUT)/man/flywheel.conf.5
+
+$(OUT)/man/flywheel.conf.5: $(OUT)/flywheeld $(wildcard $(MAN_DIR)/flywheel.conf.5.*)
+	@mkdir -p $(@D)
+	@$(OUT)/flywheeld --reference | python3 $(MAN_DIR)/flywheel.conf.5.py > $@.new
+	@mv $@.new $@
+
+SBIN := $(DESTDIR)$(PREFIX)/sbin
+BIN := $(DESTDIR)$(PREFIX)/bin
+MAN := $(DESTDIR)$(PREFIX)/share/man
+UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
+ETC := $(DESTDIR)/etc/flywheel
+
 install: all
-	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/flywheel
-	install -m 755 build/release/flywheeld $(DESTDIR)$(PREFIX)/sbin/flywheeld
-	install -m 755 build/release/flywheel $(DESTDIR)$(PREFIX)/bin/flywheel
-	install -m 644 config/flywheel.conf $(DESTDIR)/etc/flywheel/flywheel.conf.example
+	@$(MAKE) --no-print-directory man
+	install -d $(SBIN) $(BIN) $(MAN)/man1 $(MAN)/man5 $(MAN)/man8 $(UNITS) $(ETC)
+	install -m 755 $(OUT)/flywheeld $(SBIN)/flywheeld
+	install -m 755 $(OUT)/flywheel $(BIN)/flywheel
+	install -m 644 $(MAN_DIR)/flywheel.1 $(MAN)/man1/flywheel.1
+	install -m 644 $(OUT)/man/flywheel.conf.5 $(MAN)/man5/flywheel.conf.5
+	install -m 644 $(MAN_DIR)/flywheeld.8 $(MAN)/man8/flywheeld.8
+	sed 's|=/usr/local/|=$(PREFIX)/|' tools/flywheel.service > $(UNITS)/flywheel.service
+	chmod 644 $(UNITS)/flywheel.service
+	install -m 644 config/flywheel.conf $(ETC)/flywheel.conf.example
+
+# What an operator made stays: configuration, spool, logs.
+uninstall:
+	rm -f $(SBIN)/flywheeld $(BIN)/flywheel $(MAN)/man1/flywheel.1 $(MAN)/man5/flywheel.conf.5 \
+		$(MAN)/man8/flywheeld.8 $(UNITS)/flywheel.service $(ETC)/flywheel.conf.example
+	@[ ! -d $(ETC) ] || rmdir --ignore-fail-on-non-empty $(ETC)
 
 clean:
 	rm -rf build compile_commands.json

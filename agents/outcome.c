@@ -98,19 +98,20 @@ static void load_body(struct dispatcher *x, struct delivery *delivery)
 	spool_submit(s->program->spool, &s->base, &r->spool);
 }
 
-/* This delivery reads its body from the spool from now on; the last one to say so frees it. */
-static void give_up_body(struct scheduler *s, struct delivery *delivery)
+/* This delivery needs the message's body no more; the last one to say so frees it. True then. */
+static bool give_up_body(struct scheduler *s, struct delivery *delivery)
 {
 	struct message *m = delivery->message;
 
 	if (!delivery->uses_body) {
-		return;
+		return false;
 	}
 	delivery->uses_body = false;
-	if (atomic_fetch_sub_explicit(&m->body_users, 1, memory_order_acq_rel) == 1) {
-		message_drop_body(m, &s->pools);
-		counter_inc(s->bodies_dropped);
+	if (atomic_fetch_sub_explicit(&m->body_users, 1, memory_order_acq_rel) != 1) {
+		return false;
 	}
+	message_drop_body(m, &s->pools);
+	return true;
 }
 
 /* ---- logging ---- */
@@ -210,7 +211,9 @@ static void settle_state(struct scheduler *s, struct delivery *delivery)
 		r->spool.reason = r->reason;
 	}
 	spool_submit(s->program->spool, &s->base, &r->spool);
-	give_up_body(s, delivery);
+	if (give_up_body(s, delivery)) {
+		counter_inc(s->bodies_dropped);
+	}
 	if (delivery->due_ms != 0) {
 		dispatch_delay(&s->dispatcher, delivery);
 	} else {

@@ -438,6 +438,22 @@ static void pass_messages(struct recovery *x, struct segment *g, const struct in
 	}
 }
 
+/* A tombstone is not where, or not what, it should be to outlive its message for certain: write it
+ * again, and keep its segment until then. */
+static void tomb_again(struct recovery *x, struct segment *g, const struct spool_entry *e,
+		       const struct index_record *r)
+{
+	x->tombs.items =
+		grow(x->tombs.items, x->tombs.count, &x->tombs.size, sizeof(*x->tombs.items));
+	x->tombs.items[x->tombs.count++] = (struct spool_tomb){
+		.id = e->id,
+		.first = r->delivery,
+		.count = r->count,
+		.target = e->segment,
+		.pin = g,
+	};
+}
+
 static void pass_rest(struct recovery *x, struct segment *g, const struct index_record *r)
 {
 	struct spool_entry *e;
@@ -453,6 +469,9 @@ static void pass_rest(struct recovery *x, struct segment *g, const struct index_
 	if (r->type == RECORD_STATE) {
 		store_put_state(&x->all, e, g, r);
 	} else if (r->sequence > e->sequence) {
+		if (r->units != e->segment->id) {
+			tomb_again(x, g, e, r);
+		}
 		store_put_done(&x->all, e, g, r->delivery, r->count);
 	} else {
 		x->old_tombs = true;
@@ -489,15 +508,7 @@ static void pass_old_tombs(struct recovery *x, struct segment *g, const struct i
 	if (e == NULL || r->sequence > e->sequence || all_done(e, r)) {
 		return;
 	}
-	x->tombs.items =
-		grow(x->tombs.items, x->tombs.count, &x->tombs.size, sizeof(*x->tombs.items));
-	x->tombs.items[x->tombs.count++] = (struct spool_tomb){
-		.id = e->id,
-		.first = r->delivery,
-		.count = r->count,
-		.target = e->segment,
-		.pin = g,
-	};
+	tomb_again(x, g, e, r);
 	store_put_done(&x->all, e, NULL, r->delivery, r->count);
 }
 

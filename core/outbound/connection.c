@@ -616,7 +616,9 @@ static void on_connected(struct mux_op *op, int result)
 	}
 	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	mux_op_init(&c->send_op, c->dispatcher->self, on_sent);
-	set_state(c, CONNECTION_BANNER, options_of(c)->ehlo_timeout_ms);
+	/* The banner is part of connecting: connect_timeout runs on. */
+	change_state(c, CONNECTION_BANNER);
+	c->since_ms = agent_now_ms(c->dispatcher->self);
 	mux_recv(c->dispatcher->self->mux, &c->recv_op, c->fd);
 }
 

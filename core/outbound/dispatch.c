@@ -90,6 +90,8 @@ static void on_hold_timer(struct timer *t)
 {
 	struct domain *d = CONTAINER_OF(t, struct domain, hold_timer);
 
+	/* Over, whatever this group's clock says: nobody would ring again. */
+	d->hold_until_ms = 0;
 	dispatch_domain(d->owner, d);
 }
 

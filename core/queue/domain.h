@@ -170,7 +170,7 @@ BOUND
 void domain_remove(struct domain_table *t, struct domain *d, struct delivery *delivery);
 
 /* Frees a record with empty queues. */
-BOUND
+SINGLE
 void domain_destroy(struct domain_table *t, struct domain *d);
 
 SINGLE

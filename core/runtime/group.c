@@ -1,6 +1,7 @@
 #include "core/runtime/group.h"
 
 #include <sched.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "core/runtime/affinity.h"
@@ -11,11 +12,15 @@ int group_start(struct group *g)
 	const char *why = NULL;
 	int rc = mux_create(&g->mux, g->runtime->backend, g->runtime->mux_entries, &why);
 
+	if (why != NULL) {
+		char text[256];
+
+		snprintf(text, sizeof(text), "%s%s%s", why, rc == 0 ? "; goes on with " : "",
+			 rc == 0 ? mux_name(g->mux) : "");
+		runtime_warn_once(g->runtime, text);
+	}
 	if (rc != 0) {
 		return rc;
-	}
-	if (why != NULL) {
-		runtime_warn_once(g->runtime, why);
 	}
 	mux_watch_doorbell(g->mux, g->doorbell.eventfd);
 	for (uint32_t i = 0; rc == 0 && i < g->agent_count; i++) {

@@ -1,6 +1,8 @@
 /*
  * `summary`: names and order of the fields are those that Momentum's operators know.
  */
+#include <stdlib.h>
+
 #include "listeners/control/command.h"
 #include "listeners/control/session.h"
 
@@ -91,6 +93,23 @@ static void set_rates(json_t *v, struct control *c, const struct counts *n)
 	}
 }
 
+/* How long messages waited for the spool to make them durable, since the start. */
+static void set_store_times(json_t *v, const struct program *program)
+{
+	struct histogram *all = calloc(1, sizeof *all);
+
+	if (all == NULL) {
+		return;
+	}
+	for (uint32_t i = 0; i < program->scheduler_count; i++) {
+		histogram_merge(all, &program->schedulers[i]->store_ns);
+	}
+	value_set_real(v, "store_time_p50_s", (double)histogram_quantile(all, 0.5) / 1e9);
+	value_set_real(v, "store_time_p99_s", (double)histogram_quantile(all, 0.99) / 1e9);
+	value_set_real(v, "store_time_p999_s", (double)histogram_quantile(all, 0.999) / 1e9);
+	free(all);
+}
+
 static void merge(struct order *o)
 {
 	struct program *program = o->program;
@@ -109,6 +128,7 @@ static void merge(struct order *o)
 	set_rates(v, o->control, &n);
 	value_set_number(v, "spool_messages", counter_total("live_messages"));
 	value_set_number(v, "spool_bytes", counter_total("live_bytes"));
+	set_store_times(v, program);
 	command_set_budgets(v, o);
 	value_set_real(v, "uptime_s",
 		       (double)(agent_now_ms(&o->scheduler->base) - o->control->started_ms) / 1000);

@@ -20,7 +20,8 @@ import flow  # noqa: E402
 def cases(short, only):
     for file in sorted(HERE.glob("test_*.py")):
         module = importlib.import_module(file.stem)
-        functions = [f for n, f in vars(module).items() if n.startswith("test_") and f.__module__ == file.stem]
+        functions = [f for n, f in vars(module).items()
+                     if n.startswith("test_") and getattr(f, "__module__", "") == file.stem]
         for function in sorted(functions, key=lambda f: f.__code__.co_firstlineno):
             if only and only not in function.__name__ and only not in file.stem:
                 continue

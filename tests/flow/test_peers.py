@@ -233,7 +233,7 @@ def test_closes_a_connection_after_so_many_messages(flow):
 
 
 def test_never_opens_more_connections_than_allowed(flow):
-    sink = Sink(flow, "--fault", "dot:delay:30")
+    sink = Sink(flow, "--fault", "dot:delay:12")
     daemon = Daemon(flow, sink_port=sink.port, schedulers=2, text='max_outbound_connections = 50\n'
                     + "".join(f'domain "d{i}.example" {{ max_outbound_connections = {i + 1} }}\n' for i in range(4)))
     flow.load(daemon, "--messages", 800, "--domains", 4)
@@ -246,8 +246,8 @@ def test_never_opens_more_connections_than_allowed(flow):
 def test_never_opens_more_connections_than_allowed_in_all(flow):
     sink = Sink(flow, "--fault", "dot:delay:30")
     daemon = Daemon(flow, sink_port=sink.port, schedulers=4, text="server_max_outbound_connections = 6")
-    flow.load(daemon, "--messages", 800, "--domains", 20)
-    wait_until(lambda: daemon.count("D") >= 800, "all deliveries")
+    flow.load(daemon, "--messages", 300, "--domains", 20)
+    wait_until(lambda: daemon.count("D") >= 300, "all deliveries")
     peak = sink.stop()["connections_peak"]
     expect(4 <= peak <= 6, f"{peak} connections at a time")
 

@@ -32,7 +32,8 @@ BROKEN = [
     ("agent wheel { count = 2 }", 1, 'option "count"', "expected 1"),
     ('esmtp_listener { listen "127.0.0.1" { } }', 1, 'listen "127.0.0.1"', "names no port"),
     ('esmtp_listener {\nlisten "127.0.0.1:99999" { } }', 2, 'listen "127.0.0.1:99999"', "0 to 65535"),
-    ('esmtp_listener {\nlisten "127.0.0.1:1" { }\nlisten "127.0.0.1:1" { } }', 3, 'listen "127.0.0.1:1"', "address once"),
+    ('esmtp_listener "a" { listen "127.0.0.1:1" { } }\nesmtp_listener "b" { listen "127.0.0.1:1" { } }', 2,
+     'listen "127.0.0.1:1"', "address once"),
     ('esmtp_listener { listen "127.0.0.1:25" { peer "1.2.3/99" { } } }', 1, 'peer "1.2.3/99"', "expected a network"),
     ('relay_hosts = ( "10.0.0.0/8"\n"300.0.0.0/8" )', 2, 'option "relay_hosts"', "expected a list of networks"),
     ('gateway = "127.0.0.1:0"', 1, 'option "gateway"', "1 to 65535"),
@@ -179,7 +180,7 @@ def test_names_a_spool_that_cannot_be_written(flow):
     file = flow.path / "file"
     file.write_text("")
     daemon = Daemon(flow, spool=file / "spool", start=False)
-    fails_to_start(flow, daemon, file / "spool", "Not a directory")
+    fails_to_start(flow, daemon, file / "spool", "not a directory")
     daemon = Daemon(flow, spool="/proc/flywheel-spool", name="proc", start=False)
     fails_to_start(flow, daemon, "/proc/flywheel-spool")
 
@@ -188,7 +189,7 @@ def test_names_a_spool_on_a_read_only_file_system(flow):
     spool = mount(flow, "size=8m")
     remount_read_only(flow, spool)
     daemon = Daemon(flow, spool=spool, start=False)
-    fails_to_start(flow, daemon, spool, "Read-only file system")
+    fails_to_start(flow, daemon, spool, "read-only file system")
 
 
 def test_names_a_log_that_cannot_be_written(flow):
@@ -235,6 +236,7 @@ def test_puts_off_mail_while_the_disk_is_full_and_delivers_on(flow):
     daemon = Daemon(flow, sink_port=peer.port, spool=small / "spool", text='''
 spool { segment_size = "2M" min_free = "4M" spare_segments = 0 }
 max_message_size = "1M"
+max_idle_commands = 1000000
 retry_interval = "300ms" max_retry_interval = "300ms"''')
     client = daemon.connect()
     for _ in range(10):
@@ -356,8 +358,8 @@ def test_does_without_io_uring_and_says_so_once(flow):
     flow.load(daemon, "--messages", 500, "--domains", 10)
     peer.wait(500)
     daemon.wait_for_rest()
-    said = [line for line in daemon.output().split("\n") if "io_uring" in line]
-    expect(len(said) == 1 and "epoll" in said[0], f"it says {said}")
+    said = [line for line in daemon.output().split("\n") if "io_uring is denied" in line]
+    expect(len(said) == 1 and "epoll" in said[0], f"it says {daemon.output()}")
     daemon.kill()
     start_denied(flow, daemon)
     expect_equal(daemon.terminate()[0], 0, "exit status without io_uring")
@@ -375,7 +377,7 @@ def test_refuses_a_multiplexor_that_does_not_work(flow):
                           timeout=60, preexec_fn=deny_io_uring)
     if done.returncode == 77:
         raise Skip("seccomp filters are not permitted")
-    expect(done.returncode == 1 and "io_uring" in done.stderr, f"{done.returncode} {done.stderr!r}")
+    expect(done.returncode == 1 and "io_uring is denied" in done.stderr, f"{done.returncode} {done.stderr!r}")
 
 
 def test_stops_on_a_signal_at_any_time(flow):

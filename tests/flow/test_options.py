@@ -1,0 +1,615 @@
+"""Every configuration option changes what the program does: a table that says which test shows it,
+and the tests that no other file has."""
+
+import errno
+import os
+import pathlib
+import select
+import signal
+import socket
+import stat
+import subprocess
+import time
+
+import test_bounces
+import test_peers
+import test_smtp_input
+from flow import Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
+from peer import Peer
+
+HELLO = "Subject: hello\r\n\r\nhello\r\n"
+KIB, MIB = 1 << 10, 1 << 20
+BODY = "Subject: body\r\n\r\n" + ("x" * 70 + "\r\n") * 140
+
+
+# ---- the program ----
+
+
+def message_number(text):
+    """A message id as the number that its 26 letters and digits stand for."""
+    number = 0
+    for letter in text.upper():
+        number = number << 5 | "0123456789ABCDEFGHJKMNPQRSTVWXYZ".index(letter)
+    return number
+
+
+def test_puts_the_node_into_message_ids(flow):
+    daemon = Daemon(flow, text="node_id = 4711\nsuspend_delivery = true")
+    ids = [daemon.connect().mail("to@node.test", body=HELLO)[1].split()[-1] for _ in range(3)]
+    expect_equal([message_number(i) >> 64 & 0xffff for i in ids], [4711] * 3, "node in message ids")
+    seconds = (message_number(ids[0]) >> 80) / 1000
+    expect(abs(seconds - time.time()) < 300, f"an id's time is {seconds}")
+    expect_equal(sorted(ids), ids, "ids in order of time")
+
+
+def kinds_of_files(daemon):
+    links = [os.readlink(p) for p in pathlib.Path(f"/proc/{daemon.process.pid}/fd").iterdir()]
+    return {k: sum(1 for link in links if k in link) for k in ("[io_uring]", "[eventpoll]")}
+
+
+def test_waits_with_the_multiplexor_that_it_was_told(flow):
+    for backend in ("epoll", "poll", "uring"):
+        daemon = Daemon(flow, backend=backend, name=backend)
+        kinds = kinds_of_files(daemon)
+        wanted = {"epoll": kinds["[eventpoll]"] > 0, "poll": kinds["[eventpoll]"] == 0,
+                  "uring": kinds["[io_uring]"] > 2 and kinds["[eventpoll]"] == 0}
+        expect(wanted[backend], f"{backend}: {kinds}")
+        expect_equal(daemon.connect().say("NOOP")[0], 250, "reply")
+
+
+def test_keeps_bodies_within_the_memory_budget(flow):
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, text='memory_budget = "1M"\ndomain "w.test" { suspend_delivery = true }')
+    client = daemon.connect()
+    for _ in range(300):
+        expect_equal(client.mail("to@w.test", body=BODY)[0], 250, "reply")
+    resident = daemon.console("memory")["resident_body_bytes"]
+    expect(MIB // 4 < resident < MIB + 64 * KIB, f"{resident} bytes of bodies are in memory")
+    daemon.console("resume", "domain", "w.test")
+    peer.wait(300)
+    expect(all(m.data.endswith(BODY.encode()) for m in peer.mails), "a body came back changed")
+    daemon.wait_for_rest()
+    expect(daemon.counter("scheduler.bodies_loaded") > 100, "bodies were not read back")
+
+
+def test_puts_off_mail_above_the_reception_budget(flow):
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, text='reception_budget = "200K"', schedulers=1)
+    piece = "x" * 70 + "\r\n"
+    large = [daemon.connect() for _ in range(2)]
+    for client in large:
+        test_smtp_input.envelope(client)
+        client.say("DATA", 354)
+        client.send("Subject: large\r\n\r\n" + piece * (150 * KIB // len(piece)))
+    wait_until(lambda: daemon.console("memory")["receiving_bytes"] > 200 * KIB, "more than the budget")
+    late = daemon.connect()
+    late.say("EHLO client.test", 250)
+    code, text = late.say("MAIL FROM:<from@sender.test>")
+    expect(code == 452 and "4.3.2" in text, f"reply above the budget: {code} {text}")
+    expect_equal(daemon.console("memory")["reception_budget_bytes"], 200 * KIB, "budget in the console")
+    for client in large:
+        expect_equal(client.say(".")[0], 250, "reply to what was under way")
+    expect_equal(late.mail("to@good.test", body=HELLO, ehlo=False)[0], 250, "reply within the budget")
+    peer.wait(3)
+
+
+def test_asks_for_so_many_files(flow):
+    daemon = Daemon(flow, text="server_max_file_descriptors = 1000", start=False)
+    daemon.start(prefix=["prlimit", "--nofile=256:4096"])
+    limits = pathlib.Path(f"/proc/{daemon.process.pid}/limits").read_text()
+    soft = [line.split()[3] for line in limits.splitlines() if line.startswith("Max open files")]
+    expect_equal(soft, ["1000"], "soft limit of open files")
+
+
+def test_stops_after_the_stop_timeout_at_the_latest(flow):
+    """A peer and a client that never end are left, and what was under way is kept."""
+    sink = Sink(flow, "--fault", "dot:silence")
+    daemon = Daemon(flow, sink_port=sink.port, text='stop_timeout = "1500ms"')
+    daemon.connect().mail("to@stuck.test", body=HELLO)
+    client = daemon.connect()
+    test_smtp_input.envelope(client)
+    client.say("DATA", 354)
+    wait_until(lambda: daemon.console("domain", "stuck.test")["queue"]["on_connections"] == 1, "the attempt")
+    status, seconds = daemon.terminate()
+    expect_equal(status, 0, "exit status")
+    expect(1 < seconds < 6, f"it took {seconds:.1f} s")
+    daemon.start()
+    wait_until(lambda: daemon.queued() == 1, "the message after the stop")
+
+
+def test_loses_nothing_with_small_rings(flow):
+    sink = Sink(flow)
+    daemon = Daemon(flow, sink_port=sink.port, schedulers=4, text="ring_slots = 64", extra_agents="agent spool { count = 2 }")
+    flow.load(daemon, "--messages", 10000, "--domains", 400, "--recipients", 3, "--sessions", 200, "--size", 1024)
+    wait_until(lambda: daemon.count("D") >= 30000, "all deliveries")
+    stats = sink.stop()
+    expect_equal((stats["deliveries"], stats["duplicates"], stats["bad"]), (30000, 0, 0), "deliveries")
+    daemon.wait_for_rest()
+
+
+test_loses_nothing_with_small_rings.short = True
+
+
+def test_counts_stalls_above_the_threshold(flow):
+    for threshold, some in (("1us", True), ("50s", False)):
+        peer = Peer(flow)
+        daemon = Daemon(flow, sink_port=peer.port, text=f'stall_threshold = "{threshold}"', name=threshold)
+        daemon.connect().mail("to@stall.test", body=HELLO)
+        peer.wait(1)
+        stalls = sum(agent["stalls"] for agent in daemon.console("threads")["agents"])
+        expect((stalls > 0) == some, f"{stalls} stalls above {threshold}")
+
+
+# ---- the spool ----
+
+
+def spool_files(daemon):
+    return [p for p in pathlib.Path(daemon.spool).rglob("*") if p.is_file() and p.name != "lock"]
+
+
+def test_makes_segments_as_configured(flow):
+    for size, spares in ((2, 3), (4, 1)):
+        peer = Peer(flow)
+        daemon = Daemon(flow, sink_port=peer.port, name=size,
+                        text=f'spool {{ segment_size = "{size}M" spare_segments = {spares} }}\nmax_message_size = "1M"')
+        daemon.connect().mail("to@segment.test", body=HELLO)
+        wait_until(lambda: daemon.counter("spool.segments_spare") == spares, f"{spares} spare segments")
+        expect_equal({p.stat().st_size for p in spool_files(daemon)}, {size * MIB}, "sizes of files")
+        expect_equal(len(spool_files(daemon)), spares + 1, "files")
+
+
+def test_keeps_logs_and_spool_where_it_was_told(flow):
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, spool=flow.path / "here" / "spool", log=flow.path / "there" / "log",
+                    start=False)
+    (flow.path / "here").mkdir()
+    (flow.path / "there").mkdir()
+    daemon.start()
+    daemon.connect().mail("to@where.test", body=HELLO)
+    daemon.wait_lines("D", 1)
+    expect((flow.path / "there" / "log" / "mainlog").exists() and spool_files(daemon), "no files")
+
+
+def test_takes_no_mail_below_min_free(flow):
+    daemon = Daemon(flow, text='spool { min_free = "60000G" }')
+    client = daemon.connect()
+    client.say("EHLO client.test", 250)
+    code, text = client.say("MAIL FROM:<from@sender.test>")
+    expect(code == 452 and "4.3.1" in text, f"reply: {code} {text}")
+
+
+def test_compacts_segments_that_are_mostly_dead(flow):
+    """One message in twenty stays: with compaction their segments are given up."""
+    files = {}
+    for percent in (0, 60):
+        peer = Peer(flow)
+        daemon = Daemon(flow, sink_port=peer.port, name=percent, text=f'''
+spool {{ segment_size = "1M" compact_below = {percent} spare_segments = 0 }}
+max_message_size = "300K"
+domain "stays.test" {{ suspend_delivery = true }}''')
+        client = daemon.connect()
+        for i in range(600):
+            client.mail("to@stays.test" if i % 20 == 0 else "to@goes.test", body=BODY)
+        peer.wait(570)
+        wait_until(lambda: daemon.queued() == 30, "30 messages that stay")
+        if percent:
+            wait_until(lambda: daemon.counter("spool.compactions") > 2, "compactions")
+        files[percent] = daemon.counter("spool.compactions")
+        daemon.kill()
+        daemon.start()
+        wait_until(lambda: daemon.queued() == 30, "30 messages after a kill")
+        daemon.console("resume", "domain", "stays.test")
+        peer.wait(600)
+        expect(all(m.data.endswith(BODY.encode()) for m in peer.mails), "a body changed")
+    expect(files[0] == 0 and files[60] > 2, f"compactions: {files}")
+
+
+def durability(flow, text, listener, name):
+    daemon = Daemon(flow, text=text + "\nsuspend_delivery = true", listener=listener, name=name)
+    client = daemon.connect()
+    ids = [client.mail("to@durable.test", body=HELLO)[1].split()[-1] for _ in range(50)]
+    return daemon, daemon.console("message", ids[0])
+
+
+def test_syncs_before_it_answers(flow):
+    daemon, shown = durability(flow, 'spool { durability = "synced" }', "", "synced")
+    expect_equal((shown["durability"], shown["in_spool"]), ("synced", True), "durability")
+    expect(daemon.counter("spool.syncs") >= 50, "fewer syncs than replies one after the other")
+    daemon.kill()
+    daemon.start()
+    wait_until(lambda: daemon.queued() == 50, "50 messages after a kill")
+
+
+test_syncs_before_it_answers.short = True
+test_syncs_before_it_answers.backends = ["uring", "epoll", "poll"]
+
+
+def test_cached_mail_survives_a_kill_without_a_sync(flow):
+    for name, text, listener in (("cached", 'spool { durability = "cached" }', ""), ("listener", "", 'durability = "cached"')):
+        daemon, shown = durability(flow, text, listener, name)
+        expect_equal((shown["durability"], shown["in_spool"]), ("cached", True), f"durability by {name}")
+        syncs = daemon.counter("spool.syncs")
+        expect(syncs < 10, f"{syncs} syncs")
+        daemon.kill()
+        daemon.start()
+        wait_until(lambda: daemon.queued() == 50, "50 messages after a kill")
+
+
+test_cached_mail_survives_a_kill_without_a_sync.short = True
+
+
+def test_mail_in_memory_survives_a_stop_but_no_kill(flow):
+    daemon, shown = durability(flow, 'spool { durability = "memory" }', "", "memory")
+    expect_equal((shown["durability"], shown["in_spool"]), ("memory", False), "durability")
+    expect_equal(daemon.terminate()[0], 0, "exit status")
+    daemon.start()
+    wait_until(lambda: daemon.queued() == 50, "50 messages after a stop")
+    client = daemon.connect()
+    for _ in range(7):
+        client.mail("to@durable.test", body=HELLO)
+    wait_until(lambda: daemon.queued() == 57, "57 messages")
+    daemon.kill()
+    daemon.start()
+    wait_until(lambda: daemon.queued() == 50, "50 messages after a kill: those of before the stop")
+
+
+test_mail_in_memory_survives_a_stop_but_no_kill.short = True
+
+
+def test_mail_in_memory_is_spooled_when_it_has_to_wait(flow):
+    peer = Peer(flow, mail="450 4.2.0 later")
+    daemon = Daemon(flow, sink_port=peer.port, text='spool { durability = "memory" }\nretry_interval = "1h"')
+    ids = [daemon.connect().mail("to@waits.test", body=HELLO)[1].split()[-1] for _ in range(5)]
+    wait_until(lambda: daemon.console("domain", "waits.test")["queue"]["delayed"] == 5, "five delayed messages")
+    wait_until(lambda: daemon.console("message", ids[0])["in_spool"], "a message in the spool")
+    daemon.kill()
+    daemon.start()
+    wait_until(lambda: daemon.queued() == 5, "five messages after a kill")
+
+
+# ---- the log ----
+
+
+def test_says_that_it_is_alive(flow):
+    daemon = Daemon(flow, text='log { heartbeat = "100ms" }')
+    began = time.monotonic()
+    daemon.wait_lines("M1", 5)
+    expect(time.monotonic() - began < 20, "heartbeats are slow")
+
+
+# ---- threads ----
+
+
+def thread(daemon, name):
+    return {t["thread"]: t for t in daemon.console("threads")["threads"]}[name]
+
+
+def cycles(daemon, name, seconds=0.5):
+    """Duty cycles and parks of a thread a second."""
+    began, first = time.monotonic(), thread(daemon, name)
+    time.sleep(seconds)
+    last, took = thread(daemon, name), time.monotonic() - began
+    return (last["cycles"] - first["cycles"]) / took
+
+
+def usable_cores():
+    return sorted(os.sched_getaffinity(0))
+
+
+def test_pins_threads_to_their_cores(flow):
+    first, last = usable_cores()[0], usable_cores()[-1]
+    daemon = Daemon(flow, extra_agents=f'''agent scheduler {{ cores = ( {first} {last} ) }}
+agent spool {{ core = {last} }}
+group service {{ core = {first} }}
+agent wheel {{ group = "service" }}
+agent log {{ core = -1 }}''')
+    found = {name: thread(daemon, name) for name in ("scheduler.0", "scheduler.1", "spool.0", "service", "log")}
+    expect_equal({n: (t["core"], t["pinned"]) for n, t in found.items()},
+                 {"scheduler.0": (first, True), "scheduler.1": (last, True), "spool.0": (last, True),
+                  "service": (first, True), "log": (None, False)}, "cores")
+    tasks = pathlib.Path(f"/proc/{daemon.process.pid}/task")
+    masks = [line.split()[1] for t in tasks.iterdir() for line in (t / "status").read_text().splitlines()
+             if line.startswith("Cpus_allowed_list")]
+    expect(masks.count(str(first)) >= 2 or first == last, f"the kernel says {masks}")
+
+
+def test_runs_so_many_agents_in_their_groups(flow):
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, schedulers=3, extra_agents='''group all { }
+agent spool { count = 2 group = "all" } agent wheel { group = "all" } agent log { group = "all" }
+agent pool { count = 3 group = "all" } agent master { group = "all" }''')
+    agents = {a["agent"]: a["thread"] for a in daemon.console("threads")["agents"]}
+    expect_equal({a for a, t in agents.items() if t == "all"}, {"spool.0", "spool.1", "wheel", "log", "pool", "master"},
+                 "agents of the group")
+    expect_equal(sorted(a for a in agents if a.startswith(("scheduler", "worker"))),
+                 ["scheduler.0", "scheduler.1", "scheduler.2", "worker.0", "worker.1", "worker.2"], "agents")
+    for i in range(20):
+        daemon.connect().mail(f"to@d{i}.test", body=HELLO)
+    peer.wait(20)
+    daemon.wait_for_rest()
+    expect_equal(daemon.terminate()[0], 0, "exit status")
+
+
+def test_all_agents_share_one_thread(flow):
+    kinds = ("master", "scheduler", "spool", "wheel", "log", "pool")
+    sink = Sink(flow)
+    daemon = Daemon(flow, sink_port=sink.port, schedulers=2, extra_agents='group one { }\n'
+                    + "\n".join(f'agent {k} {{ group = "one" }}' for k in kinds))
+    flow.load(daemon, "--messages", 1000, "--domains", 20)
+    wait_until(lambda: daemon.count("D") >= 1000, "all deliveries")
+    expect_equal(sink.stop()["distinct"], 1000, "messages")
+    expect_equal(daemon.terminate()[0], 0, "exit status")
+
+
+test_all_agents_share_one_thread.short = True
+test_all_agents_share_one_thread.backends = ["uring", "epoll", "poll"]
+
+
+def test_idles_with_each_strategy(flow):
+    """Mail flows with each, and each shows itself in the console."""
+    sink = Sink(flow)
+    for i, idle in enumerate(("busy-spin", "yield", "backoff", "sleep", "noop", "park")):
+        daemon = Daemon(flow, sink_port=sink.port, schedulers=1, name=idle, extra_agents=f'group g {{ idle = "{idle}" }}\n'
+                        f'agent scheduler {{ idle = "{idle}" }}\nagent wheel {{ group = "g" }}\nagent log {{ group = "g" }}')
+        flow.load(daemon, "--messages", 100, "--domains", 10, "--id-prefix", f"i{i}")
+        wait_until(lambda: daemon.count("D") >= 100, f"all deliveries with {idle}")
+        expect_equal({thread(daemon, name)["idle"] for name in ("scheduler.0", "g")}, {idle}, "strategy")
+        expect_equal(daemon.terminate()[0], 0, f"exit status with {idle}")
+    expect_equal(sink.stop()["distinct"], 600, "messages")
+
+
+def test_idle_strategies_take_their_numbers(flow):
+    daemon = Daemon(flow, schedulers=1, extra_agents='''
+agent spool { spin = 0 }
+agent wheel { group = "slow" }
+agent log { idle = "sleep" sleep = "2ms" }
+agent pool { idle = "sleep" sleep = "200ms" }
+group slow { idle = "backoff" max_spins = 0 max_yields = 0 min_park = "100ms" max_park = "100ms" }''')
+    expect(cycles(daemon, "slow") < 60, "min_park does not slow it down")
+    expect(100 < cycles(daemon, "log") < 600, "sleep = 2ms does not show")
+    expect(cycles(daemon, "pool") < 12, "sleep = 200ms does not show")
+    daemon.terminate()
+    quick = Daemon(flow, schedulers=1, name="quick", extra_agents='''
+agent wheel { idle = "backoff" max_spins = 0 max_yields = 0 min_park = "1us" max_park = "1ms" }
+agent log { idle = "backoff" max_spins = 1000000 max_yields = 1000000 min_park = "20s" max_park = "20s" }
+agent spool { idle = "backoff" max_spins = 1000000 max_yields = 0 min_park = "1s" max_park = "1s" }''')
+    expect(200 < cycles(quick, "wheel") < 1500, "max_park = 1ms does not show")
+    # Spinning and yielding a million times each comes before the first sleep.
+    wait_until(lambda: thread(quick, "log")["cycles"] > 1500000, "spins and yields")
+    wait_until(lambda: thread(quick, "spool.0")["cycles"] > 900000, "spins")
+
+
+def test_park_spins_as_long_as_it_was_told(flow):
+    ratio = {}
+    for spin in ("0", "20ms"):
+        agents = f'''agent scheduler {{ spin = "{spin}" }} agent spool {{ spin = 0 }} agent master {{ spin = 0 }}'''
+        daemon = Daemon(flow, schedulers=1, extra_agents=agents, name=spin)
+        for _ in range(20):
+            daemon.console("version")
+        t = thread(daemon, "scheduler.0")
+        ratio[spin] = t["cycles_idle"] / max(t["parks"], 1)
+        daemon.terminate()
+    expect(ratio["20ms"] > 10 * ratio["0"], f"idle cycles for each park: {ratio}")
+
+
+def test_refuses_look_ups_above_the_backlog(flow):
+    """Names are looked up by one worker with one place to wait: the rest is put off, and none is lost."""
+    daemon = Daemon(flow, schedulers=1, extra_agents="agent pool { count = 1 backlog = 1 }", text='retry_interval = "1h"')
+    client = daemon.connect()
+    client.mail([f"to@d{i}.invalid" for i in range(300)], body=HELLO)
+    lines = daemon.wait_lines("T", 300)
+    expect(any("pool backlog" in line[13] for line in lines), "nothing was put off for the backlog")
+    expect_equal(len({line[5] for line in lines}), 300, "domains with a T line")
+    expect_equal(daemon.console("summary")["delayed_queue_size"], 300, "delayed")
+
+
+# ---- sockets ----
+
+
+def test_opens_only_sockets_that_are_enabled(flow):
+    port, other = free_port(), free_port()
+    Daemon(flow, listener=f'listen "127.0.0.1:{port}" {{ enable = false }}\nlisten "127.0.0.1:{other}" {{ }}')
+    expect_equal((can_connect(port), can_connect(other)), (False, True), "open sockets")
+
+
+def test_lets_so_many_connections_wait(flow):
+    daemon = Daemon(flow, listener="listen_backlog = 4", schedulers=1)
+    os.kill(daemon.process.pid, signal.SIGSTOP)
+    sockets = []
+    for _ in range(20):
+        s = socket.socket()
+        s.setblocking(False)
+        expect_equal(s.connect_ex(("127.0.0.1", daemon.port)), errno.EINPROGRESS, "connect")
+        sockets.append(s)
+    time.sleep(0.3)
+    connected = len(select.select([], sockets, [], 0)[1])
+    expect(1 <= connected <= 6, f"{connected} of 20 connections wait")
+    os.kill(daemon.process.pid, signal.SIGCONT)
+    for s in sockets:
+        s.settimeout(60)
+        wait_until(lambda: select.select([s], [], [], 0)[0], "a greeting")
+        expect(s.recv(100).startswith(b"220"), "no greeting")
+
+
+def test_gives_the_console_socket_its_mode(flow):
+    daemon = Daemon(flow, text="file_mode = 0600")
+    expect_equal(oct(stat.S_IMODE(os.stat(daemon.control).st_mode)), "0o600", "mode")
+
+
+def test_serves_smtp_on_ipv6_and_unix_sockets(flow):
+    peer = Peer(flow)
+    port, path = free_port(), flow.path / "smtp"
+    Daemon(flow, sink_port=peer.port, listener=f'listen "[::1]:{port}" {{ }}\nlisten "{path}" {{ }}\n'
+           'relay_hosts = ( "::1" "127.0.0.0/8" "::/128" )')
+    for family, address in ((socket.AF_INET6, ("::1", port)), (socket.AF_UNIX, str(path))):
+        try:
+            s = socket.socket(family)
+            s.settimeout(60)
+            s.connect(address)
+        except OSError as error:
+            expect(family == socket.AF_INET6 and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT), str(error))
+            continue
+        expect(s.recv(1000).startswith(b"220"), f"no greeting on {address}")
+        s.close()
+
+
+# ---- delivery ----
+
+
+def test_waits_at_each_stage_for_its_own_timeout(flow):
+    """A peer falls silent; only the option of that stage is short."""
+    stages = {"connect": ("connect_timeout", "banner"), "ehlo": ("ehlo_timeout", "EHLO response"),
+              "mail": ("mailfrom_timeout", "MAIL FROM response"), "rcpt": ("rcptto_timeout", "RCPT TO response"),
+              "data": ("body_timeout", "DATA response"), "dot": ("body_timeout", "response to the body")}
+    text = 'retry_interval = "1h"\n'
+    for stage, (option, _) in stages.items():
+        sink = Sink(flow, "--fault", f"{stage}:silence")
+        text += f'domain "{stage}.test" {{ gateway = "127.0.0.1:{sink.port}" {option} = "400ms" }}\n'
+    daemon = Daemon(flow, text=text)
+    for stage in stages:
+        daemon.connect().mail(f"to@{stage}.test", body=HELLO)
+    lines = {line[5]: line[13] for line in daemon.wait_lines("T", len(stages), 30)}
+    for stage, (option, waited) in stages.items():
+        expect(f"timed out: no {waited}" in lines[f"{stage}.test"], f"{option}: {lines[f'{stage}.test']}")
+
+
+def test_waits_for_the_answer_to_rset(flow):
+    sink = Sink(flow, "--fault", "rset:silence", "--reject-rcpt", "bad@*")
+    daemon = Daemon(flow, sink_port=sink.port, text='rset_timeout = "300ms" max_outbound_connections = 1')
+    began = time.monotonic()
+    daemon.connect().mail("bad@rset.test", sender="", body=HELLO)
+    daemon.wait_lines("P", 1)
+    daemon.connect().mail("good@rset.test", body=HELLO)
+    daemon.wait_lines("D", 1)
+    expect(time.monotonic() - began < 20, "RSET was waited for as long as by default")
+
+
+def test_delivers_to_the_port_that_it_was_told(flow):
+    peer = Peer(flow)
+    daemon = Daemon(flow, text=f'gateway = "127.0.0.1"\nremote_smtp_port = {peer.port}')
+    daemon.connect().mail("to@port.test", body=HELLO)
+    peer.wait(1)
+    daemon = Daemon(flow, text=f"remote_smtp_port = {peer.port}", name="literal")
+    daemon.connect().mail("to@[127.0.0.1]", body=HELLO)
+    peer.wait(2)
+
+
+def test_says_the_name_that_it_was_told(flow):
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, text='domain "two.test" { ehlo_hostname = "second.test" }')
+    daemon.connect().mail(["to@one.test", "to@two.test"], body=HELLO)
+    peer.wait(2)
+    expect_equal({line for _, line in peer.said("EHLO")}, {"EHLO flow.test", "EHLO second.test"}, "EHLO")
+
+
+def test_the_closest_scope_decides(flow):
+    peers = {name: Peer(flow) for name in ("global", "domain", "binding", "both")}
+    ports = {name: peer.port for name, peer in peers.items()}
+    daemon = Daemon(flow, text=f'''gateway = "127.0.0.1:{ports["global"]}"
+domain "d.test" {{ gateway = "127.0.0.1:{ports["domain"]}" }}
+domain "b.test" {{ gateway = "127.0.0.1:{ports["domain"]}" }}
+binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }} }}''')
+    daemon.connect().mail(["to@any.test", "to@d.test", "to@b.test"], body=HELLO)
+    for name, recipient in (("global", "to@any.test"), ("domain", "to@d.test"), ("both", "to@b.test")):
+        expect_equal(peers[name].wait(1)[0].recipients, [recipient], f"recipients of {name}")
+
+
+# ---- the table ----
+
+I, P, B = test_smtp_input, test_peers, test_bounces
+
+# Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
+SHOWN_BY = {
+    ("hostname", "global"): I.test_greets_and_offers_what_it_has,
+    ("node_id", "global"): test_puts_the_node_into_message_ids,
+    ("multiplexor", "global"): test_waits_with_the_multiplexor_that_it_was_told,
+    ("memory_budget", "global"): test_keeps_bodies_within_the_memory_budget,
+    ("reception_budget", "global"): test_puts_off_mail_above_the_reception_budget,
+    ("server_max_outbound_connections", "global"): P.test_never_opens_more_connections_than_allowed_in_all,
+    ("server_max_file_descriptors", "global"): test_asks_for_so_many_files,
+    ("stop_timeout", "global"): test_stops_after_the_stop_timeout_at_the_latest,
+    ("ring_slots", "global"): test_loses_nothing_with_small_rings,
+    ("stall_threshold", "global"): test_counts_stalls_above_the_threshold,
+    ("path", "spool"): test_keeps_logs_and_spool_where_it_was_told,
+    ("segment_size", "spool"): test_makes_segments_as_configured,
+    ("min_free", "spool"): test_takes_no_mail_below_min_free,
+    ("compact_below", "spool"): test_compacts_segments_that_are_mostly_dead,
+    ("spare_segments", "spool"): test_makes_segments_as_configured,
+    ("durability", "spool"): test_mail_in_memory_survives_a_stop_but_no_kill,
+    ("path", "log"): test_keeps_logs_and_spool_where_it_was_told,
+    ("heartbeat", "log"): test_says_that_it_is_alive,
+    ("count", "agent"): test_runs_so_many_agents_in_their_groups,
+    ("cores", "agent"): test_pins_threads_to_their_cores,
+    ("core", "agent"): test_pins_threads_to_their_cores,
+    ("group", "agent"): test_runs_so_many_agents_in_their_groups,
+    ("backlog", "agent"): test_refuses_look_ups_above_the_backlog,
+    ("core", "group"): test_pins_threads_to_their_cores,
+    ("idle", "agent"): test_idles_with_each_strategy,
+    ("spin", "agent"): test_park_spins_as_long_as_it_was_told,
+    ("max_spins", "agent"): test_idle_strategies_take_their_numbers,
+    ("max_yields", "agent"): test_idle_strategies_take_their_numbers,
+    ("min_park", "agent"): test_idle_strategies_take_their_numbers,
+    ("max_park", "agent"): test_idle_strategies_take_their_numbers,
+    ("sleep", "agent"): test_idle_strategies_take_their_numbers,
+    ("enable", "listen"): test_opens_only_sockets_that_are_enabled,
+    ("listen_backlog", "listen"): test_lets_so_many_connections_wait,
+    ("listener_sessions", "listen"): I.test_limits_connections,
+    ("service_sessions", "esmtp_listener"): I.test_limits_connections,
+    ("max_connections_per_peer", "listen"): I.test_limits_connections,
+    ("file_mode", "listen"): test_gives_the_console_socket_its_mode,
+    ("hostname", "peer"): I.test_gives_each_peer_its_own_options,
+    ("banner", "peer"): I.test_greets_and_offers_what_it_has,
+    ("relay_hosts", "peer"): I.test_relays_only_for_whom_and_where_it_may,
+    ("relay_domains", "peer"): I.test_relays_only_for_whom_and_where_it_may,
+    ("max_message_size", "peer"): I.test_refuses_messages_that_are_too_large,
+    ("max_line_length", "peer"): I.test_refuses_lines_that_are_too_long,
+    ("max_recipients_per_message", "peer"): I.test_refuses_more_recipients_than_allowed_and_takes_the_others,
+    ("max_idle_commands", "peer"): I.test_dismisses_those_who_talk_and_send_nothing,
+    ("max_receptions_per_connection", "peer"): I.test_ends_a_connection_after_so_many_messages,
+    ("idle_time", "peer"): I.test_dismisses_silent_clients,
+    ("session_timeout", "peer"): I.test_dismisses_those_who_send_a_byte_now_and_then,
+    ("bare_lf", "peer"): I.test_refuses_bare_line_ends_or_converts_them,
+    ("durability", "peer"): test_cached_mail_survives_a_kill_without_a_sync,
+    ("gateway", "domain"): P.test_prefers_the_first_gateway_that_works,
+    ("remote_smtp_port", "domain"): test_delivers_to_the_port_that_it_was_told,
+    ("max_outbound_connections", "domain"): P.test_never_opens_more_connections_than_allowed,
+    ("max_deliveries_per_connection", "domain"): P.test_closes_a_connection_after_so_many_messages,
+    ("max_recipients_per_batch", "domain"): P.test_sends_at_most_so_many_recipients_at_once,
+    ("retry_interval", "domain"): P.test_retries_ever_more_slowly_and_says_when,
+    ("max_retry_interval", "domain"): P.test_retries_ever_more_slowly_and_says_when,
+    ("message_expiration", "domain"): P.test_gives_up_mail_that_is_too_old,
+    ("connect_timeout", "domain"): test_waits_at_each_stage_for_its_own_timeout,
+    ("ehlo_timeout", "domain"): test_waits_at_each_stage_for_its_own_timeout,
+    ("mailfrom_timeout", "domain"): test_waits_at_each_stage_for_its_own_timeout,
+    ("rcptto_timeout", "domain"): test_waits_at_each_stage_for_its_own_timeout,
+    ("body_timeout", "domain"): test_waits_at_each_stage_for_its_own_timeout,
+    ("rset_timeout", "domain"): test_waits_for_the_answer_to_rset,
+    ("idle_timeout", "domain"): P.test_closes_idle_connections,
+    ("host_failure_retry", "domain"): P.test_leaves_a_failed_host_alone,
+    ("suspend_delivery", "domain"): P.test_does_not_send_what_is_suspended,
+    ("generate_bounces", "domain"): B.test_tells_no_one_when_told_not_to,
+    ("ehlo_hostname", "domain"): test_says_the_name_that_it_was_told,
+    ("mailerdaemon", "domain"): B.test_names_who_writes_as_configured,
+    ("outbound_throttle_messages", "domain"): P.test_keeps_to_the_message_throttle,
+    ("outbound_throttle_connections", "domain"): P.test_keeps_to_the_connection_throttle,
+}
+
+
+def test_every_option_has_a_test(flow):
+    """An option that is new, or gone, must change the table; a test's name that is gone cannot load."""
+    done = subprocess.run([flow.program("flywheeld"), "--reference"], capture_output=True, text=True, timeout=60)
+    expect_equal(done.returncode, 0, "exit status of --reference")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    expect(len(rows) > 60, f"{len(rows)} options")
+    shown, missing = set(), []
+    for row in rows:
+        name, scopes = row[0], row[4].split(", ")
+        keys = {(name, scope) for scope in scopes} & set(SHOWN_BY)
+        shown |= keys
+        if not keys:
+            missing.append((name, row[4]))
+    expect(not missing, f"no test shows {missing}")
+    expect(not set(SHOWN_BY) - shown, f"no such options: {set(SHOWN_BY) - shown}")
+
+
+test_every_option_has_a_test.short = True
