@@ -296,22 +296,23 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 	bounce_send(b);
 }
 
-/* Deferred recipients whose time is over, or whom an operator gave up, have failed. */
-static void give_up(struct scheduler *s, struct domain *d, struct delivery *delivery,
-		    struct attempt *a)
+/* Recipients whose time is over, or whom an operator gave up, have failed: those that were deferred
+ * now, and those whose turn has not come. They are added to a->failed and returned. */
+static struct recipient_set give_up(struct scheduler *s, struct domain *d,
+				    struct delivery *delivery, struct attempt *a)
 {
 	const struct envelope *e = message_envelope(delivery->message);
 	bool expired = retry_expired(d->options, e->received_ms, agent_wall_ms(&s->base));
+	struct recipient_set rest = recipient_set_without(&delivery->pending, &a->delivered);
 
-	if (recipient_set_empty(&a->deferred) || (!delivery->doomed && !expired)) {
-		return;
+	rest = recipient_set_without(&rest, &a->failed);
+	if (recipient_set_empty(&rest) || (!delivery->doomed && !expired)) {
+		return (struct recipient_set){{0, 0}};
 	}
 	/* Those that failed keep what they were told: a notification of its own would be too much.
 	 */
-	for (unsigned i = 0; i < 2; i++) {
-		a->failed.bits[i] |= a->deferred.bits[i];
-		a->deferred.bits[i] = 0;
-	}
+	recipient_set_join(&a->failed, &rest);
+	a->deferred = (struct recipient_set){{0, 0}};
 	if (delivery->doomed) {
 		snprintf(a->text, sizeof a->text, "554 manually failed.");
 		snprintf(a->enhanced, sizeof a->enhanced, "5.7.0");
@@ -322,22 +323,49 @@ static void give_up(struct scheduler *s, struct domain *d, struct delivery *deli
 	}
 	a->code = 554;
 	a->replies = NULL;
+	return rest;
+}
+
+/* Recipients remain: those whose turn has not come are tried at once, and when there are none, all
+ * wait, but not for longer than they may. */
+static void schedule(struct scheduler *s, struct domain *d, struct delivery *delivery)
+{
+	uint64_t expires_ms = message_envelope(delivery->message)->received_ms +
+			      d->options->message_expiration_ms;
+	struct recipient_set rest = recipient_set_without(&delivery->pending, &delivery->tried);
+
+	delivery->due_ms = 0;
+	if (!recipient_set_empty(&rest) || recipient_set_empty(&delivery->tried)) {
+		return;
+	}
+	delivery->tried = (struct recipient_set){{0, 0}};
+	delivery->attempts++;
+	delivery->due_ms = agent_wall_ms(&s->base) + retry_wait_ms(d->options, delivery->attempts);
+	if (delivery->due_ms > expires_ms) {
+		delivery->due_ms = expires_ms;
+	}
+}
+
+/* What those that wait were told, rather than what the others were. */
+static const char *text_of_deferred(const struct attempt *a)
+{
+	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
+		if (recipient_set_has(&a->deferred, i)) {
+			return text_for(a, i);
+		}
+	}
+	return a->text;
 }
 
 static void remember(struct scheduler *s, struct domain *d, struct delivery *delivery,
 		     const struct attempt *a)
 {
 	free(delivery->last_text);
-	delivery->last_text = strdup(a->text);
-	for (unsigned i = 0; i < 2; i++) {
-		delivery->pending.bits[i] &= ~(a->delivered.bits[i] | a->failed.bits[i]);
-	}
-	delivery->attempts++;
-	delivery->due_ms = 0;
-	if (!recipient_set_empty(&a->deferred)) {
-		delivery->due_ms =
-			agent_wall_ms(&s->base) + retry_wait_ms(d->options, delivery->attempts);
-	}
+	delivery->last_text = strdup(text_of_deferred(a));
+	delivery->pending = recipient_set_without(&delivery->pending, &a->delivered);
+	delivery->pending = recipient_set_without(&delivery->pending, &a->failed);
+	recipient_set_join(&delivery->tried, &a->deferred);
+	schedule(s, d, delivery);
 	d->failed += recipient_set_count(&a->failed);
 	d->transient += recipient_set_count(&a->deferred);
 }
@@ -347,21 +375,15 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 {
 	struct scheduler *s = scheduler_of(x);
 	struct attempt a = *found;
+	struct recipient_set given_up;
 
 	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
 	OWNER_CHECK(delivery);
 	log_recipients(s, delivery, &a.delivered, &a, mainlog_delivery, s->delivered);
 	log_recipients(s, delivery, &a.deferred, &a, mainlog_transient, s->transient);
 	log_recipients(s, delivery, &a.failed, &a, mainlog_permanent, s->failed);
-	if (!recipient_set_empty(&a.deferred)) {
-		struct recipient_set before = a.failed;
-
-		give_up(s, d, delivery, &a);
-		for (unsigned i = 0; i < 2; i++) {
-			before.bits[i] = a.failed.bits[i] & ~before.bits[i];
-		}
-		log_recipients(s, delivery, &before, &a, mainlog_permanent, s->failed);
-	}
+	given_up = give_up(s, d, delivery, &a);
+	log_recipients(s, delivery, &given_up, &a, mainlog_permanent, s->failed);
 	remember(s, d, delivery, &a);
 	if (!recipient_set_empty(&a.failed) && wants_bounce(d, delivery)) {
 		bounce_recipients(s, d, delivery, &a);

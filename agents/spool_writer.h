@@ -7,8 +7,8 @@
  */
 #pragma once
 
-#include "core/runtime/agent.h"
 #include "core/mail/message.h"
+#include "core/runtime/agent.h"
 #include "spool/spool.h"
 
 struct segment_store;

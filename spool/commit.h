@@ -7,6 +7,7 @@
  * A batch whose write or sync failed is staged again, in another segment: that one is abandoned. If
  * that fails too, what was to be stored is refused, and what was done is tried again every second.
  *
+ * Requests become records in stage.c; what was committed is noted in apply.c.
  * Start reading at commit_work(), last in commit.c.
  */
 #pragma once
@@ -70,10 +71,6 @@ SINGLE
 void commit_init(struct committer *c, struct segment_store *store, struct agent *agent);
 SINGLE
 void commit_close(struct committer *c);
-
-/* Bytes of the record that a request becomes. */
-READONLY
-uint64_t commit_record_bytes(const struct spool_request *r);
 
 /* Nothing queued, staged or under way, and all synced if `want_sync`. */
 BOUND

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "spool/account.h"
 #include "spool/record.h"
 
 /* Records of the index looked at in one duty cycle. */
@@ -293,8 +294,7 @@ static void on_copied(struct agent *self, void *object, uint64_t value)
 }
 
 /* Where the message of a tombstone still is; NULL when it is gone, or goes with the source. */
-static bool tomb_needed(struct compaction *c, const struct index_record *r,
-			struct segment **target)
+static bool tomb_needed(struct compaction *c, const struct index_record *r, struct segment **target)
 {
 	if (r->type != RECORD_DONE) {
 		return false;
@@ -335,8 +335,7 @@ static bool record_live(const struct compaction *c, const struct index_record *r
 		return e->segment == c->source && e->place == r->place && e->units == r->units;
 	}
 	return r->type == RECORD_STATE && e->deliveries != NULL &&
-	       r->delivery < e->delivery_count &&
-	       e->deliveries[r->delivery].segment == c->source &&
+	       r->delivery < e->delivery_count && e->deliveries[r->delivery].segment == c->source &&
 	       e->deliveries[r->delivery].place == r->place &&
 	       e->deliveries[r->delivery].units == r->units;
 }

@@ -1,12 +1,12 @@
 /*
- * Compaction: copies what is still needed out of a segment that is mostly dead, through the ordinary
- * commits, so that the segment can go: live messages, latest states, and tombstones of messages that
- * are still on disk. Also taken are dead segments that only wait for older ones to go, once there are
- * several of them, and abandoned ones.
+ * Compaction: copies what is still needed out of a segment that is mostly dead, through the
+ * ordinary commits, so that the segment can go: live messages, latest states, and tombstones of
+ * messages that are still on disk. Also taken are dead segments that only wait for older ones to
+ * go, once there are several of them, and abandoned ones.
  *
  * Copies are synced before the account says that a record has moved, and the old segment goes only
- * when that account is empty. A crash between leaves two copies of a record, which recovery knows to
- * be one. Compaction has only a few records under way at a time, behind the mail that waits.
+ * when that account is empty. A crash between leaves two copies of a record, which recovery knows
+ * to be one. Compaction has only a few records under way at a time, behind the mail that waits.
  *
  * Start reading at compaction_work(), last in compaction.c.
  */

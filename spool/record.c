@@ -89,8 +89,7 @@ static bool lengths_ok(const struct record_header *h)
 	case RECORD_DONE:
 		return h->length == RECORD_DONE_HEAD && h->head_bytes == RECORD_DONE_HEAD;
 	case RECORD_INDEX:
-		return h->head_bytes == sizeof(struct record_index) &&
-		       h->length >= h->head_bytes &&
+		return h->head_bytes == sizeof(struct record_index) && h->length >= h->head_bytes &&
 		       (h->length - h->head_bytes) % sizeof(struct index_record) == 0;
 	default:
 		return false;
@@ -104,8 +103,7 @@ bool record_plausible(const struct record_header *h, uint32_t segment, uint32_t 
 	       lengths_ok(h) && record_bytes(h->length) <= room;
 }
 
-struct index_record record_describe(const struct record_header *h, uint32_t place,
-				    const void *head)
+struct index_record record_describe(const struct record_header *h, uint32_t place, const void *head)
 {
 	struct index_record r = {
 		.id = h->id,
@@ -302,8 +300,7 @@ bool record_check_ok(const struct record_check *c)
 {
 	uint32_t trailer;
 
-	if (c->position != sizeof(c->header) + c->header.length ||
-	    c->head_crc != c->header.crc) {
+	if (c->position != sizeof(c->header) + c->header.length || c->head_crc != c->header.crc) {
 		return false;
 	}
 	memcpy(&trailer, c->trailer, sizeof(trailer));

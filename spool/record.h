@@ -31,7 +31,8 @@
 #define RECORD_TRAILER 4U
 
 enum record_type {
-	/* Head: the envelope. Then the body, and its CRC. `delivery` is the number of deliveries. */
+	/* Head: the envelope. Then the body, and its CRC. `delivery` is the number of deliveries.
+	 */
 	RECORD_MESSAGE = 1,
 	/* Head: struct record_state and the reason. */
 	RECORD_STATE = 2,
@@ -40,7 +41,8 @@ enum record_type {
 	RECORD_DONE = 3,
 	/* Reserved for bodies in pieces. */
 	RECORD_CHUNK = 4,
-	/* Head: struct record_index; then its struct index_record[]. The last of a sealed segment. */
+	/* Head: struct record_index; then its struct index_record[]. The last of a sealed segment.
+	 */
 	RECORD_INDEX = 5,
 };
 
@@ -195,7 +197,8 @@ struct record_encoder {
 	uint64_t size;
 };
 
-/* `header` has type, count, segment, generation, delivery, sequence and id; the rest is set here. */
+/* `header` has type, count, segment, generation, delivery, sequence and id; the rest is set here.
+ */
 SINGLE
 void record_encode_message(struct record_encoder *e, const struct record_header *header,
 			   const struct envelope *envelope, const struct chain *body);
@@ -205,7 +208,8 @@ void record_encode_state(struct record_encoder *e, const struct record_header *h
 SINGLE
 void record_encode_done(struct record_encoder *e, const struct record_header *header,
 			uint32_t target);
-/* `record`: a whole record as read, header included; only segment, generation and sequence change. */
+/* `record`: a whole record as read, header included; only segment, generation and sequence change.
+ */
 SINGLE
 void record_encode_copy(struct record_encoder *e, const struct record_header *header,
 			const unsigned char *record);

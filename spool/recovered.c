@@ -1,6 +1,6 @@
 /*
- * Hands out what the last run of the program left: a delivery at a time, in order of reception. Each
- * message's envelope is read when its turn comes, and its body when somebody asks for it.
+ * Hands out what the last run of the program left: a delivery at a time, in order of reception.
+ * Each message's envelope is read when its turn comes, and its body when somebody asks for it.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /*
  * Recovery: what a start does with the segments that it finds. Indexes of sealed segments are read,
- * the others are scanned and then sealed. Messages are put into one index first, whoever wrote them;
- * then the tombstones and states, wherever they are, are joined to them; then each writer gets its
- * share.
+ * the others are scanned and then sealed. Messages are put into one index first, whoever wrote
+ * them; then the tombstones and states, wherever they are, are joined to them; then each writer
+ * gets its share.
  *
  * Segment n belongs to writer n modulo the number of writers, but segments that know of the same
  * message stay together, so after a change of that number a writer may get more than its part until
@@ -19,8 +19,8 @@
 
 /*
  * Fills `stores` (options->writers of them, set up and empty) from the directory.
- * 0, or a negative errno with one line on `errors`: a segment cannot be read at all, or is of a newer
- * format. Warnings go to `errors` too. `highest` gets the highest count in a message id.
+ * 0, or a negative errno with one line on `errors`: a segment cannot be read at all, or is of a
+ * newer format. Warnings go to `errors` too. `highest` gets the highest count in a message id.
  * Blocks; the main thread's.
  */
 SINGLE

@@ -56,9 +56,8 @@ static bool record_whole(struct window *w, const struct record_header *h, uint64
 		if (data == NULL) {
 			return false;
 		}
-		for (size_t i = 0; i < len && at + i < offset + sizeof(*h) +
-						      sizeof(struct record_state);
-		     i++) {
+		for (size_t i = 0;
+		     i < len && at + i < offset + sizeof(*h) + sizeof(struct record_state); i++) {
 			head[at - offset - sizeof(*h) + i] = data[i];
 		}
 		at += record_check_feed(&check, data, len);

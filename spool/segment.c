@@ -268,8 +268,7 @@ bool segment_set_add(struct segment_set *set, uint32_t slot)
 		if (words == NULL) {
 			fatal("spool: out of memory");
 		}
-		memset(words + set->word_count, 0,
-		       (word + 1 - set->word_count) * sizeof(*words));
+		memset(words + set->word_count, 0, (word + 1 - set->word_count) * sizeof(*words));
 		set->words = words;
 		set->word_count = word + 1;
 	}

@@ -3,14 +3,15 @@
  * Here is what is known of it in memory, and what can be done to its file at once; what takes the
  * disk's time goes through the multiplexor (commit.c, upkeep.c, compaction.c).
  *
- * A segment may be given up (reused or unlinked) only when nothing in it is needed: no live message,
- * no delivery's latest state, and no tombstone of a message that is still on disk elsewhere. For the
- * last it keeps a set of the segments that it must outlive, `holds`, unless its tombstones have been
- * written again; and in `copies` those that have older copies of messages copied to it. Both are
- * always older in use, so there is no circle.
+ * A segment may be given up (reused or unlinked) only when nothing in it is needed: no live
+ * message, no delivery's latest state, and no tombstone of a message that is still on disk
+ * elsewhere. For the last it keeps a set of the segments that it must outlive, `holds`, unless its
+ * tombstones have been written again; and in `copies` those that have older copies of messages
+ * copied to it. Both are always older in use, so there is no circle.
  *
- * Life: SPARE -> ACTIVE -> FULL -> SEALED -> RETIRING -> SPARE or gone; a failed write or sync makes
- * it ABANDONED: readable, never written or synced again, and unlinked once nothing in it is needed.
+ * Life: SPARE -> ACTIVE -> FULL -> SEALED -> RETIRING -> SPARE or gone; a failed write or sync
+ * makes it ABANDONED: readable, never written or synced again, and unlinked once nothing in it is
+ * needed.
  *
  * Start reading at struct segment.
  */
@@ -62,8 +63,8 @@ struct segment {
 	uint32_t magic;
 	enum segment_state state;
 	uint32_t id;
-	/* Random, and new with each use of the file: what was written to it before never matches, nor
-	 * does a forged record inside of a message. 0: never used. */
+	/* Random, and new with each use of the file: what was written to it before never matches,
+	 * nor does a forged record inside of a message. 0: never used. */
 	uint32_t generation;
 	/* Place in segment_store.segments. */
 	uint32_t slot;

@@ -133,8 +133,7 @@ struct spool *spool_open(const struct spool_options *options, FILE *errors,
 		store_init(&s->stores[i], &s->options, i, s->dir_fd, &s->full_bits);
 	}
 	if (rc == 0) {
-		rc = recovery_run(s->stores, &s->options, s->dir_fd, errors, found,
-				  &s->highest_id);
+		rc = recovery_run(s->stores, &s->options, s->dir_fd, errors, found, &s->highest_id);
 	}
 	if (rc != 0) {
 		spool_close(s);
@@ -183,6 +182,12 @@ uint32_t spool_writer_of(const struct spool *s, uint32_t id)
 bool spool_full(const struct spool *s)
 {
 	return atomic_load_explicit(&s->full_bits, memory_order_relaxed) != 0;
+}
+
+const struct histogram *spool_commit_ns(const struct spool *s, uint32_t writer)
+{
+	ASSERT(writer < s->options.writers);
+	return &s->stores[writer].stats.commit_ns;
 }
 
 uint64_t spool_highest_id(const struct spool *s)

@@ -3,8 +3,8 @@
  *
  * Each spool writer (agents/spool_writer.c) owns append-only segments and commits what waits in
  * groups. Other agents speak to it by requests: spool_submit() hands the request over, and it comes
- * back, with its result, as a task that runs request->on_done on the agent that sent it. Requests of
- * one agent to one writer are carried out in the order sent.
+ * back, with its result, as a task that runs request->on_done on the agent that sent it. Requests
+ * of one agent to one writer are carried out in the order sent.
  *
  * Start reading at spool_submit() and at agents/spool_writer.c: spool_writer_do_work().
  */
@@ -30,7 +30,8 @@ enum spool_verb {
 	SPOOL_DONE,
 	/* Read the body back into request->body. */
 	SPOOL_LOAD,
-	/* The writer's own: a record moved by compaction, and a tombstone written again. */
+	/* The writer's own, not for spool_submit(): a record moved by compaction, and a tombstone
+	 * written again. */
 	SPOOL_COPY,
 	SPOOL_TOMB,
 };
@@ -45,7 +46,8 @@ struct spool_request {
 	/* The caller's. */
 	void *owner;
 	/* 0, or a negative errno: -ENOSPC, -EIO (STORE and LOAD only; STATE and DONE are retried by
-	 * the writer until they succeed, and their result is 0). */
+	 * the writer until they succeed, and their result is 0, except when the program has to end
+	 * on a failing disk: -EIO, and they are lost). */
 	int result;
 	/* STORE: message->spool and message->writer are set when it comes back with 0. */
 	struct message *message;
@@ -114,6 +116,12 @@ void spool_set_writer(struct spool *s, uint32_t writer, struct agent *agent);
 /* Which writer keeps messages received by agent `id`. */
 READONLY
 uint32_t spool_writer_of(const struct spool *s, uint32_t id);
+
+struct histogram;
+
+/* Nanoseconds from the first write of a batch to its answers, one value for each batch. */
+CONCURRENT
+const struct histogram *spool_commit_ns(const struct spool *s, uint32_t writer);
 
 /* Hands a request to its writer. The request is the writer's until on_done runs. */
 BOUND

@@ -3,8 +3,8 @@
  * each segment is still needed, and the requests that wait. Belongs to the writer's agent once that
  * runs, and to the main thread before.
  *
- * Start reading at store_roll(), which makes the next segment the active one, and at the store_put_*
- * functions, which take note of records that have been committed.
+ * Start reading at store_roll(), which makes the next segment the active one, and at the
+ * store_put_* functions, which take note of records that have been committed.
  */
 #pragma once
 
@@ -97,9 +97,13 @@ struct segment_store {
 	uint32_t spare_count;
 	/* The next record's. */
 	uint64_t next_sequence;
-	/* Counts what can make a segment free to go, or worth compacting: upkeep and compaction look
-	 * when it is not what they saw last. */
+	/* Counts what can make a segment free to go, or worth compacting: upkeep and compaction
+	 * look when it is not what they saw last. */
 	uint64_t changes;
+	/* A batch is being written or synced: what can wait does. */
+	bool committing;
+	/* Requests were dropped, to end at all: nothing more is taken off the disk. */
+	bool gave_up;
 	/* Commits fail; cleared by one that does not. */
 	bool trouble;
 	/* The file system had too little room when last looked at. */
@@ -193,12 +197,11 @@ int store_make_segment(struct segment_store *s, uint64_t size, bool urgent, stru
 
 /*
  * Makes a spare or a new segment with room for a record of `bytes` the active one; what was active
- * is FULL from then on. `urgent`: for a record that keeps a promise given before (STATE, DONE), down
- * to the last byte of the disk.
- * Blocks while a file is made. 0, or a negative errno: then all is as it was; asked again within a
- * second it says the same at once.
+ * is FULL from then on. `urgent`: for a record that keeps a promise given before (STATE, DONE),
+ * down to the last byte of the disk. Blocks while a file is made. 0, or a negative errno: then all
+ * is as it was; asked again within a second it says the same at once.
  */
-SINGLE
+BOUND
 int store_roll(struct segment_store *s, uint64_t bytes, bool urgent);
 
 /* A write to the active segment failed, or a sync: never again. */
@@ -215,33 +218,9 @@ void store_check_space(struct segment_store *s);
 SINGLE
 void store_update_full(struct segment_store *s);
 
-/* `holder` has a tombstone of a message in `held`: it must outlive that one. */
-SINGLE
-void store_hold(struct segment *holder, const struct segment *held);
-/* `holder` has newer copies of records in `held`. */
-SINGLE
-void store_hold_copy(struct segment *holder, const struct segment *held);
 /* What is on disk under this id, other than a spare; NULL: nothing. */
 READONLY
 struct segment *store_segment(const struct segment_store *s, uint32_t id);
-
-/* A new message at `place` (units of 8 bytes) of `g`. */
-SINGLE
-struct spool_entry *store_put_message(struct segment_store *s, struct segment *g,
-				      const struct index_record *r, bool cached);
-/* Its latest copy is there now. */
-SINGLE
-void store_move_message(struct segment_store *s, struct spool_entry *e, struct segment *g,
-			const struct index_record *r);
-/* The latest state of r->delivery, unless that is over. */
-SINGLE
-void store_put_state(struct segment_store *s, struct spool_entry *e, struct segment *g,
-		     const struct index_record *r);
-/* Deliveries are over, as a record in `g` says (NULL: `g` is being read in recovery, and the account
- * is kept there). True when that was the last one: the entry is gone. */
-SINGLE
-bool store_put_done(struct segment_store *s, struct spool_entry *e, struct segment *g,
-		    uint32_t first, uint32_t count);
 
 /* The deliveries not handed out yet stay for the next start. */
 SINGLE
@@ -250,11 +229,3 @@ void store_drop_recovered(struct segment_store *s, struct mail_pools *pools);
 /* Queues a tombstone; memory comes from malloc, for it is rare. */
 SINGLE
 void store_tomb(struct segment_store *s, const struct spool_tomb *t);
-
-/* Bytes of live records, of 100 bytes of the file. */
-SINGLE
-uint32_t store_live_percent(const struct segment *g);
-
-/* Checks all accounts against the index; for tests and debug builds. */
-SINGLE
-bool store_validate(struct segment_store *s);

@@ -6,11 +6,14 @@
 
 #include "core/runtime/check.h"
 
-/* One step of preparing, and how many of them to a sync: what is dirty at a time is bounded, so that
- * a commit's sync has not much of it to wait for. */
+/* One step of preparing, and how many of them to a sync: what is dirty at a time is bounded, so
+ * that a commit's sync has not much of it to wait for. */
 #define SLICE_BYTES (1024U * 1024)
 #define SLICES_PER_SYNC 4
-/* The next segment is made when the active one is filled to this share, percent. */
+/* So much of the active segment is prepared ahead even while batches are under way. */
+#define PREPARE_AHEAD_BYTES (16U * 1024 * 1024)
+/* The next segment is made when the active one is filled to this share, percent, and prepared at
+ * least as fast as what remains is filled. */
 #define PREPARE_AHEAD_PERCENT 25
 
 static void on_prepare(struct mux_op *op, int result);
@@ -147,6 +150,19 @@ static bool wants_preparing(const struct segment *g)
 	return g->prepared < g->size && !g->prepare_busy && !g->sync_failed;
 }
 
+/* Does it have to be done now, beside the mail, to be ready in time? */
+static bool pressing(const struct segment *active, const struct segment *g)
+{
+	uint64_t ahead = active->size / 100 * PREPARE_AHEAD_PERCENT;
+
+	if (g == active) {
+		return g->prepared < g->end + PREPARE_AHEAD_BYTES;
+	}
+	return active->end > ahead &&
+	       (double)g->prepared / (double)g->size <
+		       (double)(active->end - ahead) / (double)(active->size - ahead);
+}
+
 /* The active segment first, then one that will follow it; made if there is none. */
 static struct segment *prepare_choose(struct upkeep *u)
 {
@@ -185,7 +201,7 @@ static int prepare_work(struct upkeep *u)
 		return 0;
 	}
 	g = prepare_choose(u);
-	if (g == NULL) {
+	if (g == NULL || (u->store->committing && !pressing(u->store->active, g))) {
 		return 0;
 	}
 	prepare_slice(u, g);
@@ -398,8 +414,8 @@ bool upkeep_idle(const struct upkeep *u)
 	for (uint32_t i = 0; u->stopping && i < s->slot_count; i++) {
 		const struct segment *g = s->segments[i];
 
-		if (g != NULL && (g->state == SEGMENT_FULL ||
-				  (g->state == SEGMENT_ACTIVE && !g->fresh))) {
+		if (g != NULL &&
+		    (g->state == SEGMENT_FULL || (g->state == SEGMENT_ACTIVE && !g->fresh))) {
 			return false;
 		}
 	}
@@ -444,7 +460,7 @@ static int look(struct upkeep *u)
 {
 	struct segment_store *s = u->store;
 	bool unsynced = any_unsynced(s);
-	bool later = agent_now_ms(u->agent) < u->retry_ms;
+	bool later = s->gave_up || agent_now_ms(u->agent) < u->retry_ms;
 	int work = drop_bad_spare(u);
 
 	u->want_sync = false;

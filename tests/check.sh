@@ -47,10 +47,21 @@ flow() {
 	return $rc
 }
 
+# The load tools are tested by themselves: what they claim, other tests believe.
+load_tools() {
+	local log=build/load-tools.log
+	FLYWHEEL_BUILD=build python3 -m unittest tests/flow/test_perf_tools.py >"$log" 2>&1
+	local rc=$?
+	[ "$rc" = 0 ] || tail -60 "$log"
+	passed=$((passed + $(sed -n 's/^Ran \([0-9]*\) tests.*/\1/p' "$log")))
+	return $rc
+}
+
 part "format" make -s format-check
 part "headers compile alone" make -s headers
 part "thread classes" make -s tsa
 part "release: build and unit tests" unit release
+part "release: load tools" load_tools
 part "release: flow tests" flow
 part "clang: build and unit tests" unit clang
 part "asan: build and unit tests" unit asan

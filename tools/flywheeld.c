@@ -253,15 +253,23 @@ static void compose(struct server *s)
 	runtime_add(rt, group_for(s, CONFIG_AGENT_LOG, 0, "log"), p->log);
 }
 
+/* The pool hands out; its workers, each with a thread of its own, are what has cores. */
 static int add_pool(struct server *s)
 {
 	struct program *p = &s->program;
 	const struct agent_options *o = config_agent(p->config, CONFIG_AGENT_POOL);
 	struct group *g = group_for(s, CONFIG_AGENT_POOL, 0, "pool");
 	struct idle idle = {.kind = IDLE_PARK};
+	int rc = thread_pool_create(&p->pool, &p->runtime, g, o->count,
+				    config_global(p->config)->pool_backlog, &idle);
 
-	return thread_pool_create(&p->pool, &p->runtime, g, o->count,
-				  config_global(p->config)->pool_backlog, &idle);
+	for (uint32_t i = 0; rc == 0 && i < o->count; i++) {
+		char name[NAME_MAX_LEN];
+
+		snprintf(name, sizeof name, "worker.%u", i);
+		find_group(&p->runtime, name)->core = o->cores[i];
+	}
+	return rc;
 }
 
 static void set_up_runtime(struct server *s)

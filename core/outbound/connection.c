@@ -337,13 +337,15 @@ static enum smtp_stage stage_of(const struct connection *c)
 
 static void choose_batch(struct connection *c)
 {
+	struct recipient_set waiting =
+		recipient_set_without(&c->delivery->pending, &c->delivery->tried);
 	uint32_t max = options_of(c)->max_recipients_per_batch;
 	unsigned place = 0;
 
 	c->batch = (struct recipient_set){{0, 0}};
 	c->accepted = c->batch;
 	for (c->batch_count = 0; c->batch_count < max; c->batch_count++) {
-		place = next_place(&c->delivery->pending, place);
+		place = next_place(&waiting, place);
 		if (place == ENVELOPE_DELIVERY_RECIPIENTS) {
 			break;
 		}
@@ -426,6 +428,8 @@ static void transaction_done(struct connection *c, bool reset)
 	attempt_end(c);
 	if (max != 0 && c->delivered >= max) {
 		connection_quit(c);
+		/* Others need not wait for the peer's goodbye. */
+		dispatch_on_ready(c);
 	} else if (reset) {
 		command(c, "RSET\r\n");
 		set_state(c, CONNECTION_RSET, options_of(c)->rset_timeout_ms);
@@ -477,6 +481,13 @@ static void on_rcpt_reply(struct connection *c)
 	recipient_note(c, place);
 }
 
+/* A peer that talks out of turn makes no sense. */
+static void unasked(struct connection *c)
+{
+	c->attempt.stage = stage_of(c);
+	fail(c, "4.5.0", "451 4.5.0 [internal] a reply that nobody asked for");
+}
+
 static void on_data_reply(struct connection *c)
 {
 	bool wanted = !recipient_set_empty(&c->accepted);
@@ -484,9 +495,9 @@ static void on_data_reply(struct connection *c)
 	if (c->reply.code == 354) {
 		c->body_sent = !wanted;
 		set_state(c, CONNECTION_BODY, options_of(c)->body_timeout_ms);
-		if (wanted) {
+		if (wanted && !mux_op_busy(&c->send_op)) {
 			send_body(c);
-		} else {
+		} else if (!wanted) {
 			/* RFC 2920 section 3.1: nobody is left, so end the data it asks for. */
 			command(c, ".\r\n");
 			send_commands(c);
@@ -507,6 +518,10 @@ static void on_data_reply(struct connection *c)
 
 static void on_envelope_reply(struct connection *c)
 {
+	if (c->step == c->steps_sent) {
+		unasked(c);
+		return;
+	}
 	if (c->step == 0 && smtp_reply_class(&c->reply) != 2) {
 		c->mail_refused = true;
 		c->attempt.stage = SMTP_STAGE_DURING_MAIL;
@@ -779,6 +794,11 @@ static void on_service_closing(struct connection *c)
 	if (c->delivery != NULL) {
 		c->attempt.stage = stage_of(c);
 		attempt_reply(c);
+		if (c->state == CONNECTION_LOADING) {
+			/* As in fail(). */
+			c->broken = true;
+			return;
+		}
 		attempt_end(c);
 	}
 	start_close(c);
@@ -821,7 +841,7 @@ static void connection_on_reply(struct connection *c)
 	case CONNECTION_CLOSING:
 		/* Nothing was asked. */
 		if (c->delivery != NULL) {
-			fail(c, "4.5.0", "451 4.5.0 [internal] a reply that nobody asked for");
+			unasked(c);
 		} else {
 			start_close(c);
 		}

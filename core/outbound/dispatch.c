@@ -177,33 +177,63 @@ static struct host *choose_host(struct dispatcher *x, struct domain *d, uint64_t
 	return best;
 }
 
+static bool has_address(const struct host *h, const struct sockaddr_storage *address, socklen_t len)
+{
+	return h->address_len == len && memcmp(&h->address, address, len) == 0;
+}
+
 static struct host *host_of(struct connection *c)
 {
 	struct domain *d = c->domain;
 
 	for (uint32_t i = 0; i < d->host_count; i++) {
-		if (d->hosts[i].address_len == c->address_len &&
-		    memcmp(&d->hosts[i].address, &c->address, c->address_len) == 0) {
+		if (has_address(&d->hosts[i], &c->address, c->address_len)) {
 			return &d->hosts[i];
 		}
 	}
 	return NULL;
 }
 
-/* What was remembered of hosts that are in the new list too. */
+/* An address that is listed twice is one host, with the lower preference: what is remembered of it
+ * must be in one place. Returns how many remain. */
+static uint32_t hosts_unique(struct host *hosts, uint32_t count)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t j = 0;
+
+		while (j < kept &&
+		       !has_address(&hosts[j], &hosts[i].address, hosts[i].address_len)) {
+			j++;
+		}
+		if (j == kept) {
+			hosts[kept++] = hosts[i];
+		} else if (hosts[i].preference < hosts[j].preference) {
+			hosts[j].preference = hosts[i].preference;
+		}
+	}
+	return kept;
+}
+
+/* What was remembered of hosts that are in the new list too, and who is connected to them: maybe
+ * since before the old list. */
 static void hosts_carry_over(struct domain *d, struct host *hosts, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
+		struct host *h = &hosts[i];
+
 		for (uint32_t j = 0; j < d->host_count; j++) {
 			const struct host *old = &d->hosts[j];
 
-			if (old->address_len == hosts[i].address_len &&
-			    memcmp(&old->address, &hosts[i].address, old->address_len) == 0) {
-				hosts[i].failed_until_ms = old->failed_until_ms;
-				hosts[i].connections = old->connections;
-				hosts[i].failures = old->failures;
-				hosts[i].deliveries = old->deliveries;
+			if (has_address(h, &old->address, old->address_len)) {
+				h->failed_until_ms = old->failed_until_ms;
+				h->failures = old->failures;
+				h->deliveries = old->deliveries;
 			}
+		}
+		for (const struct connection *c = d->connections; c != NULL; c = c->next) {
+			h->connections += has_address(h, &c->address, c->address_len) ? 1 : 0;
 		}
 	}
 }
@@ -241,6 +271,7 @@ void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *host
 		unresolved(x, d, permanent, trouble);
 		return;
 	}
+	count = hosts_unique(hosts, count);
 	hosts_carry_over(d, hosts, count);
 	free(d->hosts);
 	d->hosts = hosts;
@@ -431,10 +462,13 @@ void dispatch_on_ready(struct connection *c)
 	struct domain *d = c->domain;
 	struct host *h = host_of(c);
 
-	if (h != NULL) {
-		h->failed_until_ms = 0;
+	/* One that has worked for long says nothing about new ones. */
+	if (c->transactions == 0) {
+		d->trouble[0] = '\0';
+		if (h != NULL) {
+			h->failed_until_ms = 0;
+		}
 	}
-	d->trouble[0] = '\0';
 	if (x->stopping) {
 		connection_quit(c);
 		return;
@@ -459,6 +493,12 @@ static void count_attempt(struct domain *d, struct connection *c, const struct d
 	}
 }
 
+/* Only in memory, while the program stops: no queue keeps that, but the scheduler does. */
+static bool must_be_kept(const struct dispatcher *x, const struct delivery *delivery)
+{
+	return x->stopping && delivery->message->spool == NULL;
+}
+
 void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
 {
 	struct dispatcher *x = c->dispatcher;
@@ -469,7 +509,7 @@ void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
 	delivery->place = DELIVERY_TRANSIT;
 	delivery->connection = NULL;
 	d->attempt_count--;
-	if (c->attempt.not_tried && !delivery->doomed) {
+	if (c->attempt.not_tried && !delivery->doomed && !must_be_kept(x, delivery)) {
 		if (d->options->throttle_messages != NULL) {
 			throttle_return(d->options->throttle_messages);
 		}
@@ -479,6 +519,17 @@ void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
 	}
 	count_attempt(d, c, delivery);
 	x->ops->on_attempt(x, d, delivery, &c->attempt);
+}
+
+/* While a connection works, a further one that fails has met a limit of the peer's. */
+static bool some_connection_works(const struct domain *d)
+{
+	const struct connection *c = d->connections;
+
+	while (c != NULL && (c->state < CONNECTION_IDLE || c->state > CONNECTION_RSET)) {
+		c = c->next;
+	}
+	return c != NULL;
 }
 
 void dispatch_on_setup_failed(struct connection *c)
@@ -498,7 +549,7 @@ void dispatch_on_setup_failed(struct connection *c)
 	h->failed_until_ms = now_ms(x) + d->options->host_failure_retry_ms;
 	text_copy(d->trouble, sizeof d->trouble, c->attempt.text);
 	/* Every next hop is down: the one that waits longest hears of it, the others wait. */
-	if (first && choose_host(x, d, &until_ms) == NULL && d->idle_count == 0 &&
+	if (first && choose_host(x, d, &until_ms) == NULL && !some_connection_works(d) &&
 	    d->active_head != NULL) {
 		hold_until(d, DOMAIN_HOSTS_DOWN, until_ms);
 		attempt_without_connection(x, d, domain_pop_active(&x->domains, d), &c->attempt);
@@ -518,6 +569,10 @@ void dispatch_on_closed(struct connection *c)
 	d->connection_count--;
 	if (h != NULL) {
 		h->connections--;
+		if (c->transactions > 0) {
+			/* There is room for another one. */
+			h->failed_until_ms = 0;
+		}
 	}
 	x->connection_count--;
 	counter_set_value(x->connections_open, x->connection_count);

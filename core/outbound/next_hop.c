@@ -101,14 +101,20 @@ static bool lookup_literal(struct next_hop_answer *a, const char *domain, uint16
 	char text[INET6_ADDRSTRLEN];
 	size_t len = strlen(domain);
 	const char *from = domain + 1;
+	size_t inside;
 
-	if (domain[0] != '[' || len < 3 || len > sizeof text) {
+	if (len < 3 || domain[0] != '[' || domain[len - 1] != ']') {
 		return false;
 	}
 	if (strncasecmp(from, "ipv6:", 5) == 0) {
 		from += 5;
 	}
-	snprintf(text, sizeof text, "%.*s", (int)(domain + len - 1 - from), from);
+	inside = (size_t)(domain + len - 1 - from);
+	if (inside >= sizeof text) {
+		return false;
+	}
+	memcpy(text, from, inside);
+	text[inside] = '\0';
 	if (!parse_address(text, port, &a->hosts[0])) {
 		return false;
 	}

@@ -46,6 +46,8 @@ struct delivery {
 	bool uses_body;
 	/* Recipients still to be delivered. */
 	struct recipient_set pending;
+	/* Those of them that were deferred since the last wait: others have their turn first. */
+	struct recipient_set tried;
 	/* When to try again, wall clock, ms; 0: now. */
 	uint64_t due_ms;
 	struct message *message;
@@ -76,6 +78,20 @@ static inline void recipient_set_add(struct recipient_set *s, unsigned i)
 static inline void recipient_set_remove(struct recipient_set *s, unsigned i)
 {
 	s->bits[i >> 6] &= ~(UINT64_C(1) << (i & 63));
+}
+
+/* What is in `a` and not in `b`. */
+static inline struct recipient_set recipient_set_without(const struct recipient_set *a,
+							 const struct recipient_set *b)
+{
+	return (struct recipient_set){{a->bits[0] & ~b->bits[0], a->bits[1] & ~b->bits[1]}};
+}
+
+/* Adds all of `from` to `s`. */
+static inline void recipient_set_join(struct recipient_set *s, const struct recipient_set *from)
+{
+	s->bits[0] |= from->bits[0];
+	s->bits[1] |= from->bits[1];
 }
 
 static inline unsigned recipient_set_count(const struct recipient_set *s)

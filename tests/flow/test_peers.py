@@ -102,6 +102,30 @@ test_delivers_everything_once_through_some_passing_faults.backends = BACKENDS
 test_delivers_everything_once_through_some_passing_faults.short = True
 
 
+def test_loses_nothing_through_faults_and_kills(flow):
+    """Next hops that fail in many ways, and a program that is killed: what was accepted arrives."""
+    faults = [f"{stage}:{action}@0.03" for stage in ("banner", "mail", "rcpt", "data", "dot")
+              for action in ("421", "drop", "4xx", "garbage")] + ["body:drop@0.03"]
+    record, accepted = flow.path / "record", flow.path / "accepted"
+    sink = Sink(flow, "--record", record, "--ids", *[word for f in faults for word in ("--fault", f)])
+    daemon = Daemon(flow, sink_port=sink.port, schedulers=2, text=HASTE + TIMEOUTS + "max_recipients_per_batch = 2")
+    load = flow.start("fwload", "--to", f"127.0.0.1:{daemon.port}", "--messages", 6000, "--domains", 40,
+                      "--size", 4096, "--recipients", 3, "--retry", "--connect-retry", 60, "--accepted-file", accepted)
+    for quota in (1000, 2500, 4000):
+        wait_until(lambda: sink.count("distinct") >= quota, f"{quota} messages at the sink")
+        daemon.kill()
+        daemon.start()
+    load.wait(300)
+    expect_equal(load.returncode, 0, "exit status of the load")
+    daemon.wait_for_rest()
+    expect_equal(daemon.count("P"), 0, "P lines")
+    stats = sink.stop()
+    expect_equal((stats["distinct"], stats["deliveries"], stats["bad"], stats["protocol_errors"]),
+                 (6000, 18000, 0, 0), "messages, deliveries, changed ones, breaches of the protocol")
+    missing = set(accepted.read_text().split()) - set(record.read_text().split())
+    expect_equal(missing, set(), "accepted and never arrived")
+
+
 def test_tries_a_closed_port_again_until_it_opens(flow):
     port = free_port()
     daemon = Daemon(flow, text=HASTE, sink_port=port)
@@ -173,6 +197,34 @@ def test_sends_at_most_so_many_recipients_at_once(flow):
     wait_until(lambda: len(daemon.lines("D")) + len(daemon.lines("P")) == 7, "all recipients settled")
     expect_equal(len(daemon.lines("P")), 1, "P lines")
     expect_equal(sink.stop()["recipients_per_transaction_max"], 2, "recipients in one transaction")
+
+
+def test_a_deferred_recipient_does_not_hold_up_the_others(flow):
+    """In batches of one, each has its turn before all wait; an operator fails those whose turn has not come."""
+    peer = Peer(flow, rcpt=lambda s: "450 4.2.0 busy" if s.rcpt.startswith("busy") else True)
+    daemon = Daemon(flow, sink_port=peer.port, text='''max_recipients_per_batch = 1
+retry_interval = "300ms" max_retry_interval = "1h" generate_bounces = false''')
+    recipients = [f"{kind}{i}@turns.test" for i in range(5) for kind in ("busy", "good")]
+    text = daemon.connect().mail(recipients, body=HELLO)[1]
+    peer.wait(5)
+    wait_until(lambda: len(daemon.lines("T")) >= 15, "three tries of each busy one")
+    tries = [at for at, line in peer.said("RCPT") if "busy0" in line][:3]
+    expect(tries[1] - tries[0] < 0.3 * 5, f"the first wait grew with the number of batches: {tries}")
+    shown = daemon.console("message", text.split()[-1])["deliveries"][0]
+    expect(shown["attempts"] <= 4 and shown["recipients_pending"] == 5, f"the console shows {shown}")
+    expect("450 4.2.0 busy" in shown["last_reply"], f"the last reply is {shown['last_reply']}")
+    expect_equal(sorted(m.recipients[0] for m in peer.mails), [f"good{i}@turns.test" for i in range(5)], "recipients")
+
+
+def test_an_operator_fails_all_of_a_message_that_is_on_a_connection(flow):
+    peer = Peer(flow, mail=lambda s: time.sleep(1) or "450 4.2.0 later")
+    daemon = Daemon(flow, sink_port=peer.port, text="max_recipients_per_batch = 1\ngenerate_bounces = false")
+    message = daemon.connect().mail([f"to{i}@doomed.test" for i in range(4)], body=HELLO)[1].split()[-1]
+    wait_until(lambda: peer.said("MAIL"), "the attempt")
+    expect_equal(daemon.console("message", "fail", message)["deliveries"], 1, "deliveries failed")
+    expect_equal(len(daemon.wait_lines("P", 4)), 4, "P lines")
+    daemon.wait_for_rest()
+    expect_equal(len(peer.said("MAIL")), 1, "tries")
 
 
 # ---- one domain and another ----
@@ -253,6 +305,19 @@ def test_never_opens_more_connections_than_allowed_in_all(flow):
 
 
 test_never_opens_more_connections_than_allowed_in_all.short = True
+
+
+def test_delivers_everything_with_few_files(flow):
+    """A domain for each file, and more: connections wait for files, mail does not get lost."""
+    sink = Sink(flow)
+    daemon = Daemon(flow, sink_port=sink.port, start=False,
+                    text='''idle_timeout = "200ms"
+server_max_file_descriptors = 256 server_max_outbound_connections = 256''')
+    daemon.start(prefix=["setpriv", "--bounding-set=-sys_resource", "prlimit", "--nofile=200:200"])
+    flow.load(daemon, "--messages", 1200, "--domains", 600, "--sessions", 10, "--size", 1024)
+    wait_until(lambda: daemon.count("D") >= 1200, "all deliveries")
+    stats = sink.stop()
+    expect_equal((stats["distinct"], stats["duplicates"], stats["bad"]), (1200, 0, 0), "messages")
 
 
 def test_closes_idle_connections(flow):
@@ -390,6 +455,34 @@ def try_delayed(daemon, message):
 test_retries_ever_more_slowly_and_says_when.short = True
 
 
+def test_keeps_to_its_schedule_over_a_restart(flow):
+    """What was tried, when it is due, and who has it already is not forgotten, killed or stopped."""
+    busy = [True]
+    peer = Peer(flow, rcpt=lambda s: "450 4.2.0 busy" if busy[0] and s.rcpt.startswith("busy") else True)
+    daemon = Daemon(flow, sink_port=peer.port, text='retry_interval = "1h"')
+    recipients = [f"{kind}{i}@kept.test" for i in range(4) for kind in ("good", "busy")]
+    text = daemon.connect().mail(recipients, body=HELLO)[1]
+    message = text.split()[-1]
+    before = wait_until(lambda: try_delayed(daemon, message), "the message in the delayed queue")
+    # The message, and what its first attempt came to.
+    wait_until(lambda: daemon.counter("spool.records") >= 2, "the state in the spool")
+    for stop in (daemon.kill, daemon.terminate):
+        stop()
+        daemon.start()
+        after = wait_until(lambda: daemon.queued() == 1 and try_delayed(daemon, message), "the message")
+        for key in ("due_at", "attempts", "recipients_pending", "recipients", "last_reply"):
+            expect_equal(after[key], before[key], f"{key} after a restart")
+    expect_equal(len(peer.said("RCPT")), 8, "recipients that the peer was asked to take")
+    busy[0] = False
+    daemon.console("message", "retry", message)
+    daemon.wait_for_rest()
+    expect_equal([sorted(m.recipients) for m in peer.mails], [[f"{k}{i}@kept.test" for i in range(4)]
+                                                              for k in ("good", "busy")], "recipients")
+
+
+test_keeps_to_its_schedule_over_a_restart.short = True
+
+
 def test_gives_up_mail_that_is_too_old(flow):
     peer = Peer(flow, mail=lambda s: "450 4.2.0 later" if s.sender else True)
     daemon = Daemon(flow, text=HASTE + f'''message_expiration = "1500ms"
@@ -401,6 +494,15 @@ domain "sender.test" {{ gateway = "127.0.0.1:{peer.port}" message_expiration = "
     mail = peer.wait(1)[0]
     expect_equal((mail.sender, mail.recipients), ("", ["from@sender.test"]), "the bounce's envelope")
     expect(len(daemon.lines("T")) >= 2, "it was hardly tried")
+
+
+def test_gives_up_mail_in_time(flow):
+    """Not only when its next try would be due."""
+    peer = Peer(flow, mail="450 4.2.0 later")
+    daemon = Daemon(flow, sink_port=peer.port, text='retry_interval = "1h" message_expiration = "1s"')
+    daemon.connect().mail("to@late.test", sender="", body=HELLO)
+    line = daemon.wait_lines("P", 1)[0]
+    expect("exceeded" in line[13] and len(peer.said("MAIL")) == 1, f"the log has {line}")
 
 
 def test_does_not_send_what_is_suspended(flow):

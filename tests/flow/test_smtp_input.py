@@ -280,6 +280,23 @@ def test_keeps_dots_and_eight_bits_as_they_are(flow):
     expect("BODY=8BITMIME" in peer.said("MAIL")[0][1], "8BITMIME was not announced")
 
 
+def test_carries_a_large_message(flow):
+    """30 MiB, from the client's socket and again from the spool."""
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, text='spool { segment_size = "64M" }\nsuspend_delivery = true')
+    body = "Subject: large\r\n\r\n" + ("0123456789" * 7 + "\r\n") * (30 << 20 >> 6)
+    body = body[:30 << 20] + "\r\n"
+    client = daemon.connect()
+    for _ in range(2):
+        expect_equal(client.mail("to@large.test", body=body)[0], 250, "reply")
+    daemon.terminate()
+    daemon.start()
+    wait_until(lambda: daemon.queued() == 2, "both after a restart")
+    daemon.console("resume", "domain", "large.test")
+    for mail in peer.wait(2):
+        expect(mail.data.endswith(body.encode()), f"changed: {len(mail.data)} bytes")
+
+
 def test_refuses_nul_in_data(flow):
     peer, daemon = serve(flow)
     client = daemon.connect()

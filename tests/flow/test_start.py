@@ -79,7 +79,8 @@ test_says_what_is_wrong_with_a_configuration_and_where.short = True
 
 
 def test_says_all_that_is_wrong_at_once(flow):
-    text = 'hostname = "a b"\nring_slots = 3\nspool {\n  min_free = lots\n  paht = "x"\n}\ndomain "x" { gateway = 1:2:3 }\n'
+    text = 'hostname = "a b"\nring_slots = 3\nspool {\n  min_free = lots\n  paht = "x"\n}\n' \
+           'domain "x" { gateway = 1:2:3 }\n'
     status, _, errors = check(flow, text)
     expect_equal(status, 1, "exit status")
     lines = [int(m[1]) for m in re.finditer(r"^FILE:(\d+): ", errors, re.M)]
@@ -90,7 +91,8 @@ def test_refuses_more_agents_than_it_can_run(flow):
     """The limits are said as any other mistake, not found out by a crash."""
     for agent in ("scheduler", "spool", "pool"):
         for words in (["--check"], None):
-            text = f'agent {agent} {{ count = 200 }}\nspool {{ path = "{flow.path}/spool" }}\nlog {{ path = "{flow.path}/log" }}'
+            text = f'agent {agent} {{ count = 200 }}\n' \
+                   f'spool {{ path = "{flow.path}/spool" }}\nlog {{ path = "{flow.path}/log" }}'
             status, _, errors = check(flow, text, *(words or ["--config", flow.path / "checked.conf"]))
             expect(status == 1 and "count" in errors and "expected" in errors and "fatal" not in errors,
                    f"{agent}: status {status}, {errors}")
@@ -285,6 +287,26 @@ def fill_under_load(client, small):
         accepted += code == 250
     expect(accepted >= 10, f"{accepted} accepted")
     return accepted
+
+
+def test_logs_what_happened_while_the_log_disk_was_full(flow):
+    """Mail flows on; what could not be written down is, when there is room again."""
+    small = mount(flow, "size=1m")
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, log=small / "log")
+    daemon.connect().mail("to@log.test", body=HELLO)
+    daemon.wait_lines("D", 1)
+    fill(small / "ballast")
+    client = daemon.connect()
+    for _ in range(200):
+        expect_equal(client.mail("to@log.test", body=HELLO)[0], 250, "reply while the log disk is full")
+    peer.wait(201)
+    wait_until(lambda: daemon.counters("log.write_errors")["log.write_errors"] > 0, "failed writes")
+    expect("No space left" in str(daemon.console("errors")), "the console does not tell")
+    os.unlink(small / "ballast")
+    daemon.wait_lines("D", 201)
+    expect_equal(len(daemon.lines("R")), 201, "R lines")
+    expect_equal({len(line) for line in daemon.lines("D")}, {12}, "fields of D lines")
 
 
 def test_runs_on_where_it_cannot_pin_its_threads(flow):

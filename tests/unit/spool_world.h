@@ -1,8 +1,8 @@
 /*
- * A spool with its writers in invoker mode, on a directory of its own, and a model of what was asked
- * of it and answered. The disk is simulated below the multiplexor: operations take place when the
- * test lets them, faults are put in, and at any moment the directory can be copied as a power cut
- * would leave it: what was synced is there, of the rest any sectors.
+ * A spool with its writers in invoker mode, on a directory of its own, and a model of what was
+ * asked of it and answered. The disk is simulated below the multiplexor: operations take place when
+ * the test lets them, faults are put in, and at any moment the directory can be copied as a power
+ * cut would leave it: what was synced is there, of the rest any sectors.
  */
 #pragma once
 
@@ -11,53 +11,14 @@
 #include <stdio.h>
 
 #include "agents/spool_writer.h"
-#include "core/runtime/mux_backend.h"
 #include "core/runtime/runtime.h"
 #include "spool/spool.h"
+#include "tests/unit/spool_disk.h"
 
 #define WORLD_WRITERS_MAX 4
 #define WORLD_DELIVERIES_MAX 8
 
 struct world;
-
-/* ---- the disk ---- */
-
-struct disk_write {
-	struct disk_write *next;
-	uint64_t offset;
-	size_t len;
-	unsigned char data[];
-};
-
-struct disk_file {
-	struct disk_file *next;
-	char name[32];
-	unsigned char *durable;
-	size_t size;
-	struct disk_write *first;
-	struct disk_write **last;
-};
-
-struct disk {
-	struct mux base;
-	struct mux_list ops;
-	struct disk_file *files;
-	uint64_t seed;
-	/* Operations run by one reap; 0: all. */
-	int per_reap;
-	/* Called for each operation: 0 to go on, a negative errno for its result, or, for a write,
-	 * how many bytes of it to write. */
-	int (*on_fault)(struct world *w, const struct mux_op *op);
-	/* Called after each operation. */
-	void (*on_op)(struct world *w);
-	struct world *world;
-	uint64_t writes;
-	uint64_t syncs;
-};
-
-uint64_t disk_random(struct disk *d);
-/* The directory as a power cut would leave it, in `to` (made). */
-void disk_power_cut(struct disk *d, const char *from, const char *to);
 
 /* ---- the model ---- */
 
@@ -136,7 +97,7 @@ void world_power_cut(struct world *w);
 void world_free(struct world *w);
 
 void world_step(struct world *w, unsigned steps);
-/* Until no request is under way, at most 100 000 steps. */
+/* Until no request is under way; with a simulated disk at most 100 000 steps. */
 void world_settle(struct world *w);
 /* Steps until the segments are in order: no compaction, nothing to make free. */
 void world_rest(struct world *w);
@@ -151,14 +112,12 @@ int world_load(struct world *w, struct model_message *m);
 struct model_message *world_find(const struct world *w, const struct message_id *id);
 
 /* Opens the spool in `path` as another program would, and checks that it holds what the model says:
- * everything that was answered, nothing that was undone. Messages found, or -1 and a line on stderr. */
+ * everything that was answered, nothing that was undone. Messages found, or -1 and a line on
+ * stderr. */
 long world_check_copy(const struct world *w, const char *path);
 /* The same for what a power cut would leave now. */
 long world_check_power_cut(struct world *w);
 
-/* Files. */
-void world_copy_directory(const char *from, const char *to);
-void world_remove_directory(const char *path);
 uint64_t world_counter(const struct world *w, const char *name);
 struct segment_store *world_store_of(struct world *w, uint32_t writer);
 /* The deterministic body of a message. */

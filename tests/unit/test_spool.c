@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "spool/account.h"
 #include "spool/store.h"
 #include "tests/unit/spool_world.h"
 

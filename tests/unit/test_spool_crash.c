@@ -3,17 +3,18 @@
  * Everything that was answered must be there, and nothing that was done; then it goes on.
  * SPOOL_SEEDS=n runs n seeds instead of the usual few.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "core/runtime/check.h"
+#include "spool/account.h"
 #include "spool/store.h"
 #include "tests/unit/spool_world.h"
 

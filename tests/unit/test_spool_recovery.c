@@ -117,7 +117,7 @@ static void test_truncated_anywhere_keeps_what_is_before(void **state)
 		while (whole < MESSAGES && ends[whole] <= cut) {
 			whole++;
 		}
-		world_copy_directory(w->path, dir);
+		disk_copy_directory(w->path, dir);
 		file_path(w, dir, 0, path);
 		assert_int_equal(truncate(path, (off_t)cut), 0);
 		assert_int_equal(open_copy(w, dir, &found, errors), whole);
@@ -125,7 +125,7 @@ static void test_truncated_anywhere_keeps_what_is_before(void **state)
 		/* It was sealed: the second time nothing is scanned. */
 		assert_int_equal(open_copy(w, dir, &found, errors), whole);
 		assert_int_equal(found.segments_scanned, 0);
-		world_remove_directory(dir);
+		disk_remove_directory(dir);
 	}
 	world_free(w);
 }
@@ -159,10 +159,10 @@ static void test_flipped_bit_costs_one_message_at_most(void **state)
 	for (unsigned i = 1; i < MESSAGES; i++) {
 		uint64_t body = ends[i] - 8 - i * 100 / 2;
 
-		world_copy_directory(w->path, dir);
+		disk_copy_directory(w->path, dir);
 		flip(dir, 0, body);
 		assert_int_equal(open_copy(w, dir, &found, errors), MESSAGES - 1);
-		world_remove_directory(dir);
+		disk_remove_directory(dir);
 	}
 	world_free(w);
 }
@@ -194,7 +194,7 @@ static void test_damaged_index_is_built_anew(void **state)
 	world_stop(w);
 	copy_path(w, dir);
 	for (unsigned i = 0; i < 50; i++) {
-		world_copy_directory(w->path, dir);
+		disk_copy_directory(w->path, dir);
 		flip(dir, id, index_offset + i * 37);
 		assert_int_equal(open_copy(w, dir, &found, errors), MESSAGES);
 		assert_int_equal(found.deliveries, MESSAGES);
@@ -202,7 +202,7 @@ static void test_damaged_index_is_built_anew(void **state)
 		assert_int_equal(found.damaged_records, 1);
 		assert_non_null(strstr(errors, "index"));
 		assert_int_equal(world_check_copy(w, dir), MESSAGES);
-		world_remove_directory(dir);
+		disk_remove_directory(dir);
 	}
 	/* The header, too. */
 	flip(w->path, id, 20);
@@ -328,8 +328,9 @@ static void test_newer_format_is_refused(void **state)
 	(void)state;
 	edit(w->path, 0, offsetof(struct segment_header, version), &version, sizeof(version));
 	assert_int_equal(open_copy(w, w->path, &found, errors), -1);
-	assert_non_null(strstr(errors, "seg-00000000.fws is of format version 2; this program knows "
-				       "versions up to 1"));
+	assert_non_null(strstr(errors,
+			       "seg-00000000.fws is of format version 2; this program knows "
+			       "versions up to 1"));
 	world_free(w);
 }
 
@@ -484,7 +485,7 @@ static void test_missing_directory_is_made(void **state)
 	snprintf(path, sizeof(path), "%s.new", w->path);
 	assert_int_equal(open_copy(w, path, &found, errors), 0);
 	assert_string_equal(errors, "");
-	world_remove_directory(path);
+	disk_remove_directory(path);
 	world_free(w);
 }
 

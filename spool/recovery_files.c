@@ -1,0 +1,361 @@
+#include "spool/recovery_files.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/runtime/check.h"
+#include "spool/scan.h"
+
+#define LOCK_NAME "lock"
+
+void recovery_warn(struct recovery *x, const char *format, ...)
+{
+	va_list args;
+
+	fprintf(x->errors, "spool %s: ", x->options->path);
+	va_start(args, format);
+	vfprintf(x->errors, format, args);
+	va_end(args);
+	fputc('\n', x->errors);
+}
+
+void *recovery_grow(void *items, uint32_t count, uint32_t *size, size_t item)
+{
+	if (count < *size) {
+		return items;
+	}
+	*size = *size == 0 ? 64 : *size * 2;
+	items = realloc(items, *size * item);
+	if (items == NULL) {
+		fatal("spool: out of memory");
+	}
+	return items;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a;
+	uint32_t y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+int recovery_list(struct recovery *x)
+{
+	int fd = openat(x->all.dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *entry;
+	uint32_t size = 0;
+
+	if (dir == NULL) {
+		int rc = -errno;
+
+		recovery_warn(x, "cannot be listed: %s", strerror(errno));
+		return rc;
+	}
+	while ((entry = readdir(dir)) != NULL) {
+		uint32_t id;
+
+		if (!segment_name_parse(entry->d_name, &id)) {
+			if (entry->d_name[0] != '.' && strcmp(entry->d_name, LOCK_NAME) != 0 &&
+			    strcmp(entry->d_name, "lost+found") != 0) {
+				recovery_warn(x, "warning: %s is not a file of the spool, ignored",
+					      entry->d_name);
+			}
+			continue;
+		}
+		x->ids = recovery_grow(x->ids, x->id_count, &size, sizeof(*x->ids));
+		x->ids[x->id_count++] = id;
+		x->highest_segment = id > x->highest_segment ? id : x->highest_segment;
+	}
+	closedir(dir);
+	if (x->id_count > 0) {
+		qsort(x->ids, x->id_count, sizeof(*x->ids), compare_ids);
+	}
+	return 0;
+}
+
+static void add_segment(struct recovery *x, struct segment *g)
+{
+	store_add_segment(&x->all, g);
+	if (x->all.slot_count > x->parents) {
+		x->parent = realloc(x->parent, x->all.slot_count * sizeof(*x->parent));
+		if (x->parent == NULL) {
+			fatal("spool: out of memory");
+		}
+		while (x->parents < x->all.slot_count) {
+			x->parent[x->parents] = x->parents;
+			x->parents++;
+		}
+	}
+}
+
+static void discard(struct recovery *x, struct segment *g)
+{
+	int rc = segment_unlink(g, x->all.dir_fd);
+
+	if (rc != 0) {
+		recovery_warn(x, "warning: seg-%08x.fws cannot be removed: %s", g->id,
+			      strerror(-rc));
+	}
+	segment_free(g, &x->all.chunks);
+}
+
+/* Nothing in it counts: kept to be used again, or removed. */
+static void take_free(struct recovery *x, struct segment *g)
+{
+	uint64_t limit = (uint64_t)x->options->writers * (x->options->spare_segments + 1);
+
+	if (g->size != x->options->segment_bytes || x->all.spare_count >= limit) {
+		discard(x, g);
+		return;
+	}
+	add_segment(x, g);
+	segment_index_drop(g, &x->all.chunks);
+	g->index_crc = 0;
+	store_add_spare(&x->all, g);
+}
+
+/* Reads a sealed segment's index; chunks of `g` stay empty. `*records` is the caller's to free. */
+int recovery_read_index(struct recovery *x, const struct segment *g, struct index_record **records,
+			uint32_t *count)
+{
+	unsigned char head[SEGMENT_INDEX_HEAD];
+	struct record_header h;
+	struct record_index index;
+	int rc = segment_read(g, g->index_offset, head, sizeof(head));
+
+	*records = NULL;
+	if (rc != 0) {
+		return rc;
+	}
+	memcpy(&h, head, sizeof(h));
+	memcpy(&index, head + sizeof(h), sizeof(index));
+	if (!record_plausible(&h, g->id, g->generation, g->size - g->index_offset) ||
+	    h.type != RECORD_INDEX || !record_head_ok(&h, &index) ||
+	    h.length != segment_index_bytes(index.count) - sizeof(h)) {
+		return -EBADMSG;
+	}
+	if (h.sequence > x->highest_sequence) {
+		x->highest_sequence = h.sequence;
+	}
+	*records = malloc((index.count + 1) * sizeof(**records));
+	if (*records == NULL) {
+		fatal("spool: out of memory");
+	}
+	rc = segment_read(g, g->index_offset + sizeof(head), *records,
+			  index.count * sizeof(**records));
+	if (rc == 0 && record_crc(0, *records, index.count * sizeof(**records)) != index.crc) {
+		rc = -EBADMSG;
+	}
+	if (rc != 0) {
+		free(*records);
+		*records = NULL;
+	}
+	*count = index.count;
+	return rc;
+}
+
+/* Writes the index and the header of a scanned segment, so that the next start need not scan it. */
+int recovery_seal(struct recovery *x, struct segment *g)
+{
+	unsigned char block[SEGMENT_BLOCK];
+	unsigned char head[SEGMENT_INDEX_HEAD];
+	uint64_t at = g->end;
+	int rc;
+
+	g->index_offset = g->end;
+	segment_index_head(g, ++x->highest_sequence, head);
+	rc = segment_write(g, at, head, sizeof(head));
+	at += sizeof(head);
+	for (const struct index_chunk *c = g->chunks; rc == 0 && c != NULL; c = c->next) {
+		rc = segment_write(g, at, c->records, c->count * sizeof(c->records[0]));
+		at += c->count * sizeof(c->records[0]);
+	}
+	segment_encode_header(g, g->id % x->options->writers, SEGMENT_DISK_SEALED, block);
+	rc = rc != 0 ? rc : segment_write(g, 0, block, sizeof(block));
+	if (rc == 0 && fdatasync(g->fd) != 0) {
+		rc = -errno;
+	}
+	return rc;
+}
+
+static int scan(struct recovery *x, struct segment *g, uint64_t limit, bool search)
+{
+	struct scan_result result;
+	int rc = scan_segment(g, &x->all.chunks, limit, search, &result);
+
+	x->found->segments_scanned++;
+	x->found->torn_bytes += result.torn_bytes;
+	x->found->damaged_records += result.damaged;
+	if (result.sequence > x->highest_sequence) {
+		x->highest_sequence = result.sequence;
+	}
+	if (rc != 0) {
+		recovery_warn(x,
+			      "warning: seg-%08x.fws cannot be read further: %s; "
+			      "what comes after is not delivered",
+			      g->id, strerror(-rc));
+		x->found->damaged_records++;
+	}
+	if (result.damaged > 0) {
+		recovery_warn(x, "warning: seg-%08x.fws has %llu damaged records", g->id,
+			      (unsigned long long)result.damaged);
+	}
+	return rc;
+}
+
+/* Scanned segments are sealed; one that cannot be written to is kept as it is, and read. */
+static void take_scanned(struct recovery *x, struct segment *g, int error)
+{
+	if (g->index_count == 0 && error == 0) {
+		take_free(x, g);
+		return;
+	}
+	g->state = SEGMENT_FULL;
+	g->fresh = false;
+	if (error != 0) {
+		g->state = SEGMENT_ABANDONED;
+		g->stuck = true;
+	}
+	x->found->segments++;
+	add_segment(x, g);
+}
+
+static void take_sealed(struct recovery *x, struct segment *g, const struct segment_header *h)
+{
+	struct index_record *records;
+	uint32_t count = 0;
+	int rc;
+
+	g->index_offset = h->index_offset;
+	g->end = h->index_offset;
+	rc = h->index_offset < SEGMENT_BLOCK || h->index_offset > g->size
+		     ? -EBADMSG
+		     : recovery_read_index(x, g, &records, &count);
+	if (rc != 0) {
+		bool sane = h->index_offset >= SEGMENT_BLOCK && h->index_offset <= g->size;
+
+		recovery_warn(
+			x, "warning: the index of seg-%08x.fws is damaged; the segment is scanned",
+			g->id);
+		x->found->damaged_records++;
+		take_scanned(x, g, scan(x, g, sane ? h->index_offset : g->size, true));
+		return;
+	}
+	free(records);
+	g->state = SEGMENT_SEALED;
+	g->fresh = false;
+	g->index_count = count;
+	g->placed = count;
+	x->found->segments++;
+	add_segment(x, g);
+}
+
+static void take_damaged(struct recovery *x, struct segment *g)
+{
+	if (!scan_generation(g, &g->generation)) {
+		recovery_warn(x, "warning: seg-%08x.fws is no segment of this spool, ignored",
+			      g->id);
+		segment_free(g, &x->all.chunks);
+		return;
+	}
+	recovery_warn(x, "warning: the header of seg-%08x.fws is damaged; the segment is scanned",
+		      g->id);
+	x->found->damaged_records++;
+	take_scanned(x, g, scan(x, g, g->size, true));
+}
+
+/* A file that was being made when the program ended has no header yet. */
+static void take_empty(struct recovery *x, struct segment *g)
+{
+	uint32_t generation;
+
+	if (scan_generation(g, &generation)) {
+		take_damaged(x, g);
+	} else {
+		discard(x, g);
+	}
+}
+
+static int take_header(struct recovery *x, struct segment *g, const unsigned char *block)
+{
+	struct segment_header h;
+	int rc = segment_header_decode(block, &h);
+
+	if (rc == -ENODATA) {
+		take_empty(x, g);
+		return 0;
+	}
+	if (rc == -EPROTO) {
+		recovery_warn(
+			x,
+			"seg-%08x.fws is of format version %u; this program knows versions up to %u",
+			g->id, h.version, SPOOL_FORMAT_VERSION);
+		segment_free(g, &x->all.chunks);
+		return rc;
+	}
+	if (rc != 0) {
+		take_damaged(x, g);
+		return 0;
+	}
+	if (h.id != g->id) {
+		recovery_warn(x, "warning: seg-%08x.fws says that it is segment %08x, ignored",
+			      g->id, h.id);
+		segment_free(g, &x->all.chunks);
+		return 0;
+	}
+	g->size = h.size;
+	g->generation = h.generation;
+	g->prepared = h.prepared;
+	if (h.state == SEGMENT_DISK_FREE) {
+		take_free(x, g);
+	} else if (h.state == SEGMENT_DISK_SEALED) {
+		take_sealed(x, g, &h);
+	} else {
+		take_scanned(x, g, scan(x, g, g->size, false));
+	}
+	return 0;
+}
+
+int recovery_take_file(struct recovery *x, uint32_t id)
+{
+	unsigned char block[SEGMENT_BLOCK] = {0};
+	struct segment *g = segment_new(id, 0);
+	char name[SEGMENT_NAME_MAX];
+	struct stat st;
+	int rc;
+
+	segment_name(id, name);
+	g->fd = openat(x->all.dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (g->fd < 0 || fstat(g->fd, &st) != 0) {
+		rc = -errno;
+		if (rc == -ELOOP || rc == -EISDIR || rc == -ENXIO) {
+			recovery_warn(x, "warning: %s is not a regular file, ignored", name);
+			rc = 0;
+		} else {
+			recovery_warn(x, "%s cannot be opened: %s", name, strerror(-rc));
+		}
+		segment_free(g, &x->all.chunks);
+		return rc;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		recovery_warn(x, "warning: %s is not a regular file, ignored", name);
+		segment_free(g, &x->all.chunks);
+		return 0;
+	}
+	g->size = (uint64_t)st.st_size;
+	rc = segment_read(g, 0, block, sizeof(block));
+	if (rc != 0 && rc != -ENODATA) {
+		recovery_warn(x, "%s cannot be read: %s", name, strerror(-rc));
+		segment_free(g, &x->all.chunks);
+		return rc;
+	}
+	return take_header(x, g, block);
+}

@@ -1,0 +1,788 @@
+#include "tests/unit/outbound_world.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/queue/retry.h"
+#include "core/runtime/check.h"
+
+#define QUIET_ROUNDS 5
+#define ROUNDS_MAX 20000
+
+/* ---- servers ---- */
+
+static void peer_hang_up(struct peer *p, struct peer_connection *c, bool reset)
+{
+	struct linger linger = {.l_onoff = 1, .l_linger = 0};
+
+	if (reset) {
+		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+	}
+	close(c->fd);
+	c->fd = -1;
+	p->open--;
+}
+
+/* Replies are short and the client reads them, so that they always fit. */
+static void peer_say(struct peer *p, struct peer_connection *c, const char *reply)
+{
+	size_t len = strlen(reply);
+	bool hang_up = len > 0 && reply[len - 1] == '!';
+	char text[8192];
+
+	if (strcmp(reply, PEER_RESET) == 0) {
+		peer_hang_up(p, c, true);
+		return;
+	}
+	len -= hang_up ? 1 : 0;
+	if (len > 0) {
+		assert_true(len + 2 < sizeof text);
+		memcpy(text, reply, len);
+		memcpy(text + len, "\r\n", 2);
+		(void)!send(c->fd, text, len + 2, MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	if (hang_up) {
+		peer_hang_up(p, c, false);
+	}
+}
+
+static const char *peer_answer_rcpt(const struct peer_connection *c)
+{
+	if (strncmp(c->line, "RCPT TO:<bad", 12) == 0) {
+		return "550 5.1.1 no such user";
+	}
+	if (strncmp(c->line, "RCPT TO:<later", 14) == 0) {
+		return "451 4.2.1 try later";
+	}
+	return "250 2.1.5 fine";
+}
+
+static void peer_react(struct peer *p, struct peer_connection *c, enum peer_verb verb)
+{
+	const char *reply = p->answer != NULL ? p->answer(p, c, verb) : NULL;
+
+	p->count[verb]++;
+	if (reply == NULL) {
+		reply = p->reply[verb];
+	}
+	if (reply == NULL) {
+		reply = peer_answer_rcpt(c);
+	}
+	if (verb == PEER_DATA && strncmp(reply, "354", 3) == 0) {
+		c->in_data = true;
+	}
+	peer_say(p, c, reply);
+}
+
+static enum peer_verb verb_of(const char *line)
+{
+	static const struct {
+		const char *text;
+		enum peer_verb verb;
+	} verbs[] = {{"EHLO ", PEER_EHLO}, {"HELO ", PEER_HELO}, {"MAIL ", PEER_MAIL},
+		     {"RCPT ", PEER_RCPT}, {"DATA", PEER_DATA},  {"RSET", PEER_RSET},
+		     {"QUIT", PEER_QUIT}};
+
+	for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+		if (strncmp(line, verbs[i].text, strlen(verbs[i].text)) == 0) {
+			return verbs[i].verb;
+		}
+	}
+	return PEER_OTHER;
+}
+
+static void peer_on_line(struct peer *p, struct peer_connection *c)
+{
+	enum peer_verb verb;
+	int len;
+
+	if (c->in_data) {
+		if (strcmp(c->line, ".") == 0) {
+			c->in_data = false;
+			p->bodies++;
+			peer_react(p, c, PEER_BODY);
+		} else {
+			p->body_bytes += strlen(c->line) + 2;
+		}
+		return;
+	}
+	verb = verb_of(c->line);
+	c->mails += verb == PEER_MAIL ? 1 : 0;
+	if (p->log_len + c->line_len + 2 < sizeof p->log) {
+		len = snprintf(p->log + p->log_len, sizeof p->log - p->log_len, "%s\n", c->line);
+		p->log_len += (unsigned)len;
+	}
+	peer_react(p, c, verb);
+}
+
+static void peer_feed(struct peer *p, struct peer_connection *c, const char *data, size_t len)
+{
+	unsigned lines = 0;
+
+	for (size_t i = 0; i < len && c->fd >= 0; i++) {
+		if (data[i] != '\n') {
+			assert_true(c->line_len + 1 < sizeof c->line);
+			c->line[c->line_len++] = data[i];
+			continue;
+		}
+		assert_true(c->line_len > 0 && c->line[c->line_len - 1] == '\r');
+		c->line[c->line_len - 1] = '\0';
+		lines += c->in_data ? 0 : 1;
+		c->line_len--;
+		peer_on_line(p, c);
+		c->line_len = 0;
+	}
+	p->lines_max = lines > p->lines_max ? lines : p->lines_max;
+}
+
+static int peer_read(struct peer *p, struct peer_connection *c)
+{
+	char data[65536];
+	ssize_t n = recv(c->fd, data, sizeof data, MSG_DONTWAIT);
+
+	if (n > 0) {
+		peer_feed(p, c, data, (size_t)n);
+		return 1;
+	}
+	if (n == 0 || errno != EAGAIN) {
+		peer_hang_up(p, c, false);
+		return 1;
+	}
+	return 0;
+}
+
+static int peer_accept(struct peer *p)
+{
+	int fd = accept4(p->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int on = 1;
+
+	if (fd < 0) {
+		return 0;
+	}
+	/* Several replies in a row must not wait for each other. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
+		struct peer_connection *c = &p->connections[i];
+
+		if (c->fd < 0) {
+			*c = (struct peer_connection){.fd = fd};
+			p->accepted++;
+			p->open++;
+			p->open_max = p->open > p->open_max ? p->open : p->open_max;
+			peer_react(p, c, PEER_BANNER);
+			return 1;
+		}
+	}
+	fail_msg("too many connections to one server");
+	return 0;
+}
+
+static int peer_step(struct peer *p)
+{
+	int work = 0;
+
+	if (p->stalled) {
+		return 0;
+	}
+	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
+		if (p->connections[i].fd >= 0) {
+			work += peer_read(p, &p->connections[i]);
+		}
+	}
+	return work + peer_accept(p);
+}
+
+static struct sockaddr_in loopback(uint16_t port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	return a;
+}
+
+static int listen_somewhere(uint16_t *port)
+{
+	struct sockaddr_in a = loopback(0);
+	socklen_t len = sizeof a;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
+	assert_int_equal(listen(fd, 128), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+	*port = ntohs(a.sin_port);
+	return fd;
+}
+
+struct peer *outbound_peer(struct outbound_world *w)
+{
+	struct peer *p = &w->peers[w->peer_count++];
+
+	assert_true(w->peer_count <= OUTBOUND_PEERS_MAX);
+	p->world = w;
+	p->listen_fd = listen_somewhere(&p->port);
+	p->reply[PEER_BANNER] = "220 mx.test ESMTP";
+	p->reply[PEER_EHLO] = PEER_PLAIN;
+	p->reply[PEER_HELO] = "250 mx.test";
+	p->reply[PEER_MAIL] = "250 2.1.0 fine";
+	p->reply[PEER_DATA] = "354 go ahead";
+	p->reply[PEER_BODY] = "250 2.0.0 kept";
+	p->reply[PEER_RSET] = "250 2.0.0 forgotten";
+	p->reply[PEER_QUIT] = "221 2.0.0 bye!";
+	p->reply[PEER_OTHER] = "500 5.5.1 what?";
+	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
+		p->connections[i].fd = -1;
+	}
+	return p;
+}
+
+uint16_t outbound_dead_port(void)
+{
+	uint16_t port;
+
+	close(listen_somewhere(&port));
+	return port;
+}
+
+static void peer_close(struct peer *p)
+{
+	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
+		if (p->connections[i].fd >= 0) {
+			peer_hang_up(p, &p->connections[i], false);
+		}
+	}
+	close(p->listen_fd);
+}
+
+/* ---- what the dispatcher asks for ---- */
+
+static struct outbound_world *world_of(struct dispatcher *x)
+{
+	return CONTAINER_OF(x, struct outbound_world, dispatcher);
+}
+
+static void on_resolve(struct dispatcher *x, struct domain *d)
+{
+	struct outbound_world *w = world_of(x);
+
+	assert_true(w->resolving_count < OUTBOUND_DOMAINS_MAX);
+	w->resolving[w->resolving_count++] = d;
+	w->resolves++;
+}
+
+static void on_load(struct dispatcher *x, struct delivery *delivery)
+{
+	struct outbound_world *w = world_of(x);
+
+	assert_true(w->load_count < OUTBOUND_LOADS_MAX);
+	w->loads[w->load_count++] = delivery;
+}
+
+static const struct domain_options *on_options(struct dispatcher *x, const char *domain)
+{
+	struct outbound_world *w = world_of(x);
+
+	for (unsigned i = 0; i < w->domain_count; i++) {
+		if (strcmp(w->domains[i].name, domain) == 0) {
+			return &w->domains[i].options;
+		}
+	}
+	return &w->options;
+}
+
+static void outcome_note(struct outbound_world *w, const struct domain *d,
+			 const struct delivery *delivery, const struct attempt *a)
+{
+	struct outcome *o = &w->outcomes[w->outcome_count++];
+
+	assert_true(w->outcome_count <= OUTBOUND_OUTCOMES_MAX);
+	o->number = (uint32_t)message_envelope(delivery->message)->id.low;
+	snprintf(o->domain, sizeof o->domain, "%s", d->name);
+	o->attempt = *a;
+	o->attempt.replies = NULL;
+	o->attempt.remote_name = NULL;
+	o->doomed_quiet = delivery->doomed_quiet;
+	o->at_ms = w->now.mono_ns / NS_PER_MS;
+	for (unsigned i = 0; a->replies != NULL && i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
+		if (a->replies[i].text != NULL) {
+			snprintf(o->own_replies++ == 0 ? o->first_text : o->last_text,
+				 sizeof o->first_text, "%s", a->replies[i].text);
+		}
+	}
+}
+
+/* A verdict is for pending recipients only, and for each at most one. */
+static void outcome_check(const struct delivery *delivery, const struct attempt *a)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t all = a->delivered.bits[i] | a->failed.bits[i] | a->deferred.bits[i];
+
+		assert_int_equal(a->delivered.bits[i] & a->failed.bits[i], 0);
+		assert_int_equal(a->delivered.bits[i] & a->deferred.bits[i], 0);
+		assert_int_equal(a->failed.bits[i] & a->deferred.bits[i], 0);
+		assert_int_equal(all & ~delivery->pending.bits[i], 0);
+	}
+	assert_int_equal(delivery->place, DELIVERY_TRANSIT);
+	assert_null(delivery->connection);
+}
+
+static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *delivery,
+		       const struct attempt *a)
+{
+	struct outbound_world *w = world_of(x);
+	bool doomed = delivery->doomed;
+
+	outcome_check(delivery, a);
+	outcome_note(w, d, delivery, a);
+	chain_release(&delivery->body, &w->pools.buffers);
+	for (unsigned i = 0; i < 2; i++) {
+		delivery->pending.bits[i] &= ~(a->delivered.bits[i] | a->failed.bits[i]);
+	}
+	delivery->doomed = false;
+	if (recipient_set_empty(&delivery->pending) || doomed) {
+		delivery_destroy(delivery, &w->pools);
+	} else if (recipient_set_empty(&a->deferred)) {
+		delivery->due_ms = 0;
+		dispatch_enqueue(x, delivery);
+	} else {
+		delivery->attempts++;
+		delivery->due_ms =
+			w->now.wall_ns / NS_PER_MS + retry_wait_ms(d->options, delivery->attempts);
+		dispatch_delay(x, delivery);
+	}
+}
+
+static const struct dispatch_ops ops = {.resolve = on_resolve,
+					.load_body = on_load,
+					.on_attempt = on_attempt,
+					.options = on_options};
+
+/* ---- the agent ---- */
+
+static struct outbound_world *world_of_agent(struct agent *self)
+{
+	return CONTAINER_OF(self, struct outbound_world, agent);
+}
+
+static void fill_body(struct outbound_world *w, struct chain *body)
+{
+	static const char line[] =
+		"0123456789 0123456789 0123456789 0123456789 0123456789 0123\r\n";
+
+	for (uint64_t n = 0; n < w->body_bytes; n += sizeof line - 1) {
+		chain_append(body, &w->pools.buffers, line, sizeof line - 1);
+	}
+}
+
+static int on_do_work(struct agent *self)
+{
+	struct outbound_world *w = world_of_agent(self);
+	struct delivery *delivery;
+
+	if (w->load_count == 0 || w->hold_loads) {
+		return 0;
+	}
+	delivery = w->loads[0];
+	memmove(w->loads, w->loads + 1, --w->load_count * sizeof w->loads[0]);
+	if (w->load_result == 0) {
+		fill_body(w, &delivery->body);
+	}
+	dispatch_body_loaded(&w->dispatcher, delivery, w->load_result);
+	return 1;
+}
+
+static void on_stop(struct agent *self)
+{
+	struct outbound_world *w = world_of_agent(self);
+
+	w->stopped = true;
+	dispatch_stop(&w->dispatcher, false);
+}
+
+static bool on_drained(struct agent *self)
+{
+	return dispatch_drained(&world_of_agent(self)->dispatcher);
+}
+
+static void on_tear_down(struct agent *self)
+{
+	dispatcher_drop(&world_of_agent(self)->dispatcher);
+}
+
+static const struct agent_ops agent_ops = {
+	.kind = "scheduler",
+	.do_work = on_do_work,
+	.stop = on_stop,
+	.drained = on_drained,
+	.tear_down = on_tear_down,
+};
+
+static uint64_t clock_mono(void *context)
+{
+	return ((struct outbound_world *)context)->now.mono_ns;
+}
+
+static uint64_t clock_wall(void *context)
+{
+	return ((struct outbound_world *)context)->now.wall_ns;
+}
+
+/* ---- life ---- */
+
+static void default_options(struct outbound_world *w)
+{
+	w->options = (struct domain_options){
+		.remote_smtp_port = 25,
+		.max_outbound_connections = 20,
+		.max_recipients_per_batch = 100,
+		.retry_interval_ms = 600000,
+		.max_retry_interval_ms = 3600000,
+		.message_expiration_ms = 86400000,
+		.connect_timeout_ms = 30000,
+		.ehlo_timeout_ms = 31000,
+		.mailfrom_timeout_ms = 32000,
+		.rcptto_timeout_ms = 33000,
+		.body_timeout_ms = 34000,
+		.rset_timeout_ms = 35000,
+		.idle_timeout_ms = 5000,
+		.host_failure_retry_ms = 120000,
+		.ehlo_hostname = "mta.test",
+		.mailerdaemon = "mailer-daemon@mta.test",
+	};
+}
+
+struct outbound_world *outbound_new(enum mux_backend backend)
+{
+	struct outbound_world *w =
+		aligned_alloc(CACHE_LINE, (sizeof *w + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
+	struct clock clock = {clock_mono, clock_wall, w};
+	struct idle idle = {.kind = IDLE_NOOP};
+	struct runtime *rt;
+
+	assert_non_null(w);
+	memset(w, 0, sizeof *w);
+	w->now = (struct instant){1000 * NS_PER_S, UINT64_C(1750000000) * NS_PER_S};
+	w->limits.connections_max = 1000;
+	w->body_bytes = 500;
+	default_options(w);
+	rt = &w->runtime;
+	runtime_init(rt, &clock);
+	rt->backend = backend;
+	agent_init(&w->agent, &agent_ops, "scheduler.0", 1);
+	mail_pools_init(&w->pools);
+	dispatcher_init(&w->dispatcher, &w->agent, &ops, &w->pools, &w->limits);
+	runtime_add(rt, runtime_group(rt, "main", -1, &idle), &w->agent);
+	w->wheel = wheel_agent_create("wheel");
+	runtime_add(rt, runtime_group(rt, "service", -1, &idle), wheel_agent_base(w->wheel));
+	runtime_set_wheel(rt, wheel_agent_base(w->wheel), wheel_agent_on_arm);
+	assert_int_equal(runtime_prepare(rt), 0);
+	assert_int_equal(runtime_invoke_start(rt), 0);
+	outbound_settle(w);
+	return w;
+}
+
+bool outbound_stop(struct outbound_world *w, bool hurry)
+{
+	if (!w->stopped) {
+		runtime_stop(&w->runtime);
+	}
+	/* Until the dispatcher was told. */
+	for (unsigned i = 0; i < 16 && !w->stopped; i++) {
+		outbound_step(w);
+	}
+	assert_true(w->stopped);
+	if (hurry) {
+		w->hold_loads = false;
+		outbound_enter(w);
+		dispatch_stop(&w->dispatcher, true);
+		outbound_leave(w);
+	}
+	outbound_settle(w);
+	return dispatch_drained(&w->dispatcher);
+}
+
+void outbound_free(struct outbound_world *w)
+{
+	while (w->resolving_count > 0) {
+		outbound_resolve(w, NULL, 0, false, 0);
+	}
+	assert_true(outbound_stop(w, true));
+	assert_int_equal(w->dispatcher.connections.live, 0);
+	assert_int_equal(atomic_load(&w->limits.connections), 0);
+	assert_true(runtime_invoke_stop(&w->runtime, 1000));
+	dispatcher_close(&w->dispatcher);
+	assert_int_equal(w->pools.deliveries.live, 0);
+	assert_int_equal(w->pools.buffers.live, 0);
+	assert_int_equal(w->pools.messages[0].live + w->pools.messages[1].live +
+				 w->pools.messages[2].live,
+			 0);
+	assert_int_equal(w->agent.timers.armed, 0);
+	runtime_close(&w->runtime);
+	for (unsigned i = 0; i < w->peer_count; i++) {
+		peer_close(&w->peers[i]);
+	}
+	mail_pools_close(&w->pools);
+	agent_close(&w->agent);
+	wheel_agent_destroy(w->wheel);
+	free(w);
+}
+
+/* ---- steps ---- */
+
+struct tally {
+	uint32_t connections;
+	uint64_t active;
+	uint64_t delayed;
+};
+
+static void check_domain(void *context, struct domain *d)
+{
+	struct tally *t = context;
+	uint32_t count = 0;
+	uint32_t attempts = 0;
+	uint32_t idle = 0;
+	uint32_t on_hosts = 0;
+
+	assert_true(domain_validate(d));
+	assert_true(d->connection_count <= d->options->max_outbound_connections);
+	for (const struct connection *c = d->connections; c != NULL; c = c->next) {
+		count++;
+		attempts += c->delivery != NULL;
+		idle += c->state == CONNECTION_IDLE;
+	}
+	for (uint32_t i = 0; i < d->host_count; i++) {
+		on_hosts += d->hosts[i].connections;
+	}
+	assert_int_equal(count, d->connection_count);
+	assert_int_equal(attempts, d->attempt_count);
+	assert_int_equal(idle, d->idle_count);
+	assert_true(on_hosts <= d->connection_count);
+	t->connections += d->connection_count;
+	t->active += d->active_count;
+	t->delayed += d->delayed_count;
+}
+
+static void check_books(struct outbound_world *w)
+{
+	struct tally t = {0};
+
+	domain_each(&w->dispatcher.domains, check_domain, &t);
+	assert_int_equal(t.connections, w->dispatcher.connection_count);
+	assert_int_equal(t.connections, atomic_load(&w->limits.connections));
+	assert_int_equal(t.active, w->dispatcher.domains.active);
+	assert_int_equal(t.delayed, w->dispatcher.domains.delayed);
+	assert_true(t.connections <= w->limits.connections_max);
+}
+
+int outbound_step(struct outbound_world *w)
+{
+	int work = runtime_step(&w->runtime);
+
+	if (atomic_load(&w->agent.state) <= AGENT_STOPPING) {
+		check_books(w);
+	}
+	for (unsigned i = 0; i < w->peer_count; i++) {
+		work += peer_step(&w->peers[i]);
+	}
+	return work;
+}
+
+void outbound_settle(struct outbound_world *w)
+{
+	unsigned quiet = 0;
+
+	for (unsigned i = 0; quiet < QUIET_ROUNDS; i++) {
+		assert_true(i < ROUNDS_MAX);
+		quiet = outbound_step(w) > 0 ? 0 : quiet + 1;
+		if (quiet > 1) {
+			/* The kernel may still be carrying something from one end to the other. */
+			poll(NULL, 0, 1);
+		}
+	}
+}
+
+void outbound_until(struct outbound_world *w, unsigned count)
+{
+	for (unsigned i = 0; w->outcome_count < count; i++) {
+		if (i >= ROUNDS_MAX) {
+			fail_msg("%u outcomes after many steps, not %u", w->outcome_count, count);
+		}
+		if (outbound_step(w) == 0) {
+			poll(NULL, 0, 1);
+		}
+	}
+	outbound_settle(w);
+	assert_int_equal(w->outcome_count, count);
+}
+
+void outbound_pass(struct outbound_world *w, uint64_t ms)
+{
+	w->now.mono_ns += ms * NS_PER_MS;
+	w->now.wall_ns += ms * NS_PER_MS;
+	outbound_settle(w);
+}
+
+void outbound_enter(struct outbound_world *w)
+{
+	assert_null(agent_current);
+	agent_current = &w->agent;
+	w->agent.now = w->now;
+}
+
+void outbound_leave(struct outbound_world *w)
+{
+	agent_flush(&w->agent);
+	agent_current = NULL;
+}
+
+/* ---- mail ---- */
+
+struct domain_options *outbound_domain(struct outbound_world *w, const char *name,
+				       const struct peer *peer)
+{
+	struct outbound_domain *d = &w->domains[w->domain_count++];
+
+	assert_true(w->domain_count <= OUTBOUND_DOMAINS_MAX);
+	snprintf(d->name, sizeof d->name, "%s", name);
+	d->options = w->options;
+	d->options.gateways = d->gateways;
+	if (peer != NULL) {
+		outbound_gateway(w, name, peer->port, 10);
+	}
+	return &d->options;
+}
+
+void outbound_gateway(struct outbound_world *w, const char *name, uint16_t port,
+		      uint16_t preference)
+{
+	for (unsigned i = 0; i < w->domain_count; i++) {
+		struct outbound_domain *d = &w->domains[i];
+
+		if (strcmp(d->name, name) == 0) {
+			assert_true(d->options.gateway_count < 8);
+			d->gateways[d->options.gateway_count++] = (struct gateway){
+				.host = "127.0.0.1", .port = port, .preference = preference};
+			return;
+		}
+	}
+	fail_msg("no domain %s", name);
+}
+
+static void add_recipients(struct envelope_builder *b, const char *domain, const char *locals)
+{
+	char address[256];
+
+	while (*locals != '\0') {
+		int local_len = (int)strcspn(locals, ",");
+		int len = snprintf(address, sizeof address, "%.*s@%s", local_len, locals, domain);
+
+		assert_true(envelope_add_recipient(b, address, (size_t)len));
+		locals += local_len + (locals[local_len] == ',');
+	}
+}
+
+struct delivery *outbound_delivery(struct outbound_world *w, const char *domain, const char *locals)
+{
+	struct envelope_builder b;
+	struct message *m;
+	struct envelope *e;
+	struct delivery *delivery;
+
+	envelope_builder_init(&b);
+	envelope_set_sender(&b, "sender@here.test", 16);
+	add_recipients(&b, domain, locals);
+	m = message_create(&w->pools, envelope_size(&b));
+	e = message_envelope(m);
+	envelope_build(&b, e);
+	envelope_builder_close(&b);
+	e->id = (struct message_id){0x123456789abc0001, ++w->numbers};
+	e->received_ms = w->now.wall_ns / NS_PER_MS;
+	e->flags = w->envelope_flags;
+	e->durability = (uint8_t)w->durability;
+	fill_body(w, &m->body);
+	e->body_bytes = m->body.len;
+	message_set_resident(m, &w->pools);
+	if (w->not_resident) {
+		message_drop_body(m, &w->pools);
+	}
+	delivery = delivery_create(&w->pools, m, 0);
+	delivery->uses_body = !w->not_resident;
+	return delivery;
+}
+
+uint32_t outbound_queue_old(struct outbound_world *w, const char *domain, const char *locals,
+			    uint64_t age_ms)
+{
+	struct delivery *delivery = outbound_delivery(w, domain, locals);
+
+	message_envelope(delivery->message)->received_ms -= age_ms;
+	outbound_enter(w);
+	dispatch_enqueue(&w->dispatcher, delivery);
+	outbound_leave(w);
+	return w->numbers;
+}
+
+uint32_t outbound_queue(struct outbound_world *w, const char *domain, const char *locals)
+{
+	return outbound_queue_old(w, domain, locals, 0);
+}
+
+struct domain *outbound_record(struct outbound_world *w, const char *domain)
+{
+	struct domain *d = domain_find(&w->dispatcher.domains, BINDING_DEFAULT, domain);
+
+	assert_non_null(d);
+	return d;
+}
+
+const struct outcome *outbound_outcome(const struct outbound_world *w, uint32_t number)
+{
+	for (unsigned i = w->outcome_count; i-- > 0;) {
+		if (w->outcomes[i].number == number) {
+			return &w->outcomes[i];
+		}
+	}
+	return NULL;
+}
+
+/* ---- look-ups ---- */
+
+struct host outbound_host(const char *address, uint16_t port, uint16_t preference)
+{
+	struct host h = {.preference = preference};
+	struct sockaddr_in a = loopback(port);
+
+	assert_int_equal(inet_pton(AF_INET, address, &a.sin_addr), 1);
+	memcpy(&h.address, &a, sizeof a);
+	h.address_len = sizeof a;
+	snprintf(h.name, sizeof h.name, "mx.%s", address);
+	return h;
+}
+
+void outbound_resolve(struct outbound_world *w, const struct host *hosts, uint32_t count,
+		      bool permanent, uint64_t ttl_ms)
+{
+	struct domain *d = w->resolving[0];
+	struct host *copy = NULL;
+
+	assert_true(w->resolving_count > 0);
+	memmove(w->resolving, w->resolving + 1, --w->resolving_count * sizeof w->resolving[0]);
+	if (count > 0) {
+		copy = calloc(count, sizeof *copy);
+		assert_non_null(copy);
+		memcpy(copy, hosts, count * sizeof *copy);
+	}
+	outbound_enter(w);
+	dispatch_resolved(&w->dispatcher, d, copy, count, permanent, "cannot look it up", ttl_ms);
+	outbound_leave(w);
+}
