@@ -59,6 +59,15 @@ static void log_bounce(struct scheduler *s, const struct envelope *e)
 	log_line(&s->log, LOG_MAIN, line, mainlog_reception(line, &r));
 }
 
+/* The program ends on a spool that takes nothing: the failed delivery is still there, and the next
+ * start will find it. */
+static void abandon(struct bounce *b)
+{
+	b->delivery->domain->settling_count--;
+	delivery_destroy(b->delivery, &b->scheduler->pools);
+	bounce_free(b);
+}
+
 /* The notification's own envelope must be looked at before it goes home. */
 SINGLE
 struct bounce_message {
@@ -75,6 +84,10 @@ static void on_stored(struct scheduler *s, void *owner, int result)
 		message_release(bm->message, &s->pools);
 		free(bm);
 		agent_error(&s->base, result, "a notification could not be stored");
+		if (s->hurried) {
+			abandon(b);
+			return;
+		}
 		timer_arm(&b->retry, agent_now_ms(&s->base) + RETRY_MS);
 		return;
 	}

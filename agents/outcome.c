@@ -339,7 +339,9 @@ static void schedule(struct scheduler *s, struct domain *d, struct delivery *del
 		return;
 	}
 	delivery->tried = (struct recipient_set){{0, 0}};
-	delivery->attempts++;
+	if (delivery->attempts < UINT16_MAX) {
+		delivery->attempts++;
+	}
 	delivery->due_ms = agent_wall_ms(&s->base) + retry_wait_ms(d->options, delivery->attempts);
 	if (delivery->due_ms > expires_ms) {
 		delivery->due_ms = expires_ms;

@@ -206,16 +206,33 @@ void scheduler_keep_delivery(struct scheduler *s, struct delivery *delivery)
 	scheduler_keep(s, delivery->message, on_delivery_kept, delivery);
 }
 
+/* Takes it out of its queue when it is only in memory. */
+static bool keep_queued(struct scheduler *s, struct domain *d, struct delivery *x)
+{
+	if (x->message->spool != NULL) {
+		return false;
+	}
+	domain_remove(&s->dispatcher.domains, d, x);
+	scheduler_keep_delivery(s, x);
+	return true;
+}
+
+/* Those in the delayed queue could not be kept when they were deferred; a removal may move others
+ * to places that were looked at, so that it takes another look. */
 static void keep_domain(void *context, struct domain *d)
 {
 	struct scheduler *s = context;
 	struct delivery *next;
+	bool again = true;
 
 	for (struct delivery *x = d->active_head; x != NULL; x = next) {
 		next = x->next;
-		if (x->message->spool == NULL) {
-			domain_remove(&s->dispatcher.domains, d, x);
-			scheduler_keep_delivery(s, x);
+		keep_queued(s, d, x);
+	}
+	while (again) {
+		again = false;
+		for (uint32_t i = d->delayed_count; i-- > 0;) {
+			again = keep_queued(s, d, d->delayed[i]) || again;
 		}
 	}
 }

@@ -24,7 +24,8 @@ struct pool {
 	uint64_t allocations;
 };
 
-/* `size` in bytes, at least a pointer's. `keep_max`: objects kept for reuse. `name` is not copied. */
+/* `size` in bytes, at least a pointer's. `keep_max`: objects kept for reuse. `name` is not copied.
+ */
 SINGLE
 void pool_init(struct pool *p, const char *name, size_t size, uint32_t keep_max);
 

@@ -466,7 +466,7 @@ struct outbound_world *outbound_new(enum mux_backend backend)
 	struct outbound_world *w =
 		aligned_alloc(CACHE_LINE, (sizeof *w + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
 	struct clock clock = {clock_mono, clock_wall, w};
-	struct idle idle = {.kind = IDLE_NOOP};
+	struct idle idle = {.kind = IDLE_PARK};
 	struct runtime *rt;
 
 	assert_non_null(w);
@@ -753,6 +753,24 @@ const struct outcome *outbound_outcome(const struct outbound_world *w, uint32_t 
 		}
 	}
 	return NULL;
+}
+
+const struct attempt *outbound_attempt(const struct outbound_world *w, uint32_t number)
+{
+	const struct outcome *o = outbound_outcome(w, number);
+
+	assert_non_null(o);
+	return &o->attempt;
+}
+
+void outbound_assert_verdict(const struct outbound_world *w, uint32_t number,
+			     struct outbound_verdict expected)
+{
+	const struct attempt *a = outbound_attempt(w, number);
+
+	assert_int_equal(recipient_set_count(&a->delivered), expected.delivered);
+	assert_int_equal(recipient_set_count(&a->failed), expected.failed);
+	assert_int_equal(recipient_set_count(&a->deferred), expected.deferred);
 }
 
 /* ---- look-ups ---- */

@@ -178,6 +178,18 @@ void outbound_until(struct outbound_world *w, unsigned count);
 void outbound_pass(struct outbound_world *w, uint64_t ms);
 /* The last outcome of message `number`; NULL: none yet. */
 const struct outcome *outbound_outcome(const struct outbound_world *w, uint32_t number);
+/* The same's attempt; it must be there. */
+const struct attempt *outbound_attempt(const struct outbound_world *w, uint32_t number);
+
+/* Recipients by what became of them. */
+struct outbound_verdict {
+	unsigned delivered;
+	unsigned failed;
+	unsigned deferred;
+};
+
+void outbound_assert_verdict(const struct outbound_world *w, uint32_t number,
+			     struct outbound_verdict expected);
 /* Stops; `hurry`: at once. True when all connections are gone. */
 bool outbound_stop(struct outbound_world *w, bool hurry);
 
