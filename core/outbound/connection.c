@@ -15,6 +15,7 @@
 static void on_received(struct mux_op *op, int result);
 static void on_sent(struct mux_op *op, int result);
 static void on_timer(struct timer *t);
+static void attempt_end(struct connection *c);
 
 static const struct domain_options *options_of(const struct connection *c)
 {
@@ -69,19 +70,27 @@ static void on_free(struct agent *self, void *object, uint64_t value)
 	pool_put(&x->connections, c);
 }
 
+/* An attempt that ended while its body was being sent is told of now: until here the kernel may
+ * have read the body, which is the delivery's. */
 static void finish_close(struct connection *c)
 {
-	if (!c->freed && !mux_op_busy(&c->recv_op) && !mux_op_busy(&c->send_op)) {
-		c->freed = true;
-		agent_send(c->dispatcher->self, c->dispatcher->self, on_free, c, 0);
+	if (c->freed || mux_op_busy(&c->recv_op) || mux_op_busy(&c->send_op)) {
+		return;
 	}
+	c->freed = true;
+	if (c->delivery != NULL) {
+		attempt_end(c);
+	}
+	agent_send(c->dispatcher->self, c->dispatcher->self, on_free, c, 0);
 }
 
 static void start_close(struct connection *c)
 {
-	ASSERT(c->delivery == NULL);
 	if (c->state == CONNECTION_CLOSING) {
 		return;
+	}
+	if (c->delivery != NULL && (c->state != CONNECTION_BODY || !mux_op_busy(&c->send_op))) {
+		attempt_end(c);
 	}
 	change_state(c, CONNECTION_CLOSING);
 	timer_cancel(&c->timer);
@@ -231,7 +240,6 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 		/* A peer may close what has been idle just when we use it again. */
 		c->attempt.not_tried = c->transactions > 1 && c->step == 0 &&
 				       c->state == CONNECTION_ENVELOPE && c->reply.text_len == 0;
-		attempt_end(c);
 	}
 	start_close(c);
 }
@@ -381,7 +389,6 @@ void connection_begin(struct connection *c)
 	choose_batch(c);
 	if (c->broken) {
 		c->attempt.not_tried = c->transactions > 0;
-		attempt_end(c);
 		start_close(c);
 		return;
 	}
@@ -555,7 +562,6 @@ static void on_body_reply(struct connection *c)
 		c->attempt.stage = SMTP_STAGE_BODY;
 		if (smtp_reply_class(&c->reply) >= 4) {
 			apply_reply(c, &c->accepted);
-			attempt_end(c);
 			start_close(c);
 		} else {
 			fail(c, "4.5.0", "451 4.5.0 [internal] reply before the end of the body");
@@ -799,7 +805,6 @@ static void on_service_closing(struct connection *c)
 			c->broken = true;
 			return;
 		}
-		attempt_end(c);
 	}
 	start_close(c);
 }

@@ -138,6 +138,16 @@ relay_hosts = ( "127.0.0.0/8" )
         self.process.kill()
         self.process.wait()
 
+    def freeze(self):
+        """SIGSTOP, and every thread has stopped."""
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
+        wait_until(lambda: all((t / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T" for t in tasks.iterdir()),
+                   "all threads to stop")
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
     def terminate(self, patience=PATIENCE):
         """SIGTERM; the exit status and the seconds that it took."""
         began = time.monotonic()
@@ -368,6 +378,3 @@ class Flow:
 
 def limit_files(count):
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
-
-
-SIGNALS = signal

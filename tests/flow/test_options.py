@@ -5,7 +5,6 @@ import errno
 import os
 import pathlib
 import select
-import signal
 import socket
 import stat
 import subprocess
@@ -442,7 +441,7 @@ def test_opens_only_sockets_that_are_enabled(flow):
 
 def test_lets_so_many_connections_wait(flow):
     daemon = Daemon(flow, listener="listen_backlog = 4", schedulers=1)
-    os.kill(daemon.process.pid, signal.SIGSTOP)
+    daemon.freeze()
     sockets = []
     for _ in range(20):
         s = socket.socket()
@@ -452,7 +451,7 @@ def test_lets_so_many_connections_wait(flow):
     time.sleep(0.3)
     connected = select.select([], sockets, [], 0)[1]
     expect(1 <= len(connected) <= 6, f"{len(connected)} of 20 connections wait")
-    os.kill(daemon.process.pid, signal.SIGCONT)
+    daemon.thaw()
     for s in connected:
         s.settimeout(60)
         expect(s.recv(100).startswith(b"220"), "no greeting")

@@ -1,10 +1,8 @@
 """What clients may do to the SMTP listener, by mistake or on purpose, and what they are told."""
 
 import email.utils
-import os
 import random
 import re
-import signal
 import time
 
 from flow import Client, Daemon, expect, expect_equal, wait_until
@@ -388,21 +386,16 @@ def test_refuses_input_behind_data(flow):
 
 def test_refuses_input_before_the_banner(flow):
     peer, daemon = serve(flow)
-    os.kill(daemon.process.pid, signal.SIGSTOP)
+    daemon.freeze()
     client = daemon.connect(greet=False)
     client.send("EHLO client.test\r\n")
-    os.kill(daemon.process.pid, signal.SIGCONT)
+    daemon.thaw()
     expect_equal(client.reply()[0], 554, "reply to an early talker")
     expect(client.ended(), "the connection stays open")
     still_serves(peer, daemon)
 
 
 test_refuses_input_before_the_banner.backends = BACKENDS
-
-
-def read_dialogue(client, count):
-    """What a whole dialogue of `count` messages is answered with, after its EHLO."""
-    return [client.reply()[0] for _ in range(count)]
 
 
 def pieces(data, rng):

@@ -19,6 +19,9 @@
 #define QUIET_ROUNDS 5
 #define ROUNDS_MAX 20000
 
+/* All that bodies consist of. */
+static const char body_line[] = "0123456789 0123456789 0123456789 0123456789 0123456789 0123";
+
 /* ---- servers ---- */
 
 static void peer_hang_up(struct peer *p, struct peer_connection *c, bool reset)
@@ -112,6 +115,7 @@ static void peer_on_line(struct peer *p, struct peer_connection *c)
 			p->bodies++;
 			peer_react(p, c, PEER_BODY);
 		} else {
+			assert_true(p->any_body || strcmp(c->line, body_line) == 0);
 			p->body_bytes += strlen(c->line) + 2;
 		}
 		return;
@@ -336,6 +340,14 @@ static void outcome_check(const struct delivery *delivery, const struct attempt 
 	assert_null(delivery->connection);
 }
 
+/* Whoever still sends it sends nonsense from here on. */
+static void scribble(struct chain *body)
+{
+	for (struct chain_buffer *b = body->head; b != NULL; b = b->next) {
+		memset(b->data, 'X', b->len);
+	}
+}
+
 static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *delivery,
 		       const struct attempt *a)
 {
@@ -344,12 +356,14 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 
 	outcome_check(delivery, a);
 	outcome_note(w, d, delivery, a);
+	scribble(&delivery->body);
 	chain_release(&delivery->body, &w->pools.buffers);
 	for (unsigned i = 0; i < 2; i++) {
 		delivery->pending.bits[i] &= ~(a->delivered.bits[i] | a->failed.bits[i]);
 	}
 	delivery->doomed = false;
 	if (recipient_set_empty(&delivery->pending) || doomed) {
+		scribble(&delivery->message->body);
 		delivery_destroy(delivery, &w->pools);
 	} else if (recipient_set_empty(&a->deferred)) {
 		delivery->due_ms = 0;
@@ -376,11 +390,9 @@ static struct outbound_world *world_of_agent(struct agent *self)
 
 static void fill_body(struct outbound_world *w, struct chain *body)
 {
-	static const char line[] =
-		"0123456789 0123456789 0123456789 0123456789 0123456789 0123\r\n";
-
-	for (uint64_t n = 0; n < w->body_bytes; n += sizeof line - 1) {
-		chain_append(body, &w->pools.buffers, line, sizeof line - 1);
+	for (uint64_t n = 0; n < w->body_bytes; n += sizeof body_line + 1) {
+		chain_append(body, &w->pools.buffers, body_line, sizeof body_line - 1);
+		chain_append(body, &w->pools.buffers, "\r\n", 2);
 	}
 }
 

@@ -68,6 +68,8 @@ struct peer {
 	const char *reply[PEER_VERBS];
 	/* Decides before `reply`; NULL, or NULL from it: `reply` decides. */
 	const char *(*answer)(struct peer *p, struct peer_connection *c, enum peer_verb verb);
+	/* Takes other bodies than those that this world makes. */
+	bool any_body;
 	/* Reads nothing, for the time being. */
 	bool stalled;
 	struct peer_connection connections[PEER_CONNECTIONS_MAX];

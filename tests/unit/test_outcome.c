@@ -200,6 +200,9 @@ static int set_up(void **state)
 	rig->good = outbound_peer(rig->servers);
 	rig->other = outbound_peer(rig->servers);
 	rig->home = outbound_peer(rig->servers);
+	for (unsigned i = 0; i < rig->servers->peer_count; i++) {
+		rig->servers->peers[i].any_body = true;
+	}
 	write_config();
 	start();
 	return 0;

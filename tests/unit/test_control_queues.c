@@ -1,0 +1,341 @@
+/* What operators see and change of the mail that is queued. */
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/control_world.h"
+
+/* ---- tests: what operators look at ---- */
+
+static void test_summary_adds_schedulers_up(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	queue_mail("a.example", 1, 0);
+	queue_mail("a.example", 1, 0);
+	queue_mail("b.example", 1, 0);
+	queue_mail("c.example", 1, 300);
+	counter_add(world->schedulers[0].delivered, 5000);
+	counter_add(world->schedulers[1].delivered, 1000);
+	counter_add(world->schedulers[1].received, 600);
+	atomic_store(&world->program.limits.connections, 7);
+	pass_s(10);
+	v = result_of("summary");
+	assert_int_equal(number_at(v, "outbound_concurrency"), 7);
+	assert_int_equal(number_at(v, "domains"), 3);
+	assert_int_equal(number_at(v, "active_domains"), 2);
+	assert_int_equal(number_at(v, "active_queue_size"), 3);
+	assert_int_equal(number_at(v, "delayed_queue_size"), 1);
+	assert_int_equal(number_at(v, "total_queue_size"), 4);
+	assert_int_equal(number_at(v, "successfully_delivered_messages"), 6000);
+	assert_int_equal(number_at(v, "resident_body_bytes"), 4711);
+	assert_true(json_real_value(at(v, "delivery_rate_per_s")) > 550);
+	assert_true(json_real_value(at(v, "delivery_rate_per_s")) < 600);
+	assert_true(json_real_value(at(v, "uptime_s")) >= 10);
+	json_decref(v);
+	pass_s(10);
+	v = result_of("summary");
+	assert_true(json_real_value(at(v, "delivery_rate_per_s")) == 0);
+	json_decref(v);
+}
+
+static void test_domain_says_what_holds_it_and_until_when(void **state)
+{
+	struct domain *d;
+	json_t *v;
+
+	(void)state;
+	throttle_init(&world->throttle, 100, 60, "domain \"slow.example\"");
+	world->options.throttle_messages = &world->throttle;
+	queue_mail("slow.example", 1, 0);
+	queue_mail("slow.example", 2, 600);
+	d = record("slow.example");
+	d->hold = DOMAIN_THROTTLE_MESSAGES;
+	d->hold_until_ms = world->now.mono_ns / NS_PER_MS + 42000;
+	v = result_of("domain SLOW.Example.");
+	assert_string_equal(text_at(v, "domain"), "slow.example");
+	assert_string_equal(text_at(v, "state"), "held");
+	assert_string_equal(text_at(v, "held_by"), "outbound_throttle_messages");
+	assert_string_equal(text_at(v, "reason"), "outbound_throttle_messages = 100/60, set by "
+						  "domain \"slow.example\"");
+	assert_string_equal(text_at(v, "held_until_at"), "2023-11-14T22:14:02Z");
+	assert_true(json_real_value(at(v, "time_left_s")) > 41);
+	assert_int_equal(number_at(v, "queue.active"), 1);
+	assert_int_equal(number_at(v, "queue.delayed"), 1);
+	assert_string_equal(text_at(v, "queue.next_due_at"), "2023-11-14T22:23:20Z");
+	assert_string_equal(text_at(v, "limits.0.limit"), "max_outbound_connections");
+	assert_int_equal(number_at(v, "limits.0.value"), 20);
+	assert_string_equal(text_at(v, "limits.2.value"), "100/60");
+	assert_true(json_is_true(at(v, "limits.2.holds_now")));
+	assert_string_equal(text_at(v, "limits.3.value"), "none");
+	json_decref(v);
+}
+
+static void test_domain_names_hosts_and_the_last_trouble(void **state)
+{
+	struct domain *d;
+	json_t *v;
+
+	(void)state;
+	queue_mail("down.example", 1, 0);
+	d = record("down.example");
+	d->hosts = calloc(1, sizeof(struct host));
+	d->host_count = 1;
+	snprintf(d->hosts[0].name, sizeof(d->hosts[0].name), "mx1.down.example");
+	*(struct sockaddr_in *)(void *)&d->hosts[0].address = (struct sockaddr_in){
+		.sin_family = AF_INET, .sin_port = htons(25), .sin_addr.s_addr = htonl(0x0a000001)};
+	d->hosts[0].failed_until_ms = world->now.mono_ns / NS_PER_MS + 90000;
+	d->hold = DOMAIN_HOSTS_DOWN;
+	d->hold_until_ms = d->hosts[0].failed_until_ms;
+	snprintf(d->trouble, sizeof(d->trouble), "421 go \xff away");
+	v = result_of("domain down.example");
+	assert_string_equal(text_at(v, "reason"),
+			    "every next hop failed and is left alone, last: 421 go ? away");
+	assert_string_equal(text_at(v, "next_hops.0.address"), "10.0.0.1:25");
+	assert_string_equal(text_at(v, "next_hops.0.state"), "failed, left alone");
+	assert_true(json_real_value(at(v, "next_hops.0.for_s")) > 89);
+	json_decref(v);
+}
+
+static void test_unknown_domain_is_an_error_with_a_hint(void **state)
+{
+	(void)state;
+	assert_error("domain nothere.example", "no record of domain \"nothere.example\"");
+	assert_error("resume domain nothere.example", "\"domains\" lists what there is");
+	assert_error("flush domain nothere.example", "no record");
+	assert_error("fail domain nothere.example", "no record");
+}
+
+static void test_domains_lists_all_of_many(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	for (unsigned i = 0; i < 3000; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "d%u.example", i);
+		queue_mail(name, 1, i % 3 == 0 ? 100 : 0);
+	}
+	v = result_of("domain all");
+	assert_int_equal(json_array_size(at(v, "domains")), 3000);
+	assert_int_equal(number_at(v, "totals.domains"), 3000);
+	assert_int_equal(number_at(v, "totals.active"), 2000);
+	assert_int_equal(number_at(v, "totals.delayed"), 1000);
+	json_decref(v);
+}
+
+static void test_listing_starts_anew_when_the_table_grows(void **state)
+{
+	json_t *answer;
+	char name[32];
+
+	(void)state;
+	for (unsigned i = 0; i < 1800; i++) {
+		snprintf(name, sizeof(name), "d%u.example", i);
+		queue_mail(name, 1, 0);
+	}
+	tell(world->client, "domains\n");
+	step(2);
+	for (unsigned i = 1800; i < 6000; i++) {
+		snprintf(name, sizeof(name), "d%u.example", i);
+		queue_mail(name, 1, 0);
+	}
+	answer = hear(world->client);
+	assert_int_equal(json_array_size(at(answer, "result.domains")), 6000);
+	assert_int_equal(number_at(answer, "result.totals.domains"), 6000);
+	json_decref(answer);
+}
+
+static void test_active_and_delayed_show_only_longer_queues(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	for (unsigned i = 0; i < 5; i++) {
+		queue_mail("long.example", 1, 0);
+		queue_mail("late.example", 1, 60);
+	}
+	queue_mail("short.example", 1, 0);
+	v = result_of("active 4");
+	assert_int_equal(json_array_size(at(v, "domains")), 1);
+	assert_string_equal(text_at(v, "domains.0.domain"), "long.example");
+	assert_int_equal(number_at(v, "totals.domains"), 3);
+	json_decref(v);
+	v = result_of("active 5");
+	assert_int_equal(json_array_size(at(v, "domains")), 0);
+	json_decref(v);
+	v = result_of("delayed 0");
+	assert_int_equal(json_array_size(at(v, "domains")), 1);
+	assert_int_equal(number_at(v, "domains.0.delayed"), 5);
+	json_decref(v);
+}
+
+static void test_mailq_is_sorted_and_cut(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	for (unsigned i = 1; i <= 30; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "q%u.example", i);
+		for (unsigned n = 0; n < i; n++) {
+			queue_mail(name, 1, n % 2 == 0 ? 0 : 60);
+		}
+	}
+	v = result_of("mailq");
+	assert_int_equal(json_array_size(at(v, "queues")), 20);
+	assert_string_equal(text_at(v, "queues.0.domain"), "q30.example");
+	assert_string_equal(text_at(v, "queues.19.domain"), "q11.example");
+	assert_int_equal(number_at(v, "totals.active") + number_at(v, "totals.delayed"), 465);
+	json_decref(v);
+	v = result_of("mailq 3");
+	assert_int_equal(json_array_size(at(v, "queues")), 3);
+	assert_string_equal(text_at(v, "queues.2.domain"), "q28.example");
+	json_decref(v);
+	assert_error("mailq 0", "mailq shows 1 to 1000 queues");
+}
+
+/* ---- tests: what operators change ---- */
+
+static json_t *result_for_id(const char *format, const struct message_id *id)
+{
+	char text[MESSAGE_ID_TEXT];
+	char command[128];
+	const char *place = strchr(format, '%');
+
+	message_id_format(id, text);
+	snprintf(command, sizeof(command), "%.*s%s%s", (int)(place - format), format, text,
+		 place + 1);
+	return result_of(command);
+}
+
+static void test_message_is_found_where_it_waits(void **state)
+{
+	struct message_id active = queue_mail("m.example", 2, 0);
+	struct message_id delayed = queue_mail("n.example", 15, 120);
+	json_t *v = result_for_id("message %", &active);
+
+	(void)state;
+	assert_string_equal(text_at(v, "sender"), "sender@here.example");
+	assert_int_equal(number_at(v, "body_bytes"), 2048);
+	assert_string_equal(text_at(v, "deliveries.0.place"), "active queue");
+	assert_string_equal(text_at(v, "deliveries.0.domain"), "m.example");
+	assert_string_equal(text_at(v, "deliveries.0.domain_held_by"),
+			    "next hops are being looked up");
+	assert_string_equal(text_at(v, "deliveries.0.recipients.1"), "r001@m.example");
+	json_decref(v);
+	v = result_for_id("message %", &delayed);
+	assert_string_equal(text_at(v, "deliveries.0.place"), "delayed queue");
+	assert_string_equal(text_at(v, "deliveries.0.last_reply"), "451 4.2.0 greylisted");
+	assert_int_equal(number_at(v, "deliveries.0.attempts"), 1);
+	assert_int_equal(json_array_size(at(v, "deliveries.0.recipients")), 11);
+	assert_string_equal(text_at(v, "deliveries.0.recipients.10"), "and 5 more");
+	json_decref(v);
+	v = result_for_id("message % full", &delayed);
+	assert_int_equal(json_array_size(at(v, "deliveries.0.recipients")), 15);
+	json_decref(v);
+	assert_error("message 00000000000000000000000001", "no delivery of message");
+}
+
+static void test_message_fail_and_retry(void **state)
+{
+	struct message_id a = queue_mail("m.example", 1, 600);
+	struct message_id b = queue_mail("m.example", 1, 600);
+	json_t *v = result_for_id("message fail % quiet", &a);
+
+	(void)state;
+	assert_int_equal(number_at(v, "deliveries"), 1);
+	assert_int_equal(world->failed, 1);
+	assert_true(world->failed_quietly);
+	assert_int_equal(record("m.example")->delayed_count, 1);
+	json_decref(v);
+	v = result_for_id("message retry %", &b);
+	assert_int_equal(number_at(v, "deliveries"), 1);
+	assert_int_equal(record("m.example")->delayed_count, 0);
+	assert_int_equal(record("m.example")->active_count, 1);
+	json_decref(v);
+}
+
+static void test_flush_moves_delayed_to_active(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	queue_mail("f.example", 1, 600);
+	queue_mail("g.example", 1, 600);
+	queue_mail("h.example", 1, 600);
+	v = result_of("flush domain F.example");
+	assert_int_equal(number_at(v, "messages_flushed"), 1);
+	assert_int_equal(record("f.example")->active_count, 1);
+	assert_int_equal(record("g.example")->active_count, 0);
+	json_decref(v);
+	v = result_of("flush domain all");
+	assert_int_equal(number_at(v, "messages_flushed"), 2);
+	assert_int_equal(record("h.example")->active_count, 1);
+	json_decref(v);
+}
+
+static void test_fail_domain_fails_all_of_it(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	queue_mail("f.example", 1, 600);
+	queue_mail("f.example", 1, 0);
+	queue_mail("g.example", 1, 0);
+	v = result_of("fail domain f.example");
+	assert_int_equal(number_at(v, "messages_failed"), 2);
+	assert_int_equal(world->failed, 2);
+	assert_false(world->failed_quietly);
+	assert_int_equal(record("g.example")->active_count, 1);
+	json_decref(v);
+}
+
+static void test_domain_is_suspended_before_it_has_mail(void **state)
+{
+	json_t *v = result_of("suspend domain s.example");
+
+	(void)state;
+	assert_string_equal(text_at(v, "state"), "suspended");
+	json_decref(v);
+	queue_mail("s.example", 1, 0);
+	v = result_of("domain s.example");
+	assert_string_equal(text_at(v, "held_by"), "suspended");
+	assert_non_null(strstr(text_at(v, "reason"), "an operator suspended it"));
+	json_decref(v);
+	json_decref(result_of("resume domain s.example"));
+	v = result_of("domain s.example");
+	assert_string_equal(text_at(v, "held_by"), "next hops are being looked up");
+	json_decref(v);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_summary_adds_schedulers_up),
+		TEST(test_domain_says_what_holds_it_and_until_when),
+		TEST(test_domain_names_hosts_and_the_last_trouble),
+		TEST(test_unknown_domain_is_an_error_with_a_hint),
+		TEST(test_domains_lists_all_of_many),
+		TEST(test_listing_starts_anew_when_the_table_grows),
+		TEST(test_active_and_delayed_show_only_longer_queues),
+		TEST(test_mailq_is_sorted_and_cut),
+		TEST(test_message_is_found_where_it_waits),
+		TEST(test_message_fail_and_retry),
+		TEST(test_flush_moves_delayed_to_active),
+		TEST(test_fail_domain_fails_all_of_it),
+		TEST(test_domain_is_suspended_before_it_has_mail),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
