@@ -454,7 +454,12 @@ static bool open_listener(struct master *m, uint32_t listener, FILE *errors)
 	uint32_t count = ops->listen_count(m->program->config);
 	bool good = true;
 
-	for (uint32_t i = 0; i < count && m->listen_count < LISTENS_MAX; i++) {
+	if (m->listen_count + count > LISTENS_MAX) {
+		fprintf(errors, "flywheeld: %u listens are configured, expected at most %d\n",
+			m->listen_count + count, LISTENS_MAX);
+		return false;
+	}
+	for (uint32_t i = 0; i < count; i++) {
 		struct listen *l = &m->listens[m->listen_count];
 
 		l->master = m;

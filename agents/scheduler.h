@@ -181,7 +181,8 @@ BOUND
 void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner);
 
 /* Reception is to pause: 0, or the reason as a negative errno: -ENOSPC (spool full), -ENOMEM
- * (reception budget used up), -EBUSY (rings or logs under pressure), -ESHUTDOWN (stopping). */
+ * (reception budget used up), -ESHUTDOWN (stopping). While rings or logs are under pressure nothing
+ * is refused: listeners stop reading. */
 BOUND
 int scheduler_refuses(const struct scheduler *s);
 

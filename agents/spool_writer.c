@@ -51,6 +51,8 @@ static int spool_writer_start(struct agent *self)
 	compaction_init(&c->compaction, c->store, self);
 	load_init(&c->loader, c->store, self, &w->pools.buffers);
 	w->commit = c;
+	/* Before the first message asks. */
+	store_check_space(c->store);
 	return 0;
 }
 

@@ -295,7 +295,7 @@ const struct schema_option schema_options[] = {
 	{ .name = "idle_timeout", .type = TYPE_TIME_MS, .max = TIME_MS_MAX, .fallback = "5s",
 	  TO_DOMAIN(idle_timeout_ms), .scopes = OUTBOUND,
 	  .help = "How long an idle connection waits for the next message." },
-	{ .name = "host_failure_retry", .type = TYPE_TIME_MS, .max = TIME_MS_MAX,
+	{ .name = "host_failure_retry", .type = TYPE_TIME_MS, .min = 100, .max = TIME_MS_MAX,
 	  .fallback = "120s", TO_DOMAIN(host_failure_retry_ms), .scopes = OUTBOUND,
 	  .help = "How long a host that refused a connection is left alone." },
 	{ .name = "suspend_delivery", .type = TYPE_BOOLEAN, .fallback = "false",

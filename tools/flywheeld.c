@@ -329,6 +329,13 @@ static void take_down(struct server *s)
 	config_release(p->config);
 }
 
+static void say_running(void *master)
+{
+	master_describe(master, stderr);
+	fprintf(stderr, "flywheeld: version %s running, process %ld\n", FLYWHEEL_VERSION,
+		(long)getpid());
+}
+
 /* Opens everything in the order in which it can fail, then runs. */
 static int serve(struct server *s)
 {
@@ -356,9 +363,8 @@ static int serve(struct server *s)
 		rc = runtime_prepare(&p->runtime);
 	}
 	if (rc == 0) {
-		master_describe(p->master, stderr);
-		fprintf(stderr, "flywheeld: version %s running, process %ld\n", FLYWHEEL_VERSION,
-			(long)getpid());
+		p->runtime.on_running = say_running;
+		p->runtime.on_running_context = p->master;
 		rc = runtime_run(&p->runtime);
 	}
 	if (rc != 0) {

@@ -216,6 +216,12 @@ static void apply_reply(struct connection *c, const struct recipient_set *to)
 	}
 }
 
+/* Nothing was answered yet in this transaction, and there was one before it. */
+static bool used_before(const struct connection *c)
+{
+	return c->transactions > 1 && c->step == 0 && c->state == CONNECTION_ENVELOPE;
+}
+
 /* The connection is of no more use: it broke, timed out, or the peer makes no sense. */
 static void fail(struct connection *c, const char *enhanced, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -238,8 +244,7 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 		dispatch_on_setup_failed(c);
 	} else if (c->delivery != NULL) {
 		/* A peer may close what has been idle just when we use it again. */
-		c->attempt.not_tried = c->transactions > 1 && c->step == 0 &&
-				       c->state == CONNECTION_ENVELOPE && c->reply.text_len == 0;
+		c->attempt.not_tried = used_before(c) && c->reply.text_len == 0;
 	}
 	start_close(c);
 }
@@ -800,6 +805,9 @@ static void on_service_closing(struct connection *c)
 	if (c->delivery != NULL) {
 		c->attempt.stage = stage_of(c);
 		attempt_reply(c);
+		/* Many peers say so when a connection has carried enough: that is not the
+		 * message's. */
+		c->attempt.not_tried = used_before(c);
 		if (c->state == CONNECTION_LOADING) {
 			/* As in fail(). */
 			c->broken = true;

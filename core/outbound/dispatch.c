@@ -6,14 +6,16 @@
 #include <string.h>
 
 #include "core/outbound/connection.h"
+#include "core/outbound/dispatch_parts.h"
+#include "core/outbound/host_list.h"
 #include "core/outbound/next_hop.h"
 #include "core/queue/retry.h"
 #include "core/queue/throttle.h"
 #include "core/runtime/check.h"
 #include "core/runtime/text.h"
 
-/* Deliveries that one expiry of the delayed timer moves, and expired ones that one look fails. */
-#define MOVE_LIMIT 1024
+/* A record in which nothing has happened for so long is freed. */
+#define RECORD_KEEP_MS 600000
 
 static const char *const expired_text = "554 5.4.7 [internal] exceeded max time without delivery";
 
@@ -72,7 +74,7 @@ static bool limits_full(const struct outbound_limits *l)
 
 /* ---- holds ---- */
 
-static void hold(struct domain *d, enum domain_hold why)
+void dispatch_hold(struct domain *d, enum domain_hold why)
 {
 	d->hold = why;
 	d->hold_until_ms = 0;
@@ -86,32 +88,53 @@ static void hold_until(struct domain *d, enum domain_hold why, uint64_t until_ms
 	timer_arm(&d->hold_timer, until_ms);
 }
 
+/* Nothing is queued, sent, settled, looked up or ordered. */
+static bool unused(const struct domain *d)
+{
+	return d->active_count == 0 && d->delayed_count == 0 && d->attempt_count == 0 &&
+	       d->settling_count == 0 && d->sweeps == 0 && d->connections == NULL &&
+	       !d->resolving && d->suspended == d->options->suspend_delivery;
+}
+
+static void free_record(struct domain *d)
+{
+	struct dispatcher *x = d->owner;
+
+	timer_cancel(&d->hold_timer);
+	timer_cancel(&d->delayed_timer);
+	domain_destroy(&x->domains, d);
+}
+
 static void on_hold_timer(struct timer *t)
 {
 	struct domain *d = CONTAINER_OF(t, struct domain, hold_timer);
 
 	/* Over, whatever this group's clock says: nobody would ring again. */
 	d->hold_until_ms = 0;
-	dispatch_domain(d->owner, d);
+	if (unused(d)) {
+		free_record(d);
+	} else {
+		dispatch_domain(d->owner, d);
+	}
 }
 
 /* ---- attempts that need no connection ---- */
 
-static void attempt_without_connection(struct dispatcher *x, struct domain *d,
-				       struct delivery *delivery, const struct attempt *model)
+void dispatch_without_connection(struct dispatcher *x, struct delivery *delivery,
+				 const struct attempt *model, bool permanent)
 {
 	struct attempt a = *model;
 
 	a.delivered = (struct recipient_set){{0, 0}};
-	if (a.code >= 500) {
+	if (permanent) {
 		a.failed = delivery->pending;
 	} else {
 		a.deferred = delivery->pending;
 	}
-	x->ops->on_attempt(x, d, delivery, &a);
+	x->ops->on_attempt(x, delivery->domain, delivery, &a);
 }
 
-static struct attempt attempt_text(uint16_t code, const char *enhanced, const char *text)
+struct attempt dispatch_attempt_text(uint16_t code, const char *enhanced, const char *text)
 {
 	struct attempt a = {.stage = SMTP_STAGE_NOT_CONNECTED, .code = code};
 
@@ -123,15 +146,15 @@ static struct attempt attempt_text(uint16_t code, const char *enhanced, const ch
 /* Those at the head have waited longest; a queue that does not move must expire them too. */
 static void expire_head(struct dispatcher *x, struct domain *d)
 {
-	struct attempt a = attempt_text(554, "5.4.7", expired_text);
+	struct attempt a = dispatch_attempt_text(554, "5.4.7", expired_text);
 
-	for (int i = 0; i < MOVE_LIMIT && d->active_head != NULL; i++) {
+	for (int i = 0; i < DISPATCH_SLICE && d->active_head != NULL; i++) {
 		const struct envelope *e = message_envelope(d->active_head->message);
 
 		if (!retry_expired(d->options, e->received_ms, agent_wall_ms(x->self))) {
 			return;
 		}
-		attempt_without_connection(x, d, domain_pop_active(&x->domains, d), &a);
+		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, true);
 	}
 }
 
@@ -156,88 +179,6 @@ static bool hosts_known(struct dispatcher *x, struct domain *d)
 	return false;
 }
 
-/* The one with the lowest preference that is not left alone, among equals the one with fewest
- * connections. NULL: none, `*until_ms` says when the first may be tried again. */
-static struct host *choose_host(struct dispatcher *x, struct domain *d, uint64_t *until_ms)
-{
-	struct host *best = NULL;
-
-	*until_ms = UINT64_MAX;
-	for (uint32_t i = 0; i < d->host_count; i++) {
-		struct host *h = &d->hosts[i];
-
-		if (h->failed_until_ms > now_ms(x)) {
-			*until_ms = h->failed_until_ms < *until_ms ? h->failed_until_ms : *until_ms;
-		} else if (best == NULL || h->preference < best->preference ||
-			   (h->preference == best->preference &&
-			    h->connections < best->connections)) {
-			best = h;
-		}
-	}
-	return best;
-}
-
-static bool has_address(const struct host *h, const struct sockaddr_storage *address, socklen_t len)
-{
-	return h->address_len == len && memcmp(&h->address, address, len) == 0;
-}
-
-static struct host *host_of(struct connection *c)
-{
-	struct domain *d = c->domain;
-
-	for (uint32_t i = 0; i < d->host_count; i++) {
-		if (has_address(&d->hosts[i], &c->address, c->address_len)) {
-			return &d->hosts[i];
-		}
-	}
-	return NULL;
-}
-
-/* An address that is listed twice is one host, with the lower preference: what is remembered of it
- * must be in one place. Returns how many remain. */
-static uint32_t hosts_unique(struct host *hosts, uint32_t count)
-{
-	uint32_t kept = 0;
-
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t j = 0;
-
-		while (j < kept &&
-		       !has_address(&hosts[j], &hosts[i].address, hosts[i].address_len)) {
-			j++;
-		}
-		if (j == kept) {
-			hosts[kept++] = hosts[i];
-		} else if (hosts[i].preference < hosts[j].preference) {
-			hosts[j].preference = hosts[i].preference;
-		}
-	}
-	return kept;
-}
-
-/* What was remembered of hosts that are in the new list too, and who is connected to them: maybe
- * since before the old list. */
-static void hosts_carry_over(struct domain *d, struct host *hosts, uint32_t count)
-{
-	for (uint32_t i = 0; i < count; i++) {
-		struct host *h = &hosts[i];
-
-		for (uint32_t j = 0; j < d->host_count; j++) {
-			const struct host *old = &d->hosts[j];
-
-			if (has_address(h, &old->address, old->address_len)) {
-				h->failed_until_ms = old->failed_until_ms;
-				h->failures = old->failures;
-				h->deliveries = old->deliveries;
-			}
-		}
-		for (const struct connection *c = d->connections; c != NULL; c = c->next) {
-			h->connections += has_address(h, &c->address, c->address_len) ? 1 : 0;
-		}
-	}
-}
-
 /* A look-up that failed: the one that waits longest hears of it, the others wait. */
 static void unresolved(struct dispatcher *x, struct domain *d, bool permanent, const char *trouble)
 {
@@ -247,14 +188,14 @@ static void unresolved(struct dispatcher *x, struct domain *d, bool permanent, c
 	text_copy(d->trouble, sizeof d->trouble, trouble);
 	snprintf(text, sizeof text, "%s [internal] %s", permanent ? "550 5.1.2" : "451 4.4.3",
 		 trouble);
-	a = attempt_text(permanent ? 550 : 451, permanent ? "5.1.2" : "4.4.3", text);
+	a = dispatch_attempt_text(permanent ? 550 : 451, permanent ? "5.1.2" : "4.4.3", text);
 	do {
 		struct delivery *delivery = domain_pop_active(&x->domains, d);
 
 		if (delivery == NULL) {
 			break;
 		}
-		attempt_without_connection(x, d, delivery, &a);
+		dispatch_without_connection(x, delivery, &a, permanent);
 	} while (permanent);
 	hold_until(d, DOMAIN_UNRESOLVED, now_ms(x) + d->options->host_failure_retry_ms);
 }
@@ -271,11 +212,7 @@ void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *host
 		unresolved(x, d, permanent, trouble);
 		return;
 	}
-	count = hosts_unique(hosts, count);
-	hosts_carry_over(d, hosts, count);
-	free(d->hosts);
-	d->hosts = hosts;
-	d->host_count = count;
+	host_list_replace(d, hosts, count);
 	d->resolved_until_ms = now_ms(x) + ttl_ms;
 	if (asked) {
 		dispatch_domain(x, d);
@@ -386,17 +323,17 @@ static bool open_one(struct dispatcher *x, struct domain *d)
 	int error;
 
 	if (!hosts_known(x, d)) {
-		hold(d, DOMAIN_RESOLVING);
+		dispatch_hold(d, DOMAIN_RESOLVING);
 		return false;
 	}
-	host = choose_host(x, d, &until_ms);
+	host = host_choose(d, now_ms(x), &until_ms);
 	if (host == NULL) {
 		hold_until(d, DOMAIN_HOSTS_DOWN, until_ms);
 		return false;
 	}
 	why = connection_limit(x, d, &until_ms);
 	if (why == DOMAIN_CONNECTIONS) {
-		hold(d, why);
+		dispatch_hold(d, why);
 		return false;
 	}
 	if (why != DOMAIN_FREE) {
@@ -418,7 +355,7 @@ static bool open_one(struct dispatcher *x, struct domain *d)
 static bool held_for_good(struct dispatcher *x, struct domain *d)
 {
 	if (x->stopping || d->suspended) {
-		hold(d, x->stopping ? DOMAIN_STOPPING : DOMAIN_SUSPENDED);
+		dispatch_hold(d, x->stopping ? DOMAIN_STOPPING : DOMAIN_SUSPENDED);
 		if (!x->stopping && d->active_head != NULL) {
 			/* What waits may expire. */
 			timer_arm(&d->hold_timer, now_ms(x) + 60000);
@@ -445,12 +382,15 @@ void dispatch_domain(struct dispatcher *x, struct domain *d)
 	if (!feed_idle(x, d)) {
 		return;
 	}
-	hold(d, DOMAIN_FREE);
+	dispatch_hold(d, DOMAIN_FREE);
 	while (d->active_count > d->connecting_count &&
 	       d->connecting_count <= d->connection_count - d->connecting_count) {
 		if (!open_one(x, d)) {
 			return;
 		}
+	}
+	if (unused(d)) {
+		timer_arm(&d->hold_timer, now_ms(x) + RECORD_KEEP_MS);
 	}
 }
 
@@ -549,10 +489,11 @@ void dispatch_on_setup_failed(struct connection *c)
 	h->failed_until_ms = now_ms(x) + d->options->host_failure_retry_ms;
 	text_copy(d->trouble, sizeof d->trouble, c->attempt.text);
 	/* Every next hop is down: the one that waits longest hears of it, the others wait. */
-	if (first && choose_host(x, d, &until_ms) == NULL && !some_connection_works(d) &&
+	if (first && host_choose(d, now_ms(x), &until_ms) == NULL && !some_connection_works(d) &&
 	    d->active_head != NULL) {
 		hold_until(d, DOMAIN_HOSTS_DOWN, until_ms);
-		attempt_without_connection(x, d, domain_pop_active(&x->domains, d), &c->attempt);
+		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &c->attempt,
+					    false);
 	}
 }
 
@@ -601,7 +542,7 @@ void dispatch_body_loaded(struct dispatcher *x, struct delivery *delivery, int r
 /* ---- what the host and operators ask for ---- */
 
 /* One timer for the earliest: due times are wall clock, timers monotonic. */
-static void delayed_arm(struct dispatcher *x, struct domain *d)
+void dispatch_arm_delayed(struct dispatcher *x, struct domain *d)
 {
 	struct delivery *first = domain_peek_delayed(d);
 	uint64_t wall_ms = agent_wall_ms(x->self);
@@ -620,7 +561,7 @@ static void on_delayed_timer(struct timer *t)
 	struct dispatcher *x = d->owner;
 	struct delivery *delivery;
 
-	for (int i = 0; i < MOVE_LIMIT; i++) {
+	for (int i = 0; i < DISPATCH_SLICE; i++) {
 		delivery = domain_peek_delayed(d);
 		if (delivery == NULL || delivery->due_ms > agent_wall_ms(x->self)) {
 			break;
@@ -628,7 +569,7 @@ static void on_delayed_timer(struct timer *t)
 		domain_remove(&x->domains, d, delivery);
 		domain_push_active(&x->domains, d, delivery);
 	}
-	delayed_arm(x, d);
+	dispatch_arm_delayed(x, d);
 	dispatch_domain(x, d);
 }
 
@@ -668,124 +609,8 @@ void dispatch_delay(struct dispatcher *x, struct delivery *delivery)
 
 	domain_push_delayed(&x->domains, d, delivery);
 	if (d->delayed[0] == delivery) {
-		delayed_arm(x, d);
+		dispatch_arm_delayed(x, d);
 	}
-}
-
-/* An operator knows better: hosts and names are tried again now. */
-static void forget_failures(struct domain *d)
-{
-	for (uint32_t i = 0; i < d->host_count; i++) {
-		d->hosts[i].failed_until_ms = 0;
-	}
-	if (!d->resolving) {
-		hold(d, DOMAIN_FREE);
-	}
-}
-
-void dispatch_flush(struct dispatcher *x, struct domain *d)
-{
-	struct delivery *delivery;
-
-	OWNER_CHECK(d);
-	while ((delivery = domain_peek_delayed(d)) != NULL) {
-		domain_remove(&x->domains, d, delivery);
-		domain_push_active(&x->domains, d, delivery);
-	}
-	timer_cancel(&d->delayed_timer);
-	forget_failures(d);
-	dispatch_domain(x, d);
-}
-
-void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend)
-{
-	OWNER_CHECK(d);
-	d->suspended = suspend;
-	hold(d, suspend ? DOMAIN_SUSPENDED : DOMAIN_FREE);
-	dispatch_domain(x, d);
-}
-
-static void fail_queued(struct dispatcher *x, struct delivery *delivery, bool quiet,
-			const char *text)
-{
-	struct domain *d = delivery->domain;
-	struct attempt a = attempt_text(554, "5.7.0", text);
-
-	delivery->doomed_quiet = quiet;
-	domain_remove(&x->domains, d, delivery);
-	attempt_without_connection(x, d, delivery, &a);
-}
-
-uint64_t dispatch_fail(struct dispatcher *x, struct domain *d, bool quiet)
-{
-	uint64_t count = 0;
-
-	OWNER_CHECK(d);
-	while (d->active_head != NULL) {
-		fail_queued(x, d->active_head, quiet, "554 Message manually purged.");
-		count++;
-	}
-	while (d->delayed_count != 0) {
-		fail_queued(x, d->delayed[d->delayed_count - 1], quiet,
-			    "554 Message manually purged.");
-		count++;
-	}
-	timer_cancel(&d->delayed_timer);
-	for (struct connection *c = d->connections; c != NULL; c = c->next) {
-		if (c->delivery != NULL) {
-			c->delivery->doomed = true;
-			c->delivery->doomed_quiet = quiet;
-			count++;
-		}
-	}
-	return count;
-}
-
-void dispatch_fail_delivery(struct dispatcher *x, struct delivery *delivery, bool quiet)
-{
-	if (delivery->place == DELIVERY_ATTEMPT) {
-		delivery->doomed = true;
-		delivery->doomed_quiet = quiet;
-	} else {
-		fail_queued(x, delivery, quiet, "554 manually failed.");
-	}
-}
-
-void dispatch_retry_delivery(struct dispatcher *x, struct delivery *delivery)
-{
-	struct domain *d = delivery->domain;
-
-	if (delivery->place != DELIVERY_ATTEMPT) {
-		domain_remove(&x->domains, d, delivery);
-		domain_push_active_front(&x->domains, d, delivery);
-		delayed_arm(x, d);
-		forget_failures(d);
-		dispatch_domain(x, d);
-	}
-}
-
-static void stop_domain(void *context, struct domain *d)
-{
-	struct dispatcher *x = context;
-	struct connection *next;
-
-	hold(d, DOMAIN_STOPPING);
-	timer_cancel(&d->delayed_timer);
-	for (struct connection *c = d->connections; c != NULL; c = next) {
-		next = c->next;
-		if (c->state == CONNECTION_IDLE) {
-			connection_quit(c);
-		} else if (x->hurry || c->state < CONNECTION_IDLE) {
-			connection_abort(c, "451 4.3.2 [internal] the program stops");
-		}
-	}
-}
-
-void dispatch_stop(struct dispatcher *x, bool hurry)
-{
-	x->stopping = true;
-	x->hurry = hurry;
-	domain_each(&x->domains, stop_domain, x);
 }
 
 bool dispatch_drained(const struct dispatcher *x)

@@ -123,7 +123,7 @@ void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *host
 BOUND
 void dispatch_body_loaded(struct dispatcher *x, struct delivery *delivery, int result);
 
-/* An operator's orders. */
+/* An operator's orders (orders.c). Those to a whole queue work in slices, the first one at once. */
 BOUND
 void dispatch_flush(struct dispatcher *x, struct domain *d);
 BOUND

@@ -83,6 +83,8 @@ struct domain {
 	/* Deliveries on connections, and those that wait for the spool after an attempt. */
 	uint32_t attempt_count;
 	uint32_t settling_count;
+	/* Orders to the whole queue that are being carried out. */
+	uint32_t sweeps;
 
 	struct host *hosts;
 	uint32_t host_count;

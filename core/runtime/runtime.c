@@ -188,6 +188,9 @@ static void *group_main(void *argument)
 		atomic_compare_exchange_strong(&rt->start_error, &none, g->start_error);
 	}
 	if (atomic_fetch_add(&rt->started, 1) + 1 == rt->group_count) {
+		if (rt->on_running != NULL && atomic_load(&rt->start_error) == 0) {
+			rt->on_running(rt->on_running_context);
+		}
 		atomic_store_explicit(&rt->state,
 				      atomic_load(&rt->start_error) == 0 ? RUNTIME_RUNNING
 									 : RUNTIME_FINISHED,

@@ -41,6 +41,9 @@ struct runtime {
 	/* Told of warnings (one line, no newline); NULL: stderr. */
 	void (*warn)(void *context, const char *text);
 	void *warn_context;
+	/* Called once, on some group's thread, when all have started; may be NULL. */
+	void (*on_running)(void *context);
+	void *on_running_context;
 	_Atomic int state;
 	/* Groups that have started, for the barrier before start-complete. */
 	_Atomic uint32_t started;

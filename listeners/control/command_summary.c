@@ -31,7 +31,6 @@ static bool count_step(struct part *p, struct agent *self)
 
 /* Sums over schedulers of what anybody may read. */
 struct counts {
-	uint64_t connections_open;
 	uint64_t received;
 	uint64_t rejected;
 	uint64_t delivered;
@@ -46,7 +45,6 @@ static struct counts count_schedulers(const struct program *program)
 	for (uint32_t i = 0; i < program->scheduler_count; i++) {
 		const struct scheduler *s = program->schedulers[i];
 
-		n.connections_open += counter_get(s->connections_open);
 		n.received += counter_get(s->received);
 		n.rejected += counter_get(s->rejected);
 		n.delivered += counter_get(s->delivered);
@@ -118,7 +116,7 @@ static void merge(struct order *o)
 
 	value_set_number(v, "outbound_concurrency",
 			 atomic_load_explicit(&program->limits.connections, memory_order_relaxed));
-	value_set_number(v, "inbound_concurrency", n.connections_open);
+	value_set_number(v, "inbound_concurrency", counter_total("smtp_sessions_open"));
 	set_queues(v, o);
 	value_set_number(v, "successfully_delivered_messages", n.delivered);
 	value_set_number(v, "failed_messages", n.failed);

@@ -1,0 +1,95 @@
+#include "core/outbound/host_list.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/outbound/connection.h"
+
+struct host *host_choose(struct domain *d, uint64_t now_ms, uint64_t *until_ms)
+{
+	struct host *best = NULL;
+
+	*until_ms = UINT64_MAX;
+	for (uint32_t i = 0; i < d->host_count; i++) {
+		struct host *h = &d->hosts[i];
+
+		if (h->failed_until_ms > now_ms) {
+			*until_ms = h->failed_until_ms < *until_ms ? h->failed_until_ms : *until_ms;
+		} else if (best == NULL || h->preference < best->preference ||
+			   (h->preference == best->preference &&
+			    h->connections < best->connections)) {
+			best = h;
+		}
+	}
+	return best;
+}
+
+static bool has_address(const struct host *h, const struct sockaddr_storage *address, socklen_t len)
+{
+	return h->address_len == len && memcmp(&h->address, address, len) == 0;
+}
+
+struct host *host_of(const struct connection *c)
+{
+	struct domain *d = c->domain;
+
+	for (uint32_t i = 0; i < d->host_count; i++) {
+		if (has_address(&d->hosts[i], &c->address, c->address_len)) {
+			return &d->hosts[i];
+		}
+	}
+	return NULL;
+}
+
+/* An address that is listed twice is one host, with the lower preference: what is remembered of it
+ * must be in one place. Returns how many remain. */
+static uint32_t hosts_unique(struct host *hosts, uint32_t count)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t j = 0;
+
+		while (j < kept &&
+		       !has_address(&hosts[j], &hosts[i].address, hosts[i].address_len)) {
+			j++;
+		}
+		if (j == kept) {
+			hosts[kept++] = hosts[i];
+		} else if (hosts[i].preference < hosts[j].preference) {
+			hosts[j].preference = hosts[i].preference;
+		}
+	}
+	return kept;
+}
+
+/* What was remembered of hosts that are in the new list too, and who is connected to them: maybe
+ * since before the old list. */
+static void hosts_carry_over(struct domain *d, struct host *hosts, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		struct host *h = &hosts[i];
+
+		for (uint32_t j = 0; j < d->host_count; j++) {
+			const struct host *old = &d->hosts[j];
+
+			if (has_address(h, &old->address, old->address_len)) {
+				h->failed_until_ms = old->failed_until_ms;
+				h->failures = old->failures;
+				h->deliveries = old->deliveries;
+			}
+		}
+		for (const struct connection *c = d->connections; c != NULL; c = c->next) {
+			h->connections += has_address(h, &c->address, c->address_len) ? 1 : 0;
+		}
+	}
+}
+
+void host_list_replace(struct domain *d, struct host *hosts, uint32_t count)
+{
+	count = hosts_unique(hosts, count);
+	hosts_carry_over(d, hosts, count);
+	free(d->hosts);
+	d->hosts = hosts;
+	d->host_count = count;
+}

@@ -1,0 +1,191 @@
+/*
+ * What operators ask of a domain record: flush, suspend, fail, retry; and the program's stop.
+ * Orders to a whole queue are carried out in slices.
+ */
+#include <stdlib.h>
+
+#include "core/outbound/connection.h"
+#include "core/outbound/dispatch_parts.h"
+#include "core/runtime/check.h"
+
+/* An operator knows better: hosts and names are tried again now. */
+static void forget_failures(struct domain *d)
+{
+	for (uint32_t i = 0; i < d->host_count; i++) {
+		d->hosts[i].failed_until_ms = 0;
+	}
+	if (!d->resolving) {
+		dispatch_hold(d, DOMAIN_FREE);
+	}
+}
+
+/* An order to a whole queue, carried out in slices: what was queued when it was given. */
+SINGLE
+struct sweep {
+	struct domain *domain;
+	uint64_t active;
+	uint64_t delayed;
+	bool fail;
+	bool quiet;
+};
+
+static void flush_next(struct dispatcher *x, struct domain *d)
+{
+	struct delivery *delivery = domain_peek_delayed(d);
+
+	domain_remove(&x->domains, d, delivery);
+	domain_push_active(&x->domains, d, delivery);
+}
+
+static void fail_queued(struct dispatcher *x, struct delivery *delivery, bool quiet,
+			const char *text)
+{
+	struct domain *d = delivery->domain;
+	struct attempt a = dispatch_attempt_text(554, "5.7.0", text);
+
+	delivery->doomed_quiet = quiet;
+	domain_remove(&x->domains, d, delivery);
+	dispatch_without_connection(x, delivery, &a, true);
+}
+
+/* One delivery of the order; false when there are no more. */
+static bool sweep_next(struct dispatcher *x, struct sweep *w)
+{
+	struct domain *d = w->domain;
+
+	if (w->active > 0 && d->active_head != NULL) {
+		w->active--;
+		fail_queued(x, d->active_head, w->quiet, "554 Message manually purged.");
+		return true;
+	}
+	w->active = 0;
+	if (w->delayed == 0 || d->delayed_count == 0) {
+		return false;
+	}
+	w->delayed--;
+	if (w->fail) {
+		fail_queued(x, d->delayed[d->delayed_count - 1], w->quiet,
+			    "554 Message manually purged.");
+	} else {
+		flush_next(x, d);
+	}
+	return true;
+}
+
+static void on_sweep(struct agent *self, void *object, uint64_t value)
+{
+	struct sweep *w = object;
+	struct domain *d = w->domain;
+	struct dispatcher *x = d->owner;
+	int count = 0;
+
+	(void)value;
+	OWNER_CHECK(d);
+	while (count < DISPATCH_SLICE && sweep_next(x, w)) {
+		count++;
+	}
+	dispatch_arm_delayed(x, d);
+	if (count == DISPATCH_SLICE) {
+		agent_send(self, self, on_sweep, w, 0);
+	} else {
+		d->sweeps--;
+		free(w);
+	}
+	dispatch_domain(x, d);
+}
+
+static void sweep_start(struct dispatcher *x, struct domain *d, bool fail, bool quiet)
+{
+	struct sweep *w = malloc(sizeof *w);
+
+	if (w == NULL) {
+		fatal("out of memory for an order");
+	}
+	*w = (struct sweep){
+		.domain = d,
+		.active = fail ? d->active_count : 0,
+		.delayed = d->delayed_count,
+		.fail = fail,
+		.quiet = quiet,
+	};
+	d->sweeps++;
+	on_sweep(x->self, w, 0);
+}
+
+void dispatch_flush(struct dispatcher *x, struct domain *d)
+{
+	OWNER_CHECK(d);
+	forget_failures(d);
+	sweep_start(x, d, false, false);
+}
+
+uint64_t dispatch_fail(struct dispatcher *x, struct domain *d, bool quiet)
+{
+	uint64_t count = (uint64_t)d->active_count + d->delayed_count;
+
+	OWNER_CHECK(d);
+	for (struct connection *c = d->connections; c != NULL; c = c->next) {
+		if (c->delivery != NULL) {
+			c->delivery->doomed = true;
+			c->delivery->doomed_quiet = quiet;
+			count++;
+		}
+	}
+	sweep_start(x, d, true, quiet);
+	return count;
+}
+
+void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend)
+{
+	OWNER_CHECK(d);
+	d->suspended = suspend;
+	dispatch_hold(d, suspend ? DOMAIN_SUSPENDED : DOMAIN_FREE);
+	dispatch_domain(x, d);
+}
+
+void dispatch_fail_delivery(struct dispatcher *x, struct delivery *delivery, bool quiet)
+{
+	if (delivery->place == DELIVERY_ATTEMPT) {
+		delivery->doomed = true;
+		delivery->doomed_quiet = quiet;
+	} else {
+		fail_queued(x, delivery, quiet, "554 manually failed.");
+	}
+}
+
+void dispatch_retry_delivery(struct dispatcher *x, struct delivery *delivery)
+{
+	struct domain *d = delivery->domain;
+
+	if (delivery->place != DELIVERY_ATTEMPT) {
+		domain_remove(&x->domains, d, delivery);
+		domain_push_active_front(&x->domains, d, delivery);
+		dispatch_arm_delayed(x, d);
+		forget_failures(d);
+		dispatch_domain(x, d);
+	}
+}
+
+static void stop_domain(void *context, struct domain *d)
+{
+	struct dispatcher *x = context;
+	struct connection *next;
+
+	dispatch_hold(d, DOMAIN_STOPPING);
+	timer_cancel(&d->delayed_timer);
+	for (struct connection *c = d->connections; c != NULL; c = next) {
+		next = c->next;
+		if (c->state == CONNECTION_IDLE) {
+			connection_quit(c);
+		} else if (x->hurry || c->state < CONNECTION_IDLE) {
+			connection_abort(c, "451 4.3.2 [internal] the program stops");
+		}
+	}
+}
+
+void dispatch_stop(struct dispatcher *x, bool hurry)
+{
+	x->stopping = true;
+	x->hurry = hurry;
+	domain_each(&x->domains, stop_domain, x);
+}

@@ -1,0 +1,174 @@
+/*
+ * Orders to long queues, and records that nobody needs any more.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "core/outbound/dispatch_parts.h"
+#include "tests/unit/outbound_world.h"
+
+#define DOMAIN "example.net"
+#define KEEP_MS 600000
+
+static struct outbound_world *w;
+static struct peer *peer;
+
+static int set_up(void **state)
+{
+	(void)state;
+	w = outbound_new(MUX_POLL);
+	peer = outbound_peer(w);
+	outbound_domain(w, DOMAIN, peer);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	outbound_free(w);
+	return 0;
+}
+
+static void suspend(bool on)
+{
+	outbound_enter(w);
+	dispatch_suspend(&w->dispatcher, outbound_record(w, DOMAIN), on);
+	outbound_leave(w);
+}
+
+/* A queue that is longer than two slices and does not move. */
+static void queue_long(unsigned count)
+{
+	outbound_queue(w, DOMAIN, "a");
+	outbound_until(w, 1);
+	suspend(true);
+	for (unsigned i = 0; i < count; i++) {
+		outbound_queue(w, DOMAIN, "a");
+	}
+}
+
+static void test_fail_works_in_slices(void **state)
+{
+	(void)state;
+	queue_long(3000);
+	outbound_enter(w);
+	assert_int_equal(dispatch_fail(&w->dispatcher, outbound_record(w, DOMAIN), true), 3000);
+	outbound_leave(w);
+	assert_int_equal(w->outcome_count, 1 + DISPATCH_SLICE);
+	/* What comes after the order is not meant by it. */
+	outbound_queue(w, DOMAIN, "late");
+	outbound_settle(w);
+	assert_int_equal(w->outcome_count, 1 + 3000);
+	assert_int_equal(outbound_record(w, DOMAIN)->active_count, 1);
+	assert_int_equal(outbound_record(w, DOMAIN)->sweeps, 0);
+}
+
+static void test_flush_works_in_slices(void **state)
+{
+	struct domain *d;
+
+	(void)state;
+	queue_long(0);
+	d = outbound_record(w, DOMAIN);
+	outbound_enter(w);
+	for (unsigned i = 0; i < 2500; i++) {
+		struct delivery *delivery = outbound_delivery(w, DOMAIN, "a");
+
+		delivery->due_ms = agent_wall_ms(&w->agent) + 60000 + i;
+		dispatch_delay(&w->dispatcher, delivery);
+	}
+	dispatch_flush(&w->dispatcher, d);
+	outbound_leave(w);
+	assert_int_equal(d->active_count, DISPATCH_SLICE);
+	outbound_settle(w);
+	assert_int_equal(d->active_count, 2500);
+	assert_int_equal(d->delayed_count, 0);
+}
+
+static void test_record_goes_when_unused_for_long(void **state)
+{
+	(void)state;
+	outbound_queue(w, DOMAIN, "a");
+	outbound_until(w, 1);
+	assert_int_equal(w->dispatcher.domains.count, 1);
+	/* The idle connection closes first. */
+	outbound_pass(w, 10000);
+	outbound_pass(w, KEEP_MS - 1000);
+	assert_int_equal(w->dispatcher.domains.count, 1);
+	outbound_pass(w, 1000);
+	outbound_pass(w, 1000);
+	assert_int_equal(w->dispatcher.domains.count, 0);
+	/* The next message makes a new one. */
+	outbound_queue(w, DOMAIN, "a");
+	outbound_until(w, 2);
+	assert_int_equal(outbound_record(w, DOMAIN)->delivered, 1);
+}
+
+static void test_record_stays_while_an_order_stands(void **state)
+{
+	(void)state;
+	queue_long(0);
+	for (unsigned i = 0; i < 4; i++) {
+		outbound_pass(w, KEEP_MS);
+	}
+	assert_int_equal(w->dispatcher.domains.count, 1);
+	suspend(false);
+	for (unsigned i = 0; i < 2; i++) {
+		outbound_pass(w, KEEP_MS + 1000);
+	}
+	assert_int_equal(w->dispatcher.domains.count, 0);
+}
+
+static const char *two_a_connection(struct peer *p, struct peer_connection *c, enum peer_verb verb)
+{
+	(void)p;
+	return verb == PEER_MAIL && c->mails > 2 ? "421 4.7.0 enough!" : NULL;
+}
+
+static void test_421_on_a_used_connection_is_no_attempt(void **state)
+{
+	(void)state;
+	peer->answer = two_a_connection;
+	for (unsigned i = 0; i < 9; i++) {
+		outbound_queue(w, DOMAIN, "a");
+	}
+	outbound_until(w, 9);
+	assert_int_equal(outbound_record(w, DOMAIN)->delivered, 9);
+	for (unsigned i = 0; i < w->outcome_count; i++) {
+		assert_true(recipient_set_empty(&w->outcomes[i].attempt.deferred));
+	}
+}
+
+static void test_banner_with_5xx_is_not_final(void **state)
+{
+	uint32_t number;
+
+	(void)state;
+	peer->reply[PEER_BANNER] = "554 no service here!";
+	number = outbound_queue(w, DOMAIN, "a");
+	outbound_until(w, 1);
+	outbound_assert_verdict(w, number, (struct outbound_verdict){.deferred = 1});
+	assert_int_equal(outbound_record(w, DOMAIN)->hold, DOMAIN_HOSTS_DOWN);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_fail_works_in_slices, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_flush_works_in_slices, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_record_goes_when_unused_for_long, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_record_stays_while_an_order_stands, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_421_on_a_used_connection_is_no_attempt, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_banner_with_5xx_is_not_final, set_up,
+						tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
