@@ -19,8 +19,8 @@ body_timeout = "1s" rset_timeout = "1s"
 # A sink's fault, the log line that one message then gets, its stage, and what its text tells.
 VERDICTS = [
     ("connect:drop", "T", 12, "closed by remote host"), ("connect:421", "T", 12, "421"),
-    ("connect:silence", "T", 12, "timed out: no banner"), ("connect:5xx", "P", 12, "5"),
-    ("banner:4xx", "T", 12, "4"), ("banner:5xx", "P", 12, "5"), ("banner:421", "T", 12, "421"),
+    ("connect:silence", "T", 12, "timed out: no banner"), ("connect:5xx", "T", 12, "5"),
+    ("banner:4xx", "T", 12, "4"), ("banner:5xx", "T", 12, "5"), ("banner:421", "T", 12, "421"),
     ("banner:drop", "T", 12, "closed by remote host"), ("banner:garbage", "T", 12, "reply is none"),
     ("banner:flood", "T", 12, "too long"), ("banner:silence", "T", 12, "timed out: no banner"),
     ("ehlo:4xx", "T", 10, "4"), ("ehlo:421", "T", 10, "421"), ("ehlo:drop", "T", 10, "closed by remote host"),
