@@ -362,8 +362,10 @@ static const char *text_of_deferred(const struct attempt *a)
 static void remember(struct scheduler *s, struct domain *d, struct delivery *delivery,
 		     const struct attempt *a)
 {
-	free(delivery->last_text);
-	delivery->last_text = strdup(text_of_deferred(a));
+	if (!recipient_set_empty(&a->deferred)) {
+		free(delivery->last_text);
+		delivery->last_text = strdup(text_of_deferred(a));
+	}
 	delivery->pending = recipient_set_without(&delivery->pending, &a->delivered);
 	delivery->pending = recipient_set_without(&delivery->pending, &a->failed);
 	recipient_set_join(&delivery->tried, &a->deferred);

@@ -14,74 +14,7 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/outbound_world.h"
-
-#define DOMAIN "example.net"
-
-static struct outbound_world *w;
-static struct peer *peer;
-static struct domain_options *options;
-
-static int start(enum mux_backend backend)
-{
-	w = outbound_new(backend);
-	peer = outbound_peer(w);
-	options = outbound_domain(w, DOMAIN, peer);
-	return 0;
-}
-
-static int set_up(void **state)
-{
-	(void)state;
-	return start(MUX_POLL);
-}
-
-static int set_up_epoll(void **state)
-{
-	(void)state;
-	return start(MUX_EPOLL);
-}
-
-static int set_up_auto(void **state)
-{
-	(void)state;
-	return start(MUX_AUTO);
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	outbound_free(w);
-	return 0;
-}
-
-static const struct attempt *attempt_of(uint32_t number)
-{
-	return outbound_attempt(w, number);
-}
-
-static void assert_verdict(uint32_t number, unsigned delivered, unsigned failed, unsigned deferred)
-{
-	outbound_assert_verdict(w, number, (struct outbound_verdict){delivered, failed, deferred});
-}
-
-static void assert_said(uint32_t number, enum smtp_stage stage, unsigned code, const char *text)
-{
-	const struct attempt *a = attempt_of(number);
-
-	assert_int_equal(a->stage, stage);
-	assert_int_equal(a->code, code);
-	assert_string_equal(a->text, text);
-}
-
-/* Sends one message and waits for its end. */
-static uint32_t send_one(const char *locals)
-{
-	uint32_t number = outbound_queue(w, DOMAIN, locals);
-
-	outbound_until(w, w->outcome_count + 1);
-	return number;
-}
+#include "tests/unit/connection_world.h"
 
 /* ---- 421, close and reset at each stage ---- */
 
