@@ -179,7 +179,7 @@ const struct schema_option schema_options[] = {
 	  .fallback = "1us", TO_IDLE(min_park_ns), .scopes = AGENTS | GROUP, .restart = true,
 	  .help = "Idle strategy backoff: its first sleep; each one is twice the last." },
 	{ .name = "max_park", .type = TYPE_TIME_NS, .min = 1, .max = PAUSE_NS_MAX,
-	  .fallback = "20ms", TO_IDLE(max_park_ns), .scopes = AGENTS | GROUP, .restart = true,
+	  .fallback = "50ms", TO_IDLE(max_park_ns), .scopes = AGENTS | GROUP, .restart = true,
 	  .help = "Idle strategy backoff: its longest sleep." },
 	{ .name = "sleep", .type = TYPE_TIME_NS, .min = 1, .max = PAUSE_NS_MAX, .fallback = "1ms",
 	  TO_IDLE(sleep_ns), .scopes = AGENTS | GROUP, .restart = true,

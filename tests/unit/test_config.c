@@ -515,7 +515,7 @@ static void test_agents_when_pinned_and_grouped(void **state)
 	assert_int_equal(group->idle.max_spins, 5);
 	assert_int_equal(group->idle.max_yields, 20);
 	assert_int_equal(group->idle.min_park_ns, 2000);
-	assert_int_equal(group->idle.max_park_ns, 20000000);
+	assert_int_equal(group->idle.max_park_ns, 50000000);
 	assert_null(config_group(config, "Service"));
 	config_release(config);
 }

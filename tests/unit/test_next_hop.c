@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,6 +66,18 @@ static void test_literal_when_all_are_addresses(void **state)
 	free(hosts);
 }
 
+/* A machine without /etc/hosts knows no names at all: then there is nothing to look up here. */
+static void need_localhost(void)
+{
+	struct addrinfo *list = NULL;
+
+	if (getaddrinfo("localhost", NULL, NULL, &list) != 0) {
+		print_message("skipped: this machine does not know localhost\n");
+		skip();
+	}
+	freeaddrinfo(list);
+}
+
 static void test_literal_when_one_is_a_name_or_none_is_there(void **state)
 {
 	const struct gateway gateways[] = {{"192.0.2.1", 25, 10}, {"localhost", 25, 10}};
@@ -88,6 +101,7 @@ static void test_lookup_when_addresses_and_names_are_mixed(void **state)
 	struct next_hop_answer a;
 
 	(void)state;
+	need_localhost();
 	next_hop_lookup(&o, "example.test", &a);
 	assert_true(a.count >= 3);
 	assert_v4(&a.hosts[0], "192.0.2.1", 25);
@@ -144,6 +158,7 @@ static void test_lookup_when_domain_is_a_name(void **state)
 	struct next_hop_answer a;
 
 	(void)state;
+	need_localhost();
 	next_hop_lookup(&o, "localhost", &a);
 	assert_true(a.count >= 1);
 	assert_string_equal(a.hosts[0].name, "localhost");
