@@ -4,7 +4,9 @@
 set -eu
 
 packages="gcc make clang clang-format libc6-dev liburing-dev libjemalloc-dev libck-dev libcmocka-dev
-libjansson-dev libedit-dev libisal-dev python3-minimal python3"
+libjansson-dev libedit-dev libisal-dev python3-minimal python3 swaks"
+# It would replace another mail transfer agent of the machine; without it, its tests are skipped.
+[ -e /usr/sbin/sendmail ] || packages="$packages postfix"
 
 missing=""
 for package in $packages; do
@@ -26,7 +28,27 @@ else
 	exit 1
 fi
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+policy=/usr/sbin/policy-rc.d
+own_policy=""
+clean_up() {
+	rm -f "$log"
+	[ -z "$own_policy" ] || $sudo rm -f "$policy"
+}
+trap clean_up EXIT
+trap 'exit 1' HUP INT TERM
+# Debian's way to say that no package may start a service.
+if [ ! -e "$policy" ]; then
+	own_policy=yes
+	printf '#!/bin/sh\nexit 101\n' >"$log"
+	$sudo install -m 755 "$log" "$policy"
+fi
+case $missing in
+*postfix*)
+	if command -v debconf-set-selections >/dev/null; then
+		echo "postfix postfix/main_mailer_type select No configuration" | $sudo debconf-set-selections
+	fi
+	;;
+esac
 # shellcheck disable=SC2086 # a list of words
 if ! { $sudo apt-get update -q &&
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing; } \
