@@ -15,7 +15,7 @@ for program in "$@"; do
 		n=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | awk '{s += $1} END {print s + 0}')
 		passed=$((passed + n))
 	else
-		f=$(grep -c '^\[  FAILED  \] test_\|^\[  FAILED  \] [a-z]' "$log" || true)
+		f=$(sed -n 's/^\[  FAILED  \] \([a-z_0-9]*\)$/\1/p' "$log" | sort -u | wc -l)
 		[ "$f" -gt 0 ] || f=1
 		failed=$((failed + f))
 		echo "FAILED $variant $(basename "$program"):"
