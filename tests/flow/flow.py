@@ -2,6 +2,7 @@
 hand. Every program runs in a folder of the test's own, on ports the kernel chose, and ends with it.
 Waiting is always for a condition with a generous bound, never for a time."""
 
+import ctypes
 import json
 import os
 import pathlib
@@ -18,6 +19,15 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # Seconds after which a wait has failed; nothing waits that long when all is well.
 PATIENCE = int(os.environ.get("FLOW_PATIENCE", "120"))
+
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_us():
+    """In a child, before it becomes a program: killed tests leave nothing running."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Failure(Exception):
@@ -317,7 +327,7 @@ class Flow:
         output = open(self.path / f"{name}-{len(self.programs)}.out", "wb")
         process = subprocess.Popen(
             [*map(str, prefix), str(self.program(name)), *map(str, arguments)],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.path,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.path, preexec_fn=die_with_us,
         )
         process.output = output.name
         output.close()
