@@ -57,6 +57,7 @@ for function in (test_relays_on_each_back_end_with_one_scheduler,
                  test_relays_on_each_back_end_with_two_schedulers,
                  test_relays_on_each_back_end_with_four_schedulers):
     function.backends = BACKENDS
+test_relays_on_each_back_end_with_one_scheduler.short = True
 test_relays_on_each_back_end_with_two_schedulers.short = True
 test_relays_on_each_back_end_with_four_schedulers.short = True
 
