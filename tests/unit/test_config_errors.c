@@ -289,7 +289,7 @@ static const struct broken combinations[] = {
 	 "1: option \"count\": 2 is impossible; expected 1, there is only one wheel\n"},
 	{"agent master { count = 2 }\n",
 	 "1: option \"count\": 2 is impossible; expected 1, there is only one master\n"},
-	{"group g { min_park = 30ms } agent log { group = g }\n",
+	{"group g { min_park = 2s } agent log { group = g }\n",
 	 "1: option \"min_park\": longer than max_park; expected at most max_park\n"},
 	{"retry_interval = 1h\nmax_retry_interval = 30m\n",
 	 "1: option \"retry_interval\": longer than max_retry_interval; expected at "
