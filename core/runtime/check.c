@@ -8,13 +8,14 @@
 
 void fatal(const char *format, ...)
 {
+	char text[1024];
 	va_list args;
 
-	fputs("flywheel: fatal: ", stderr);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	fputc('\n', stderr);
+	/* In one piece, as other threads may have something to say too. */
+	fprintf(stderr, "flywheel: fatal: %s\n", text);
 	abort();
 }
 

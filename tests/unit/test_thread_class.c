@@ -34,7 +34,8 @@ static bool survives(void (*body)(void), char *text, size_t size)
 {
 	int pipes[2];
 	int status = 0;
-	ssize_t len;
+	size_t len = 0;
+	ssize_t n;
 	pid_t child;
 
 	assert_int_equal(pipe(pipes), 0);
@@ -46,8 +47,10 @@ static bool survives(void (*body)(void), char *text, size_t size)
 		_exit(0);
 	}
 	close(pipes[1]);
-	len = read(pipes[0], text, size - 1);
-	text[len > 0 ? len : 0] = '\0';
+	while (len < size - 1 && (n = read(pipes[0], text + len, size - 1 - len)) > 0) {
+		len += (size_t)n;
+	}
+	text[len] = '\0';
 	close(pipes[0]);
 	assert_int_equal(waitpid(child, &status, 0), child);
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
