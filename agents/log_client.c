@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agents/log_writer.h"
+#include "core/mail/mainlog.h"
 #include "core/runtime/check.h"
 
 /* Empty blocks that a client keeps. */
@@ -77,42 +78,6 @@ void log_line(struct log_client *c, enum log_file file, const char *line, size_t
 	b->len += (uint32_t)len + 1;
 }
 
-/* Writes `c` as it stands in a field of the main log; returns its length, at most 4. */
-static size_t escape_octet(unsigned char c, char to[5])
-{
-	static const char named[] = "\n\r\t@\\";
-	static const char letters[] = "nrt@\\";
-	const char *at = c != '\0' ? strchr(named, c) : NULL;
-
-	if (at != NULL) {
-		to[0] = '\\';
-		to[1] = letters[at - named];
-		return 2;
-	}
-	if (c < 32 || c == 127) {
-		return (size_t)snprintf(to, 5, "\\x%02x", c);
-	}
-	to[0] = (char)c;
-	return 1;
-}
-
-static size_t escape_text(const char *text, char *to, size_t size)
-{
-	size_t len = 0;
-
-	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
-		char octet[5];
-		size_t n = escape_octet(*p, octet);
-
-		if (len + n > size) {
-			break;
-		}
-		memcpy(to + len, octet, n);
-		len += n;
-	}
-	return len;
-}
-
 void log_panic_on_new(void *client, const struct errlog_entry *entry)
 {
 	struct log_client *c = client;
@@ -126,7 +91,7 @@ void log_panic_on_new(void *client, const struct errlog_entry *entry)
 		 entry->text, said ? "" : ": ", said ? "" : reason);
 	len = (size_t)snprintf(line, sizeof(line), "%llu@",
 			       (unsigned long long)(entry->first_ns / NS_PER_S));
-	len += escape_text(text, line + len, PANIC_TEXT);
+	len += mainlog_escape(text, strlen(text), line + len, PANIC_TEXT);
 	log_line(c, LOG_PANIC, line, len);
 }
 

@@ -136,6 +136,14 @@ static void put_escaped(struct line *l, const char *text, size_t len, size_t max
 	}
 }
 
+size_t mainlog_escape(const char *text, size_t len, char *to, size_t max)
+{
+	struct line l = {.at = to};
+
+	put_escaped(&l, text, len, max);
+	return (size_t)(l.at - to);
+}
+
 static void put_field(struct line *l, const char *text, size_t max)
 {
 	put(l, '@');

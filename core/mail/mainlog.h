@@ -102,6 +102,11 @@ size_t mainlog_heartbeat(char line[MAINLOG_LINE_MAX], uint64_t time_s);
 CONCURRENT
 const char *mainlog_field(const char *line, size_t len, unsigned index, size_t *field_len);
 
+/* Escapes `len` bytes of `text` for a field of any of our logs; writes at most `max` bytes to `to`,
+ * cut as said above, without a NUL. Returns how many. */
+CONCURRENT
+size_t mainlog_escape(const char *text, size_t len, char *to, size_t max);
+
 /* Undoes the escapes of a field; `to` has room for `len` bytes. Returns the length, or -EINVAL for
  * what no line of ours contains. */
 CONCURRENT
