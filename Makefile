@@ -87,7 +87,7 @@ $(LIB): $(LIB_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
 
-$(OUT)/flywheeld: $(OUT)/tools/flywheeld.o $(LIB)
+$(OUT)/flywheeld: $(OUT)/tools/flywheeld.o $(OUT)/tools/server.o $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -ledit -ljansson -o $@

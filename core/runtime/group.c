@@ -130,25 +130,36 @@ static bool has_work(struct group *g)
 	return mux_ready(g->mux);
 }
 
-/* Sleeps in the kernel until an event, the doorbell, a deadline or `limit_ns`. */
-static void park(struct group *g, uint64_t limit_ns)
+bool group_fall_asleep(struct group *g, uint64_t limit_ns, uint64_t *ns)
 {
-	uint64_t ns = park_limit_ns(g, limit_ns);
-	bool woken;
-
+	*ns = park_limit_ns(g, limit_ns);
 	doorbell_park(&g->doorbell);
 	if (has_work(g)) {
 		doorbell_wake(&g->doorbell);
-		return;
+		return false;
 	}
 	counter_inc(g->parks);
-	woken = mux_wait(g->mux, ns);
+	return true;
+}
+
+void group_wake_up(struct group *g, bool woken, uint64_t ns)
+{
 	if (!woken && ns == GROUP_PARK_MAX_NS &&
 	    atomic_load_explicit(&g->doorbell.state, memory_order_relaxed) == DOORBELL_PARKED &&
 	    has_work(g)) {
 		counter_inc(g->park_timeout_with_work);
 	}
 	doorbell_wake(&g->doorbell);
+}
+
+/* Sleeps in the kernel until an event, the doorbell, a deadline or `limit_ns`. */
+static void park(struct group *g, uint64_t limit_ns)
+{
+	uint64_t ns;
+
+	if (group_fall_asleep(g, limit_ns, &ns)) {
+		group_wake_up(g, mux_wait(g->mux, ns), ns);
+	}
 }
 
 static void sleep_ns(uint64_t ns)

@@ -60,6 +60,15 @@ int group_start(struct group *g);
 BOUND
 int group_cycle(struct group *g);
 
+/* The two halves of a park, between which a group waits in the kernel (mux_wait()); the simulator
+ * waits elsewhere. The first announces the sleep and then looks at every source once more: false
+ * when there was work after all, else `*ns` says how long to sleep at most, 1 ns to `limit_ns`. The
+ * second ends it; `woken`: not by the time-out of `ns`. */
+BOUND
+bool group_fall_asleep(struct group *g, uint64_t limit_ns, uint64_t *ns);
+BOUND
+void group_wake_up(struct group *g, bool woken, uint64_t ns);
+
 /* Until the runtime says that all is done: cycle and idle. */
 BOUND
 void group_run(struct group *g);

@@ -1,0 +1,356 @@
+#include "tools/server.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "agents/log_writer.h"
+#include "agents/master.h"
+#include "agents/scheduler.h"
+#include "agents/spool_writer.h"
+#include "agents/thread_pool.h"
+#include "agents/wheel.h"
+#include "listeners/control/control.h"
+#include "listeners/smtp/listener.h"
+
+#define NAME_MAX_LEN 32
+#define WRITERS_MAX 16
+
+/* Everything that is made at start and taken down again. */
+SINGLE
+struct server {
+	struct program program;
+	FILE *errors;
+	struct log_writer *log;
+	struct wheel_agent *wheel;
+	struct spool_writer *writers[WRITERS_MAX];
+	uint32_t writer_count;
+	char names[SCHEDULERS_MAX + WRITERS_MAX][NAME_MAX_LEN];
+	uint32_t name_count;
+};
+
+static const struct listener_ops *const listeners[] = {&smtp_listener, &control_listener};
+
+static struct idle idle_from(const struct idle_options *o)
+{
+	static const enum idle_kind kinds[] = {
+		[CONFIG_IDLE_BUSY_SPIN] = IDLE_BUSY_SPIN, [CONFIG_IDLE_YIELD] = IDLE_YIELD,
+		[CONFIG_IDLE_BACKOFF] = IDLE_BACKOFF,     [CONFIG_IDLE_SLEEP] = IDLE_SLEEP,
+		[CONFIG_IDLE_NOOP] = IDLE_NOOP,           [CONFIG_IDLE_PARK] = IDLE_PARK,
+	};
+
+	return (struct idle){
+		.kind = kinds[o->strategy],
+		.max_spins = o->max_spins,
+		.max_yields = o->max_yields,
+		.min_park_ns = o->min_park_ns,
+		.max_park_ns = o->max_park_ns,
+		.spin_ns = o->spin_ns,
+		.sleep_ns = o->sleep_ns,
+	};
+}
+
+static struct group *find_group(struct runtime *rt, const char *name)
+{
+	for (uint32_t i = 0; i < rt->group_count; i++) {
+		if (strcmp(rt->groups[i]->name, name) == 0) {
+			return rt->groups[i];
+		}
+	}
+	return NULL;
+}
+
+/* The group that the configuration gives to one agent of a kind: a named one that it shares, or one
+ * of its own. */
+static struct group *group_for(struct server *s, enum config_agent kind, uint32_t index,
+			       const char *name)
+{
+	struct runtime *rt = &s->program.runtime;
+	const struct agent_options *o = config_agent(s->program.config, kind);
+	const struct group_options *shared;
+	struct group *g;
+	struct idle idle;
+
+	if (o->group == NULL) {
+		idle = idle_from(&o->idle);
+		return runtime_group(rt, name, o->cores[index], &idle);
+	}
+	g = find_group(rt, o->group);
+	if (g != NULL) {
+		return g;
+	}
+	shared = config_group(s->program.config, o->group);
+	ASSERT(shared != NULL);
+	idle = idle_from(&shared->idle);
+	return runtime_group(rt, shared->name, shared->core, &idle);
+}
+
+static const char *make_name(struct server *s, const char *kind, uint32_t index)
+{
+	char *name = s->names[s->name_count++];
+
+	snprintf(name, NAME_MAX_LEN, "%s.%u", kind, index);
+	return name;
+}
+
+static void *make_aligned(size_t size)
+{
+	void *object =
+		aligned_alloc(CACHE_LINE, (size + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
+
+	if (object == NULL) {
+		fatal("out of memory at start");
+	}
+	memset(object, 0, size);
+	return object;
+}
+
+/* ---- files ---- */
+
+static bool open_spool(struct server *s)
+{
+	const struct global_options *g = config_global(s->program.config);
+	struct spool_recovery found;
+	struct spool_options options = {
+		.path = g->spool_path,
+		.writers = config_agent(s->program.config, CONFIG_AGENT_SPOOL)->count,
+		.segment_bytes = g->spool_segment_bytes,
+		.min_free_bytes = g->spool_min_free_bytes,
+		.compact_percent = g->spool_compact_percent,
+		.spare_segments = g->spool_spare_segments,
+	};
+
+	s->program.spool = spool_open(&options, s->errors, &found);
+	if (s->program.spool == NULL) {
+		return false;
+	}
+	s->writer_count = options.writers;
+	fprintf(s->errors,
+		"flywheeld: spool %s: %llu messages with %llu deliveries recovered from %llu "
+		"segments (%llu scanned, %llu bytes torn, %llu records damaged)\n",
+		options.path, (unsigned long long)found.messages,
+		(unsigned long long)found.deliveries, (unsigned long long)found.segments,
+		(unsigned long long)found.segments_scanned, (unsigned long long)found.torn_bytes,
+		(unsigned long long)found.damaged_records);
+	return true;
+}
+
+static bool open_log(struct server *s)
+{
+	const struct global_options *g = config_global(s->program.config);
+	struct log_options options = {.path = g->log_path, .heartbeat_ms = g->log_heartbeat_ms};
+
+	s->log = log_writer_create("log", &options, s->errors);
+	if (s->log != NULL) {
+		s->program.log = log_writer_agent(s->log);
+	}
+	return s->log != NULL;
+}
+
+/* ---- agents ---- */
+
+static void on_recovered(struct agent *self, void *context, struct delivery *delivery)
+{
+	scheduler_send_home(context, self, delivery);
+}
+
+static void add_schedulers(struct server *s)
+{
+	struct program *p = &s->program;
+
+	p->scheduler_count = config_agent(p->config, CONFIG_AGENT_SCHEDULER)->count;
+	ASSERT(p->scheduler_count <= SCHEDULERS_MAX);
+	for (uint32_t i = 0; i < p->scheduler_count; i++) {
+		const char *name = make_name(s, "scheduler", i);
+
+		p->schedulers[i] = make_aligned(sizeof *p->schedulers[i]);
+		scheduler_init(p->schedulers[i], name, p, i);
+	}
+}
+
+/* The master comes first, as the first group runs on the first thread. */
+static void compose(struct server *s)
+{
+	struct program *p = &s->program;
+	struct runtime *rt = &p->runtime;
+	struct group *first;
+
+	first = config_agent(p->config, CONFIG_AGENT_MASTER)->group == NULL
+			? group_for(s, CONFIG_AGENT_SCHEDULER, 0, p->schedulers[0]->base.name)
+			: group_for(s, CONFIG_AGENT_MASTER, 0, "master");
+	runtime_add(rt, first, master_agent(p->master));
+	for (uint32_t i = 0; i < p->scheduler_count; i++) {
+		const char *name = p->schedulers[i]->base.name;
+		struct group *g = find_group(rt, name);
+
+		runtime_add(rt, g != NULL ? g : group_for(s, CONFIG_AGENT_SCHEDULER, i, name),
+			    &p->schedulers[i]->base);
+	}
+	for (uint32_t i = 0; i < s->writer_count; i++) {
+		const char *name = make_name(s, "spool", i);
+
+		s->writers[i] = make_aligned(sizeof *s->writers[i]);
+		spool_writer_init(s->writers[i], name, p->spool, i, on_recovered, p);
+		runtime_add(rt, group_for(s, CONFIG_AGENT_SPOOL, i, name), &s->writers[i]->base);
+	}
+	s->wheel = wheel_agent_create("wheel");
+	runtime_add(rt, group_for(s, CONFIG_AGENT_WHEEL, 0, "wheel"), wheel_agent_base(s->wheel));
+	runtime_set_wheel(rt, wheel_agent_base(s->wheel), wheel_agent_on_arm);
+	runtime_add(rt, group_for(s, CONFIG_AGENT_LOG, 0, "log"), p->log);
+}
+
+/* The pool hands out; its workers, each with a thread of its own, are what has cores. */
+static int add_pool(struct server *s)
+{
+	struct program *p = &s->program;
+	const struct agent_options *o = config_agent(p->config, CONFIG_AGENT_POOL);
+	struct group *g = group_for(s, CONFIG_AGENT_POOL, 0, "pool");
+	struct idle idle = {.kind = IDLE_PARK};
+	int rc = thread_pool_create(&p->pool, &p->runtime, g, o->count,
+				    config_global(p->config)->pool_backlog, &idle);
+
+	for (uint32_t i = 0; rc == 0 && i < o->count; i++) {
+		char name[NAME_MAX_LEN];
+
+		snprintf(name, sizeof name, "worker.%u", i);
+		find_group(&p->runtime, name)->core = o->cores[i];
+	}
+	return rc;
+}
+
+static void set_up_runtime(struct server *s, const struct clock *clock)
+{
+	static const enum mux_backend backends[] = {
+		[CONFIG_MUX_AUTO] = MUX_AUTO,
+		[CONFIG_MUX_URING] = MUX_URING,
+		[CONFIG_MUX_EPOLL] = MUX_EPOLL,
+		[CONFIG_MUX_POLL] = MUX_POLL,
+	};
+	const struct global_options *g = config_global(s->program.config);
+	struct runtime *rt = &s->program.runtime;
+
+	runtime_init(rt, clock);
+	rt->backend = backends[g->multiplexor];
+	rt->ring_slots = g->ring_slots;
+	rt->stall_ns = g->stall_ns;
+	rt->stop_timeout_ns = g->stop_timeout_ms * NS_PER_MS;
+	s->program.limits.connections_max = g->server_max_outbound_connections;
+	s->program.epoch = clock->wall_ns(clock->context) / NS_PER_S << 24;
+	if (s->program.epoch <= spool_highest_id(s->program.spool)) {
+		s->program.epoch = spool_highest_id(s->program.spool) + 1;
+	}
+}
+
+/* ---- life ---- */
+
+void server_destroy(struct server *s)
+{
+	struct program *p = &s->program;
+
+	/* While all agents are still there to be disconnected. */
+	runtime_close(&p->runtime);
+	for (uint32_t i = 0; i < s->writer_count; i++) {
+		if (s->writers[i] != NULL) {
+			agent_close(&s->writers[i]->base);
+			free(s->writers[i]);
+		}
+	}
+	for (uint32_t i = 0; i < p->scheduler_count; i++) {
+		scheduler_close(p->schedulers[i]);
+		free(p->schedulers[i]);
+	}
+	if (p->pool != NULL) {
+		thread_pool_destroy(p->pool);
+	}
+	if (s->wheel != NULL) {
+		wheel_agent_destroy(s->wheel);
+	}
+	if (p->master != NULL) {
+		master_destroy(p->master);
+	}
+	if (s->log != NULL) {
+		log_writer_destroy(s->log);
+	}
+	if (p->spool != NULL) {
+		spool_close(p->spool);
+	}
+	config_release(p->config);
+	free(s);
+}
+
+/* Opens everything in the order in which it can fail. 0 when it can run, else 1 or a negative
+ * errno. */
+static int open_all(struct server *s, const struct clock *clock)
+{
+	struct program *p = &s->program;
+	int rc;
+
+	for (size_t i = 0; i < sizeof listeners / sizeof listeners[0]; i++) {
+		p->listeners[p->listener_count++] = listeners[i];
+	}
+	if (!open_spool(s) || !open_log(s)) {
+		return 1;
+	}
+	set_up_runtime(s, clock);
+	add_schedulers(s);
+	p->master = master_create("master", p, s->errors);
+	if (p->master == NULL) {
+		return 1;
+	}
+	compose(s);
+	rc = add_pool(s);
+	return rc == 0 ? runtime_prepare(&p->runtime) : rc;
+}
+
+struct server *server_create(struct config *config, const struct clock *clock, FILE *errors)
+{
+	struct server *s = make_aligned(sizeof *s);
+	int rc;
+
+	s->program.config = config;
+	s->errors = errors;
+	rc = open_all(s, clock);
+	if (rc == 0) {
+		return s;
+	}
+	if (rc < 0) {
+		fprintf(errors, "flywheeld: cannot start: %s\n", strerror(-rc));
+	}
+	server_destroy(s);
+	return NULL;
+}
+
+struct program *server_program(struct server *s)
+{
+	return &s->program;
+}
+
+static bool count_fits(const struct config *config, enum config_agent kind, const char *name,
+		       uint32_t max, FILE *errors)
+{
+	uint32_t count = config_agent(config, kind)->count;
+
+	if (count > max) {
+		fprintf(errors, "flywheeld: agent %s: count = %u; expected at most %u\n", name,
+			count, max);
+	}
+	return count <= max;
+}
+
+bool server_agents_fit(const struct config *config, FILE *errors)
+{
+	bool fit = count_fits(config, CONFIG_AGENT_SCHEDULER, "scheduler", SCHEDULERS_MAX, errors);
+	uint32_t sum = 0;
+
+	fit = count_fits(config, CONFIG_AGENT_SPOOL, "spool", WRITERS_MAX, errors) && fit;
+	fit = count_fits(config, CONFIG_AGENT_POOL, "pool", THREAD_POOL_WORKERS_MAX, errors) && fit;
+	for (int kind = 0; kind < CONFIG_AGENTS; kind++) {
+		sum += config_agent(config, (enum config_agent)kind)->count;
+	}
+	/* The pool itself is an agent, and so is each of its workers. */
+	if (fit && sum + 1 > AGENT_MAX) {
+		fprintf(errors, "flywheeld: %u agents in all; expected counts of at most %d\n",
+			sum + 1, AGENT_MAX);
+		fit = false;
+	}
+	return fit;
+}
