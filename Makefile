@@ -45,12 +45,19 @@ PERF_SHARED := $(filter-out perf/fwload.c perf/fwsink.c,$(sort $(wildcard perf/*
 PROGRAMS := flywheeld flywheel fwload fwsink
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(OUT)/unit/%)
+SIM_UNIT_SRC := $(sort $(wildcard tests/sim/test_*.c))
+SIM_UNIT := $(SIM_UNIT_SRC:tests/sim/%.c=$(OUT)/sim/%)
+SIM_SRC := $(filter-out $(SIM_UNIT_SRC),$(sort $(wildcard tests/sim/*.c)))
+SIM_OBJ := $(SIM_SRC:%.c=$(OUT)/%.o) $(OUT)/tools/server.o
+# The calls that the simulated kernel answers: tests/sim/kernel_wrap.h.
+SIM_WRAP := $(shell sed -n 's/.* \*\?__wrap_\([a-z_0-9]*\)[^;]*.*/\1/p' tests/sim/kernel_wrap.h)
+SIM_LDFLAGS := $(LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%)
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(sort $(wildcard tests/unit/*.c)))
 
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
 
-.PHONY: all help deps run check check-all bench tsa format format-check headers compdb install \
+.PHONY: all help deps run check check-all bench soak mutants tsa format format-check headers compdb install \
 	uninstall man clean programs unit
 
 all: deps
@@ -63,6 +70,8 @@ help:
 	@echo 'make               install what is missing, build build/{flywheeld,flywheel,fwload,fwsink}'
 	@echo 'make unit          unit tests of one variant (VARIANT=release|debug|asan|tsan|clang)'
 	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
+	@echo 'make soak          simulated worlds, one seed after the other, until stopped (SEED=n: from there)'
+	@echo 'make mutants       shows that the simulator catches planted bugs (MUTANT=name, SEEDS=n)'
 	@echo 'make tsa           thread classes, checked by clang'
 	@echo 'make headers       every header compiles alone'
 	@echo 'make format        clang-format in place; make format-check only looks'
@@ -100,15 +109,35 @@ $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(UNIT_HELP:%.c=$(OUT)/%.o) $(LIB)
 	@mkdir -p $(@D)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
 
+$(OUT)/simulate: $(SIM_OBJ) $(LIB)
+	@$(BUILD_CC) $(SIM_LDFLAGS) $^ $(LIBS) -o $@
+	@[ $(VARIANT) != release ] || ln -sfn release/simulate build/simulate
+
+# The simulator's own parts; the other main() stays away.
+$(OUT)/sim/test_%: $(OUT)/tests/sim/test_%.o \
+		$(filter-out $(OUT)/tests/sim/simulate.o,$(SIM_OBJ)) $(LIB)
+	@mkdir -p $(@D)
+	@$(BUILD_CC) $(SIM_LDFLAGS) $^ -lcmocka $(LIBS) -o $@
+
 .SECONDARY:
 
-unit-programs: $(UNIT)
+unit-programs: $(UNIT) $(SIM_UNIT)
 
 unit: unit-programs
-	@tests/run-unit.sh $(VARIANT) $(UNIT)
+	@tests/run-unit.sh $(VARIANT) $(UNIT) $(SIM_UNIT)
 
 flow:
 	@python3 tests/flow/run.py $(if $(ONLY),--only $(ONLY)) $(FLOW)
+
+soak: deps
+	@$(MAKE) --no-print-directory -j$(JOBS) $(OUT)/simulate
+	@$(OUT)/simulate --soak $(if $(SEED),--seed $(SEED))
+
+mutants: deps
+	@$(MAKE) --no-print-directory -j$(JOBS) $(OUT)/simulate
+	@OUT='$(OUT)' CC='$(BUILD_CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS)' LDFLAGS='$(SIM_LDFLAGS)' \
+		SIM_OBJ='$(SIM_OBJ)' LIB='$(LIB)' LIBS='$(LIBS)' SEEDS='$(SEEDS)' \
+		tests/sim/mutants/run.py $(MUTANT)
 
 run: all
 	@tools/demo.sh

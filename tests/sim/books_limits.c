@@ -1,0 +1,125 @@
+/*
+ * Limits, as a peer sees them: how many connections, transactions, recipients.
+ */
+#include <string.h>
+
+#include "tests/sim/books_parts.h"
+#include "tests/sim/world.h"
+
+void books_limits_new_life(struct books *b)
+{
+	for (uint32_t i = 0; i < SCENARIO_DOMAINS_MAX; i++) {
+		b->domains[i].transactions = 0;
+	}
+	b->life_began_ns = world->now_ns;
+}
+
+static const struct scenario_domain *configured(const char *domain)
+{
+	return world->scenario != NULL ? scenario_domain(world->scenario, domain) : NULL;
+}
+
+struct book_domain *books_domain(struct books *b, const char *domain)
+{
+	const struct scenario_domain *d = configured(domain);
+
+	return d != NULL ? &b->domains[d - world->scenario->domains] : NULL;
+}
+
+/* Domains that share a receiver may all be connected to it. */
+static uint32_t connections_allowed(const struct scenario_domain *d)
+{
+	const struct scenario *s = world->scenario;
+	uint32_t sum = 0;
+
+	for (uint32_t i = 0; i < s->domain_count; i++) {
+		if (s->domains[i].port == d->port) {
+			sum += s->domains[i].max_connections != 0 ? s->domains[i].max_connections
+								  : UINT32_MAX / 64;
+		}
+	}
+	return sum;
+}
+
+/* All domains of a receiver count in the first of them. */
+static struct book_domain *receiver_of(struct books *b, const struct scenario_domain *d)
+{
+	const struct scenario_domain *first = world->scenario->domains;
+
+	while (first->port != d->port) {
+		first++;
+	}
+	return &b->domains[first - world->scenario->domains];
+}
+
+void books_connection(struct books *b, const char *domain, int change)
+{
+	const struct scenario_domain *d = configured(domain);
+	struct book_domain *r;
+
+	if (d == NULL) {
+		world_fail("a connection was made to %s, which is not there", domain);
+	}
+	r = receiver_of(b, d);
+	r->connections += change;
+	if (r->connections < 0) {
+		world_fail("%s has %d connections", domain, r->connections);
+	}
+	if ((uint32_t)r->connections > connections_allowed(d)) {
+		world_fail("%d connections to %s, where %u are allowed", r->connections, domain,
+			   connections_allowed(d));
+	}
+}
+
+/*
+ * What a throttle lets through since it was new: a burst, and one each interval (GCRA, see
+ * core/queue/throttle.c). A transaction is seen later than it was let through, never earlier, so
+ * this holds at any time. When a peer hangs up, a transaction that got no answer does not count for
+ * the program; and each connection may bring one on of the life before.
+ */
+static void check_throttle(const struct books *b, const struct scenario_domain *d, uint64_t count)
+{
+	uint64_t per_s = d->throttle_messages / (d->throttle_ns / NS_PER_S);
+	uint64_t interval_ns = d->throttle_ns / d->throttle_messages;
+	uint64_t burst = per_s > 1 ? per_s : 1;
+	uint64_t passed_ns = world->now_ns - b->life_began_ns;
+
+	if (world->scenario->net_faults || world->scenario->tempers) {
+		return;
+	}
+	if (count > burst + passed_ns / interval_ns + 1 + d->max_connections * (world->life > 1)) {
+		world_fail("%llu messages to %s in %.3f s, where %u per %.0f s are allowed",
+			   (unsigned long long)count, d->name, (double)passed_ns / 1e9,
+			   d->throttle_messages, (double)d->throttle_ns / 1e9);
+	}
+}
+
+void books_transaction(struct books *b, const char *domain, uint32_t recipients)
+{
+	const struct scenario_domain *d = configured(domain);
+	struct book_domain *r = books_domain(b, domain);
+
+	if (d == NULL) {
+		world_fail("a transaction was begun for %s, which is not there", domain);
+	}
+	r->transactions++;
+	if (d->max_recipients != 0 && recipients > d->max_recipients) {
+		world_fail("%u recipients in a transaction for %s, where %u are allowed",
+			   recipients, domain, d->max_recipients);
+	}
+	if (d->throttle_messages != 0) {
+		check_throttle(b, d, r->transactions);
+	}
+}
+
+void books_delivery_of_connection(struct books *b, const char *domain, uint32_t count)
+{
+	const struct scenario_domain *d = configured(domain);
+
+	(void)b;
+	if (d != NULL && d->max_deliveries_per_connection != 0 &&
+	    count > d->max_deliveries_per_connection) {
+		world_fail("%u deliveries on one connection to %s, where %u are allowed", count,
+			   domain, d->max_deliveries_per_connection);
+	}
+}

@@ -1,0 +1,289 @@
+#include "tests/sim/life.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "core/runtime/check.h"
+#include "core/runtime/runtime.h"
+#include "tests/sim/actors.h"
+#include "tests/sim/books.h"
+#include "tests/sim/disk.h"
+#include "tests/sim/kernel.h"
+#include "tests/sim/net.h"
+#include "tests/sim/scenario.h"
+#include "tests/sim/world.h"
+#include "tools/server.h"
+
+/* How long one duty cycle takes. */
+#define CYCLE_NS_MIN 500
+#define CYCLE_NS_MAX 20000
+/* Now and then a thread loses its core. */
+#define LOST_NS_MAX (20 * NS_PER_MS)
+/* All mail must have got through this long after the world has become calm. */
+#define CALM_NS_MAX (4 * 3600 * NS_PER_S)
+
+/* A thread of the program. */
+struct thread {
+	struct group *group;
+	bool asleep;
+	/* Asleep: until then, and how long that was from the start. */
+	uint64_t until_ns;
+	uint64_t sleep_ns;
+	/* Awake, but without a core until then. */
+	uint64_t lost_until_ns;
+};
+
+struct life {
+	struct server *server;
+	struct runtime *runtime;
+	struct thread threads[RUNTIME_GROUPS_MAX];
+	uint32_t thread_count;
+	/* The last life becomes calm at this time; it ends by itself. */
+	uint64_t calm_ns;
+	bool last;
+	bool told_to_stop;
+};
+
+/* From libasan; ends the process when something has leaked. */
+__attribute__((weak)) void __lsan_do_leak_check(void);
+
+/* ---- threads ---- */
+
+static void wake(struct thread *t, bool woken)
+{
+	t->asleep = false;
+	group_wake_up(t->group, woken, t->sleep_ns);
+	if (counter_get(t->group->park_timeout_with_work) != 0) {
+		world_fail("group %s slept although work waited for it", t->group->name);
+	}
+}
+
+/* Ends its sleep if there is a reason; true when it can run. */
+static bool thread_ready(struct thread *t)
+{
+	if (!t->asleep) {
+		return world->now_ns >= t->lost_until_ns;
+	}
+	if (kernel_take_bell(t->group->doorbell.eventfd) || mux_ready(t->group->mux)) {
+		wake(t, true);
+		return true;
+	}
+	if (world->now_ns >= t->until_ns) {
+		wake(t, false);
+		return true;
+	}
+	return false;
+}
+
+static void fall_asleep(struct thread *t)
+{
+	uint64_t limit_ns = t->group->idle.kind == IDLE_BACKOFF ? t->group->idle.max_park_ns
+								: GROUP_PARK_MAX_NS;
+
+	if (group_fall_asleep(t->group, limit_ns, &t->sleep_ns)) {
+		t->asleep = true;
+		t->until_ns = world->now_ns + t->sleep_ns;
+	}
+}
+
+static void step(struct thread *t)
+{
+	int work = group_cycle(t->group);
+
+	world_advance(world->now_ns + world_between(CYCLE_NS_MIN, CYCLE_NS_MAX));
+	world->steps++;
+	if (work == 0 && world_chance(700)) {
+		fall_asleep(t);
+	} else if (world_chance(2)) {
+		t->lost_until_ns = world->now_ns + world_below(LOST_NS_MAX);
+	}
+}
+
+/* When something happens next, all threads being asleep or without a core. */
+static uint64_t next_ns(const struct life *l)
+{
+	uint64_t at_ns = world_next_ns();
+
+	for (uint32_t i = 0; i < l->thread_count; i++) {
+		const struct thread *t = &l->threads[i];
+		uint64_t ns = t->asleep ? t->until_ns : t->lost_until_ns;
+
+		at_ns = ns < at_ns ? ns : at_ns;
+	}
+	return at_ns > world->now_ns ? at_ns : world->now_ns + 1;
+}
+
+/* Runs one thread that is ready, any; or lets time go on until there is one. */
+static void step_any(struct life *l)
+{
+	struct thread *ready[RUNTIME_GROUPS_MAX];
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < l->thread_count; i++) {
+		if (thread_ready(&l->threads[i])) {
+			ready[count++] = &l->threads[i];
+		}
+	}
+	if (count == 0) {
+		world_advance(next_ns(l));
+		return;
+	}
+	step(ready[world_below(count)]);
+}
+
+/* ---- one life ---- */
+
+/* The last life: when to become calm, and when all is done. */
+static void look_for_the_end(struct life *l)
+{
+	struct books_totals t;
+
+	if (!l->last || l->told_to_stop) {
+		return;
+	}
+	if (!world->calm && world->now_ns >= l->calm_ns) {
+		world->calm = true;
+		world_trace("calm", 0, 0);
+	}
+	if (!world->calm) {
+		return;
+	}
+	if (senders_done() && books_settled(world->books)) {
+		l->told_to_stop = true;
+		kernel_signal(SIGTERM);
+	} else if (world->now_ns > l->calm_ns + CALM_NS_MAX) {
+		t = books_totals(world->books);
+		world_fail("mail does not get through in a calm world: %llu of %llu messages "
+			   "accepted, %llu recipients, %llu delivered, %llu bounced, %llu failed",
+			   (unsigned long long)t.accepted, (unsigned long long)t.messages,
+			   (unsigned long long)t.recipients, (unsigned long long)t.delivered,
+			   (unsigned long long)t.bounced, (unsigned long long)t.failed);
+	}
+}
+
+static void run(struct life *l)
+{
+	while (atomic_load(&l->runtime->state) != RUNTIME_FINISHED) {
+		if (world->steps_max != 0 && world->steps >= world->steps_max) {
+			_exit(LIFE_KILLED);
+		}
+		kernel_moment();
+		look_for_the_end(l);
+		step_any(l);
+	}
+}
+
+static void begin(struct life *l)
+{
+	struct config *config = config_load(SCENARIO_CONFIG, stderr);
+
+	if (config == NULL && world->scenario->disk_faults) {
+		_exit(LIFE_NOT_STARTED);
+	}
+	if (config == NULL) {
+		world_fail("the scenario's configuration is wrong");
+	}
+	l->server = server_create(config, &world_clock, stderr);
+	if (l->server == NULL) {
+		_exit(LIFE_NOT_STARTED);
+	}
+	l->runtime = &server_program(l->server)->runtime;
+	l->thread_count = l->runtime->group_count;
+	for (uint32_t i = 0; i < l->thread_count; i++) {
+		l->threads[i].group = l->runtime->groups[i];
+	}
+	if (runtime_invoke_start(l->runtime) != 0) {
+		_exit(LIFE_NOT_STARTED);
+	}
+	operators_life_began();
+}
+
+/* It stopped by itself: nothing may be left. */
+static void end(struct life *l)
+{
+	for (uint32_t i = l->thread_count; i-- > 0;) {
+		group_finish(l->runtime->groups[i]);
+	}
+	server_destroy(l->server);
+	kernel_check_closed();
+	net_check_closed(world->net);
+	disk_check_closed(world->disk);
+	if (__lsan_do_leak_check != NULL) {
+		l->server = NULL;
+		l->runtime = NULL;
+		memset(l->threads, 0, sizeof l->threads);
+		__lsan_do_leak_check();
+	}
+}
+
+static _Noreturn void live(const struct scenario *s, const struct scenario_life *plan)
+{
+	/* The process's end frees it; until then a leak check must not see what it points to. */
+	static struct life l;
+	bool last = plan->after_ns == UINT64_MAX;
+
+	l.last = last;
+	l.calm_ns = world->now_ns + s->life_ns;
+	kernel_boot(plan->end, last ? UINT64_MAX : world->now_ns + plan->after_ns);
+	begin(&l);
+	run(&l);
+	end(&l);
+	_exit(LIFE_STOPPED);
+}
+
+static int end_of(int status)
+{
+	if (WIFEXITED(status)) {
+		switch (WEXITSTATUS(status)) {
+		case LIFE_STOPPED:
+		case LIFE_KILLED:
+		case LIFE_CUT:
+		case LIFE_NOT_STARTED:
+		case LIFE_FAILED:
+			return WEXITSTATUS(status);
+		default:
+			snprintf(world->failure, sizeof world->failure,
+				 "the program ended with status %d", WEXITSTATUS(status));
+			return LIFE_FAILED;
+		}
+	}
+	snprintf(world->failure, sizeof world->failure, "the program died by signal %d (%s)",
+		 WTERMSIG(status), strsignal(WTERMSIG(status)));
+	return LIFE_FAILED;
+}
+
+int life_run(const struct scenario *s, const struct scenario_life *plan)
+{
+	pid_t child;
+	int status;
+	int how;
+
+	world->life++;
+	world_trace("life", world->life, (uint64_t)plan->end);
+	fflush(NULL);
+	child = fork();
+	ASSERT(child >= 0);
+	if (child == 0) {
+		live(s, plan);
+	}
+	while (waitpid(child, &status, 0) < 0) {
+		ASSERT(errno == EINTR);
+	}
+	how = end_of(status);
+	if (how == LIFE_FAILED) {
+		return how;
+	}
+	net_process_died(world->net, how == LIFE_CUT);
+	disk_process_died(world->disk);
+	if (how == LIFE_CUT) {
+		disk_power_cut(world->disk);
+	}
+	books_life_ended(world->books, how);
+	return how;
+}

@@ -1,0 +1,97 @@
+/*
+ * The scenario of a seed: the program's configuration, how much mail of which kind, which faults,
+ * and when lives end. Drawn once, at the start, from the world's randomness.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/mail/envelope.h"
+
+#define SCENARIO_DOMAINS_MAX 12
+#define SCENARIO_CONFIG "/sim/flywheel.conf"
+#define SCENARIO_CONTROL "/sim/control"
+/* Where senders come from, and notifications go to; the last of the domains. */
+#define SCENARIO_BOUNCES "bounces.test"
+
+/* A destination and its receivers' temper; what the configuration says of it, too. */
+struct scenario_domain {
+	char name[64];
+	/* The gateway's address; domains without limits may share a receiver. */
+	uint16_t port;
+	/* As configured; 0: no limit. */
+	uint32_t max_connections;
+	uint32_t max_deliveries_per_connection;
+	/* Recipients in one transaction. */
+	uint32_t max_recipients;
+	/* Messages per throttle_ns. */
+	uint32_t throttle_messages;
+	uint64_t throttle_ns;
+	/* Mail that is older fails. */
+	uint64_t expiration_ns;
+	/* generate_bounces */
+	bool bounces;
+	/* Receivers' answers, permille: see receiver.h. */
+	unsigned defer;
+	unsigned fail;
+	unsigned drop;
+	unsigned garbage;
+	unsigned silence;
+	unsigned slow;
+	/* Set while sudden limits hold (421 to all beyond this many connections); 0: none. */
+	uint32_t sudden_limit;
+};
+
+struct scenario {
+	char *config;
+	size_t config_len;
+	uint32_t schedulers;
+	uint32_t spool_writers;
+	struct scenario_domain domains[SCENARIO_DOMAINS_MAX];
+	/* With SCENARIO_BOUNCES, which gets no mail of the senders'. */
+	uint32_t domain_count;
+	/* Listens: one for each durability. */
+	uint16_t ports[3];
+	uint32_t messages;
+	uint32_t body_max;
+	uint32_t senders;
+	/* No faults, tempers, operators or ends of lives: the strictest rules hold. */
+	bool clean;
+	bool disk_faults;
+	bool net_faults;
+	bool tempers;
+	bool operators;
+	/* Commands and signals that operators give, at most. */
+	uint32_t orders;
+	/* Data blocks of the disk are limited: part of disk_faults. */
+	bool small_disk;
+	/* Lives that end by a kill, a cut or an order to stop, before the last. */
+	uint32_t lives;
+	/* Of them: which ends there may be. */
+	bool kills;
+	bool cuts;
+	bool stops;
+	/* Mean simulated time of a life but the last. */
+	uint64_t life_ns;
+	/* How many lives scenario_next_life() has begun. */
+	uint32_t begun;
+};
+
+/* Draws it, writes the configuration onto the disk, sets the faults of disk and network, makes the
+ * actors. World memory. */
+struct scenario *scenario_create(void);
+/* The first half: draws it and writes the text, nothing else. */
+struct scenario *scenario_draw(void);
+
+/* What a new life starts with: how it will end (enum life_end) and when (simulated time from now;
+ * UINT64_MAX for the last, which runs until the books are settled). */
+struct scenario_life {
+	int end;
+	uint64_t after_ns;
+};
+struct scenario_life scenario_next_life(struct scenario *s);
+
+/* By name, in any case and with a dot at its end or not; NULL: no such. */
+const struct scenario_domain *scenario_domain(const struct scenario *s, const char *name);
