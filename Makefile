@@ -21,11 +21,15 @@ CFLAGS_asan := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=address,undefined \
 # gcc says that ThreadSanitizer does not model fences; core/runtime/doorbell.h has another way.
 CFLAGS_tsan := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=thread -Wno-tsan
 CFLAGS_clang := -O2 -g -DFLYWHEEL_DEBUG
+# For tests/fuzz: the library as libFuzzer needs it; its main() comes with the targets only.
+CFLAGS_fuzz := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=fuzzer-no-link,address,undefined \
+	-fno-sanitize-recover=undefined -fno-omit-frame-pointer
 CC_release := gcc
 CC_debug := gcc
 CC_asan := gcc
 CC_tsan := gcc
 CC_clang := clang
+CC_fuzz := clang
 BUILD_CC := $(CC_$(VARIANT))
 CFLAGS := -std=c11 $(WARN) $(CFLAGS_$(VARIANT)) -pthread -MMD -MP
 LDFLAGS := $(filter -fsanitize%,$(CFLAGS_$(VARIANT))) -pthread
@@ -46,12 +50,15 @@ PROGRAMS := flywheeld flywheel fwload fwsink
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(OUT)/unit/%)
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(sort $(wildcard tests/unit/*.c)))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
+FUZZ_HELP := $(filter-out $(FUZZ_SRC),$(sort $(wildcard tests/fuzz/*.c)))
 
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
 
 .PHONY: all help deps run check check-all bench tsa format format-check headers compdb install \
-	uninstall man clean programs unit
+	uninstall man clean programs unit fuzz fuzz-check fuzz-programs
 
 all: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) programs
@@ -63,6 +70,8 @@ help:
 	@echo 'make               install what is missing, build build/{flywheeld,flywheel,fwload,fwsink}'
 	@echo 'make unit          unit tests of one variant (VARIANT=release|debug|asan|tsan|clang)'
 	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
+	@echo 'make fuzz          names the fuzz targets; TARGET=name fuzzes one (SECONDS=n)'
+	@echo 'make fuzz-check    each fuzz target for 20 seconds (FUZZ_SECONDS=n)'
 	@echo 'make tsa           thread classes, checked by clang'
 	@echo 'make headers       every header compiles alone'
 	@echo 'make format        clang-format in place; make format-check only looks'
@@ -100,12 +109,32 @@ $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(UNIT_HELP:%.c=$(OUT)/%.o) $(LIB)
 	@mkdir -p $(@D)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
 
+$(OUT)/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_HELP:%.c=$(OUT)/%.o) $(LIB)
+	@$(BUILD_CC) -fsanitize=fuzzer $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
+
 .SECONDARY:
 
 unit-programs: $(UNIT)
 
 unit: unit-programs
 	@tests/run-unit.sh $(VARIANT) $(UNIT)
+
+# They exist in one variant only.
+fuzz-programs:
+	@$(MAKE) --no-print-directory VARIANT=fuzz $(if $(TARGET),build/fuzz/fuzz_$(TARGET),$(FUZZ))
+
+fuzz:
+ifeq ($(TARGET),)
+	@echo 'make fuzz TARGET=name [SECONDS=n]; the names are:'
+	@printf '    %s\n' $(FUZZ_SRC:tests/fuzz/fuzz_%.c=%)
+else
+	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
+	@tests/fuzz/run.sh $(TARGET) $(SECONDS)
+endif
+
+fuzz-check:
+	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
+	@tests/fuzz/check.sh
 
 flow:
 	@python3 tests/flow/run.py $(if $(ONLY),--only $(ONLY)) $(FLOW)
