@@ -105,6 +105,17 @@ static void check_text(const struct smtp_reply *r)
 	}
 }
 
+/* RFC 3463 section 2: a digit, and twice one to three. */
+static bool is_status(const char *status)
+{
+	size_t subject = strspn(status + 2, "0123456789");
+	const char *rest = status + 2 + subject;
+	size_t detail = *rest == '.' ? strspn(rest + 1, "0123456789") : 0;
+
+	return status[1] == '.' && subject >= 1 && subject <= 3 && detail >= 1 && detail <= 3 &&
+	       rest[1 + detail] == '\0';
+}
+
 static void check_reply(const struct smtp_reply *r, const unsigned char *data)
 {
 	char code[4];
@@ -114,7 +125,7 @@ static void check_reply(const struct smtp_reply *r, const unsigned char *data)
 	FUZZ_CHECK(r->lines >= 1 && r->lines <= SMTP_REPLY_LINES_MAX);
 	FUZZ_CHECK(strlen(r->status) < sizeof(r->status));
 	if (r->status[0] != '\0') {
-		FUZZ_CHECK(r->status[0] == code[0] && r->status[1] == '.');
+		FUZZ_CHECK(r->status[0] == code[0] && is_status(r->status));
 		FUZZ_CHECK(strncmp(r->text + 4, r->status, strlen(r->status)) == 0);
 	}
 	FUZZ_CHECK(r->extensions == 0 || r->code == 250);
