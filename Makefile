@@ -21,11 +21,15 @@ CFLAGS_asan := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=address,undefined \
 # gcc says that ThreadSanitizer does not model fences; core/runtime/doorbell.h has another way.
 CFLAGS_tsan := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=thread -Wno-tsan
 CFLAGS_clang := -O2 -g -DFLYWHEEL_DEBUG
+# For tests/fuzz: the library as libFuzzer needs it; its main() comes with the targets only.
+CFLAGS_fuzz := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=fuzzer-no-link,address,undefined \
+	-fno-sanitize-recover=undefined -fno-omit-frame-pointer
 CC_release := gcc
 CC_debug := gcc
 CC_asan := gcc
 CC_tsan := gcc
 CC_clang := clang
+CC_fuzz := clang
 BUILD_CC := $(CC_$(VARIANT))
 CFLAGS := -std=c11 $(WARN) $(CFLAGS_$(VARIANT)) -pthread -MMD -MP
 LDFLAGS := $(filter -fsanitize%,$(CFLAGS_$(VARIANT))) -pthread
@@ -49,16 +53,20 @@ SIM_UNIT_SRC := $(sort $(wildcard tests/sim/test_*.c))
 SIM_UNIT := $(SIM_UNIT_SRC:tests/sim/%.c=$(OUT)/sim/%)
 SIM_SRC := $(filter-out $(SIM_UNIT_SRC),$(sort $(wildcard tests/sim/*.c)))
 SIM_OBJ := $(SIM_SRC:%.c=$(OUT)/%.o) $(OUT)/tools/server.o
-# The calls that the simulated kernel answers: tests/sim/kernel_wrap.h.
-SIM_WRAP := $(shell sed -n 's/.* \*\?__wrap_\([a-z_0-9]*\)[^;]*.*/\1/p' tests/sim/kernel_wrap.h)
+# The calls that the simulated kernel answers, and those that the books look at.
+SIM_WRAP := $(shell sed -n 's/.* \*\?__wrap_\([a-z_0-9]*\)[^;]*.*/\1/p' tests/sim/kernel_wrap.h \
+	tests/sim/books_wrap.h)
 SIM_LDFLAGS := $(LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%)
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(sort $(wildcard tests/unit/*.c)))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
+FUZZ_HELP := $(filter-out $(FUZZ_SRC),$(sort $(wildcard tests/fuzz/*.c)))
 
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
 
-.PHONY: all help deps run check check-all bench soak mutants tsa format format-check headers compdb install \
-	uninstall man clean programs unit
+.PHONY: all help deps run check check-all bench soak mutants tsa format format-check headers \
+	compdb install uninstall man clean programs unit fuzz fuzz-check fuzz-programs
 
 all: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) programs
@@ -72,6 +80,8 @@ help:
 	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
 	@echo 'make soak          simulated worlds, one seed after the other, until stopped (SEED=n: from there)'
 	@echo 'make mutants       shows that the simulator catches planted bugs (MUTANT=name, SEEDS=n)'
+	@echo 'make fuzz          names the fuzz targets; TARGET=name fuzzes one (SECONDS=n)'
+	@echo 'make fuzz-check    each fuzz target for 20 seconds (FUZZ_SECONDS=n)'
 	@echo 'make tsa           thread classes, checked by clang'
 	@echo 'make headers       every header compiles alone'
 	@echo 'make format        clang-format in place; make format-check only looks'
@@ -119,12 +129,32 @@ $(OUT)/sim/test_%: $(OUT)/tests/sim/test_%.o \
 	@mkdir -p $(@D)
 	@$(BUILD_CC) $(SIM_LDFLAGS) $^ -lcmocka $(LIBS) -o $@
 
+$(OUT)/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_HELP:%.c=$(OUT)/%.o) $(LIB)
+	@$(BUILD_CC) -fsanitize=fuzzer $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
+
 .SECONDARY:
 
 unit-programs: $(UNIT) $(SIM_UNIT)
 
 unit: unit-programs
 	@tests/run-unit.sh $(VARIANT) $(UNIT) $(SIM_UNIT)
+
+# They exist in one variant only.
+fuzz-programs:
+	@$(MAKE) --no-print-directory VARIANT=fuzz $(if $(TARGET),build/fuzz/fuzz_$(TARGET),$(FUZZ))
+
+fuzz:
+ifeq ($(TARGET),)
+	@echo 'make fuzz TARGET=name [SECONDS=n]; the names are:'
+	@printf '    %s\n' $(FUZZ_SRC:tests/fuzz/fuzz_%.c=%)
+else
+	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
+	@tests/fuzz/run.sh $(TARGET) $(SECONDS)
+endif
+
+fuzz-check:
+	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
+	@tests/fuzz/check.sh
 
 flow:
 	@python3 tests/flow/run.py $(if $(ONLY),--only $(ONLY)) $(FLOW)

@@ -42,7 +42,7 @@ static void pass_messages(struct recovery *x, struct segment *g, const struct in
 	if (r->type != RECORD_MESSAGE) {
 		return;
 	}
-	if (r->delivery == 0 || r->delivery >= 1U << 24) {
+	if (r->delivery == 0 || r->delivery > ENVELOPE_RECIPIENTS_MAX) {
 		x->found->damaged_records++;
 		return;
 	}

@@ -47,6 +47,17 @@ flow() {
 	return $rc
 }
 
+fuzz() {
+	local p=0 f=0
+	rm -f build/fuzz/fuzz.result
+	make -s fuzz-check
+	local rc=$?
+	[ -f build/fuzz/fuzz.result ] && read -r p f <build/fuzz/fuzz.result
+	passed=$((passed + p))
+	failed=$((failed + f))
+	return $rc
+}
+
 # The load tools are tested by themselves: what they claim, other tests believe.
 load_tools() {
 	local log=build/load-tools.log
@@ -66,6 +77,7 @@ part "release: flow tests" flow
 part "clang: build and unit tests" unit clang
 part "asan: build and unit tests" unit asan
 part "asan: flow tests" flow --variant asan --short
+part "fuzz: build, kept inputs and new ones" fuzz
 part "tsan: build and unit tests" unit tsan
 part "tsan: flow tests" flow --variant tsan --short
 

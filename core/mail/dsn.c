@@ -346,7 +346,9 @@ static bool status_valid(const char *status)
 	return skip_number(&status) && *status == '\0';
 }
 
-/* RFC 3464 section 2.3.2; with octets above 127 RFC 6533 section 3, in its 7-bit form. */
+/* RFC 3464 section 2.3.2; with octets above 127 RFC 6533 section 3, in its 7-bit form. That may be
+ * longer than a line can be: an address that is folded can still be read, a line that is too long
+ * makes the whole notification be refused. */
 static void write_final_recipient(struct writer *w, const char *address)
 {
 	size_t len = strlen(address);
@@ -357,6 +359,10 @@ static void write_final_recipient(struct writer *w, const char *address)
 	} else {
 		put_text(w, "Final-Recipient: utf-8; ");
 		for (size_t i = 0; i < len;) {
+			if (w->column >= FOLD_HARD_COLUMNS) {
+				put_line_end(w);
+				put_text(w, "    ");
+			}
 			i += put_embedded(w, address + i, len - i, " +=\\");
 		}
 	}

@@ -562,7 +562,7 @@ static void on_envelope_reply(struct connection *c)
 
 static void on_body_reply(struct connection *c)
 {
-	if (!c->body_sent || mux_op_busy(&c->send_op)) {
+	if (!c->body_sent || c->send_failed || mux_op_busy(&c->send_op)) {
 		/* It did not wait for the end: what it says stands unless it claims to have it. */
 		c->attempt.stage = SMTP_STAGE_BODY;
 		if (smtp_reply_class(&c->reply) >= 4) {
@@ -765,6 +765,7 @@ static void on_sent(struct mux_op *op, int result)
 		finish_close(c);
 	} else if (result < 0) {
 		/* The peer may have said why before it closed: what it said is read first. */
+		c->send_failed = true;
 		if (!mux_op_busy(&c->recv_op)) {
 			c->attempt.stage = stage_of(c);
 			fail(c, "4.4.2", "451 4.4.2 [internal] cannot send: %s", strerror(-result));

@@ -79,6 +79,8 @@ struct connection {
 	unsigned rcpt_place;
 	bool mail_refused;
 	bool body_sent;
+	/* A send failed; what the peer had said before is still read. */
+	bool send_failed;
 	/* Lost while the body was being read back. */
 	bool broken;
 	/* The task that frees it is on its way. */

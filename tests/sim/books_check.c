@@ -20,6 +20,7 @@ static void end_entry(struct books *b, struct book_entry *e, int end)
 	uint64_t open;
 
 	if (end == LIFE_CUT) {
+		e->perhaps_settled |= e->settled_cached;
 		e->settled_cached = 0;
 	} else if (!harsh && !faults) {
 		e->settled |= e->settled_cached;

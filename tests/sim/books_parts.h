@@ -81,7 +81,8 @@ struct book_entry {
 	uint64_t settled_cached;
 	/* Those of them that no receiver had taken. */
 	uint64_t written_off;
-	/* In records that were under way when a life ended: they may be there. */
+	/* In records that were under way when a life ended, or in the cache when the power was cut:
+	 * they may be there. */
 	uint64_t perhaps_settled;
 	/* With a line R. */
 	uint64_t logged;

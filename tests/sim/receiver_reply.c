@@ -230,6 +230,16 @@ static void say_unasked(struct receiver_session *ss)
 	}
 }
 
+/* What nobody said yes to is not agreed. */
+static void take_back(struct receiver_session *ss)
+{
+	if (ss->stage == RECEIVER_MAIL) {
+		ss->has_mail = false;
+	} else if (ss->stage == RECEIVER_RCPT && ss->code == 250) {
+		ss->recipient_count--;
+	}
+}
+
 /* Once in a session, for two lies may make a truth. After the final dot, nothing of this is a 250
  * but the right one. */
 static void talk_garbage(struct receiver_session *ss)
@@ -252,10 +262,7 @@ static void talk_garbage(struct receiver_session *ss)
 		return;
 	}
 	take_quietly(ss);
-	if (ss->stage == RECEIVER_RCPT && ss->code == 250) {
-		/* Whom nobody said yes to gets nothing. */
-		ss->recipient_count--;
-	}
+	take_back(ss);
 	switch (kind) {
 	case 1:
 		say_noise(ss);

@@ -98,6 +98,37 @@ static void test_421_keeps_what_was_said_before(void **state)
 	assert_int_equal(outbound_outcome(w, number)->own_replies, 2);
 }
 
+static const char *stall_at_data(struct peer *p, struct peer_connection *c, enum peer_verb verb)
+{
+	(void)c;
+	p->stalled = verb == PEER_DATA;
+	return NULL;
+}
+
+/* A peer that claims to have what it cannot have: the body never left. */
+static void test_accepted_after_failed_send_is_deferred(void **state)
+{
+	static const char claim[] = "250 2.0.0 kept\r\n";
+	const struct connection *c;
+	uint32_t number;
+
+	(void)state;
+	retry_never();
+	peer->answer = stall_at_data;
+	number = outbound_queue(w, DOMAIN, "a");
+	while (!peer->stalled) {
+		outbound_step(w);
+	}
+	c = outbound_record(w, DOMAIN)->connections;
+	assert_int_equal(shutdown(c->fd, SHUT_WR), 0);
+	outbound_settle(w);
+	assert_int_equal(c->state, CONNECTION_BODY);
+	assert_int_equal(send(peer->connections[0].fd, claim, sizeof claim - 1, 0),
+			 sizeof claim - 1);
+	outbound_until(w, 1);
+	assert_verdict(number, 0, 0, 1);
+}
+
 static void test_421_when_idle(void **state)
 {
 	(void)state;
@@ -452,6 +483,7 @@ int main(void)
 		TEST_ALL(test_close_at_each_stage),
 		TEST_ALL(test_reset_at_each_stage),
 		TEST(test_421_keeps_what_was_said_before),
+		TEST(test_accepted_after_failed_send_is_deferred),
 		TEST(test_421_when_idle),
 		TEST(test_refused_banner_and_ehlo),
 		TEST(test_connection_is_reused),

@@ -240,6 +240,29 @@ static void test_write_utf8_in_seven_bits(void **state)
 	assert_has("    550 5.1.1 Unbekannt: =C3=A4 ?=20\r\n");
 }
 
+/* 158 characters of two bytes, which are seven each when they are embedded. */
+static void test_write_longest_utf8_address_is_folded(void **state)
+{
+	struct dsn_recipient r = {.code = 550};
+	char address[ADDRESS_MAX + 1];
+	const char *field;
+	unsigned len = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 158; i++) {
+		const char *before = i == 32 ? "@" : i > 32 && (i - 32) % 31 == 0 ? "." : "";
+
+		len += (unsigned)snprintf(address + len, sizeof(address) - len, "%s\xdf\xbf",
+					  before);
+	}
+	assert_int_equal(len, 158 * 2 + 5);
+	r.address = address;
+	assert_int_equal(write_dsn("me@a.example", body_plain, sizeof(body_plain) - 1, &r, 1), 0);
+	field = strstr(text, "Final-Recipient: utf-8; \\x{7FF}\\x{7FF}");
+	assert_non_null(field);
+	assert_memory_equal(strstr(field, "\r\n"), "\r\n    ", 6);
+}
+
 static void test_write_to_utf8_sender_asks_for_smtputf8(void **state)
 {
 	static const struct dsn_recipient r = {.address = "to@b.example"};
@@ -416,6 +439,7 @@ int main(void)
 		TEST(test_write_without_body_leaves_the_part_out),
 		TEST(test_write_recipients_in_order),
 		TEST(test_write_utf8_in_seven_bits),
+		TEST(test_write_longest_utf8_address_is_folded),
 		TEST(test_write_to_utf8_sender_asks_for_smtputf8),
 		TEST(test_write_long_diagnostics_are_folded),
 		TEST(test_write_lets_no_text_forge_a_field),
