@@ -289,6 +289,7 @@ static void set_up_runtime(struct server *s)
 	rt->stall_ns = g->stall_ns;
 	rt->stop_timeout_ns = g->stop_timeout_ms * NS_PER_MS;
 	s->program.limits.connections_max = g->server_max_outbound_connections;
+	s->program.limits.loaded_max = g->memory_budget_bytes;
 	s->program.epoch = (uint64_t)time(NULL) << 24;
 	if (s->program.epoch <= spool_highest_id(s->program.spool)) {
 		s->program.epoch = spool_highest_id(s->program.spool) + 1;
