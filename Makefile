@@ -41,8 +41,8 @@ LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/%.o)
 LIB := $(OUT)/libflywheel.a
 
 CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c))
-PERF_SHARED := $(filter-out perf/fwload.c perf/fwsink.c,$(sort $(wildcard perf/*.c)))
-PROGRAMS := flywheeld flywheel fwload fwsink
+PERF_SHARED := $(filter-out perf/fw%.c,$(sort $(wildcard perf/*.c)))
+PROGRAMS := flywheeld flywheel fwload fwsink fwhostile
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(OUT)/unit/%)
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(sort $(wildcard tests/unit/*.c)))
@@ -60,7 +60,7 @@ help:
 	@echo 'make run           install what is missing, build, show mail flowing'
 	@echo 'make check         install what is missing, build every variant, run every test'
 	@echo 'make bench         measure, beside the load tools alone'
-	@echo 'make               install what is missing, build build/{flywheeld,flywheel,fwload,fwsink}'
+	@echo 'make               install what is missing, build build/{flywheeld,flywheel,fwload,fwsink,fwhostile}'
 	@echo 'make unit          unit tests of one variant (VARIANT=release|debug|asan|tsan|clang)'
 	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
 	@echo 'make tsa           thread classes, checked by clang'
@@ -94,6 +94,8 @@ $(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o)
 $(OUT)/fwload: $(OUT)/perf/fwload.o $(PERF_SHARED:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
 $(OUT)/fwsink: $(OUT)/perf/fwsink.o $(PERF_SHARED:%.c=$(OUT)/%.o)
+	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
+$(OUT)/fwhostile: $(OUT)/perf/fwhostile.o $(PERF_SHARED:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
 
 $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(UNIT_HELP:%.c=$(OUT)/%.o) $(LIB)
