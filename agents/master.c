@@ -15,6 +15,9 @@
 #define LISTENS_MAX 64
 #define PEER_BUCKETS 4096
 #define ACCEPT_AGAIN_MS 100
+/* What the kernel keeps of replies that a client does not read, bytes: by itself it would keep
+ * megabytes. */
+#define SEND_BUFFER 32768
 /* How long a start waits for an address that is in use, and how often it looks. */
 #define BIND_PATIENCE_MS 1000
 #define BIND_AGAIN_MS 20
@@ -477,6 +480,10 @@ static bool open_listener(struct master *m, uint32_t listener, FILE *errors)
 		l->index = i;
 		l->options = ops->listen(m->program->config, i);
 		l->fd = open_socket(l->options, errors);
+		if (!ops->on_master && l->fd >= 0) {
+			/* Accepted sockets inherit it. */
+			setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BUFFER}, sizeof(int));
+		}
 		good = good && l->fd >= 0;
 		m->listen_count++;
 	}

@@ -292,6 +292,7 @@ static int client_socket(unsigned number)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	if (run.kind == DEAF) {
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
 	}
 	if (bind(fd, (const struct sockaddr *)&from, sizeof(from)) != 0) {
 		err(2, "bind");
