@@ -45,13 +45,17 @@ PERF_SHARED := $(filter-out perf/fw%.c,$(sort $(wildcard perf/*.c)))
 PROGRAMS := flywheeld flywheel fwload fwsink fwhostile
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(OUT)/unit/%)
+STRESS_SRC := $(sort $(wildcard tests/stress/stress_*.c))
+STRESS := $(STRESS_SRC:tests/stress/%.c=$(OUT)/stress/%)
+# How long `make stress` takes.
+SECONDS ?= 60
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(sort $(wildcard tests/unit/*.c)))
 
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
 
 .PHONY: all help deps run check check-all bench tsa format format-check headers compdb install \
-	uninstall man clean programs unit
+	uninstall man clean programs unit stress
 
 all: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) programs
@@ -63,6 +67,7 @@ help:
 	@echo 'make               install what is missing, build build/{flywheeld,flywheel,fwload,fwsink,fwhostile}'
 	@echo 'make unit          unit tests of one variant (VARIANT=release|debug|asan|tsan|clang)'
 	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
+	@echo 'make stress        threads against each other (VARIANT; SECONDS=60 in all)'
 	@echo 'make tsa           thread classes, checked by clang'
 	@echo 'make headers       every header compiles alone'
 	@echo 'make format        clang-format in place; make format-check only looks'
@@ -102,12 +107,21 @@ $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(UNIT_HELP:%.c=$(OUT)/%.o) $(LIB)
 	@mkdir -p $(@D)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
 
+$(OUT)/stress/%: $(OUT)/tests/stress/%.o $(LIB)
+	@mkdir -p $(@D)
+	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
+
 .SECONDARY:
 
 unit-programs: $(UNIT)
 
 unit: unit-programs
 	@tests/run-unit.sh $(VARIANT) $(UNIT)
+
+stress-programs: $(STRESS)
+
+stress: stress-programs
+	@tests/run-stress.sh $(VARIANT) $(SECONDS) $(STRESS)
 
 flow:
 	@python3 tests/flow/run.py $(if $(ONLY),--only $(ONLY)) $(FLOW)
@@ -138,7 +152,7 @@ headers:
 	done
 
 compdb:
-	@$(MAKE) --no-print-directory -Bnwk VARIANT=debug programs unit-programs | \
+	@$(MAKE) --no-print-directory -Bnwk VARIANT=debug programs unit-programs stress-programs | \
 		tools/compile-commands.py > compile_commands.json
 
 # Pages of the manual; what can be configured is told by flywheeld itself.

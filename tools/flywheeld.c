@@ -337,6 +337,18 @@ static void say_running(void *master)
 		(long)getpid());
 }
 
+/* A program whose threads sleep although work waits is slow now and then, and nothing else shows.
+ */
+static void tell_lost_wakeups(void)
+{
+	uint64_t lost = counter_total("park_timeout_with_work");
+
+	if (lost != 0) {
+		fprintf(stderr, "flywheeld: warning: %llu lost wake-ups\n",
+			(unsigned long long)lost);
+	}
+}
+
 /* Opens everything in the order in which it can fail, then runs. */
 static int serve(struct server *s)
 {
@@ -372,6 +384,7 @@ static int serve(struct server *s)
 		fprintf(stderr, "flywheeld: cannot start: %s\n", strerror(-rc));
 		rc = 1;
 	} else {
+		tell_lost_wakeups();
 		fprintf(stderr, "flywheeld: stopped\n");
 	}
 out:
