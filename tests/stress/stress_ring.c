@@ -96,7 +96,7 @@ static void back_and_forth(struct pair *p, unsigned slots)
 static void run_pair(unsigned slots, bool forth)
 {
 	struct pair p;
-	pthread_t thread;
+	pthread_t thread = 0;
 
 	if (element_ring_init(&p.there, slots) != 0 || element_ring_init(&p.back, slots) != 0 ||
 	    pthread_create(&thread, NULL, forth ? echo : produce, &p) != 0) {

@@ -137,7 +137,7 @@ static void set_up(struct runtime *rt, uint64_t *seed)
 static void run_once(uint64_t *seed)
 {
 	struct runtime rt;
-	pthread_t thread;
+	pthread_t thread = 0;
 	bool outside = stress_random(seed) % 4 == 0;
 	uint64_t sent = 0;
 	uint64_t done = 0;
