@@ -45,8 +45,8 @@ LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/%.o)
 LIB := $(OUT)/libflywheel.a
 
 CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c))
-PERF_SHARED := $(filter-out perf/fwload.c perf/fwsink.c,$(sort $(wildcard perf/*.c)))
-PROGRAMS := flywheeld flywheel fwload fwsink
+PERF_SHARED := $(filter-out perf/fw%.c,$(sort $(wildcard perf/*.c)))
+PROGRAMS := flywheeld flywheel fwload fwsink fwhostile
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(OUT)/unit/%)
 SIM_UNIT_SRC := $(sort $(wildcard tests/sim/test_*.c))
@@ -57,6 +57,8 @@ SIM_OBJ := $(SIM_SRC:%.c=$(OUT)/%.o) $(OUT)/tools/server.o
 SIM_WRAP := $(shell sed -n 's/.* \*\?__wrap_\([a-z_0-9]*\)[^;]*.*/\1/p' tests/sim/kernel_wrap.h \
 	tests/sim/books_wrap.h)
 SIM_LDFLAGS := $(LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%)
+STRESS_SRC := $(sort $(wildcard tests/stress/stress_*.c))
+STRESS := $(STRESS_SRC:tests/stress/%.c=$(OUT)/stress/%)
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(sort $(wildcard tests/unit/*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
@@ -66,7 +68,7 @@ C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
 
 .PHONY: all help deps run check check-all bench soak mutants tsa format format-check headers \
-	compdb install uninstall man clean programs unit fuzz fuzz-check fuzz-programs
+	compdb install uninstall man clean programs unit fuzz fuzz-check fuzz-programs stress
 
 all: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) programs
@@ -75,13 +77,14 @@ help:
 	@echo 'make run           install what is missing, build, show mail flowing'
 	@echo 'make check         install what is missing, build every variant, run every test'
 	@echo 'make bench         measure, beside the load tools alone'
-	@echo 'make               install what is missing, build build/{flywheeld,flywheel,fwload,fwsink}'
+	@echo 'make               install what is missing, build all programs into build/'
 	@echo 'make unit          unit tests of one variant (VARIANT=release|debug|asan|tsan|clang)'
 	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
 	@echo 'make soak          simulated worlds, one seed after the other, until stopped (SEED=n: from there)'
 	@echo 'make mutants       shows that the simulator catches planted bugs (MUTANT=name, SEEDS=n)'
 	@echo 'make fuzz          names the fuzz targets; TARGET=name fuzzes one (SECONDS=n)'
 	@echo 'make fuzz-check    each fuzz target for 20 seconds (FUZZ_SECONDS=n)'
+	@echo 'make stress        threads against each other (VARIANT; SECONDS=60 in all)'
 	@echo 'make tsa           thread classes, checked by clang'
 	@echo 'make headers       every header compiles alone'
 	@echo 'make format        clang-format in place; make format-check only looks'
@@ -114,6 +117,8 @@ $(OUT)/fwload: $(OUT)/perf/fwload.o $(PERF_SHARED:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
 $(OUT)/fwsink: $(OUT)/perf/fwsink.o $(PERF_SHARED:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
+$(OUT)/fwhostile: $(OUT)/perf/fwhostile.o $(PERF_SHARED:%.c=$(OUT)/%.o)
+	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
 
 $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(UNIT_HELP:%.c=$(OUT)/%.o) $(LIB)
 	@mkdir -p $(@D)
@@ -131,6 +136,10 @@ $(OUT)/sim/test_%: $(OUT)/tests/sim/test_%.o \
 
 $(OUT)/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_HELP:%.c=$(OUT)/%.o) $(LIB)
 	@$(BUILD_CC) -fsanitize=fuzzer $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
+
+$(OUT)/stress/%: $(OUT)/tests/stress/%.o $(LIB)
+	@mkdir -p $(@D)
+	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
 
 .SECONDARY:
 
@@ -155,6 +164,11 @@ endif
 fuzz-check:
 	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
 	@tests/fuzz/check.sh
+
+stress-programs: $(STRESS)
+
+stress: stress-programs
+	@tests/run-stress.sh $(VARIANT) $(or $(SECONDS),60) $(STRESS)
 
 flow:
 	@python3 tests/flow/run.py $(if $(ONLY),--only $(ONLY)) $(FLOW)
@@ -195,7 +209,7 @@ headers:
 	done
 
 compdb:
-	@$(MAKE) --no-print-directory -Bnwk VARIANT=debug programs unit-programs | \
+	@$(MAKE) --no-print-directory -Bnwk VARIANT=debug programs unit-programs stress-programs | \
 		tools/compile-commands.py > compile_commands.json
 
 # Pages of the manual; what can be configured is told by flywheeld itself.

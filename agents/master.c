@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -14,6 +15,9 @@
 #define LISTENS_MAX 64
 #define PEER_BUCKETS 4096
 #define ACCEPT_AGAIN_MS 100
+/* What the kernel keeps of replies that a client does not read, bytes: by itself it would keep
+ * megabytes. */
+#define SEND_BUFFER 32768
 /* How long a start waits for an address that is in use, and how often it looks. */
 #define BIND_PATIENCE_MS 1000
 #define BIND_AGAIN_MS 20
@@ -60,8 +64,11 @@ struct master {
 	struct counter *refused_max;
 	struct counter *refused_service;
 	struct counter *refused_peer;
+	struct counter *refused_files;
 	struct counter *accept_errors;
 	uint32_t open;
+	/* Half of the process's file descriptors: the others are for sending, spool and logs. */
+	uint64_t open_max;
 	bool stopping;
 };
 
@@ -185,6 +192,11 @@ static bool allowed(struct listen *l, struct accept *a, uint32_t slot)
 	struct master *m = l->master;
 	struct peer *p;
 
+	if (m->open >= m->open_max && !l->ops->on_master) {
+		counter_inc(m->refused_files);
+		refuse(l, a->fd, "too many connections");
+		return false;
+	}
 	if (l->options->max_connections != 0 && l->connections >= l->options->max_connections) {
 		counter_inc(m->refused_max);
 		refuse(l, a->fd, "too many connections");
@@ -468,10 +480,21 @@ static bool open_listener(struct master *m, uint32_t listener, FILE *errors)
 		l->index = i;
 		l->options = ops->listen(m->program->config, i);
 		l->fd = open_socket(l->options, errors);
+		if (!ops->on_master && l->fd >= 0) {
+			/* Accepted sockets inherit it. */
+			setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BUFFER}, sizeof(int));
+		}
 		good = good && l->fd >= 0;
 		m->listen_count++;
 	}
 	return good;
+}
+
+static uint64_t open_limit(void)
+{
+	struct rlimit files;
+
+	return getrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_cur / 2 : UINT64_MAX;
 }
 
 static void block_signals(struct master *m)
@@ -511,9 +534,13 @@ struct master *master_create(const char *name, struct program *program, FILE *er
 					    "Connections refused: service_sessions is reached");
 	m->refused_peer = counter_create(m->base.counters, "refused_peer", COUNTER_SUM,
 					 "Connections refused: the peer has its maximum");
+	m->refused_files =
+		counter_create(m->base.counters, "refused_files", COUNTER_SUM,
+			       "Connections refused: clients have half of the file descriptors");
 	m->accept_errors =
 		counter_create(m->base.counters, "accept_errors", COUNTER_SUM, "Errors of accept");
 	block_signals(m);
+	m->open_max = open_limit();
 	for (uint32_t i = 0; i < program->listener_count; i++) {
 		good = open_listener(m, i, errors) && good;
 	}

@@ -43,6 +43,17 @@ static uint64_t receiving_bytes(const struct program *p)
 	return sum;
 }
 
+static uint64_t receiving_count(const struct program *p)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < p->scheduler_count; i++) {
+		sum += atomic_load_explicit(&p->schedulers[i]->receiving_count,
+					    memory_order_relaxed);
+	}
+	return sum;
+}
+
 struct message_id scheduler_new_id(struct scheduler *s)
 {
 	return (struct message_id){
@@ -71,11 +82,32 @@ int scheduler_refuses(const struct scheduler *s)
 	return 0;
 }
 
-void scheduler_receiving(struct scheduler *s, int64_t delta)
+/* One writer, so a load and a store will do. */
+static void add(_Atomic uint64_t *sum, int64_t delta)
 {
-	uint64_t now = atomic_load_explicit(&s->receiving_bytes, memory_order_relaxed);
+	uint64_t now = atomic_load_explicit(sum, memory_order_relaxed);
 
-	atomic_store_explicit(&s->receiving_bytes, now + (uint64_t)delta, memory_order_relaxed);
+	atomic_store_explicit(sum, now + (uint64_t)delta, memory_order_relaxed);
+}
+
+void scheduler_receiving(struct scheduler *s, int64_t bytes, int transactions)
+{
+	add(&s->receiving_bytes, bytes);
+	if (transactions != 0) {
+		add(&s->receiving_count, transactions);
+	}
+}
+
+uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls)
+{
+	uint64_t budget = s->global->reception_budget_bytes;
+	uint64_t count;
+
+	if (receiving_bytes(s->program) <= (stalls ? budget : 2 * budget)) {
+		return UINT64_MAX;
+	}
+	count = receiving_count(s->program);
+	return budget / (count != 0 ? count : 1);
 }
 
 void scheduler_close_accept(struct scheduler *s, struct accept *a)

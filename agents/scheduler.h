@@ -112,8 +112,9 @@ struct scheduler {
 	uint32_t lookups_waiting;
 	bool stopping;
 	bool hurried;
-	/* Body bytes being received here, not yet accepted. */
+	/* Memory of mail being received here, not yet accepted, and in how many transactions. */
 	_Atomic uint64_t receiving_bytes;
+	_Atomic uint64_t receiving_count;
 
 	struct counter *connections_in;
 	struct counter *connections_open;
@@ -186,9 +187,16 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 BOUND
 int scheduler_refuses(const struct scheduler *s);
 
-/* Body bytes under reception: `delta` more or less. */
+/* Memory of mail under reception: `bytes` more or less, and `transactions` more or less that have
+ * some. */
 BOUND
-void scheduler_receiving(struct scheduler *s, int64_t delta);
+void scheduler_receiving(struct scheduler *s, int64_t bytes, int transactions);
+
+/* How much one transaction may hold: anything while there is room, else an equal share of the
+ * reception budget. There is room up to twice the budget, so that mail under way can be finished
+ * while new mail is put off; for one that `stalls`, up to the budget. */
+BOUND
+uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls);
 
 /* Closes the socket and gives the construct back to the master. No operation may be under way. */
 BOUND

@@ -147,8 +147,8 @@ static void on_expired(void *context, struct wheel_entry *link)
 
 	counter_inc(w->expired);
 	counter_max(w->late_max_ms, agent_now_ms(&w->base) - e->link.due);
-	agent_send(&w->base, w->base.runtime->agents[e->owner], timer_on_expired, NULL,
-		   TIMER_VALUE(e->slot, e->generation));
+	agent_send(&w->base, w->base.runtime->agents[e->owner], timer_on_expired,
+		   (void *)(uintptr_t)e->link.due, TIMER_VALUE(e->slot, e->generation));
 }
 
 static int wheel_agent_start(struct agent *self)
@@ -217,6 +217,11 @@ struct wheel_agent *wheel_agent_create(const char *name)
 struct agent *wheel_agent_base(struct wheel_agent *w)
 {
 	return &w->base;
+}
+
+bool wheel_agent_valid(const struct wheel_agent *w)
+{
+	return wheel_validate(&w->wheel);
 }
 
 void wheel_agent_destroy(struct wheel_agent *w)

@@ -20,6 +20,11 @@ struct wheel_agent *wheel_agent_create(const char *name);
 SINGLE
 struct agent *wheel_agent_base(struct wheel_agent *w);
 
+/* Checks every link, slot and bit of the wheel; for tests. On the wheel's own thread, or when that
+ * has ended. */
+SINGLE
+bool wheel_agent_valid(const struct wheel_agent *w);
+
 SINGLE
 void wheel_agent_destroy(struct wheel_agent *w);
 

@@ -91,17 +91,20 @@ const struct schema_option schema_options[] = {
 	  .help = "How schedulers wait for the network; auto takes the best that works." },
 	{ .name = "memory_budget", .type = TYPE_SIZE, .min = MIB(1), .max = GIB(1024),
 	  .fallback = "256M", TO_GLOBAL(memory_budget_bytes), .scopes = GLOBAL,
-	  .help = "Message bodies kept in memory, in all." },
+	  .help = "Message bodies kept in memory, in all; those read back for an attempt may "
+		  "take as much again." },
 	{ .name = "reception_budget", .type = TYPE_SIZE, .min = KIB(64), .max = GIB(1024),
 	  .fallback = "128M", TO_GLOBAL(reception_budget_bytes), .scopes = GLOBAL,
-	  .help = "Messages being received, in all; above it new mail is put off with 452." },
+	  .help = "Memory of mail being received, in all: above it new mail is put off with 452, "
+		  "and messages that stall or are large give way; above twice as much all that "
+		  "hold more than an equal share." },
 	{ .name = "server_max_outbound_connections", .type = TYPE_NUMBER, .min = 1,
 	  .max = 1000000, .fallback = "20000", TO_GLOBAL(server_max_outbound_connections),
 	  .scopes = GLOBAL, .help = "Outbound connections, in all." },
 	{ .name = "server_max_file_descriptors", .type = TYPE_NUMBER, .min = 64, .max = 16777216,
 	  .fallback = "80000", TO_GLOBAL(server_max_file_descriptors), .scopes = GLOBAL,
 	  .restart = true,
-	  .help = "File descriptors to ask the kernel for; four for each outbound connection." },
+	  .help = "File descriptors to ask the kernel for; clients get at most half of them." },
 	{ .name = "stop_timeout", .type = TYPE_TIME_MS, .max = TIME_MS_MAX, .fallback = "8s",
 	  TO_GLOBAL(stop_timeout_ms), .scopes = GLOBAL,
 	  .help = "How long a stop waits for what is in flight." },

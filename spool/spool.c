@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -46,13 +47,37 @@ static int complain(const char *path, int error, FILE *errors)
 	return error;
 }
 
+/* The spool's own name has to outlive a power cut, too. Where it was there before, the parent may be
+ * one that must not be read: then whoever made the spool saw to it. */
+static int sync_parent(const char *path, bool made)
+{
+	char *copy = strdup(path);
+	int fd;
+	int rc = 0;
+
+	if (copy == NULL) {
+		return -ENOMEM;
+	}
+	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 ? made : fsync(fd) != 0 && errno != EINVAL && errno != EROFS) {
+		rc = -errno;
+	}
+	if (fd >= 0) {
+		close(fd);
+	}
+	free(copy);
+	return rc;
+}
+
 static int open_directory(struct spool *s)
 {
-	if (mkdir(s->path, 0700) != 0 && errno != EEXIST && errno != EROFS) {
+	bool made = mkdir(s->path, 0700) == 0;
+
+	if (!made && errno != EEXIST && errno != EROFS) {
 		return -errno;
 	}
 	s->dir_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return s->dir_fd < 0 ? -errno : 0;
+	return s->dir_fd < 0 ? -errno : sync_parent(s->path, made);
 }
 
 /* Who holds the lock, by what it wrote there; 0: unknown. */

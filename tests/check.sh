@@ -36,6 +36,21 @@ unit() {
 	return $rc
 }
 
+# Threads against each other, for a few seconds.
+stress() {
+	local variant=$1 seconds=$2 p=0 f=0
+	rm -f "build/$variant/stress.result"
+	if ! make -s -j"$jobs" VARIANT="$variant" stress-programs; then
+		return 1
+	fi
+	make -s VARIANT="$variant" SECONDS="$seconds" stress
+	local rc=$?
+	[ -f "build/$variant/stress.result" ] && read -r p f <"build/$variant/stress.result"
+	passed=$((passed + p))
+	failed=$((failed + f))
+	return $rc
+}
+
 flow() {
 	local p=0 f=0
 	rm -f build/flow.result
@@ -73,12 +88,15 @@ part "headers compile alone" make -s headers
 part "thread classes" make -s tsa
 part "release: build and unit tests" unit release
 part "release: load tools" load_tools
+part "release: stress" stress release 10
 part "release: flow tests" flow
 part "clang: build and unit tests" unit clang
 part "asan: build and unit tests" unit asan
+part "asan: stress" stress asan 5
 part "asan: flow tests" flow --variant asan --short
 part "fuzz: build, kept inputs and new ones" fuzz
 part "tsan: build and unit tests" unit tsan
+part "tsan: stress" stress tsan 15
 part "tsan: flow tests" flow --variant tsan --short
 
 echo "$passed passed, $failed failed"

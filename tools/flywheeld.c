@@ -67,6 +67,18 @@ static void say_running(void *master)
 		(long)getpid());
 }
 
+/* A program whose threads sleep although work waits is slow now and then, and nothing else shows.
+ */
+static void tell_lost_wakeups(void)
+{
+	uint64_t lost = counter_total("park_timeout_with_work");
+
+	if (lost != 0) {
+		fprintf(stderr, "flywheeld: warning: %llu lost wake-ups\n",
+			(unsigned long long)lost);
+	}
+}
+
 /* Until it is told to stop. Returns the exit status. */
 static int serve(struct config *config)
 {
@@ -88,6 +100,7 @@ static int serve(struct config *config)
 	if (rc != 0) {
 		fprintf(stderr, "flywheeld: cannot start: %s\n", strerror(-rc));
 	} else {
+		tell_lost_wakeups();
 		fprintf(stderr, "flywheeld: stopped\n");
 	}
 	server_destroy(s);

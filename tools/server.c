@@ -234,6 +234,7 @@ static void set_up_runtime(struct server *s, const struct clock *clock)
 	rt->stall_ns = g->stall_ns;
 	rt->stop_timeout_ns = g->stop_timeout_ms * NS_PER_MS;
 	s->program.limits.connections_max = g->server_max_outbound_connections;
+	s->program.limits.loaded_max = g->memory_budget_bytes;
 	s->program.epoch = clock->wall_ns(clock->context) / NS_PER_S << 24;
 	if (s->program.epoch <= spool_highest_id(s->program.spool)) {
 		s->program.epoch = spool_highest_id(s->program.spool) + 1;

@@ -98,6 +98,12 @@ void envelope_builder_close(struct envelope_builder *b)
 	envelope_builder_init(b);
 }
 
+size_t envelope_builder_bytes(const struct envelope_builder *b)
+{
+	/* Of the index two to four slots for each recipient. */
+	return b->text_len + b->recipient_count * (sizeof(*b->recipients) + 4 * sizeof(*b->index));
+}
+
 static void *grow(void *old, size_t count, size_t size)
 {
 	void *p = reallocarray(old, count, size);

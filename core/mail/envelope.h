@@ -131,6 +131,9 @@ void envelope_set_sender(struct envelope_builder *b, const char *address, size_t
  * (same local part, domain equal but for case) are merged: returns false for them. */
 SINGLE
 bool envelope_add_recipient(struct envelope_builder *b, const char *address, size_t len);
+/* Memory that what it was given takes, bytes. */
+SINGLE
+size_t envelope_builder_bytes(const struct envelope_builder *b);
 /* Size in bytes of the block that envelope_build() will write. */
 SINGLE
 size_t envelope_size(struct envelope_builder *b);

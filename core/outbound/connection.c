@@ -183,6 +183,7 @@ static void attempt_end(struct connection *c)
 	}
 	a->replies = c->replies;
 	c->delivery = NULL;
+	dispatch_on_unloaded(c);
 	dispatch_on_attempt(c, delivery);
 	replies_free(c);
 }

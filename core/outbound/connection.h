@@ -68,6 +68,8 @@ struct connection {
 	uint32_t transactions;
 
 	struct delivery *delivery;
+	/* Size of its body, while that was read back for it. */
+	uint64_t loaded_bytes;
 	/* Recipients of this transaction, of which the peer accepted some. */
 	struct recipient_set batch;
 	struct recipient_set accepted;
@@ -123,6 +125,9 @@ void connection_abort(struct connection *c, const char *text);
 /* What the connection tells the dispatcher; implemented in dispatch.c. */
 BOUND
 void dispatch_on_ready(struct connection *c);
+/* The attempt is over, and with it the use of a body that was read back. */
+BOUND
+void dispatch_on_unloaded(struct connection *c);
 /* The attempt has ended; c->attempt says how, and the delivery is no longer the connection's. */
 BOUND
 void dispatch_on_attempt(struct connection *c, struct delivery *delivery);

@@ -16,6 +16,10 @@
 
 /* A record in which nothing has happened for so long is freed. */
 #define RECORD_KEEP_MS 600000
+/* How long a domain waits that a shared limit stands in the way of: others may make room. */
+#define SHARED_LIMIT_MS 200
+/* When memory is used up, each domain may still read one body of this size back at a time. */
+#define LOAD_SMALL_BYTES 65536
 
 static const char *const expired_text = "554 5.4.7 [internal] exceeded max time without delivery";
 
@@ -43,6 +47,14 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 			       "Outbound connections that failed before EHLO was done");
 	x->throttled = counter_create(self->counters, "outbound.throttled", COUNTER_SUM,
 				      "Times an outbound throttle told a domain to wait");
+	x->held_by_connections =
+		counter_create(self->counters, "outbound.held_by_connections", COUNTER_SUM,
+			       "Times a domain had its max_outbound_connections");
+	x->held_by_server = counter_create(self->counters, "outbound.held_by_server", COUNTER_SUM,
+					   "Times server_max_outbound_connections were open");
+	x->held_by_memory =
+		counter_create(self->counters, "outbound.held_by_memory", COUNTER_SUM,
+			       "Times a domain had to wait for room to read a body back");
 	x->commands_pipelined = counter_create(self->counters, "outbound.pipelined", COUNTER_SUM,
 					       "SMTP commands sent without waiting for a reply");
 	x->reused = counter_create(self->counters, "outbound.reused", COUNTER_SUM,
@@ -70,6 +82,38 @@ static void limits_return(struct outbound_limits *l)
 static bool limits_full(const struct outbound_limits *l)
 {
 	return atomic_load_explicit(&l->connections, memory_order_relaxed) >= l->connections_max;
+}
+
+/*
+ * Whether there is room to read a body of `bytes` back for `d`. Peers that do not take theirs keep
+ * them for long, so one domain gets half of the room, the other half is for those that have little
+ * of it, and even when all is used up a small message goes on.
+ */
+static bool load_fits(const struct dispatcher *x, const struct domain *d, uint64_t bytes)
+{
+	uint64_t max = x->limits->loaded_max;
+	uint64_t after =
+		bytes + atomic_load_explicit(&x->limits->loaded_bytes, memory_order_relaxed);
+
+	return after == bytes || after <= max / 2 ||
+	       (after <= max && d->loaded_bytes + bytes <= max / 16) ||
+	       (d->loaded_bytes == 0 && bytes <= LOAD_SMALL_BYTES);
+}
+
+static void load_take(struct connection *c, uint64_t bytes)
+{
+	c->loaded_bytes = bytes;
+	c->domain->loaded_bytes += bytes;
+	atomic_fetch_add_explicit(&c->dispatcher->limits->loaded_bytes, bytes,
+				  memory_order_relaxed);
+}
+
+void dispatch_on_unloaded(struct connection *c)
+{
+	c->domain->loaded_bytes -= c->loaded_bytes;
+	atomic_fetch_sub_explicit(&c->dispatcher->limits->loaded_bytes, c->loaded_bytes,
+				  memory_order_relaxed);
+	c->loaded_bytes = 0;
 }
 
 /* ---- holds ---- */
@@ -221,6 +265,15 @@ void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *host
 
 /* ---- the decision ---- */
 
+/* The next delivery's body is at hand, or there is room for it. */
+static bool has_room(const struct dispatcher *x, const struct domain *d)
+{
+	const struct delivery *next = d->active_head;
+
+	return next == NULL || next->uses_body ||
+	       load_fits(x, d, message_envelope(next->message)->body_bytes);
+}
+
 static void assign(struct dispatcher *x, struct domain *d, struct connection *c)
 {
 	struct delivery *delivery = domain_pop_active(&x->domains, d);
@@ -230,6 +283,7 @@ static void assign(struct dispatcher *x, struct domain *d, struct connection *c)
 	d->attempt_count++;
 	connection_assign(c, delivery, loading);
 	if (loading) {
+		load_take(c, message_envelope(delivery->message)->body_bytes);
 		x->ops->load_body(x, delivery);
 	}
 }
@@ -244,15 +298,21 @@ static struct connection *idle_connection(struct domain *d)
 	return c;
 }
 
-/* Feeds idle connections; false when outbound_throttle_messages says to wait. */
+/* Feeds idle connections; false when memory_budget or outbound_throttle_messages says to wait. */
 static bool feed_idle(struct dispatcher *x, struct domain *d)
 {
 	while (d->active_head != NULL && d->idle_count > 0) {
 		struct connection *c = idle_connection(d);
 		struct throttle *t = d->options->throttle_messages;
-		uint64_t wait_ns = t != NULL ? throttle_take(t, x->self->now.mono_ns) : 0;
+		uint64_t wait_ns;
 
 		ASSERT(c != NULL);
+		if (!has_room(x, d)) {
+			counter_inc(x->held_by_memory);
+			hold_until(d, DOMAIN_MEMORY, now_ms(x) + SHARED_LIMIT_MS);
+			return false;
+		}
+		wait_ns = t != NULL ? throttle_take(t, x->self->now.mono_ns) : 0;
 		if (wait_ns != 0) {
 			counter_inc(x->throttled);
 			hold_until(d, DOMAIN_THROTTLE_MESSAGES,
@@ -279,9 +339,12 @@ static enum domain_hold connection_limit(struct dispatcher *x, struct domain *d,
 		*until_ms = now_ms(x) + wait_ns / NS_PER_MS + 1;
 		return DOMAIN_THROTTLE_MESSAGES;
 	}
+	/* Another domain or scheduler may make room for the next two: look again soon. */
+	*until_ms = now_ms(x) + SHARED_LIMIT_MS;
+	if (!has_room(x, d)) {
+		return DOMAIN_MEMORY;
+	}
 	if (!limits_take(x->limits)) {
-		/* Another domain or scheduler may free one: look again soon. */
-		*until_ms = now_ms(x) + 200;
 		return DOMAIN_SERVER_CONNECTIONS;
 	}
 	wait_ns = t != NULL ? throttle_take(t, x->self->now.mono_ns) : 0;
@@ -333,11 +396,14 @@ static bool open_one(struct dispatcher *x, struct domain *d)
 	}
 	why = connection_limit(x, d, &until_ms);
 	if (why == DOMAIN_CONNECTIONS) {
+		counter_inc(x->held_by_connections);
 		dispatch_hold(d, why);
 		return false;
 	}
 	if (why != DOMAIN_FREE) {
-		counter_inc(x->throttled);
+		counter_inc(why == DOMAIN_MEMORY               ? x->held_by_memory
+			    : why == DOMAIN_SERVER_CONNECTIONS ? x->held_by_server
+							       : x->throttled);
 		hold_until(d, why, until_ms);
 		return false;
 	}

@@ -25,8 +25,12 @@ struct dispatcher;
 CONCURRENT
 struct outbound_limits {
 	uint32_t connections_max;
+	/* Bytes of bodies that were read back from the spool for an attempt; a little more when
+	 * schedulers look at the same time. */
+	uint64_t loaded_max;
 	_Alignas(64) _Atomic uint32_t connections;
 	_Atomic uint64_t refused;
+	_Atomic uint64_t loaded_bytes;
 };
 
 /* What one recipient was told, when it was told something of its own. */
@@ -89,6 +93,9 @@ struct dispatcher {
 	struct counter *connections_open;
 	struct counter *connect_failures;
 	struct counter *throttled;
+	struct counter *held_by_connections;
+	struct counter *held_by_server;
+	struct counter *held_by_memory;
 	struct counter *commands_pipelined;
 	struct counter *reused;
 };

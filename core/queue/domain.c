@@ -319,6 +319,8 @@ const char *domain_hold_text(enum domain_hold hold)
 		return "outbound_throttle_messages";
 	case DOMAIN_THROTTLE_CONNECTIONS:
 		return "outbound_throttle_connections";
+	case DOMAIN_MEMORY:
+		return "memory_budget";
 	case DOMAIN_STOPPING:
 		return "the program stops";
 	}

@@ -98,6 +98,7 @@ static void follow_stop(struct group *g, struct instant now)
 /* Nobody rings when there is room in a ring again; a consumer that has no time is not given more by
  * a producer that spins. */
 #define OVERFLOW_RETRY_NS (50 * NS_PER_US)
+#define RING_PATIENCE_MS 20
 
 static uint64_t park_limit_ns(struct group *g, uint64_t limit_ns)
 {
@@ -116,8 +117,8 @@ static uint64_t park_limit_ns(struct group *g, uint64_t limit_ns)
 	return limit_ns != 0 ? limit_ns : 1;
 }
 
-/* After the announcement: is there anything at all to do? Looks at every source. */
-static bool has_work(struct group *g)
+/* Something that a peer rings the doorbell for. */
+static bool has_news(struct group *g)
 {
 	if (runtime_has_news(g->runtime, g)) {
 		return true;
@@ -127,7 +128,35 @@ static bool has_work(struct group *g)
 			return true;
 		}
 	}
-	return mux_ready(g->mux);
+	return false;
+}
+
+/* After the announcement: is there anything at all to do? Looks at every source. */
+static bool has_work(struct group *g)
+{
+	return has_news(g) || mux_ready(g->mux);
+}
+
+static void sleep_ns(uint64_t ns)
+{
+	struct timespec t = {(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
+
+	nanosleep(&t, NULL);
+}
+
+/* After a sleep that timed out: was a doorbell not rung? A peer that has published something and
+ * was interrupted before it rings is given some time. */
+static bool wakeup_lost(struct group *g)
+{
+	for (unsigned i = 0; i < RING_PATIENCE_MS; i++) {
+		if (atomic_load_explicit(&g->doorbell.state, memory_order_relaxed) !=
+			    DOORBELL_PARKED ||
+		    !has_news(g)) {
+			return false;
+		}
+		sleep_ns(NS_PER_MS);
+	}
+	return true;
 }
 
 bool group_fall_asleep(struct group *g, uint64_t limit_ns, uint64_t *ns)
@@ -144,9 +173,7 @@ bool group_fall_asleep(struct group *g, uint64_t limit_ns, uint64_t *ns)
 
 void group_wake_up(struct group *g, bool woken, uint64_t ns)
 {
-	if (!woken && ns == GROUP_PARK_MAX_NS &&
-	    atomic_load_explicit(&g->doorbell.state, memory_order_relaxed) == DOORBELL_PARKED &&
-	    has_work(g)) {
+	if (!woken && ns == GROUP_PARK_MAX_NS && wakeup_lost(g)) {
 		counter_inc(g->park_timeout_with_work);
 	}
 	doorbell_wake(&g->doorbell);
@@ -160,13 +187,6 @@ static void park(struct group *g, uint64_t limit_ns)
 	if (group_fall_asleep(g, limit_ns, &ns)) {
 		group_wake_up(g, mux_wait(g->mux, ns), ns);
 	}
-}
-
-static void sleep_ns(uint64_t ns)
-{
-	struct timespec t = {(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
-
-	nanosleep(&t, NULL);
 }
 
 static void idle(struct group *g, int work)

@@ -84,16 +84,20 @@ void timer_cancel(struct timer *t)
 	}
 }
 
-void timer_on_expired(struct agent *self, void *unused, uint64_t value)
+void timer_on_expired(struct agent *self, void *due_ms, uint64_t value)
 {
 	struct timer_client *c = &self->timers;
 	uint32_t slot = TIMER_VALUE_SLOT(value);
 	struct timer *t;
 
-	(void)unused;
 	ASSERT(slot < c->slot_count);
 	t = c->slots[slot].timer;
 	if (t == NULL || c->slots[slot].generation != TIMER_VALUE_GENERATION(value)) {
+		return;
+	}
+	/* The word on a deadline that was moved to a later one, which the wheel knows of or will: a
+	 * timer that was moved to and fro while an expiry was under way has two of them. */
+	if ((uintptr_t)due_ms < t->wheel_ms) {
 		return;
 	}
 	/* The wheel's word on its own deadline stands, even if this group's clock was read earlier.

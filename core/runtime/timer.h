@@ -73,9 +73,10 @@ static inline bool timer_armed(const struct timer *t)
 SINGLE
 void timer_client_close(struct timer_client *c);
 
-/* The wheel's answer, run on the owner: slot in the low, generation in the high half of `value`. */
+/* The wheel's answer, run on the owner: `due_ms` is the deadline that has passed, as a
+ * pointer-sized number; slot in the low, generation in the high half of `value`. */
 BOUND
-void timer_on_expired(struct agent *self, void *unused, uint64_t value);
+void timer_on_expired(struct agent *self, void *due_ms, uint64_t value);
 
 /*
  * What the owner sends to the wheel: a task whose function is the wheel's `on_arm`, whose object is

@@ -27,7 +27,8 @@ static uint64_t wall_of(const struct agent *self, uint64_t mono_ms)
 
 static bool at_a_limit(enum domain_hold hold)
 {
-	return hold == DOMAIN_CONNECTIONS || hold == DOMAIN_SERVER_CONNECTIONS;
+	return hold == DOMAIN_CONNECTIONS || hold == DOMAIN_SERVER_CONNECTIONS ||
+	       hold == DOMAIN_MEMORY;
 }
 
 /* Does d->hold still keep something back? */
@@ -112,6 +113,14 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 	case DOMAIN_THROTTLE_CONNECTIONS:
 		explain_throttle("outbound_throttle_connections", d->options->throttle_connections,
 				 text, size);
+		break;
+	case DOMAIN_MEMORY:
+		snprintf(text, size,
+			 "bodies of %llu bytes were read back and are not yet delivered, "
+			 "memory_budget = %llu",
+			 (unsigned long long)atomic_load_explicit(&s->program->limits.loaded_bytes,
+								  memory_order_relaxed),
+			 (unsigned long long)s->program->limits.loaded_max);
 		break;
 	case DOMAIN_STOPPING:
 		snprintf(text, size, "no new connection is opened any more");
@@ -212,6 +221,9 @@ static json_t *limits_of(const struct scheduler *s, const struct domain *d)
 		     held && d->hold == DOMAIN_THROTTLE_MESSAGES);
 	throttle_row(rows, &s->base, "outbound_throttle_connections", opt->throttle_connections,
 		     held && d->hold == DOMAIN_THROTTLE_CONNECTIONS);
+	limit_row(rows, "memory_budget",
+		  atomic_load_explicit(&all->loaded_bytes, memory_order_relaxed), all->loaded_max,
+		  held && d->hold == DOMAIN_MEMORY);
 	return rows;
 }
 

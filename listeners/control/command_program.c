@@ -275,6 +275,8 @@ void command_set_budgets(json_t *v, const struct order *o)
 						  memory_order_relaxed);
 	}
 	value_set_number(v, "resident_body_bytes", bodies > 0 ? (uint64_t)bodies : 0);
+	value_set_number(v, "loaded_body_bytes",
+			 atomic_load_explicit(&p->limits.loaded_bytes, memory_order_relaxed));
 	value_set_number(v, "memory_budget_bytes", g->memory_budget_bytes);
 	value_set_number(v, "receiving_bytes", receiving);
 	value_set_number(v, "reception_budget_bytes", g->reception_budget_bytes);

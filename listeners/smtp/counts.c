@@ -43,6 +43,10 @@ static const struct {
 	[SMTP_COUNT_REFUSED_MEMORY] = {"smtp_refused_memory",
 				       "Mail put off because the reception budget is used up",
 				       COUNTER_SUM},
+	[SMTP_COUNT_CROWDED_OUT] = {"smtp_crowded_out",
+				    "Messages given up during DATA: they held more than their "
+				    "share of the used up reception budget",
+				    COUNTER_SUM},
 	[SMTP_COUNT_REFUSED_BUSY] = {"smtp_refused_busy",
 				     "Mail put off because the program is under pressure",
 				     COUNTER_SUM},

@@ -27,6 +27,7 @@ static const struct smtp_refusal reception_limit = {
 	421, "4.7.0", "Too many messages on this connection, closing"};
 static const struct smtp_refusal too_large = {552, "5.3.4", "Message is too large"};
 static const struct smtp_refusal relaying_denied = {550, "5.7.1", "Relaying denied"};
+static const struct smtp_refusal no_room = {452, "4.3.2", "Too much mail at once, try again later"};
 static const struct smtp_refusal too_many_recipients = {452, "4.5.3", "Too many recipients"};
 
 /* What the scheduler's reasons to refuse mail become. */
@@ -265,6 +266,10 @@ static const struct smtp_refusal *judge_recipient(const struct smtp_session *ss,
 		*count = SMTP_COUNT_REFUSED_RECIPIENTS;
 		return &too_many_recipients;
 	}
+	if (!smtp_transaction_has_room(ss)) {
+		*count = SMTP_COUNT_REFUSED_MEMORY;
+		return &no_room;
+	}
 	return NULL;
 }
 
@@ -294,6 +299,7 @@ static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 	}
 	/* One that was given before is as welcome, and gets one copy. */
 	envelope_add_recipient(&tx->envelope, a.text, a.len);
+	smtp_transaction_recount(ss);
 	ss->idle_commands = 0;
 	smtp_session_say(ss, "250 2.1.5 Recipient OK\r\n");
 }

@@ -123,12 +123,36 @@ static int resume(struct smtp_listener *l)
 	return work;
 }
 
+/* While the reception budget is used up new mail is put off: those that stall must not keep it so.
+ */
+static int relieve(struct smtp_listener *l)
+{
+	uint64_t now_ms = agent_now_ms(&l->scheduler->base);
+	bool first = l->relieve_ms == 0;
+	struct session_link *next;
+
+	if (scheduler_reception_share(l->scheduler, true) == UINT64_MAX) {
+		l->relieve_ms = 0;
+		return 0;
+	}
+	if (now_ms < l->relieve_ms) {
+		return 0;
+	}
+	l->relieve_ms = now_ms + SMTP_STALL_MS;
+	/* Each one may be freed, but only it. */
+	for (struct session_link *link = l->sessions.next; link != &l->sessions; link = next) {
+		next = link->next;
+		smtp_transaction_relieve(smtp_session_of_all(link), first);
+	}
+	return 1;
+}
+
 static int listener_do_work(struct scheduler *s, void *state)
 {
 	struct smtp_listener *l = listener_of(state);
 
 	(void)s;
-	return greet(l) + resume(l);
+	return greet(l) + resume(l) + relieve(l);
 }
 
 const struct listener_ops smtp_listener = {

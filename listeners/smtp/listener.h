@@ -39,6 +39,9 @@ struct smtp_listener {
 	struct session_link greeting;
 	/* Not read from until the pressure is over. */
 	struct session_link paused;
+	/* When to look for transactions that stall next, monotonic ms; 0: the reception budget is
+	 * not used up. */
+	uint64_t relieve_ms;
 	/* Transactions so far, to number them in the logs. */
 	uint64_t batches;
 	bool stopping;

@@ -359,8 +359,14 @@ static void on_input(struct smtp_session *ss, const unsigned char *data, size_t 
 		ss->unread = len;
 		consume(ss, data, len);
 		break;
-	case SMTP_SESSION_CLOSING:
 	case SMTP_SESSION_LINGERING:
+		/* Who only sends does not read either. */
+		ss->thrown_away += len;
+		if (ss->thrown_away > SMTP_LINGER_BYTES) {
+			kill_session(ss);
+		}
+		break;
+	case SMTP_SESSION_CLOSING:
 	case SMTP_SESSION_DEAD:
 		break;
 	}

@@ -27,11 +27,14 @@
 #include "listeners/smtp/session_list.h"
 
 #define SMTP_SESSION_MAGIC 0x73657373U
-/* Replies that may wait to be read by the client, in bytes, before its input has to wait. */
-#define SMTP_OUTPUT_MAX 65536
+/* Replies that may wait to be read by the client, in bytes, before its input has to wait; the
+ * kernel holds at least as many. */
+#define SMTP_OUTPUT_MAX 16384
 /* Time for the last reply to be sent, ms; and for the client to read it and close. */
 #define SMTP_CLOSE_GRACE_MS 5000
 #define SMTP_LINGER_MS 1000
+/* What is thrown away meanwhile, bytes. */
+#define SMTP_LINGER_BYTES (UINT64_C(1) << 20)
 /* Buffers handed to the kernel at once. */
 #define SMTP_SESSION_IOV 8
 #define SMTP_HELO_MAX 255
@@ -83,8 +86,9 @@ struct smtp_session {
 	/* Commands in a row that moved no mail; messages accepted. */
 	uint32_t idle_commands;
 	uint32_t receptions;
-	/* Bytes that were received and not looked at yet. */
+	/* Bytes that were received and not looked at yet; and, while lingering, thrown away. */
 	size_t unread;
+	size_t thrown_away;
 	/* What of them has to wait. */
 	struct chain held;
 	/* Start of a line whose end is still to come: a buffer, only while there is one, and the

@@ -108,6 +108,18 @@ void smtp_transaction_open(struct smtp_session *ss, const char *sender, size_t s
 	envelope_set_sender(&tx->envelope, sender, sender_len);
 	tx->envelope.flags = envelope_flags;
 	ss->transaction = tx;
+	smtp_transaction_recount(ss);
+}
+
+/* Counts the memory that the transaction holds now as being received. */
+void smtp_transaction_recount(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+	uint64_t bytes = envelope_builder_bytes(&tx->envelope) +
+			 (uint64_t)tx->body.buffers * CHAIN_BUFFER_SIZE;
+
+	scheduler_receiving(scheduler_of(ss), (int64_t)(bytes - tx->counted), tx->counted == 0);
+	tx->counted = bytes;
 }
 
 /* What is received is no longer counted as such: it is thrown away, or was stored. */
@@ -115,8 +127,16 @@ static void uncount(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
 
-	scheduler_receiving(scheduler_of(ss), -(int64_t)tx->counted);
+	scheduler_receiving(scheduler_of(ss), -(int64_t)tx->counted, -(tx->counted != 0));
 	tx->counted = 0;
+}
+
+bool smtp_transaction_has_room(const struct smtp_session *ss)
+{
+	uint64_t bytes = ss->transaction->counted;
+
+	return bytes <= SMTP_SMALL_BYTES ||
+	       bytes <= scheduler_reception_share(scheduler_of(ss), false);
 }
 
 void smtp_transaction_abort(struct smtp_session *ss)
@@ -150,14 +170,6 @@ static void conclude(struct smtp_session *ss)
 
 /* ---- mail data ---- */
 
-static void count_received(struct smtp_session *ss)
-{
-	struct smtp_transaction *tx = ss->transaction;
-
-	scheduler_receiving(scheduler_of(ss), (int64_t)(tx->body.len - tx->counted));
-	tx->counted = tx->body.len;
-}
-
 void smtp_transaction_begin(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -180,7 +192,7 @@ void smtp_transaction_begin(struct smtp_session *ss)
 		},
 		received);
 	chain_append(&tx->body, &s->pools.buffers, received, len);
-	count_received(ss);
+	smtp_transaction_recount(ss);
 	dot_scanner_init(&tx->scanner, o->max_line_bytes - LINE_END_BYTES,
 			 o->bare_lf == CONFIG_BARE_LF_ACCEPT);
 	dot_converter_init(&tx->converter);
@@ -227,7 +239,7 @@ static void keep(struct smtp_session *ss, const unsigned char *data, size_t len)
 	} else {
 		chain_append(&tx->body, buffers, data, len);
 	}
-	count_received(ss);
+	smtp_transaction_recount(ss);
 }
 
 /* What the scanner could not judge goes before what came now, byte by byte until it could. */
@@ -269,16 +281,62 @@ static void doom(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
 
+	if (judge(ss) != NULL && !tx->doomed) {
+		tx->doomed = true;
+		chain_release(&tx->body, &scheduler_of(ss)->pools.buffers);
+		smtp_transaction_recount(ss);
+	}
+}
+
+static void crowd_out(struct smtp_session *ss)
+{
+	smtp_count(smtp_session_counts(ss), SMTP_COUNT_CROWDED_OUT);
+	ss->transaction->crowded_out = true;
+	doom(ss);
+}
+
+/* A large message gives way while the reception budget is used up, a smaller one only when it holds
+ * more than its share. */
+static void check_room(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+
 	if (tx->doomed) {
 		return;
 	}
-	if (tx->counted > SMTP_FAIR_BYTES && scheduler_refuses(scheduler_of(ss)) == -ENOMEM) {
-		tx->crowded_out = true;
+	if ((tx->counted > SMTP_FAIR_BYTES && scheduler_refuses(scheduler_of(ss)) == -ENOMEM) ||
+	    !smtp_transaction_has_room(ss)) {
+		crowd_out(ss);
 	}
-	if (judge(ss) != NULL) {
-		tx->doomed = true;
-		chain_release(&tx->body, &scheduler_of(ss)->pools.buffers);
-		uncount(ss);
+}
+
+static bool stalls(struct smtp_session *ss, bool first)
+{
+	struct smtp_transaction *tx = ss->transaction;
+	uint64_t came = tx->data_bytes + tx->envelope.text_len - tx->progress;
+
+	tx->progress += came;
+	/* Nobody can be blamed for silence while we do not listen. */
+	return !first && came < SMTP_STALL_BYTES && !session_linked(&ss->waiting);
+}
+
+void smtp_transaction_relieve(struct smtp_session *ss, bool first)
+{
+	struct smtp_transaction *tx = ss->transaction;
+	struct scheduler *s = scheduler_of(ss);
+
+	if (tx == NULL || ss->storing || !stalls(ss, first) || tx->counted <= SMTP_SMALL_BYTES ||
+	    tx->counted <= scheduler_reception_share(s, true)) {
+		return;
+	}
+	if (ss->state == SMTP_SESSION_DATA && !tx->doomed) {
+		crowd_out(ss);
+	} else if (ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA) {
+		/* Its recipients alone are too many. */
+		smtp_count(smtp_session_counts(ss), no_room.count);
+		smtp_log_rejection(ss, SMTP_STAGE_DURING_RCPT, &no_room.refusal, NULL, NULL);
+		smtp_session_dismiss(ss, no_room.refusal.status, no_room.refusal.text);
+		smtp_session_settle(ss);
 	}
 }
 
@@ -403,6 +461,7 @@ size_t smtp_transaction_feed(struct smtp_session *ss, const unsigned char *data,
 	if (!end && used < len) {
 		used += feed_rest(ss, data + used, len - used, &end);
 	}
+	check_room(ss);
 	doom(ss);
 	if (end) {
 		finish(ss);

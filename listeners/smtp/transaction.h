@@ -20,6 +20,11 @@
 #define SMTP_TRANSACTION_MAGIC 0x7472616eU
 /* While the reception budget is used up, messages that are larger than this are put off. */
 #define SMTP_FAIR_BYTES (UINT64_C(1) << 20)
+/* What every transaction may hold, whatever its share of the budget. */
+#define SMTP_SMALL_BYTES UINT64_C(8192)
+/* A transaction that brings less than this in so many ms stalls. */
+#define SMTP_STALL_BYTES 16384
+#define SMTP_STALL_MS 5000
 
 struct smtp_listener;
 struct smtp_session;
@@ -50,8 +55,10 @@ struct smtp_transaction {
 	struct chain body;
 	/* Bytes of mail data received. */
 	uint64_t data_bytes;
-	/* Bytes that scheduler_receiving() was told of. */
+	/* Memory that scheduler_receiving() was told of. */
 	uint64_t counted;
+	/* What had come when it was last looked at for stalling. */
+	uint64_t progress;
 	/* At the spool; a reference of our own. */
 	struct message *message;
 };
@@ -69,6 +76,20 @@ void smtp_transaction_begin(struct smtp_session *ss);
  * the session is answered, or waits for the spool. */
 BOUND
 size_t smtp_transaction_feed(struct smtp_session *ss, const unsigned char *data, size_t len);
+
+/* The transaction got a recipient: it holds more memory. */
+BOUND
+void smtp_transaction_recount(struct smtp_session *ss);
+
+/* Whether it may get one: the reception budget is not used up, or it holds no more than its share.
+ */
+BOUND
+bool smtp_transaction_has_room(const struct smtp_session *ss);
+
+/* The reception budget is used up: a transaction that has stalled since the last look, and holds
+ * more than its share, gives it up. `first`: only look how far it is. May free the session. */
+BOUND
+void smtp_transaction_relieve(struct smtp_session *ss, bool first);
 
 /* Forgets the transaction, if there is one; not while it is at the spool. */
 BOUND

@@ -129,6 +129,7 @@ relay_hosts = ( "127.0.0.0/8" )
 """
         )
         self.process = None
+        flow.daemons.append(self)
         if start:
             self.start()
 
@@ -192,6 +193,15 @@ relay_hosts = ( "127.0.0.0/8" )
         """One counter of all agents of a kind, such as "scheduler.delivered"."""
         kind, _, rest = name.partition(".")
         return self.counters(f"{kind}*.{rest}")[name]
+
+    def lost_wakeups(self):
+        """Sleeps that timed out although work waited; 0 when there is no console to say so."""
+        try:
+            run = subprocess.run([self.flow.program("flywheel"), "-s", self.control, "--json", "counters",
+                                  "*.park_timeout_with_work"], capture_output=True, text=True, timeout=10)
+            return sum(row["value"] for row in json.loads(run.stdout))
+        except (subprocess.TimeoutExpired, ValueError, TypeError):
+            return 0
 
     def queued(self):
         return self.console("summary")["total_queue_size"]
@@ -317,6 +327,7 @@ class Flow:
         self.backend = backend
         self.path = pathlib.Path(tempfile.mkdtemp(prefix=f"flywheel-{name}-"))
         self.programs = []
+        self.daemons = []
         # Functions that close() calls first: peers, mounts.
         self.closers = []
 
@@ -365,18 +376,20 @@ class Flow:
         return process.returncode
 
     def close(self):
-        """Ends what still runs; a sanitizer's report or an abort is a failure whatever the test saw."""
+        """Ends what still runs; a sanitizer's report, an abort or a lost wake-up is a failure whatever
+        the test saw. A daemon that has stopped told of the latter itself."""
+        lost = sum(d.lost_wakeups() for d in self.daemons if d.process and not d.ended())
         for process in self.programs:
             if process.poll() is None:
                 process.kill()
                 process.wait()
         for closer in reversed(self.closers):
             closer()
-        trouble = []
+        trouble = [f"{lost} lost wake-ups"] if lost else []
         for process in self.programs:
             text = self.output(process)
             for mark in ("ERROR: AddressSanitizer", "WARNING: ThreadSanitizer", "runtime error:",
-                         "LeakSanitizer", "flywheel: fatal:"):
+                         "LeakSanitizer", "flywheel: fatal:", "lost wake-ups"):
                 if mark in text:
                     trouble.append(text[text.index(mark):][:4000])
                     break

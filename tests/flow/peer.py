@@ -62,7 +62,19 @@ class Session(threading.Thread):
         offers = ["peer.test", *self.peer.offers]
         return "\r\n".join(f"250{' ' if i == len(offers) - 1 else '-'}{o}" for i, o in enumerate(offers))
 
+    def read_lax(self):
+        """Up to the first sequence that a lax server takes for the end."""
+        data = b"\r\n"
+        while not data.endswith(self.peer.ends):
+            byte = self.file.read(1)
+            if not byte:
+                raise ConnectionError("closed in the data")
+            data += byte
+        return data[2:]
+
     def read_data(self):
+        if self.peer.ends:
+            return self.read_lax()
         lines = []
         while True:
             line = self.file.readline()
@@ -119,6 +131,9 @@ class Session(threading.Thread):
             self.say(self.answer("banner", "220 peer.test"))
             while True:
                 line = self.file.readline()
+                if self.peer.ends and line == b"\n":
+                    # What is left of CR LF when a CR alone ended the data.
+                    continue
                 if not line or not self.command(line.decode(errors="replace").rstrip("\r\n")):
                     return
         except OSError:
@@ -131,11 +146,13 @@ class Session(threading.Thread):
 
 class Peer:
     """`replies` maps a stage (banner ehlo helo mail rcpt data dot rset) to a reply, to None (close),
-    or to a function of the session that returns one of these, or True for the usual."""
+    or to a function of the session that returns one of these, or True for the usual. `ends`: byte
+    sequences that end the data of a lax server; its messages keep their dots."""
 
-    def __init__(self, flow, port=0, offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 0"), **replies):
+    def __init__(self, flow, port=0, offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 0"), ends=(), **replies):
         self.replies = replies
         self.offers = offers
+        self.ends = ends
         self.mails = []
         self.commands = []
         self.opened = []

@@ -93,10 +93,12 @@ def test_puts_off_mail_above_the_reception_budget(flow):
     code, text = late.say("MAIL FROM:<from@sender.test>")
     expect(code == 452 and "4.3.2" in text, f"reply above the budget: {code} {text}")
     expect_equal(daemon.console("memory")["reception_budget_bytes"], 200 * KIB, "budget in the console")
-    for client in large:
-        expect_equal(client.say(".")[0], 250, "reply to what was under way")
+    # What is under way may end; on a machine so slow that it seems to stall, it may give way.
+    codes = [client.say(".")[0] for client in large]
+    gave_way = daemon.counter("scheduler.smtp_crowded_out")
+    expect_equal((codes.count(250), codes.count(452)), (2 - gave_way, gave_way), "replies to what was under way")
     expect_equal(late.mail("to@good.test", body=HELLO, ehlo=False)[0], 250, "reply within the budget")
-    peer.wait(3)
+    peer.wait(3 - gave_way)
 
 
 def test_asks_for_so_many_files(flow):

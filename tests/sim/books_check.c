@@ -1,6 +1,8 @@
 /*
  * What the end of a life excuses, and the balance at the end of a run.
  */
+#include <stdio.h>
+
 #include "tests/sim/books_parts.h"
 #include "tests/sim/world.h"
 
@@ -10,6 +12,12 @@
 static uint32_t life_of(const struct book_entry *e)
 {
 	return e->life_kept != 0 ? e->life_kept : e->m.life_accepted;
+}
+
+/* The life that ended had it; its 250 may still be on its way. */
+static bool had(const struct book_entry *e)
+{
+	return e->known || books_promised(e);
 }
 
 /* `harsh`: what was not written down is not known any more. */
@@ -41,11 +49,11 @@ static void end_entry(struct books *b, struct book_entry *e, int end)
 	case ENVELOPE_SYNCED:
 		break;
 	case ENVELOPE_CACHED:
-		e->may_be_lost |= end == LIFE_CUT && books_promised(e) &&
-				  (faults || life_of(e) > b->life_synced);
+		e->may_be_lost |=
+			end == LIFE_CUT && had(e) && (faults || life_of(e) > b->life_synced);
 		break;
 	case ENVELOPE_MEMORY:
-		e->may_be_lost |= !e->stored && books_promised(e) && (harsh || e->store_failed);
+		e->may_be_lost |= !e->stored && had(e) && (harsh || e->store_failed);
 		break;
 	}
 }
@@ -131,6 +139,30 @@ bool books_settled(const struct books *b)
 		}
 	}
 	return true;
+}
+
+const char *books_unsettled(const struct books *b)
+{
+	const size_t size = 256;
+	char *text = world_alloc(size);
+	const struct book_entry *first = NULL;
+	uint64_t missing = 0;
+	unsigned count = 0;
+
+	for (const struct book_entry *e = b->open; e != NULL; e = e->open_next) {
+		if (books_promised(e) && !books_all_accounted(b, e)) {
+			first = e;
+			missing = books_wanted(e) & ~books_accounted(b, e);
+			count++;
+		}
+	}
+	if (first == NULL) {
+		return "nothing";
+	}
+	snprintf(text, size, "%s (durability %d, %s) for %s; %u in all", books_name(first),
+		 (int)first->m.durability, first->stored ? "stored" : "not stored",
+		 first->m.recipients[__builtin_ctzll(missing)].address, count);
+	return text;
 }
 
 static void check_message(const struct books *b, const struct book_entry *e)

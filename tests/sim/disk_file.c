@@ -361,6 +361,7 @@ void disk_file_complete(struct disk_node *n, struct disk_record **records, unsig
 
 	for (unsigned i = 0; i < count; i++) {
 		if (records[i] != NULL) {
+			ASSERT(records[i]->owner == &records[i]);
 			records[i]->stamp = stamp;
 			records[i]->owner = NULL;
 			records[i] = NULL;

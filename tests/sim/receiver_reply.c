@@ -184,8 +184,10 @@ void receiver_drop(struct receiver_session *ss)
 static void drop(struct receiver_session *ss)
 {
 	static const char piece[] = "250-par";
+	unsigned how = (unsigned)world_below(4);
 
-	switch (world_below(4)) {
+	world_trace("drop", ss->end->number, how);
+	switch (how) {
 	case 0:
 		/* Not a word. */
 		take_quietly(ss);
@@ -257,6 +259,7 @@ static void talk_garbage(struct receiver_session *ss)
 	unsigned kind = (unsigned)world_below(6);
 
 	ss->lied = true;
+	world_trace("garbage", ss->end->number, kind);
 	if (kind == 0) {
 		say_unasked(ss);
 		return;

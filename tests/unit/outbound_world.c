@@ -485,6 +485,7 @@ struct outbound_world *outbound_new(enum mux_backend backend)
 	memset(w, 0, sizeof *w);
 	w->now = (struct instant){1000 * NS_PER_S, UINT64_C(1750000000) * NS_PER_S};
 	w->limits.connections_max = 1000;
+	w->limits.loaded_max = UINT64_C(1) << 30;
 	w->body_bytes = 500;
 	default_options(w);
 	rt = &w->runtime;

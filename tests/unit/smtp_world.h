@@ -53,6 +53,9 @@ static struct rig {
 	unsigned store_count;
 	uint64_t id_count;
 	int64_t receiving;
+	int receiving_count;
+	/* Of a transaction that goes on, and of one that stalls; 0: there is room for all. */
+	uint64_t share[2];
 	unsigned closed;
 	/* What it was given. */
 	unsigned messages;
@@ -83,11 +86,19 @@ int scheduler_refuses(const struct scheduler *s)
 	return rig.refuses;
 }
 
-void scheduler_receiving(struct scheduler *s, int64_t delta)
+void scheduler_receiving(struct scheduler *s, int64_t bytes, int transactions)
 {
 	(void)s;
-	rig.receiving += delta;
-	assert_true(rig.receiving >= 0);
+	rig.receiving += bytes;
+	rig.receiving_count += transactions;
+	assert_true(rig.receiving >= 0 && rig.receiving_count >= 0);
+	assert_int_equal(rig.receiving == 0, rig.receiving_count == 0);
+}
+
+uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls)
+{
+	(void)s;
+	return rig.share[stalls] != 0 ? rig.share[stalls] : UINT64_MAX;
 }
 
 void scheduler_close_accept(struct scheduler *s, struct accept *a)

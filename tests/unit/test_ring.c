@@ -10,8 +10,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-#include <pthread.h>
-#include <sched.h>
 
 #include "core/runtime/ring.h"
 
@@ -105,45 +103,6 @@ static void test_init_when_size_is_wrong(void **state)
 	}
 }
 
-#define ELEMENTS 1000000
-
-static void *produce(void *context)
-{
-	struct element_ring *r = context;
-
-	for (uint64_t i = 0; i < ELEMENTS; i++) {
-		struct element e = make(i);
-
-		while (!element_ring_send(r, &e)) {
-			sched_yield();
-		}
-	}
-	return NULL;
-}
-
-static void test_send_when_consumer_is_another_thread(void **state)
-{
-	struct element_ring r;
-	uint64_t wrong = 0;
-	pthread_t thread;
-
-	(void)state;
-	assert_int_equal(element_ring_init(&r, 64), 0);
-	assert_int_equal(pthread_create(&thread, NULL, produce, &r), 0);
-	for (uint64_t i = 0; i < ELEMENTS; i++) {
-		struct element e;
-
-		while (!element_ring_receive(&r, &e)) {
-			sched_yield();
-		}
-		wrong += e.number != i || e.check != ~i || e.small != (uint32_t)i;
-	}
-	assert_int_equal(pthread_join(thread, NULL), 0);
-	assert_int_equal(wrong, 0);
-	assert_int_equal(element_ring_depth(&r), 0);
-	element_ring_close(&r);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -151,7 +110,6 @@ int main(void)
 		cmocka_unit_test(test_send_when_full),
 		cmocka_unit_test(test_receive_when_empty),
 		cmocka_unit_test(test_init_when_size_is_wrong),
-		cmocka_unit_test(test_send_when_consumer_is_another_thread),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -220,7 +220,8 @@ static void test_message_when_too_large(void **state)
 	expect(fd, ".\r\n", "250 2.0.0");
 	say(fd, MAIL RCPT "DATA\r\n");
 	say_data(fd, 201);
-	assert_int_equal(rig.receiving, 0);
+	/* The envelope is left. */
+	assert_in_range(rig.receiving, 1, 1000);
 	say_data(fd, 2000);
 	assert_int_equal(rig.scheduler.pools.buffers.live, 0);
 	expect(fd, ".\r\n", "552 5.3.4");

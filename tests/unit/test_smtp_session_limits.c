@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "listeners/smtp/transaction.h"
 #include "tests/unit/smtp_world.h"
 
 static void test_early_talker_is_dismissed(void **state)
@@ -131,10 +132,118 @@ static void test_large_message_gives_way_when_budget_is_used_up(void **state)
 	say_data(fd, 10000);
 	assert_true(rig.receiving > 1000000);
 	say_data(fd, 1000);
-	assert_int_equal(rig.receiving, 0);
+	/* The envelope is left. */
+	assert_in_range(rig.receiving, 1, 1000);
+	assert_int_equal(count_of(SMTP_COUNT_CROWDED_OUT), 1);
 	expect(fd, ".\r\n", "452 4.3.2");
+	assert_int_equal(rig.receiving, 0);
 	rig.refuses = 0;
 	quit(fd);
+}
+
+/* Above twice the budget a message that holds more than its share gives way, whatever its size. */
+static void test_message_above_its_share_gives_way(void **state)
+{
+	int fd;
+
+	(void)state;
+	rig.options.max_message_bytes = 10 << 20;
+	fd = client_in_data();
+	say_data(fd, 200);
+	assert_in_range(rig.receiving, 15000, 100000);
+	rig.share[false] = (uint64_t)rig.receiving + 4096;
+	say_data(fd, 10);
+	assert_int_equal(count_of(SMTP_COUNT_CROWDED_OUT), 0);
+	say_data(fd, 100);
+	assert_int_equal(count_of(SMTP_COUNT_CROWDED_OUT), 1);
+	assert_in_range(rig.receiving, 1, 1000);
+	expect(fd, ".\r\n", "452 4.3.2");
+	rig.share[false] = 0;
+	quit(fd);
+}
+
+/* Whoever stalls while the budget is used up gives up what is above its share, and nobody else. */
+static void test_message_that_stalls_gives_way(void **state)
+{
+	int64_t both;
+	int stalled;
+	int busy;
+
+	(void)state;
+	rig.options.max_message_bytes = 10 << 20;
+	stalled = client_in_data();
+	busy = client_in_data();
+	say_data(stalled, 200);
+	say_data(busy, 200);
+	both = rig.receiving;
+	rig.share[true] = 10000;
+	settle();
+	pass_ms(SMTP_STALL_MS - 1);
+	say_data(busy, 400);
+	assert_int_equal(count_of(SMTP_COUNT_CROWDED_OUT), 0);
+	pass_ms(1);
+	assert_int_equal(count_of(SMTP_COUNT_CROWDED_OUT), 1);
+	assert_true(rig.receiving > both / 2);
+	/* What it has is looked at afresh when there was room in between. */
+	rig.share[true] = 0;
+	settle();
+	rig.share[true] = 10000;
+	settle();
+	pass_ms(SMTP_STALL_MS - 1);
+	assert_int_equal(count_of(SMTP_COUNT_CROWDED_OUT), 1);
+	rig.share[true] = 0;
+	expect(busy, ".\r\n", "250 ");
+	expect(stalled, ".\r\n", "452 4.3.2");
+	expect(stalled, "QUIT\r\n", "221 ");
+	close(stalled);
+	quit(busy);
+}
+
+/* Recipients take memory too. */
+static void test_recipients_above_the_share_are_refused(void **state)
+{
+	int fd = client_hello();
+
+	(void)state;
+	rig.options.max_recipients_per_message = 1000;
+	say(fd, MAIL);
+	for (unsigned i = 0; i < 300; i++) {
+		char line[128];
+
+		snprintf(line, sizeof(line), "RCPT TO:<%040u@example.net>\r\n", i);
+		expect(fd, line, "250 ");
+	}
+	assert_in_range(rig.receiving, 300 * 50, 300 * 100);
+	rig.share[false] = 10000;
+	expect(fd, RCPT, "452 4.3.2");
+	assert_int_equal(count_of(SMTP_COUNT_REFUSED_MEMORY), 1);
+	rig.share[true] = 10000;
+	settle();
+	pass_ms(SMTP_STALL_MS);
+	client_read(fd);
+	assert_non_null(strstr(rig.got, "421 4.3.2"));
+	assert_int_equal(rig.receiving, 0);
+	expect_closed(fd);
+}
+
+static void test_client_that_goes_on_sending_is_cut(void **state)
+{
+	char lines[60000];
+	int fd;
+
+	(void)state;
+	rig.options.max_idle_commands = 1;
+	memset(lines, '\n', sizeof(lines));
+	fd = client_hello();
+	client_send(fd, "NOOP\r\nNOOP\r\n", 12);
+	settle();
+	assert_int_equal(listener()->session_count, 1);
+	for (unsigned i = 0; i < 1000 && listener()->session_count != 0; i++) {
+		(void)!send(fd, lines, sizeof(lines), MSG_NOSIGNAL | MSG_DONTWAIT);
+		settle();
+	}
+	assert_int_equal(listener()->session_count, 0);
+	close(fd);
 }
 
 static void test_message_when_spool_fails(void **state)
@@ -298,6 +407,10 @@ int main(void)
 		TEST(test_receptions_when_too_many),
 		TEST(test_pressure_is_told),
 		TEST(test_large_message_gives_way_when_budget_is_used_up),
+		TEST(test_message_above_its_share_gives_way),
+		TEST(test_message_that_stalls_gives_way),
+		TEST(test_recipients_above_the_share_are_refused),
+		TEST(test_client_that_goes_on_sending_is_cut),
 		TEST(test_message_when_spool_fails),
 		TEST(test_reading_pauses_under_pressure),
 		TEST(test_session_when_idle),

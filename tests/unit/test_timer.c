@@ -111,11 +111,18 @@ static unsigned step(struct request *last)
 	return count;
 }
 
-static void expire(uint64_t value)
+/* The wheel says that what `r` asked for has expired. */
+static void send_expiry(const struct request *r)
+{
+	agent_send(&world->wheel, &world->owner, timer_on_expired, (void *)(uintptr_t)r->due_ms,
+		   r->value);
+}
+
+static void expire(const struct request *r)
 {
 	struct request unused;
 
-	agent_send(&world->wheel, &world->owner, timer_on_expired, NULL, value);
+	send_expiry(r);
 	step(&unused);
 }
 
@@ -156,12 +163,12 @@ static void test_arm_when_not_armed(void **state)
 	assert_int_equal(r.due_ms, 1500);
 	assert_int_equal(world->owner.timers.armed, 1);
 	world->now_ms = 1500;
-	expire(r.value);
+	expire(&r);
 	assert_int_equal(s->fired, 1);
 	assert_false(timer_armed(&s->timer));
 	assert_int_equal(world->owner.timers.armed, 0);
 	/* The same word again is stale. */
-	expire(r.value);
+	expire(&r);
 	assert_int_equal(s->fired, 1);
 	free(s);
 }
@@ -170,22 +177,23 @@ static void test_arm_when_not_armed(void **state)
 static void test_arm_when_moved_later(void **state)
 {
 	struct session *s = session_make();
+	struct request armed;
 	struct request r;
 
 	(void)state;
 	timer_arm(&s->timer, 1500);
-	assert_int_equal(step(&r), 1);
+	assert_int_equal(step(&armed), 1);
 	for (uint64_t due = 1501; due < 2000; due++) {
 		timer_arm(&s->timer, due);
 	}
 	assert_int_equal(step(&r), 0);
 	world->now_ms = 1500;
-	agent_send(&world->wheel, &world->owner, timer_on_expired, NULL, r.value);
+	send_expiry(&armed);
 	assert_int_equal(step(&r), 1);
 	assert_int_equal(s->fired, 0);
 	assert_int_equal(r.due_ms, 1999);
 	world->now_ms = 1999;
-	expire(r.value);
+	expire(&r);
 	assert_int_equal(s->fired, 1);
 	free(s);
 }
@@ -200,7 +208,7 @@ static void test_expired_when_moved_later_but_due_by_now(void **state)
 	assert_int_equal(step(&r), 1);
 	timer_arm(&s->timer, 1600);
 	world->now_ms = 1700;
-	expire(r.value);
+	expire(&r);
 	assert_int_equal(s->fired, 1);
 	free(s);
 }
@@ -219,7 +227,7 @@ static void test_arm_when_moved_earlier(void **state)
 	assert_int_equal(r.due_ms, 1200);
 	assert_true(r.value == first.value);
 	world->now_ms = 1200;
-	expire(r.value);
+	expire(&r);
 	assert_int_equal(s->fired, 1);
 	free(s);
 }
@@ -236,7 +244,7 @@ static void test_arm_when_moved_to_and_fro(void **state)
 	timer_arm(&s->timer, 1600);
 	assert_int_equal(step(&r), 1);
 	world->now_ms = 1500;
-	agent_send(&world->wheel, &world->owner, timer_on_expired, NULL, r.value);
+	send_expiry(&r);
 	assert_int_equal(step(&r), 1);
 	assert_int_equal(r.due_ms, 1600);
 	timer_cancel(&s->timer);
@@ -254,7 +262,7 @@ static void test_cancel_when_expiry_is_on_its_way(void **state)
 	timer_arm(&s->timer, 1500);
 	assert_int_equal(step(&armed), 1);
 	world->now_ms = 1500;
-	agent_send(&world->wheel, &world->owner, timer_on_expired, NULL, armed.value);
+	send_expiry(&armed);
 	timer_cancel(&s->timer);
 	assert_false(timer_armed(&s->timer));
 	/* The memory may go at once. */
@@ -296,11 +304,11 @@ static void test_expired_when_slot_has_another_user(void **state)
 	assert_int_equal(TIMER_VALUE_SLOT(old.value), TIMER_VALUE_SLOT(new.value));
 	assert_int_not_equal(TIMER_VALUE_GENERATION(old.value), TIMER_VALUE_GENERATION(new.value));
 	world->now_ms = 1500;
-	expire(old.value);
+	expire(&old);
 	assert_int_equal(a->fired + b->fired, 0);
 	assert_true(timer_armed(&b->timer));
 	world->now_ms = 1800;
-	expire(new.value);
+	expire(&new);
 	assert_int_equal(b->fired, 1);
 	free(a);
 	free(b);
@@ -316,7 +324,7 @@ static void test_expired_when_owner_clock_is_behind(void **state)
 	timer_arm(&s->timer, 1500);
 	assert_int_equal(step(&r), 1);
 	world->now_ms = 1499;
-	expire(r.value);
+	expire(&r);
 	assert_int_equal(s->fired, 1);
 	free(s);
 }
@@ -332,7 +340,7 @@ static void test_callback_when_it_arms_again_or_frees(void **state)
 	timer_arm(&s->timer, 1500);
 	assert_int_equal(step(&r), 1);
 	world->now_ms = 1500;
-	agent_send(&world->wheel, &world->owner, timer_on_expired, NULL, r.value);
+	send_expiry(&r);
 	assert_int_equal(step(&r), 1);
 	assert_int_equal(s->fired, 1);
 	assert_int_equal(r.due_ms, 2500);
@@ -341,7 +349,7 @@ static void test_callback_when_it_arms_again_or_frees(void **state)
 	gone->free_self = true;
 	timer_arm(&gone->timer, 1500);
 	assert_int_equal(step(&r), 2);
-	expire(r.value);
+	expire(&r);
 	assert_int_equal(world->owner.timers.armed, 0);
 	free(s);
 }
@@ -366,8 +374,7 @@ static void test_arm_when_there_are_many(void **state)
 	world->now_ms = 5000;
 	for (unsigned i = 0; i < MANY; i += 2) {
 		assert_int_equal(world->requests[i].due_ms, 2000 + i);
-		agent_send(&world->wheel, &world->owner, timer_on_expired, NULL,
-			   world->requests[i].value);
+		send_expiry(&world->requests[i]);
 	}
 	step(&r);
 	for (unsigned i = 0; i < MANY; i++) {

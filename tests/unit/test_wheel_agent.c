@@ -198,6 +198,34 @@ static void test_expire_when_owners_use_the_same_slot(void **state)
 	assert_int_equal(counter_total("arms"), 3);
 }
 
+/* An expiry is under way when its timer is moved to an earlier time, which expires too, and then to
+ * a later one: neither of the two may be taken for that. */
+static void test_expire_when_moved_to_and_fro(void **state)
+{
+	struct agent *owner = &world->owners[0].base;
+	struct item *it = &world->owners[0].items[0];
+	uint64_t due_ms = world->now_ms + 100;
+
+	(void)state;
+	arm(it, due_ms);
+	settle();
+	world->now_ms = due_ms;
+	runtime_step(&world->rt);
+	arm(it, due_ms - 1);
+	arm(it, due_ms + 5000);
+	agent_flush(owner);
+	agent_duty(wheel_agent_base(world->wheel), clock_read(&world->rt.clock));
+	assert_int_equal(counter_total("expired"), 2);
+	settle();
+	assert_int_equal(it->fired, 0);
+	world->now_ms = due_ms + 4999;
+	settle();
+	assert_int_equal(it->fired, 0);
+	world->now_ms = due_ms + 5000;
+	settle();
+	assert_int_equal(it->fired, 1);
+}
+
 /* The group may sleep just until the next deadline. */
 static void test_sleep_max_when_deadlines_wait(void **state)
 {
@@ -321,6 +349,7 @@ int main(void)
 		TEST(test_expire_when_due),
 		TEST(test_expire_when_armed_in_the_past),
 		TEST(test_expire_when_owners_use_the_same_slot),
+		TEST(test_expire_when_moved_to_and_fro),
 		TEST(test_sleep_max_when_deadlines_wait),
 		TEST(test_sleep_max_when_followed),
 		TEST(test_expire_when_many_at_once),
