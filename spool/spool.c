@@ -47,7 +47,7 @@ static int complain(const char *path, int error, FILE *errors)
 	return error;
 }
 
-/* The spool's own name has to outlive a power cut, too. Where it was there before, the parent may be
+/* The name of the spool outlives a power cut, too. Where it was there before, the parent may be
  * one that must not be read: then whoever made the spool saw to it. */
 static int sync_parent(const char *path, bool made)
 {

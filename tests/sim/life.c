@@ -160,10 +160,13 @@ static void look_for_the_end(struct life *l)
 	} else if (world->now_ns > l->calm_ns + CALM_NS_MAX) {
 		t = books_totals(world->books);
 		world_fail("mail does not get through in a calm world: %llu of %llu messages "
-			   "accepted, %llu recipients, %llu delivered, %llu bounced, %llu failed",
+			   "accepted, %llu recipients, %llu delivered, %llu bounced, %llu failed; "
+			   "%s",
 			   (unsigned long long)t.accepted, (unsigned long long)t.messages,
 			   (unsigned long long)t.recipients, (unsigned long long)t.delivered,
-			   (unsigned long long)t.bounced, (unsigned long long)t.failed);
+			   (unsigned long long)t.bounced, (unsigned long long)t.failed,
+			   senders_done() ? books_unsettled(world->books)
+					  : "senders are not done");
 	}
 }
 
