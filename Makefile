@@ -51,7 +51,7 @@ C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
 
 .PHONY: all help deps run check check-all bench tsa format format-check headers compdb install \
-	uninstall man clean programs unit
+	uninstall man clean programs unit flow kill powercut
 
 all: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) programs
@@ -63,6 +63,8 @@ help:
 	@echo 'make               install what is missing, build build/{flywheeld,flywheel,fwload,fwsink}'
 	@echo 'make unit          unit tests of one variant (VARIANT=release|debug|asan|tsan|clang)'
 	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
+	@echo 'make kill          kill -9 under load, again and again (CYCLES=200, SEED=n for the same again)'
+	@echo 'make powercut      power cuts under load (CYCLES=50, FS=ext4|xfs for one, SEED=n)'
 	@echo 'make tsa           thread classes, checked by clang'
 	@echo 'make headers       every header compiles alone'
 	@echo 'make format        clang-format in place; make format-check only looks'
@@ -109,6 +111,17 @@ unit: unit-programs
 
 flow:
 	@python3 tests/flow/run.py $(if $(ONLY),--only $(ONLY)) $(FLOW)
+
+# Long forms of test_crash.py and test_powercut.py.
+CYCLES_PY := tests/flow/cycles.py $(if $(SEED),--seed $(SEED))
+kill: all
+	@python3 $(CYCLES_PY) kill --cycles $(or $(CYCLES),200)
+
+# On disks that lose what they had not flushed, and on file systems that are shut down.
+powercut: all
+	@for fs in $(or $(FS),ext4 xfs); do for disk in volatile loop; do \
+		python3 $(CYCLES_PY) powercut --cycles $(or $(CYCLES),50) --fs $$fs --disk $$disk || exit 1; \
+	done; done
 
 run: all
 	@tools/demo.sh

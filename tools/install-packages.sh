@@ -4,7 +4,8 @@
 set -eu
 
 packages="gcc make clang clang-format libc6-dev liburing-dev libjemalloc-dev libck-dev libcmocka-dev
-libjansson-dev libedit-dev libisal-dev python3-minimal python3 swaks"
+libjansson-dev libedit-dev libisal-dev python3-minimal python3 swaks
+e2fsprogs xfsprogs"
 # It would replace another mail transfer agent of the machine; without it, its tests are skipped.
 [ -e /usr/sbin/sendmail ] || packages="$packages postfix"
 

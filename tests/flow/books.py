@@ -1,0 +1,260 @@
+"""The books of a daemon that is crashed again and again under load: what was answered 250, what came
+to the sink, and what the main log says. One load and one sink last through all crashes.
+
+What must hold in the end, when nothing is queued any more:
+
+- Each message that was answered 250 arrived, whole, for each of its recipients.
+- What arrived without an answer, and what arrived twice, was under way at a crash: a few for each
+  connection. The load sends no message again, so what arrives twice was delivered twice.
+- The log has no message received twice, and no delivery twice between one start and the next; what it
+  tells of the last life of the daemon, which ended in order, is exactly what the sink saw of it.
+
+Start reading at Books.run()."""
+
+import os
+import random
+import re
+import time
+
+from flow import Daemon, Sink, expect, expect_equal, wait_until
+from seccomp import check_permitted, deny_io_uring, need_filter
+
+SESSIONS = 20
+# Each to a domain of its own, so each is a delivery of its own.
+RECIPIENTS = 2
+DOMAINS = 20
+# The load's time to try: longer than any test.
+LONG_S = 100000
+
+
+def new_seed():
+    """Drawn anew each time, unless told by FLOW_SEED."""
+    return int(os.environ.get("FLOW_SEED") or random.SystemRandom().randrange(1 << 32))
+
+
+class Tail:
+    """The complete lines that were added to a file since the last look."""
+
+    def __init__(self, path):
+        self.path = path
+        self.offset = 0
+
+    def lines(self):
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            data = file.read()
+        data = data[:data.rfind(b"\n") + 1]
+        self.offset += len(data)
+        return data.decode(errors="replace").splitlines()
+
+
+class Books:
+    """A sink, a daemon and a load, and what is known of each message. `disk` (disks.py) is where the spool
+    is; without one it is a folder."""
+
+    def __init__(self, flow, seed, disk=None, text="", sessions=SESSIONS, limit=0):
+        self.flow = flow
+        self.seed = seed
+        self.draws = random.Random(seed)
+        self.disk = disk
+        self.sessions = sessions
+        self.denied = flow.backend == "denied"
+        record, accepted = flow.path / "record", flow.path / "accepted"
+        self.record, self.accepted_file = Tail(record), Tail(accepted)
+        self.sink = Sink(flow, "--record", record)
+        self.daemon = Daemon(flow, sink_port=self.sink.port, backend="auto" if self.denied else None,
+                             spool=disk and disk.path / "spool", start=False,
+                             text=f'retry_interval = "1s" host_failure_retry = "1s"\n{text}')
+        self.log = Tail(self.daemon.log / "mainlog")
+        self.accepted = set()
+        # Recipients for whom a message arrived, by its id.
+        self.arrived = {}
+        self.duplicates = self.bad = 0
+        self.crashes = 0
+        self.recovered = 0
+        # Of the log: R and D lines in all and of this life, messages received, torn lines.
+        self.received = set()
+        self.r_lines = self.d_lines = self.torn_lines = 0
+        self.life_r = self.life_d = 0
+        self.load = None
+        self.start()
+        self.start_load(accepted, limit)
+
+    # ---- programs ----
+
+    def start_load(self, accepted, limit):
+        size = self.draws.choice((2048, 10240, 60000))
+        self.load = self.flow.start(
+            "fwload", "--to", f"127.0.0.1:{self.daemon.port}", "--messages", limit or 1 << 40, "--connect-retry",
+            LONG_S, "--sessions", self.sessions, "--recipients", RECIPIENTS, "--domains", DOMAINS, "--size", size,
+            "--accepted-file", accepted)
+
+    def launch(self):
+        if self.denied:
+            need_filter()
+            self.daemon.launch(prepare=deny_io_uring)
+        else:
+            self.daemon.launch()
+
+    def start(self):
+        self.launch()
+        wait_until(lambda: "running, process" in self.daemon.output() or self.daemon.ended(), "flywheeld to run")
+        if self.denied:
+            check_permitted(self.daemon.process)
+        expect(not self.daemon.ended(), f"flywheeld ended at start:\n{self.daemon.output()}")
+        found = re.search(r"(\d+) deliveries recovered.* (\d+) records damaged", self.daemon.output())
+        self.recovered = int(found[1])
+        if self.disk is None:
+            expect_equal(int(found[2]), 0, "damaged records after a kill")
+
+    def read(self):
+        """Takes note of what was accepted and of what arrived."""
+        self.accepted.update(self.accepted_file.lines())
+        for line in self.record.lines():
+            name, recipients, _, _, whole, had = line.split(" ")
+            self.arrived[name] = self.arrived.get(name, 0) + int(recipients) - int(had)
+            self.duplicates += int(had)
+            self.bad += whole != "ok"
+
+    def read_log(self):
+        """The lines of one life of the daemon, after its end."""
+        delivered = set()
+        self.life_r = self.life_d = 0
+        for line in self.log.lines():
+            fields = line.split("@")
+            kind = fields[4] if len(fields) > 4 else ""
+            if kind == "R" and len(fields) == 14:
+                self.life_r += 1
+                rcpt = (fields[1], fields[5], fields[6])
+                expect(rcpt not in self.received, f"received twice, says the log: {line}")
+                self.received.add(rcpt)
+            elif kind == "D" and len(fields) == 12:
+                self.life_d += 1
+                expect((fields[1], fields[5]) not in delivered, f"delivered twice in one life, says the log: {line}")
+                delivered.add((fields[1], fields[5]))
+            elif kind not in ("T", "M1"):
+                self.torn_lines += 1
+        self.r_lines += self.life_r
+        self.d_lines += self.life_d
+
+    # ---- crashes ----
+
+    def wait_accepted(self, count):
+        """`count` more messages were answered 250."""
+        wanted = len(self.accepted) + count
+
+        def enough():
+            self.read()
+            expect(not self.daemon.ended(), f"flywheeld ended:\n{self.daemon.output()}")
+            return len(self.accepted) >= wanted
+        wait_until(enough, f"{count} more messages to be accepted")
+
+    def moment(self, most_ms):
+        time.sleep(self.draws.random() * most_ms / 1000)
+
+    def kill(self):
+        self.crashes += 1
+        self.daemon.kill()
+        self.read_log()
+
+    def kill_at_random(self, most=600):
+        """Under load, or now and then while it is starting."""
+        self.wait_accepted(self.draws.randrange(1, most))
+        self.moment(10)
+        self.kill()
+        if self.draws.random() < 0.2:
+            self.launch()
+            self.moment(30)
+            self.kill()
+        self.start()
+
+    def cut_at_random(self, most=600):
+        """The power goes while mail pours in. The sink stands still meanwhile, as what it took after the cut,
+        which nobody can write down, would come again."""
+        self.wait_accepted(self.draws.randrange(1, most))
+        self.moment(10)
+        self.sink.freeze()
+        self.disk.cut(self.draws.randrange(1 << 32))
+        # What is answered 250 from now on is lost.
+        self.moment(30)
+        self.kill()
+        self.sink.thaw()
+        self.disk.restore()
+        self.start()
+
+    # ---- the end ----
+
+    def quiet_sink(self):
+        """All of an earlier life has arrived."""
+        wait_until(lambda: self.sink.connections() == 0, "the sink's connections to end")
+        return self.sink.count_now("recipients")
+
+    def settle(self):
+        """A last life of the daemon, that ends in order: all that is accepted in it and before is delivered."""
+        self.kill()
+        if self.disk is not None:
+            self.disk.unmount()
+            self.disk.mount()
+        before = self.quiet_sink()
+        self.read()
+        accepted = len(self.accepted)
+        self.start()
+        self.wait_accepted(200)
+        self.flow.stop(self.load)
+        self.read()
+        self.daemon.wait_for_rest()
+        status, _ = self.daemon.terminate()
+        expect_equal(status, 0, "exit status")
+        self.read_log()
+        stats = self.sink.stop()
+        self.read()
+        expect_equal(self.life_r, RECIPIENTS * (len(self.accepted) - accepted), "R lines of the last life")
+        expect_equal(self.life_d, stats["recipients"] - before, "D lines of the last life")
+        expect_equal(stats["duplicates"], self.duplicates, "duplicates by the sink's count and by its record")
+        return stats
+
+    def lost(self):
+        return [name for name in self.accepted if self.arrived.get(name, 0) != RECIPIENTS]
+
+    def extra(self):
+        """What arrived though it was never answered."""
+        return [name for name in self.arrived if name not in self.accepted]
+
+    def balance(self, stats):
+        lost, extra = self.lost(), self.extra()
+        expect_equal(sorted(lost)[:10], [], f"some of {len(lost)} lost of {len(self.accepted)} accepted "
+                     f"(arrived: {[self.arrived.get(name, 0) for name in sorted(lost)[:10]]})")
+        expect_equal(self.bad, 0, "messages that arrived changed")
+        halves = [name for name in extra if self.arrived[name] != RECIPIENTS]
+        expect_equal(halves, [], "messages that arrived for some of their recipients only")
+        # A session waits for one answer at a time.
+        bound = self.crashes * self.sessions
+        expect(len(extra) <= bound, f"{len(extra)} arrived without an answer; at most {bound} were under way")
+        # At a crash: what the connections had in flight, and what had arrived since the commit before the last.
+        bound = self.crashes * (stats["connections_peak"] + 4 * self.sessions * RECIPIENTS)
+        expect(self.duplicates <= bound, f"{self.duplicates} duplicates; at most {bound} were in flight")
+        # A log is written behind what happens, never ahead of it.
+        expect(self.d_lines <= stats["recipients"], f"{self.d_lines} D lines, {stats['recipients']} arrivals")
+        expect(self.r_lines <= RECIPIENTS * len(self.arrived), f"{self.r_lines} R lines, {len(self.arrived)} messages")
+        expect(self.torn_lines <= self.crashes, f"{self.torn_lines} torn lines in the log")
+        if self.disk is not None and self.disk.cuts > 0:
+            self.disk.check_losses()
+
+    def summary(self):
+        return (f"seed {self.seed}: {self.crashes} crashes, {len(self.accepted)} accepted, "
+                f"{sum(self.arrived.values())} delivered, {self.duplicates} duplicates, "
+                f"{len(self.lost())} lost, {len(self.extra())} unanswered, {self.r_lines} R and {self.d_lines} D lines")
+
+    def run(self, cycles, crash, progress=None):
+        """`cycles` times `crash`, then the balance."""
+        try:
+            for cycle in range(cycles):
+                crash()
+                if progress:
+                    progress(cycle + 1, self)
+            self.balance(self.settle())
+        finally:
+            self.read()
+            print(f"     {self.summary()}", flush=True)
