@@ -65,6 +65,14 @@ def free_port():
         return s.getsockname()[1]
 
 
+def is_socket(descriptor):
+    """Of a file in /proc/PID/fd, which may be closed at any time."""
+    try:
+        return os.readlink(descriptor).startswith("socket:")
+    except FileNotFoundError:
+        return False
+
+
 class Freezable:
     """A program that can be made to stand still."""
 
@@ -102,8 +110,7 @@ class Sink(Freezable):
 
     def connections(self):
         """How many are open now."""
-        links = [os.readlink(f) for f in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir()]
-        return sum(link.startswith("socket:") for link in links) - 1
+        return sum(is_socket(f) for f in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir()) - 1
 
     def count_now(self, key):
         """One of the counts that its summary line has, without the delay of stats()."""
