@@ -16,7 +16,7 @@ import random
 import re
 import time
 
-from flow import Daemon, Sink, expect, expect_equal, wait_until
+from flow import Daemon, Freezable, Sink, expect, expect_equal, wait_until
 from seccomp import check_permitted, deny_io_uring, need_filter
 
 SESSIONS = 20
@@ -24,6 +24,8 @@ SESSIONS = 20
 RECIPIENTS = 2
 DOMAINS = 20
 CONNECTIONS = 2 * DOMAINS
+# "denied" is what "auto" becomes where io_uring is not permitted.
+BACKENDS = ["uring", "epoll", "poll", "denied"]
 # The load's time to try: longer than any test.
 LONG_S = 100000
 
@@ -51,22 +53,32 @@ class Tail:
         return data.decode(errors="replace").splitlines()
 
 
-class Books:
-    """A sink, a daemon and a load, and what is known of each message. `disk` (disks.py) is where the spool
-    is; without one it is a folder."""
+class Load(Freezable):
+    """build/fwload, which tries for ever. `number` makes its messages' ids differ from another one's."""
 
-    def __init__(self, flow, seed, disk=None, text="", sessions=SESSIONS, limit=0):
+    def __init__(self, flow, number, port, sessions, size, accepted):
+        self.process = flow.start(
+            "fwload", "--to", f"127.0.0.1:{port}", "--messages", 1 << 40, "--connect-retry", LONG_S, "--sessions", sessions,
+            "--recipients", RECIPIENTS, "--domains", DOMAINS, "--size", size, "--id-prefix", f"fw{number}",
+            "--accepted-file", accepted)
+
+
+class Books:
+    """A sink, a daemon and a load, and what is known of each message. `disk` and `log_disk` (disks.py) are
+    where spool and log are; without them these are folders."""
+
+    def __init__(self, flow, seed, disk=None, log_disk=None, text="", sessions=SESSIONS):
         self.flow = flow
         self.seed = seed
         self.draws = random.Random(seed)
         self.disk = disk
         self.sessions = sessions
         self.denied = flow.backend == "denied"
-        record, accepted = flow.path / "record", flow.path / "accepted"
-        self.record, self.accepted_file = Tail(record), Tail(accepted)
-        self.sink = Sink(flow, "--record", record)
+        self.record, self.accepted_file = Tail(flow.path / "record"), Tail(flow.path / "accepted")
+        self.sink = Sink(flow, "--record", self.record.path)
         self.daemon = Daemon(flow, sink_port=self.sink.port, backend="auto" if self.denied else None,
-                             spool=disk and disk.path / "spool", start=False,
+                             spool=disk and disk.path / "spool", log=log_disk and log_disk.path / "log",
+                             start=False,
                              text=f'''max_outbound_connections = {CONNECTIONS // DOMAINS}
 retry_interval = "1s" host_failure_retry = "1s"
 {text}''')
@@ -83,16 +95,13 @@ retry_interval = "1s" host_failure_retry = "1s"
         self.life_r = self.life_d = 0
         self.load = None
         self.start()
-        self.start_load(accepted, limit)
+        self.start_load()
 
     # ---- programs ----
 
-    def start_load(self, accepted, limit):
+    def start_load(self):
         size = self.draws.choice((2048, 10240, 60000))
-        self.load = self.flow.start(
-            "fwload", "--to", f"127.0.0.1:{self.daemon.port}", "--messages", limit or 1 << 40, "--connect-retry",
-            LONG_S, "--sessions", self.sessions, "--recipients", RECIPIENTS, "--domains", DOMAINS, "--size", size,
-            "--accepted-file", accepted)
+        self.load = Load(self.flow, self.crashes, self.daemon.port, self.sessions, size, self.accepted_file.path)
 
     def launch(self):
         if self.denied:
@@ -179,10 +188,16 @@ retry_interval = "1s" host_failure_retry = "1s"
         self.wait_accepted(self.draws.randrange(1, most))
         self.moment(10)
         self.sink.freeze()
+        if not self.disk.honest:
+            # What is answered from now on nobody hears.
+            self.load.freeze()
+            self.read()
         self.disk.cut(self.draws.randrange(1 << 32))
-        # What is answered 250 from now on is lost.
         self.moment(30)
         self.kill()
+        if not self.disk.honest:
+            self.load.process.kill()
+            self.start_load()
         self.sink.thaw()
         self.disk.restore()
         self.start()
@@ -195,7 +210,7 @@ retry_interval = "1s" host_failure_retry = "1s"
         return self.sink.count_now("recipients")
 
     def settle(self):
-        """A last life of the daemon, that ends in order: all that is accepted in it and before is delivered."""
+        """A last crash, and a last life of the daemon after it."""
         self.kill()
         if self.disk is not None:
             self.disk.unmount()
@@ -205,7 +220,12 @@ retry_interval = "1s" host_failure_retry = "1s"
         accepted = len(self.accepted)
         self.start()
         self.wait_accepted(200)
-        self.flow.stop(self.load)
+        return self.finish(before, accepted)
+
+    def finish(self, before=0, accepted=0):
+        """The daemon's life ends in order: all that was accepted is delivered. `before` recipients and `accepted`
+        messages were before it."""
+        self.flow.stop(self.load.process)
         self.read()
         self.daemon.wait_for_rest()
         status, _ = self.daemon.terminate()
@@ -242,7 +262,7 @@ retry_interval = "1s" host_failure_retry = "1s"
         expect(self.d_lines <= stats["recipients"], f"{self.d_lines} D lines, {stats['recipients']} arrivals")
         expect(self.r_lines <= RECIPIENTS * len(self.arrived), f"{self.r_lines} R lines, {len(self.arrived)} messages")
         expect(self.torn_lines <= self.crashes, f"{self.torn_lines} torn lines in the log")
-        if self.disk is not None and self.disk.cuts > 0:
+        if self.disk is not None:
             self.disk.check_losses()
 
     def summary(self):
@@ -252,12 +272,17 @@ retry_interval = "1s" host_failure_retry = "1s"
 
     def run(self, cycles, crash, progress=None):
         """`cycles` times `crash`, then the balance."""
-        try:
+        with self:
             for cycle in range(cycles):
                 crash()
                 if progress:
                     progress(cycle + 1, self)
             self.balance(self.settle())
-        finally:
-            self.read()
-            print(f"     {self.summary()}", flush=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """However it went, what it was."""
+        self.read()
+        print(f"     {self.summary()}", flush=True)

@@ -2,9 +2,13 @@
 this process and its programs see them, so nothing is left when it ends in whatever way.
 
 LoopDisk is a file behind a loop device; a cut shuts the file system down: nothing that is in the page
-cache or in the journal's memory reaches the disk any more. VolatileDisk has a write cache besides, of
-which a cut loses any part that was not flushed: see volatile_disk.py. Both are checked by what they
-must lose themselves: `Control`."""
+cache or in the journal's memory reaches the disk any more. The kernel is not honest about it: a sync
+that is under way at a shutdown may succeed though its data is lost (seen with Linux 6.18, ext4 and
+XFS, where blocks had not been written before). With a real power cut nobody would hear of that.
+
+VolatileDisk has a write cache besides, of which a cut loses any part that was not flushed: see
+volatile_disk.py. There the kernel tries, and fails, so its answers are worth something after the cut
+too. Both are checked by what they must lose themselves: `Control`."""
 
 import fcntl
 import os
@@ -52,6 +56,9 @@ def command(*words, what):
 class Disk:
     """A file system in a file: `path` is where it is mounted."""
 
+    # A sync that succeeds after the cut has made its data safe.
+    honest = True
+
     def __init__(self, flow, kind, size=0, mkfs=()):
         self.kind = kind
         self.cuts = 0
@@ -85,12 +92,16 @@ class Disk:
         self.cuts += 1
         self.cut_power(seed)
 
+    def cut_failed(self, seed):
+        """The same for a disk on which no control can be written any more."""
+        self.cut_power(seed)
+
     def restore(self):
         """The power is back; nobody may have a file open. The journal is recovered."""
         self.unmount()
         self.power_on()
         self.mount()
-        self.control.check(self.cuts - 1)
+        self.control.check()
 
     def cut_power(self, seed):
         raise NotImplementedError
@@ -99,7 +110,7 @@ class Disk:
         pass
 
     def check_losses(self):
-        expect(self.control.lost > 0, f"{self.cuts} power cuts lost nothing that was not synced: they test nothing")
+        expect(self.cuts == 0 or self.control.lost > 0, f"{self.cuts} power cuts lost nothing that was not synced: they test nothing")
 
     def close(self):
         subprocess.run(["umount", "-l", self.path], capture_output=True)
@@ -107,6 +118,8 @@ class Disk:
 
 class LoopDisk(Disk):
     """A cut is the file system's own shutdown."""
+
+    honest = False
 
     def cut_power(self, seed):
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -139,9 +152,9 @@ class VolatileDisk(Disk):
         return dict(zip(names, map(int, self.server.stdout.readline().split())))
 
     def cut_power(self, seed):
-        """Every other time at once: then the cache is likely empty. A program that never flushes is not
-        waited for."""
-        if self.cuts % 2 == 1:
+        """Every other time at once: then the cache is likely empty, as it is on a disk that has failed. A program
+        that never flushes is not waited for."""
+        if self.control.number is not None and self.cuts % 2 == 1:
             self.say(f"cut {seed} at flush")
             end = time.monotonic() + 2
             while self.say("counts")["power"] and time.monotonic() < end:
@@ -154,7 +167,7 @@ class VolatileDisk(Disk):
 
     def check_losses(self):
         super().check_losses()
-        expect(self.say("counts")["found"] > 0, "power cuts found nothing in the disk's cache: they test nothing")
+        expect(self.cuts == 0 or self.say("counts")["found"] > 0, "power cuts found nothing in the disk's cache: they test nothing")
 
     def close(self):
         super().close()
@@ -175,6 +188,8 @@ class Control:
     def __init__(self, path):
         self.path = path
         self.lost = 0
+        # Of the cut that is to be looked at.
+        self.number = None
         # Like a spool's segment: blocks that are there already are written again.
         self.overwritten = path / "control-overwritten"
         self.write_synced(self.overwritten, b"o" * self.BYTES)
@@ -190,13 +205,17 @@ class Control:
         os.close(folder)
 
     def write(self, number):
+        self.number = number
         self.write_synced(self.path / f"control-synced-{number}", b"s" * self.BYTES)
         with open(self.path / f"control-unsynced-{number}", "wb") as file:
             file.write(b"u" * self.BYTES)
         with open(self.overwritten, "r+b") as file:
             file.write(b"n" * self.BYTES)
 
-    def check(self, number):
+    def check(self):
+        number, self.number = self.number, None
+        if number is None:
+            return
         synced = self.path / f"control-synced-{number}"
         expect(synced.exists() and synced.read_bytes() == b"s" * self.BYTES, "a power cut lost what was synced")
         unsynced = self.path / f"control-unsynced-{number}"

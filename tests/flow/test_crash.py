@@ -1,6 +1,6 @@
 """kill -9 at random moments under load: nothing that was answered 250 is lost."""
 
-from books import Books, new_seed
+from books import BACKENDS, Books, new_seed
 
 
 def kills(flow, cycles):
@@ -16,5 +16,5 @@ def test_loses_nothing_over_kills_on_each_back_end(flow):
     kills(flow, 3)
 
 
-test_loses_nothing_over_kills_on_each_back_end.backends = ["uring", "epoll", "poll", "denied"]
+test_loses_nothing_over_kills_on_each_back_end.backends = BACKENDS
 test_loses_nothing_over_kills_on_each_back_end.short = True

@@ -1,6 +1,6 @@
 """Power cuts at random moments under load, on real file systems: nothing that was answered 250 is lost."""
 
-from books import Books, new_seed
+from books import BACKENDS, Books, new_seed
 from disks import LoopDisk, VolatileDisk
 
 
@@ -21,7 +21,7 @@ def test_loses_nothing_with_what_a_disk_had_in_its_cache_on_ext4(flow):
     cuts(flow, VolatileDisk(flow, "ext4"), 3)
 
 
-test_loses_nothing_with_what_a_disk_had_in_its_cache_on_ext4.backends = ["uring", "epoll", "poll", "denied"]
+test_loses_nothing_with_what_a_disk_had_in_its_cache_on_ext4.backends = BACKENDS
 
 
 def test_loses_nothing_with_what_a_disk_had_in_its_cache_on_xfs(flow):
