@@ -27,7 +27,7 @@ import sys
 
 BLOCK = 4096
 SECTOR = 512
-WRITE_MAX = 256 << 10
+WRITE_MAX = 1 << 20
 LOOKUP, FORGET, GETATTR, SETATTR = 1, 2, 3, 4
 OPEN, READ, WRITE, STATFS, RELEASE, FSYNC = 14, 15, 16, 17, 18, 20
 FLUSH, INIT, INTERRUPT, BATCH_FORGET = 25, 26, 36, 42
@@ -45,6 +45,8 @@ class Disk:
         self.power = True
         self.cut_at_flush = None
         self.fail_writes, self.fail_text, self.fail_flushes = 0, b"", 0
+        # Where the last write ended, if it may be only the first part of what the loop device wrote.
+        self.parted_at = -1
         self.writes = self.flushes = self.failures = self.found = self.lost = 0
 
     def read(self, offset, size):
@@ -60,7 +62,10 @@ class Disk:
 
     def write(self, offset, data):
         self.writes += 1
-        if self.fail_writes > 0 and self.fail_text in data:
+        # A loop device takes a write of which only the first part went well for a good one.
+        whole = offset != self.parted_at
+        self.parted_at = offset + len(data) if len(data) == WRITE_MAX else -1
+        if self.fail_writes > 0 and whole and self.fail_text in data:
             self.fail_writes -= 1
             self.failures += 1
             raise OSError(errno.EIO, "told to fail")
@@ -69,9 +74,9 @@ class Disk:
             block, skip = divmod(offset + at, BLOCK)
             size = min(BLOCK - skip, len(data) - at)
             if size < BLOCK:
-                whole = bytearray(self.read(block * BLOCK, BLOCK))
-                whole[skip:skip + size] = data[at:at + size]
-                self.cache[block] = bytes(whole)
+                filled = bytearray(self.read(block * BLOCK, BLOCK))
+                filled[skip:skip + size] = data[at:at + size]
+                self.cache[block] = bytes(filled)
             else:
                 self.cache[block] = bytes(data[at:at + size])
             at += size
