@@ -86,7 +86,11 @@ retry_interval = "1s" host_failure_retry = "1s"
         self.accepted = set()
         # Recipients for whom a message arrived, by its id.
         self.arrived = {}
+        # Accepted, and not there for each recipient.
+        self.open = set()
         self.duplicates = self.bad = 0
+        # Recipients in `open` at all starts.
+        self.backlog = 0
         self.crashes = 0
         self.recovered = 0
         # Of the log: R and D lines in all and of this life, messages received, torn lines.
@@ -111,6 +115,9 @@ retry_interval = "1s" host_failure_retry = "1s"
             self.daemon.launch()
 
     def start(self):
+        self.sink.count_now("recipients")
+        self.read()
+        self.backlog += RECIPIENTS * len(self.open)
         self.launch()
         wait_until(lambda: "running, process" in self.daemon.output() or self.daemon.ended(), "flywheeld to run")
         if self.denied:
@@ -123,10 +130,14 @@ retry_interval = "1s" host_failure_retry = "1s"
 
     def read(self):
         """Takes note of what was accepted and of what arrived."""
-        self.accepted.update(self.accepted_file.lines())
+        fresh = self.accepted_file.lines()
+        self.accepted.update(fresh)
+        self.open.update(name for name in fresh if self.arrived.get(name, 0) != RECIPIENTS)
         for line in self.record.lines():
             name, recipients, _, _, whole, had = line.split(" ")
             self.arrived[name] = self.arrived.get(name, 0) + int(recipients) - int(had)
+            if self.arrived[name] == RECIPIENTS:
+                self.open.discard(name)
             self.duplicates += int(had)
             self.bad += whole != "ok"
 
@@ -239,7 +250,7 @@ retry_interval = "1s" host_failure_retry = "1s"
         return stats
 
     def lost(self):
-        return [name for name in self.accepted if self.arrived.get(name, 0) != RECIPIENTS]
+        return list(self.open)
 
     def extra(self):
         """What arrived though it was never answered."""
@@ -255,8 +266,9 @@ retry_interval = "1s" host_failure_retry = "1s"
         # A session waits for one answer at a time.
         bound = self.crashes * self.sessions
         expect(len(extra) <= bound, f"{len(extra)} arrived without an answer; at most {bound} were under way")
-        # At a crash: what the connections had in flight, and what had arrived since the commit before the last.
-        bound = self.crashes * (CONNECTIONS + 4 * self.sessions * RECIPIENTS)
+        # At a crash: what the connections had in flight, and what had arrived since the commit before the last: of
+        # what was accepted in that time, or of what was queued at the start.
+        bound = self.crashes * (CONNECTIONS + 4 * self.sessions * RECIPIENTS) + self.backlog
         expect(self.duplicates <= bound, f"{self.duplicates} duplicates; at most {bound} were in flight")
         # A log is written behind what happens, never ahead of it.
         expect(self.d_lines <= stats["recipients"], f"{self.d_lines} D lines, {stats['recipients']} arrivals")

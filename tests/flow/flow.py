@@ -113,7 +113,7 @@ class Sink(Freezable):
         return sum(is_socket(f) for f in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir()) - 1
 
     def count_now(self, key):
-        """One of the counts that its summary line has, without the delay of stats()."""
+        """One of the counts that its summary line has, without the delay of stats(); its record is as new."""
         before = len(self.flow.output(self.process).splitlines())
         self.process.send_signal(signal.SIGUSR1)
         lines = wait_until(lambda: self.flow.output(self.process).splitlines()[before:], "the sink's summary")
