@@ -68,7 +68,8 @@ C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
 
 .PHONY: all help deps run check check-all bench soak mutants tsa format format-check headers \
-	compdb install uninstall man clean programs unit fuzz fuzz-check fuzz-programs stress
+	compdb install uninstall man clean programs unit flow fuzz fuzz-check fuzz-programs stress \
+	kill powercut
 
 all: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) programs
@@ -85,6 +86,8 @@ help:
 	@echo 'make fuzz          names the fuzz targets; TARGET=name fuzzes one (SECONDS=n)'
 	@echo 'make fuzz-check    each fuzz target for 20 seconds (FUZZ_SECONDS=n)'
 	@echo 'make stress        threads against each other (VARIANT; SECONDS=60 in all)'
+	@echo 'make kill          kill -9 under load, again and again (CYCLES=200, SEED=n for the same again)'
+	@echo 'make powercut      power cuts under load (CYCLES=50, FS=ext4|xfs for one, SEED=n)'
 	@echo 'make tsa           thread classes, checked by clang'
 	@echo 'make headers       every header compiles alone'
 	@echo 'make format        clang-format in place; make format-check only looks'
@@ -182,6 +185,17 @@ mutants: deps
 	@OUT='$(OUT)' CC='$(BUILD_CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS)' LDFLAGS='$(SIM_LDFLAGS)' \
 		SIM_OBJ='$(SIM_OBJ)' LIB='$(LIB)' LIBS='$(LIBS)' SEEDS='$(SEEDS)' \
 		tests/sim/mutants/run.py $(MUTANT)
+
+# Long forms of test_crash.py and test_powercut.py.
+CYCLES_PY := tests/flow/cycles.py $(if $(SEED),--seed $(SEED))
+kill: all
+	@python3 $(CYCLES_PY) kill --cycles $(or $(CYCLES),200)
+
+# On disks that lose what they had not flushed, and on file systems that are shut down.
+powercut: all
+	@for fs in $(or $(FS),ext4 xfs); do for disk in volatile loop; do \
+		python3 $(CYCLES_PY) powercut --cycles $(or $(CYCLES),50) --fs $$fs --disk $$disk || exit 1; \
+	done; done
 
 run: all
 	@tools/demo.sh

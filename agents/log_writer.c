@@ -25,6 +25,7 @@
 #define WRITES_PER_CYCLE 4
 
 static const char *const file_names[LOG_FILES] = {"mainlog", "rejectlog", "paniclog"};
+static char line_feed[] = "\n";
 
 /* One log file. */
 BOUND
@@ -40,6 +41,8 @@ struct log_stream {
 	bool failed;
 	/* To be opened anew. */
 	bool reopen;
+	/* The file ends in a part of a line: the program was killed while it wrote. */
+	bool torn;
 };
 
 BOUND
@@ -69,11 +72,36 @@ static struct log_writer *log_writer_of(struct agent *base)
 	return w;
 }
 
-static int stream_open(const struct log_stream *s)
+/* Does a file that is there end in the middle of a line? */
+static bool ends_torn(const char *path, int fd)
+{
+	struct stat st;
+	char last = '\n';
+	int reader;
+
+	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0) {
+		return false;
+	}
+	reader = open(path, O_RDONLY | O_CLOEXEC);
+	if (reader < 0) {
+		return false;
+	}
+	if (pread(reader, &last, 1, st.st_size - 1) != 1) {
+		last = '\n';
+	}
+	close(reader);
+	return last != '\n';
+}
+
+static int stream_open(struct log_stream *s)
 {
 	int fd = open(s->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 
-	return fd < 0 ? -errno : fd;
+	if (fd < 0) {
+		return -errno;
+	}
+	s->torn = ends_torn(s->path, fd);
+	return fd;
 }
 
 static void stream_push(struct log_stream *s, struct log_block *b)
@@ -167,6 +195,10 @@ static void stream_reopen(struct log_writer *w, struct log_stream *s)
 static void stream_advance(struct log_writer *w, struct log_stream *s, size_t n)
 {
 	counter_add(w->bytes, n);
+	if (s->torn) {
+		s->torn = n == 0;
+		return;
+	}
 	while (n > 0) {
 		size_t rest = s->first->len - s->written;
 
@@ -179,11 +211,16 @@ static void stream_advance(struct log_writer *w, struct log_stream *s, size_t n)
 	}
 }
 
+/* What is to be written next: the end of a torn line by itself, or as many blocks as go at once. */
 static int stream_gather(const struct log_stream *s, struct iovec *iov)
 {
 	uint32_t skip = s->written;
 	int count = 0;
 
+	if (s->torn) {
+		iov[0] = (struct iovec){.iov_base = line_feed, .iov_len = 1};
+		return 1;
+	}
 	for (struct log_block *b = s->first; b != NULL && count < GATHER_BLOCKS; b = b->next) {
 		iov[count].iov_base = b->data + skip;
 		iov[count].iov_len = b->len - skip;

@@ -70,7 +70,7 @@ static const char help[] =
 	"\n"
 	"What is printed:\n"
 	"  --progress             the counts each second while they change, on stderr; SIGUSR1\n"
-	"                         prints them at any time\n"
+	"                         prints them at any time, and brings the record up to date\n"
 	"  --json                 the final summary as JSON\n"
 	"  --help                 this text\n"
 	"\n"

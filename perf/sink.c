@@ -52,6 +52,16 @@ static void accept_all(struct sink *sink)
 	}
 }
 
+static void flush_files(struct sink *sink)
+{
+	if (sink->ledger.record != NULL) {
+		fflush(sink->ledger.record);
+	}
+	if (sink->options.log != NULL) {
+		fflush(sink->options.log);
+	}
+}
+
 static void report(struct sink *sink)
 {
 	struct text t = {0};
@@ -67,6 +77,7 @@ static void on_signal(struct sink *sink)
 
 	while (read(sink->signals, &signal, sizeof(signal)) == (ssize_t)sizeof(signal)) {
 		if (signal.ssi_signo == SIGUSR1) {
+			flush_files(sink);
 			report(sink);
 		} else {
 			sink->stopping = true;
@@ -131,12 +142,7 @@ static int on_tick(struct sink *sink)
 	static unsigned ticks;
 
 	sink->tick_ns = sink->now_ns + FLUSH_NS;
-	if (sink->ledger.record != NULL) {
-		fflush(sink->ledger.record);
-	}
-	if (sink->options.log != NULL) {
-		fflush(sink->options.log);
-	}
+	flush_files(sink);
 	if (++ticks % 5 != 0) {
 		return 0;
 	}

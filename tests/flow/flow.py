@@ -65,7 +65,29 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Sink:
+def is_socket(descriptor):
+    """Of a file in /proc/PID/fd, which may be closed at any time."""
+    try:
+        return os.readlink(descriptor).startswith("socket:")
+    except FileNotFoundError:
+        return False
+
+
+class Freezable:
+    """A program that can be made to stand still."""
+
+    def freeze(self):
+        """SIGSTOP, and every thread has stopped."""
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
+        wait_until(lambda: all((t / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T" for t in tasks.iterdir()),
+                   "all threads to stop")
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Sink(Freezable):
     """build/fwsink with options; its statistics are polled from a file."""
 
     def __init__(self, flow, *options, port=None):
@@ -86,6 +108,18 @@ class Sink:
     def count(self, key):
         return self.stats().get(key, 0)
 
+    def connections(self):
+        """How many are open now."""
+        return sum(is_socket(f) for f in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir()) - 1
+
+    def count_now(self, key):
+        """One of the counts that its summary line has, without the delay of stats(); its record is as new."""
+        before = len(self.flow.output(self.process).splitlines())
+        self.process.send_signal(signal.SIGUSR1)
+        lines = wait_until(lambda: self.flow.output(self.process).splitlines()[before:], "the sink's summary")
+        words = lines[-1].split()
+        return int(words[words.index(key) + 1])
+
     def stop(self):
         self.flow.stop(self.process)
         return self.stats()
@@ -99,7 +133,7 @@ def can_connect(port, host="127.0.0.1"):
         return False
 
 
-class Daemon:
+class Daemon(Freezable):
     """build/flywheeld with a configuration of the test's: `text` is added to what every test needs."""
 
     def __init__(self, flow, text="", listener="", schedulers=2, backend=None, sink_port=None, start=True,
@@ -133,9 +167,13 @@ relay_hosts = ( "127.0.0.0/8" )
         if start:
             self.start()
 
-    def start(self, prefix=()):
-        self.process = self.flow.start("flywheeld", "--config", self.config, prefix=prefix)
+    def start(self, prefix=(), prepare=die_with_us):
+        self.launch(prefix, prepare)
         self.wait_for_start()
+
+    def launch(self, prefix=(), prepare=die_with_us):
+        """Starts it, and does not wait until it runs. `prepare` is called in the child before."""
+        self.process = self.flow.start("flywheeld", "--config", self.config, prefix=prefix, prepare=prepare)
 
     def wait_for_start(self):
         """Its own word, as the kernel may keep a killed one's socket for a moment."""
@@ -148,16 +186,6 @@ relay_hosts = ( "127.0.0.0/8" )
     def kill(self):
         self.process.kill()
         self.process.wait()
-
-    def freeze(self):
-        """SIGSTOP, and every thread has stopped."""
-        self.process.send_signal(signal.SIGSTOP)
-        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
-        wait_until(lambda: all((t / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T" for t in tasks.iterdir()),
-                   "all threads to stop")
-
-    def thaw(self):
-        self.process.send_signal(signal.SIGCONT)
 
     def terminate(self, patience=PATIENCE):
         """SIGTERM; the exit status and the seconds that it took."""
@@ -334,11 +362,11 @@ class Flow:
     def program(self, name):
         return ROOT / "build" / self.variant / name
 
-    def start(self, name, *arguments, prefix=()):
+    def start(self, name, *arguments, prefix=(), prepare=die_with_us):
         output = open(self.path / f"{name}-{len(self.programs)}.out", "wb")
         process = subprocess.Popen(
             [*map(str, prefix), str(self.program(name)), *map(str, arguments)],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.path, preexec_fn=die_with_us,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.path, preexec_fn=prepare,
         )
         process.output = output.name
         output.close()

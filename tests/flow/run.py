@@ -50,9 +50,9 @@ def run_case(function, backend, variant, keep):
     print(f"{verdict} {name} ({time.monotonic() - began:.1f} s){skipped}", flush=True)
     if error:
         print(error, flush=True)
-        for process in f.programs:
-            if "flywheeld" in str(process.args):
-                print("---- flywheeld said:\n" + f.output(process)[-3000:], flush=True)
+        daemons = [p for p in f.programs if "flywheeld" in str(p.args[-3:])]
+        for process in daemons[-3:]:
+            print("---- flywheeld said:\n" + f.output(process)[-3000:], flush=True)
         if keep:
             print(f"kept: {f.path}")
             return verdict

@@ -1,10 +1,8 @@
 """Starting: configurations that are wrong, and machines that are not as they should be. Whatever is
 in the way is named, and what can be done without, is."""
 
-import ctypes
 import os
 import pathlib
-import platform
 import re
 import resource
 import signal
@@ -12,6 +10,7 @@ import subprocess
 
 from flow import Daemon, Skip, expect, expect_equal, wait_until
 from peer import Peer
+from seccomp import NOT_PERMITTED, check_permitted, deny_io_uring, need_filter
 
 HELLO = "Subject: hello\r\n\r\nhello\r\n"
 
@@ -338,52 +337,25 @@ def test_says_when_files_are_few(flow):
     peer.wait(1)
 
 
-# seccomp: io_uring_setup fails with EPERM, all else is allowed.
-class Instruction(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
-
-
-class Program(ctypes.Structure):
-    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.POINTER(Instruction))]
-
-
-def deny_io_uring():
-    load, jump_equal, ret = 0x20, 0x15, 0x06
-    io_uring_setup = 425
-    code = (Instruction * 4)((load, 0, 0, 0), (jump_equal, 0, 1, io_uring_setup), (ret, 0, 0, 0x00050001),
-                             (ret, 0, 0, 0x7fff0000))
-    libc = ctypes.CDLL(None, use_errno=True)
-    program = Program(4, code)
-    if libc.prctl(38, 1, 0, 0, 0) != 0 or libc.prctl(22, 2, ctypes.byref(program), 0, 0) != 0:
-        os._exit(77)
-
-
-def start_denied(flow, daemon):
-    with open(flow.path / f"flywheeld-denied-{len(flow.programs)}.out", "wb") as output:
-        daemon.process = subprocess.Popen([flow.program("flywheeld"), "--config", daemon.config],
-                                          stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                          preexec_fn=deny_io_uring)
-    daemon.process.output = output.name
-    flow.programs.append(daemon.process)
-    daemon.wait_for_start()
-    if daemon.process.returncode == 77:
-        raise Skip("seccomp filters are not permitted")
+def start_denied(daemon):
+    need_filter()
+    daemon.launch(prepare=deny_io_uring)
+    wait_until(lambda: "running, process" in daemon.output() or daemon.ended(), "flywheeld to run")
+    check_permitted(daemon.process)
     expect(not daemon.ended(), f"flywheeld ended:\n{daemon.output()}")
 
 
 def test_does_without_io_uring_and_says_so_once(flow):
-    if platform.machine() != "x86_64":
-        raise Skip("the filter is written for x86-64")
     peer = Peer(flow)
     daemon = Daemon(flow, sink_port=peer.port, schedulers=2, start=False)
-    start_denied(flow, daemon)
+    start_denied(daemon)
     flow.load(daemon, "--messages", 500, "--domains", 10)
     peer.wait(500)
     daemon.wait_for_rest()
     said = [line for line in daemon.output().split("\n") if "io_uring is denied" in line]
     expect(len(said) == 1 and "epoll" in said[0], f"it says {daemon.output()}")
     daemon.kill()
-    start_denied(flow, daemon)
+    start_denied(daemon)
     expect_equal(daemon.terminate()[0], 0, "exit status without io_uring")
 
 
@@ -392,12 +364,11 @@ test_does_without_io_uring_and_says_so_once.short = True
 
 def test_refuses_a_multiplexor_that_does_not_work(flow):
     """Asked for io_uring by name, it does not quietly take another."""
-    if platform.machine() != "x86_64":
-        raise Skip("the filter is written for x86-64")
+    need_filter()
     daemon = Daemon(flow, backend="uring", start=False)
     done = subprocess.run([flow.program("flywheeld"), "--config", daemon.config], capture_output=True, text=True,
                           timeout=60, preexec_fn=deny_io_uring)
-    if done.returncode == 77:
+    if done.returncode == NOT_PERMITTED:
         raise Skip("seccomp filters are not permitted")
     expect(done.returncode == 1 and "io_uring is denied" in done.stderr, f"{done.returncode} {done.stderr!r}")
 

@@ -210,6 +210,24 @@ static void test_lines_are_appended_when_the_file_is_there(void **state)
 	assert_content("mainlog", "old\nnew\n");
 }
 
+/* Killed in the middle of a write: the next line is one of its own. */
+static void test_torn_line_is_ended_before_the_next(void **state)
+{
+	FILE *f;
+
+	(void)state;
+	assert_int_equal(mkdir(path_of(""), 0755), 0);
+	f = fopen(path_of("mainlog"), "w");
+	fputs("old\ntor", f);
+	fclose(f);
+	start(0);
+	assert_content("mainlog", "old\ntor");
+	say(LOG_MAIN, "new");
+	say(LOG_MAIN, "newer");
+	stop();
+	assert_content("mainlog", "old\ntor\nnew\nnewer\n");
+}
+
 /* Lines of 1 000 bytes with a number in front. */
 static void say_numbered(unsigned from, unsigned to)
 {
@@ -482,6 +500,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_lines_reach_their_files),
 		TEST(test_lines_are_appended_when_the_file_is_there),
+		TEST(test_torn_line_is_ended_before_the_next),
 		TEST(test_order_is_kept_when_blocks_fill_up),
 		TEST(test_longest_line_fits_a_block),
 		TEST(test_unwritable_file_keeps_lines_until_reopened),
