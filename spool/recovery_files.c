@@ -12,6 +12,7 @@
 #include "core/runtime/check.h"
 #include "spool/scan.h"
 
+#define REWRITE_BYTES (256U * 1024)
 #define LOCK_NAME "lock"
 
 void recovery_warn(struct recovery *x, const char *format, ...)
@@ -162,17 +163,42 @@ int recovery_read_index(struct recovery *x, const struct segment *g, struct inde
 	return rc;
 }
 
-/* Writes the index and the header of a scanned segment, so that the next start need not scan it. */
+/*
+ * What was read may be in the page cache alone: when a sync failed and the program was killed
+ * before it could write elsewhere, the kernel takes those pages for clean, and no later sync writes
+ * them. So everything is written again, as it is.
+ */
+static int write_again(struct segment *g)
+{
+	unsigned char *data = malloc(REWRITE_BYTES);
+	int rc = 0;
+
+	if (data == NULL) {
+		fatal("spool: out of memory");
+	}
+	for (uint64_t at = SEGMENT_BLOCK; rc == 0 && at < g->end; at += REWRITE_BYTES) {
+		uint64_t left = g->end - at;
+		size_t len = left < REWRITE_BYTES ? (size_t)left : REWRITE_BYTES;
+
+		rc = segment_read(g, at, data, len);
+		rc = rc != 0 ? rc : segment_write(g, at, data, len);
+	}
+	free(data);
+	return rc;
+}
+
+/* Makes sure of a scanned segment, and writes its index and header, so that the next start need not
+ * scan it. */
 int recovery_seal(struct recovery *x, struct segment *g)
 {
 	unsigned char block[SEGMENT_BLOCK];
 	unsigned char head[SEGMENT_INDEX_HEAD];
 	uint64_t at = g->end;
-	int rc;
+	int rc = write_again(g);
 
 	g->index_offset = g->end;
 	segment_index_head(g, ++x->highest_sequence, head);
-	rc = segment_write(g, at, head, sizeof(head));
+	rc = rc != 0 ? rc : segment_write(g, at, head, sizeof(head));
 	at += sizeof(head);
 	for (const struct index_chunk *c = g->chunks; rc == 0 && c != NULL; c = c->next) {
 		rc = segment_write(g, at, c->records, c->count * sizeof(c->records[0]));
@@ -186,6 +212,20 @@ int recovery_seal(struct recovery *x, struct segment *g)
 	return rc;
 }
 
+/*
+ * Without what a segment holds nobody knows what was delivered already: a start that cannot read
+ * one fails, and says what can be done.
+ */
+static int unreadable(struct recovery *x, struct segment *g, int error)
+{
+	recovery_warn(x,
+		      "seg-%08x.fws cannot be read: %s; repair the disk, or move the file away to "
+		      "go on without the mail and the records of deliveries in it",
+		      g->id, strerror(-error));
+	segment_free(g, &x->all.chunks);
+	return error;
+}
+
 static int scan(struct recovery *x, struct segment *g, uint64_t limit, bool search)
 {
 	struct scan_result result;
@@ -197,14 +237,7 @@ static int scan(struct recovery *x, struct segment *g, uint64_t limit, bool sear
 	if (result.sequence > x->highest_sequence) {
 		x->highest_sequence = result.sequence;
 	}
-	if (rc != 0) {
-		recovery_warn(x,
-			      "warning: seg-%08x.fws cannot be read further: %s; "
-			      "what comes after is not delivered",
-			      g->id, strerror(-rc));
-		x->found->damaged_records++;
-	}
-	if (result.damaged > 0) {
+	if (rc == 0 && result.damaged > 0) {
 		recovery_warn(x, "warning: seg-%08x.fws has %llu damaged records", g->id,
 			      (unsigned long long)result.damaged);
 	}
@@ -212,23 +245,25 @@ static int scan(struct recovery *x, struct segment *g, uint64_t limit, bool sear
 }
 
 /* Scanned segments are sealed; one that cannot be written to is kept as it is, and read. */
-static void take_scanned(struct recovery *x, struct segment *g, int error)
+static int take_scanned(struct recovery *x, struct segment *g, uint64_t limit, bool search)
 {
-	if (g->index_count == 0 && error == 0) {
+	int rc = scan(x, g, limit, search);
+
+	if (rc != 0) {
+		return unreadable(x, g, rc);
+	}
+	if (g->index_count == 0) {
 		take_free(x, g);
-		return;
+		return 0;
 	}
 	g->state = SEGMENT_FULL;
 	g->fresh = false;
-	if (error != 0) {
-		g->state = SEGMENT_ABANDONED;
-		g->stuck = true;
-	}
 	x->found->segments++;
 	add_segment(x, g);
+	return 0;
 }
 
-static void take_sealed(struct recovery *x, struct segment *g, const struct segment_header *h)
+static int take_sealed(struct recovery *x, struct segment *g, const struct segment_header *h)
 {
 	struct index_record *records;
 	uint32_t count = 0;
@@ -239,6 +274,9 @@ static void take_sealed(struct recovery *x, struct segment *g, const struct segm
 	rc = h->index_offset < SEGMENT_BLOCK || h->index_offset > g->size
 		     ? -EBADMSG
 		     : recovery_read_index(x, g, &records, &count);
+	if (rc != 0 && rc != -EBADMSG && rc != -ENODATA) {
+		return unreadable(x, g, rc);
+	}
 	if (rc != 0) {
 		bool sane = h->index_offset >= SEGMENT_BLOCK && h->index_offset <= g->size;
 
@@ -246,8 +284,7 @@ static void take_sealed(struct recovery *x, struct segment *g, const struct segm
 			x, "warning: the index of seg-%08x.fws is damaged; the segment is scanned",
 			g->id);
 		x->found->damaged_records++;
-		take_scanned(x, g, scan(x, g, sane ? h->index_offset : g->size, true));
-		return;
+		return take_scanned(x, g, sane ? h->index_offset : g->size, true);
 	}
 	free(records);
 	g->state = SEGMENT_SEALED;
@@ -256,32 +293,38 @@ static void take_sealed(struct recovery *x, struct segment *g, const struct segm
 	g->placed = count;
 	x->found->segments++;
 	add_segment(x, g);
+	return 0;
 }
 
-static void take_damaged(struct recovery *x, struct segment *g)
+static int take_damaged(struct recovery *x, struct segment *g)
 {
-	if (!scan_generation(g, &g->generation)) {
+	int rc = scan_generation(g, &g->generation);
+
+	if (rc < 0) {
+		return unreadable(x, g, rc);
+	}
+	if (rc == 0) {
 		recovery_warn(x, "warning: seg-%08x.fws is no segment of this spool, ignored",
 			      g->id);
 		segment_free(g, &x->all.chunks);
-		return;
+		return 0;
 	}
 	recovery_warn(x, "warning: the header of seg-%08x.fws is damaged; the segment is scanned",
 		      g->id);
 	x->found->damaged_records++;
-	take_scanned(x, g, scan(x, g, g->size, true));
+	return take_scanned(x, g, g->size, true);
 }
 
 /* A file that was being made when the program ended has no header yet. */
-static void take_empty(struct recovery *x, struct segment *g)
+static int take_empty(struct recovery *x, struct segment *g)
 {
 	uint32_t generation;
 
-	if (scan_generation(g, &generation)) {
-		take_damaged(x, g);
-	} else {
-		discard(x, g);
+	if (scan_generation(g, &generation) != 0) {
+		return take_damaged(x, g);
 	}
+	discard(x, g);
+	return 0;
 }
 
 static int take_header(struct recovery *x, struct segment *g, const unsigned char *block)
@@ -290,8 +333,7 @@ static int take_header(struct recovery *x, struct segment *g, const unsigned cha
 	int rc = segment_header_decode(block, &h);
 
 	if (rc == -ENODATA) {
-		take_empty(x, g);
-		return 0;
+		return take_empty(x, g);
 	}
 	if (rc == -EPROTO) {
 		recovery_warn(
@@ -302,8 +344,7 @@ static int take_header(struct recovery *x, struct segment *g, const unsigned cha
 		return rc;
 	}
 	if (rc != 0) {
-		take_damaged(x, g);
-		return 0;
+		return take_damaged(x, g);
 	}
 	if (h.id != g->id) {
 		recovery_warn(x, "warning: seg-%08x.fws says that it is segment %08x, ignored",
@@ -316,12 +357,10 @@ static int take_header(struct recovery *x, struct segment *g, const unsigned cha
 	g->prepared = h.prepared;
 	if (h.state == SEGMENT_DISK_FREE) {
 		take_free(x, g);
-	} else if (h.state == SEGMENT_DISK_SEALED) {
-		take_sealed(x, g, &h);
-	} else {
-		take_scanned(x, g, scan(x, g, g->size, false));
+		return 0;
 	}
-	return 0;
+	return h.state == SEGMENT_DISK_SEALED ? take_sealed(x, g, &h)
+					      : take_scanned(x, g, g->size, false);
 }
 
 int recovery_take_file(struct recovery *x, uint32_t id)
@@ -353,9 +392,7 @@ int recovery_take_file(struct recovery *x, uint32_t id)
 	g->size = (uint64_t)st.st_size;
 	rc = segment_read(g, 0, block, sizeof(block));
 	if (rc != 0 && rc != -ENODATA) {
-		recovery_warn(x, "%s cannot be read: %s", name, strerror(-rc));
-		segment_free(g, &x->all.chunks);
-		return rc;
+		return unreadable(x, g, rc);
 	}
 	return take_header(x, g, block);
 }

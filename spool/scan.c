@@ -193,14 +193,18 @@ int scan_segment(struct segment *s, struct pool *chunks, uint64_t limit, bool se
 	return x.window.error;
 }
 
-bool scan_generation(const struct segment *s, uint32_t *generation)
+int scan_generation(const struct segment *s, uint32_t *generation)
 {
 	struct record_header h;
+	int rc = segment_read(s, SEGMENT_BLOCK, &h, sizeof(h));
 
-	if (segment_read(s, SEGMENT_BLOCK, &h, sizeof(h)) != 0 || h.generation == 0 ||
+	if (rc != 0) {
+		return rc == -ENODATA ? 0 : rc;
+	}
+	if (h.generation == 0 ||
 	    !record_plausible(&h, s->id, h.generation, s->size - SEGMENT_BLOCK)) {
-		return false;
+		return 0;
 	}
 	*generation = h.generation;
-	return true;
+	return 1;
 }

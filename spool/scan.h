@@ -33,7 +33,7 @@ SINGLE
 int scan_segment(struct segment *s, struct pool *chunks, uint64_t limit, bool search,
 		 struct scan_result *result);
 
-/* The generation of the first record, for a segment whose header is damaged. False: there is none.
- */
+/* The generation of the first record, for a segment whose header is damaged: 1, 0 when there is
+ * none, or the negative errno of a failed read. */
 SINGLE
-bool scan_generation(const struct segment *s, uint32_t *generation);
+int scan_generation(const struct segment *s, uint32_t *generation);

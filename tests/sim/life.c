@@ -165,8 +165,7 @@ static void look_for_the_end(struct life *l)
 			   (unsigned long long)t.accepted, (unsigned long long)t.messages,
 			   (unsigned long long)t.recipients, (unsigned long long)t.delivered,
 			   (unsigned long long)t.bounced, (unsigned long long)t.failed,
-			   senders_done() ? books_unsettled(world->books)
-					  : "senders are not done");
+			   senders_done() ? books_unsettled(world->books) : "senders are not done");
 	}
 }
 

@@ -486,6 +486,18 @@ static void on_greet(void *object, uint64_t value)
 	work(ss);
 }
 
+/* Until a recipient tells, it is anybody's connection: nobody must hear a 5xx who has a receiver
+ * that says none. */
+static const struct scenario_domain *draw_domain(const struct receiver *r)
+{
+	for (uint32_t i = 0; i < r->domain_count; i++) {
+		if (r->domains[i]->fail == 0 && r->domains[i]->garbage == 0) {
+			return r->domains[i];
+		}
+	}
+	return r->domains[world_below(r->domain_count)];
+}
+
 static bool on_accept(struct net_end *end, void *context)
 {
 	struct receiver *r = context;
@@ -497,7 +509,7 @@ static bool on_accept(struct net_end *end, void *context)
 	ss = world_alloc(sizeof *ss);
 	ss->receiver = r;
 	ss->end = end;
-	ss->domain = r->domains[world_below(r->domain_count)];
+	ss->domain = draw_domain(r);
 	ss->life = world->life;
 	ss->slow = receiver_chance(ss->domain->slow);
 	ss->recipients = world_alloc(RECEIVER_RECIPIENTS_MAX * sizeof *ss->recipients);

@@ -51,7 +51,7 @@ struct receiver {
 struct receiver_session {
 	struct receiver *receiver;
 	struct net_end *end;
-	/* Whose temper it is: one of the receiver's, from RCPT on the recipients'. */
+	/* Whose temper it is: one of the receiver's, from the first RCPT on the recipients'. */
 	const struct scenario_domain *domain;
 	/* Of the program that connected. */
 	uint32_t life;

@@ -219,7 +219,9 @@ static void push_event(uint64_t delay_ns, world_fn fn, void *object, uint64_t va
 		uint32_t room = a->event_room == 0 ? EVENTS_FIRST : a->event_room * 2;
 		struct event *grown = world_alloc(room * sizeof *grown);
 
-		memcpy(grown, a->events, a->event_count * sizeof *grown);
+		if (a->event_count > 0) {
+			memcpy(grown, a->events, a->event_count * sizeof *grown);
+		}
 		world_free(a->events, a->event_room * sizeof *grown);
 		a->events = grown;
 		a->event_room = room;
