@@ -99,9 +99,6 @@ static bool spool_writer_drained(struct agent *self)
 {
 	struct spool_commit *c = writer_of(self)->commit;
 
-	if (atomic_load_explicit(&self->runtime->hurry, memory_order_relaxed)) {
-		commit_give_up(&c->commit, -EIO);
-	}
 	return commit_idle(&c->commit) && load_idle(&c->loader) &&
 	       compaction_idle(&c->compaction) && upkeep_idle(&c->upkeep);
 }
@@ -174,6 +171,10 @@ static int spool_writer_do_work(struct agent *self)
 	struct spool_commit *c = w->commit;
 	int work = 0;
 
+	/* Whatever phase the stop is in: schedulers cannot drain while the disk takes nothing. */
+	if (atomic_load_explicit(&self->runtime->hurry, memory_order_relaxed)) {
+		commit_give_up(&c->commit, -EIO);
+	}
 	check_space(w);
 	work += load_work(&c->loader);
 	work += commit_work(&c->commit);
