@@ -65,7 +65,7 @@ static int hand_out_recovered(struct spool_writer *w)
 		struct delivery *d = spool_next_recovered(w->spool, w->index, &w->pools);
 
 		if (d == NULL) {
-			c->recovered = true;
+			c->recovered = !spool_recovered_waits(w->spool, w->index);
 			break;
 		}
 		w->on_recovered(&w->base, w->context, d);

@@ -11,12 +11,20 @@
 
 /* Read at once: most envelopes are shorter. */
 #define HEAD_BYTES 1024U
+/* What a read failed for is tried again after so long. */
+#define READ_AGAIN_MS 10000U
 
 static void damaged(struct segment_store *s, const struct segment *g, int error)
 {
 	counter_inc(s->stats.damaged);
 	agent_error(s->agent, error, "spool: a damaged record in segment %08x: not delivered",
 		    g->id);
+}
+
+/* What is read is right, or it is damaged for good; a read that fails says nothing of that. */
+static bool may_pass(int error)
+{
+	return error != 0 && error != -EBADMSG && error != -ENODATA;
 }
 
 /* Reads the message's envelope. 0 or a negative errno. */
@@ -91,8 +99,9 @@ static int read_state(const struct spool_entry *e, uint32_t delivery, struct rec
 	return 0;
 }
 
-/* With a damaged state it is tried again from the start, which is late or twice, but not lost. */
-static void set_state(struct segment_store *s, const struct spool_entry *e, struct delivery *d)
+/* With a damaged state it is tried again from the start, which is late or twice, but not lost. 0,
+ * or the negative errno of a read that may succeed later. */
+static int set_state(struct segment_store *s, const struct spool_entry *e, struct delivery *d)
 {
 	char reason[SPOOL_REASON_MAX + 1];
 	struct record_state state;
@@ -100,12 +109,15 @@ static void set_state(struct segment_store *s, const struct spool_entry *e, stru
 	int rc;
 
 	if (e->deliveries == NULL || e->deliveries[d->index].segment == NULL) {
-		return;
+		return 0;
 	}
 	rc = read_state(e, d->index, &state, reason);
+	if (may_pass(rc)) {
+		return rc;
+	}
 	if (rc != 0) {
 		damaged(s, e->deliveries[d->index].segment, rc);
-		return;
+		return 0;
 	}
 	for (unsigned i = 0; i < 2; i++) {
 		pending.bits[i] = state.pending[i] & d->pending.bits[i];
@@ -119,6 +131,7 @@ static void set_state(struct segment_store *s, const struct spool_entry *e, stru
 		free(d->last_text);
 		d->last_text = strdup(reason);
 	}
+	return 0;
 }
 
 static void drop_message(struct recovered_list *list, struct mail_pools *pools)
@@ -130,12 +143,26 @@ static void drop_message(struct recovered_list *list, struct mail_pools *pools)
 	list->message = NULL;
 }
 
+/* The message last taken cannot be read now: its turn, from `delivery` on, comes again later. */
+static void postpone(struct segment_store *s, const struct segment *g, uint32_t delivery, int error)
+{
+	struct recovered_list *list = &s->recovered;
+
+	agent_error(s->agent, error,
+		    "spool: segment %08x cannot be read: a message waits, and is tried again",
+		    g->id);
+	list->messages[list->again] = list->messages[list->at - 1];
+	list->messages[list->again++].delivery = delivery;
+	list->again_ms = agent_now_ms(s->agent) + READ_AGAIN_MS;
+}
+
 /* The next delivery of the message in hand; NULL when there is none. */
 static struct delivery *next_delivery(struct segment_store *s, struct mail_pools *pools)
 {
 	struct recovered_list *list = &s->recovered;
-	const struct spool_entry *e = index_find(&s->index, &list->ids[list->at - 1]);
+	const struct spool_entry *e = index_find(&s->index, &list->messages[list->at - 1].id);
 	struct delivery *d;
+	int rc;
 
 	while (e != NULL && list->references > 0 && list->delivery < e->delivery_count) {
 		uint32_t i = list->delivery++;
@@ -145,35 +172,76 @@ static struct delivery *next_delivery(struct segment_store *s, struct mail_pools
 		}
 		list->references--;
 		d = delivery_create(pools, list->message, i);
-		set_state(s, e, d);
-		return d;
+		rc = set_state(s, e, d);
+		if (rc == 0) {
+			return d;
+		}
+		postpone(s, e->deliveries[i].segment, i, rc);
+		delivery_destroy(d, pools);
+		break;
 	}
 	drop_message(list, pools);
 	return NULL;
 }
 
+/* Deliveries from `first` on that are not over. */
+static uint32_t count_pending(const struct spool_entry *e, uint32_t first)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = first; i < e->delivery_count; i++) {
+		count += e->deliveries == NULL || !e->deliveries[i].done;
+	}
+	return count;
+}
+
 static void take_message(struct segment_store *s, struct mail_pools *pools)
 {
 	struct recovered_list *list = &s->recovered;
-	struct spool_entry *e = index_find(&s->index, &list->ids[list->at++]);
+	struct recovered_message *r = &list->messages[list->at++];
+	struct spool_entry *e = index_find(&s->index, &r->id);
+	uint32_t references = e != NULL ? count_pending(e, r->delivery) : 0;
 	struct message *m;
 	int rc;
 
-	if (e == NULL) {
+	if (references == 0) {
 		return;
 	}
 	rc = read_envelope(e, pools, &m);
+	if (may_pass(rc)) {
+		postpone(s, e->segment, r->delivery, rc);
+		return;
+	}
 	if (rc != 0) {
 		damaged(s, e->segment, rc);
 		return;
 	}
 	m->spool = e;
 	m->writer = (uint8_t)s->writer;
-	message_hold(m, e->pending - 1);
+	message_hold(m, references - 1);
 	e->cached = message_envelope(m)->durability == ENVELOPE_CACHED;
 	list->message = m;
-	list->delivery = 0;
-	list->references = e->pending;
+	list->delivery = r->delivery;
+	list->references = references;
+}
+
+/* The list has been gone through: those that could not be read come next, if it is time. */
+static bool begin_again(struct segment_store *s)
+{
+	struct recovered_list *list = &s->recovered;
+
+	if (list->again == 0) {
+		free(list->messages);
+		*list = (struct recovered_list){0};
+		return false;
+	}
+	if (agent_now_ms(s->agent) < list->again_ms) {
+		return false;
+	}
+	list->count = list->again;
+	list->again = 0;
+	list->at = 0;
+	return true;
 }
 
 struct delivery *spool_next_recovered(struct spool *spool, uint32_t writer,
@@ -188,19 +256,21 @@ struct delivery *spool_next_recovered(struct spool *spool, uint32_t writer,
 		if (d != NULL) {
 			return d;
 		}
-		if (list->at == list->count) {
-			free(list->ids);
-			list->ids = NULL;
-			list->count = 0;
-			list->at = 0;
+		if (list->at == list->count && !begin_again(s)) {
 			return NULL;
 		}
 		take_message(s, pools);
 	}
 }
 
+bool spool_recovered_waits(struct spool *spool, uint32_t writer)
+{
+	return spool_store(spool, writer)->recovered.again > 0;
+}
+
 void store_drop_recovered(struct segment_store *s, struct mail_pools *pools)
 {
 	drop_message(&s->recovered, pools);
 	s->recovered.at = s->recovered.count;
+	s->recovered.again = 0;
 }

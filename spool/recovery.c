@@ -306,32 +306,32 @@ static void deal_segments(struct deal *d)
 
 static int compare_messages(const void *a, const void *b)
 {
-	const struct message_id *x = a;
-	const struct message_id *y = b;
+	const struct recovered_message *x = a;
+	const struct recovered_message *y = b;
 
-	if (x->high != y->high) {
-		return x->high < y->high ? -1 : 1;
+	if (x->id.high != y->id.high) {
+		return x->id.high < y->id.high ? -1 : 1;
 	}
-	return x->low < y->low ? -1 : x->low > y->low;
+	return x->id.low < y->id.low ? -1 : x->id.low > y->id.low;
 }
 
 static void list_entry(void *context, struct spool_entry *e)
 {
 	struct recovered_list *list = context;
 
-	list->ids[list->count++] = e->id;
+	list->messages[list->count++] = (struct recovered_message){.id = e->id};
 }
 
 static void list_recovered(struct segment_store *s)
 {
 	struct recovered_list *list = &s->recovered;
 
-	list->ids = malloc((s->index.count + 1) * sizeof(*list->ids));
-	if (list->ids == NULL) {
+	list->messages = malloc((s->index.count + 1) * sizeof(*list->messages));
+	if (list->messages == NULL) {
 		fatal("spool: out of memory");
 	}
 	index_each(&s->index, list_entry, list);
-	qsort(list->ids, list->count, sizeof(*list->ids), compare_messages);
+	qsort(list->messages, list->count, sizeof(*list->messages), compare_messages);
 }
 
 static void deal_out(struct recovery *x, struct segment_store *stores)

@@ -135,9 +135,13 @@ bool spool_full(const struct spool *s);
  * their homes after start-complete. Implemented in spool/; called by agents/spool_writer.c, which
  * takes at most a bounded number each cycle. Reads envelopes from disk; blocks for that long.
  * Returns a delivery in transit with its attempts, due time and pending recipients, whose message
- * has an envelope, a spool entry and no body; NULL when there is no more. */
+ * has an envelope, a spool entry and no body; NULL when there is no more, or none now. */
 BOUND
 struct delivery *spool_next_recovered(struct spool *s, uint32_t writer, struct mail_pools *pools);
+
+/* After NULL: there are some that could not be read; ask again. */
+BOUND
+bool spool_recovered_waits(struct spool *s, uint32_t writer);
 
 /* The highest count in a recovered message id of this node, so that new ids sort above. */
 READONLY

@@ -133,7 +133,7 @@ void store_close(struct segment_store *s)
 		tomb_free(s->tombs);
 	}
 	free(s->segments);
-	free(s->recovered.ids);
+	free(s->recovered.messages);
 	index_close(&s->index);
 	pool_close(&s->chunks);
 	s->magic = 0;

@@ -60,12 +60,22 @@ struct store_stats {
 
 struct message;
 
+SINGLE
+struct recovered_message {
+	struct message_id id;
+	/* Deliveries before this one have been handed out. */
+	uint32_t delivery;
+};
+
 /* Messages with deliveries that the last run of the program left, to be handed out. */
 SINGLE
 struct recovered_list {
-	struct message_id *ids;
+	struct recovered_message *messages;
 	uint64_t count;
 	uint64_t at;
+	/* Those that could not be read, moved to the front, and when they are tried again. */
+	uint64_t again;
+	uint64_t again_ms;
 	/* The message whose deliveries are handed out now. */
 	struct message *message;
 	uint32_t delivery;

@@ -235,7 +235,10 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	attempt_text(c, 451, enhanced, text);
+	/* What decided for all recipients stands, whatever becomes of the connection then. */
+	if (!c->mail_refused) {
+		attempt_text(c, 451, enhanced, text);
+	}
 	if (c->state == CONNECTION_LOADING) {
 		/* The body is on its way to the delivery: connection_begin() ends this. */
 		c->broken = true;
@@ -328,6 +331,9 @@ static uint64_t step_timeout_ms(const struct connection *c)
 
 static enum smtp_stage stage_of(const struct connection *c)
 {
+	if (c->mail_refused) {
+		return SMTP_STAGE_DURING_MAIL;
+	}
 	switch (c->state) {
 	case CONNECTION_CONNECTING:
 		return SMTP_STAGE_NOT_CONNECTED;
@@ -439,6 +445,7 @@ static void transaction_done(struct connection *c, bool reset)
 	uint32_t max = options_of(c)->max_deliveries_per_connection;
 
 	attempt_end(c);
+	c->mail_refused = false;
 	if (max != 0 && c->delivered >= max) {
 		connection_quit(c);
 		/* Others need not wait for the peer's goodbye. */

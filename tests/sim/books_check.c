@@ -69,7 +69,7 @@ void books_life_ended(struct books *b, int end)
 	for (uint32_t i = 0; i < b->count; i++) {
 		end_entry(b, b->entries[i], end);
 	}
-	for (struct book_message *m = &b->all_notices->m; b->all_notices != NULL && m != NULL;
+	for (struct book_message *m = b->all_notices != NULL ? &b->all_notices->m : NULL; m != NULL;
 	     m = m->next) {
 		end_entry(b, (struct book_entry *)(void *)m, end);
 	}

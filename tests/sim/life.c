@@ -25,8 +25,10 @@
 #define CYCLE_NS_MAX 20000
 /* Now and then a thread loses its core. */
 #define LOST_NS_MAX (20 * NS_PER_MS)
+/* Faults go on for so long in the last life, so that most mail meets some. */
+#define RESTLESS_NS (600 * NS_PER_S)
 /* All mail must have got through this long after the world has become calm. */
-#define CALM_NS_MAX (4 * 3600 * NS_PER_S)
+#define CALM_NS_MAX (2 * 3600 * NS_PER_S)
 
 /* A thread of the program. */
 struct thread {
@@ -231,7 +233,7 @@ static _Noreturn void live(const struct scenario *s, const struct scenario_life 
 	bool last = plan->after_ns == UINT64_MAX;
 
 	l.last = last;
-	l.calm_ns = world->now_ns + s->life_ns;
+	l.calm_ns = world->now_ns + s->life_ns + (s->clean ? 0 : RESTLESS_NS);
 	kernel_boot(plan->end, last ? UINT64_MAX : world->now_ns + plan->after_ns);
 	begin(&l);
 	run(&l);

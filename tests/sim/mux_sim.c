@@ -304,7 +304,7 @@ static int reap_accept(struct mux_sim *m, struct mux_op *op)
 static int reap_recv(struct mux_sim *m, struct mux_op *op)
 {
 	struct kernel_fd *f = kernel_open_fd(op->fd);
-	ssize_t n = op->result;
+	ssize_t n = op->cancelled ? -ECANCELED : op->result;
 
 	if (n == 0) {
 		n = net_read(f->end, m->buffer, world_between(1, MUX_RECV_MAX));
