@@ -460,7 +460,7 @@ static int look(struct upkeep *u)
 {
 	struct segment_store *s = u->store;
 	bool unsynced = any_unsynced(s);
-	bool later = s->gave_up || agent_now_ms(u->agent) < u->retry_ms;
+	bool later = agent_now_ms(u->agent) < u->retry_ms;
 	int work = drop_bad_spare(u);
 
 	u->want_sync = false;
@@ -470,7 +470,8 @@ static int look(struct upkeep *u)
 		if (g == NULL) {
 			continue;
 		}
-		if (unneeded(u, g)) {
+		/* What was given up is over in memory only: then nothing is unneeded. */
+		if (!s->gave_up && unneeded(u, g)) {
 			u->want_sync |= unsynced;
 			if (!unsynced && !later && u->retire_step == UPKEEP_IDLE) {
 				retire_start(u, g);
