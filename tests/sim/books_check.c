@@ -41,7 +41,8 @@ static void end_entry(struct books *b, struct book_entry *e, int end)
 	for (struct book_entry *n = e->notices; harsh && n != NULL; n = n->notice_next) {
 		n->names_excused |= open;
 	}
-	e->written_off &= ~open;
+	/* What may have been written down may not be tried again. */
+	e->written_off &= ~open | e->perhaps_settled;
 	for (uint32_t i = 0; harsh && i < e->group_count; i++) {
 		e->groups[i].failures = 0;
 	}
