@@ -73,6 +73,13 @@ fuzz() {
 	return $rc
 }
 
+# Simulated worlds, 1 to the given number; one line sums up, and each that fails has its own.
+simulator() {
+	local variant=$1 seeds=$2
+	make -s -j"$jobs" VARIANT="$variant" "build/$variant/simulate" || return 1
+	ASAN_OPTIONS=detect_leaks=1 "build/$variant/simulate" --seeds "1..$seeds"
+}
+
 # The load tools are tested by themselves: what they claim, other tests believe.
 load_tools() {
 	local log=build/load-tools.log
@@ -89,10 +96,12 @@ part "thread classes" make -s tsa
 part "release: build and unit tests" unit release
 part "release: load tools" load_tools
 part "release: stress" stress release 10
+part "release: simulator" simulator release 2000
 part "release: flow tests" flow
 part "clang: build and unit tests" unit clang
 part "asan: build and unit tests" unit asan
 part "asan: stress" stress asan 5
+part "asan: simulator" simulator asan 60
 part "asan: flow tests" flow --variant asan --short
 part "fuzz: build, kept inputs and new ones" fuzz
 part "tsan: build and unit tests" unit tsan
