@@ -813,7 +813,9 @@ static void on_service_closing(struct connection *c)
 	}
 	if (c->delivery != NULL) {
 		c->attempt.stage = stage_of(c);
-		attempt_reply(c);
+		if (!c->mail_refused) {
+			attempt_reply(c);
+		}
 		/* Many peers say so when a connection has carried enough: that is not the
 		 * message's. */
 		c->attempt.not_tried = used_before(c);

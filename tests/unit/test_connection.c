@@ -224,6 +224,25 @@ static void test_sender_refused_with_pipelining(void **state)
 	assert_int_equal(peer->count[PEER_RCPT], 4);
 }
 
+/* The refusal is the reason, whatever becomes of the connection before the other replies. */
+static void test_sender_refused_then_connection_lost(void **state)
+{
+	static const char *const ends[] = {PEER_CLOSE, PEER_RESET, "421 4.3.2 closing!",
+					   "hello, who is there?"};
+
+	(void)state;
+	peer->reply[PEER_EHLO] = PEER_PIPELINING;
+	peer->reply[PEER_MAIL] = "550 5.7.1 not you";
+	for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+		uint32_t number;
+
+		peer->reply[PEER_RCPT] = ends[i];
+		number = send_one("a,b");
+		assert_verdict(number, 0, 2, 0);
+		assert_said(number, SMTP_STAGE_DURING_MAIL, 550, "550 5.7.1 not you");
+	}
+}
+
 static void test_data_refused(void **state)
 {
 	uint32_t number;
@@ -465,6 +484,7 @@ int main(void)
 		TEST(test_354_for_nobody),
 		TEST(test_sender_refused),
 		TEST(test_sender_refused_with_pipelining),
+		TEST(test_sender_refused_then_connection_lost),
 		TEST(test_data_refused),
 		TEST(test_data_answered_with_nonsense),
 		TEST(test_body_refused),
