@@ -292,7 +292,8 @@ void commit_give_up(struct committer *c, int error)
 {
 	struct spool_request *r;
 
-	if (c->current != NULL || c->next->requests.count > 0) {
+	/* Only what the disk did not take, and not because it is slow. */
+	if (c->retry_ms == 0 || c->current != NULL || c->next->requests.count > 0) {
 		return;
 	}
 	while ((r = queue_pop(&c->store->queue)) != NULL) {

@@ -76,7 +76,8 @@ void commit_close(struct committer *c);
 BOUND
 bool commit_idle(const struct committer *c);
 
-/* Answers everything that waits with `error`, whatever it is: the program has to end. */
+/* The program has to end: what waits because the disk does not take it is answered with `error`,
+ * whatever it is. Nothing when the disk does. */
 BOUND
 void commit_give_up(struct committer *c, int error);
 
