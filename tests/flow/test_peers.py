@@ -137,7 +137,7 @@ def test_tries_a_closed_port_again_until_it_opens(flow):
     peer = Peer(flow, port=port)
     peer.wait(10)
     daemon.wait_for_rest()
-    expect_equal(len(daemon.lines("D")), 10, "D lines")
+    expect_equal(len(daemon.wait_lines("D", 10)), 10, "D lines")
 
 
 test_tries_a_closed_port_again_until_it_opens.backends = BACKENDS
