@@ -258,6 +258,17 @@ static void test_reap_honours_its_limit(void **state)
 	mux_destroy(m);
 }
 
+/* The kernel may end a wait early for something of its own, but not for ever. */
+static void assert_times_out(struct mux *m, uint64_t timeout_ns)
+{
+	unsigned early = 0;
+
+	while (mux_wait(m, timeout_ns)) {
+		assert_int_equal(mux_reap(m, 10), 0);
+		assert_true(++early < 100);
+	}
+}
+
 static void test_wait_when_nothing_happens(void **state)
 {
 	const struct variant *v = *state;
@@ -272,7 +283,7 @@ static void test_wait_when_nothing_happens(void **state)
 	probe_init(&p, m, on_recv);
 	mux_recv(m, &p.op, fds[0]);
 	settle(m);
-	assert_false(mux_wait(m, 2000000));
+	assert_times_out(m, 2000000);
 	assert_int_equal(mux_reap(m, 10), 0);
 	assert_false(mux_ready(m));
 	write_all(fds[1], "x", 1);
