@@ -29,6 +29,7 @@
 
 static struct kernel_fd fds[FDS_MAX];
 static int signal_fd = -1;
+static bool told_to_stop;
 static int life_end;
 static uint64_t life_end_ns;
 
@@ -38,6 +39,7 @@ void kernel_boot(int end, uint64_t end_ns)
 {
 	memset(fds, 0, sizeof fds);
 	signal_fd = -1;
+	told_to_stop = false;
 	life_end = end;
 	life_end_ns = end_ns;
 }
@@ -224,9 +226,15 @@ void kernel_signal(int signal)
 		/* Not there yet, or no more: as by default, the process ends. */
 		_exit(LIFE_KILLED);
 	}
+	told_to_stop = told_to_stop || signal == SIGTERM;
 	f = kernel_open_fd(signal_fd);
 	f->signals |= UINT64_C(1) << signal;
 	mux_sim_look(f, NET_READABLE);
+}
+
+bool kernel_told_to_stop(void)
+{
+	return told_to_stop;
 }
 
 ssize_t kernel_read_signal(struct kernel_fd *f, void *data, size_t len)

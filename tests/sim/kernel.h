@@ -23,6 +23,9 @@ void kernel_moment(void);
 /* The program gets a signal (by its signalfd). */
 void kernel_signal(int signal);
 
+/* Whether it has got SIGTERM. */
+bool kernel_told_to_stop(void);
+
 /* Whether an eventfd was written since it was last asked. */
 bool kernel_take_bell(int eventfd);
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +30,10 @@
 #define RESTLESS_NS (600 * NS_PER_S)
 /* All mail must have got through this long after the world has become calm. */
 #define CALM_NS_MAX (2 * 3600 * NS_PER_S)
+/* A stop takes no longer. */
+#define STOP_NS_MAX (3600 * NS_PER_S)
+/* A life that has used so much of the real processor goes round in a circle: it dies by SIGXCPU. */
+#define PROCESSOR_S_MAX 600
 
 /* A thread of the program. */
 struct thread {
@@ -49,7 +54,8 @@ struct life {
 	/* The last life becomes calm at this time; it ends by itself. */
 	uint64_t calm_ns;
 	bool last;
-	bool told_to_stop;
+	/* When it was told to stop; 0: not yet. */
+	uint64_t stop_ns;
 };
 
 /* From libasan; ends the process when something has leaked. */
@@ -146,7 +152,7 @@ static void look_for_the_end(struct life *l)
 {
 	struct books_totals t;
 
-	if (!l->last || l->told_to_stop) {
+	if (!l->last || l->stop_ns != 0) {
 		return;
 	}
 	if (!world->calm && world->now_ns >= l->calm_ns) {
@@ -157,7 +163,6 @@ static void look_for_the_end(struct life *l)
 		return;
 	}
 	if (senders_done() && books_settled(world->books)) {
-		l->told_to_stop = true;
 		kernel_signal(SIGTERM);
 	} else if (world->now_ns > l->calm_ns + CALM_NS_MAX) {
 		t = books_totals(world->books);
@@ -171,6 +176,45 @@ static void look_for_the_end(struct life *l)
 	}
 }
 
+/* Those that keep a stop from going on, with what they are at; returns `text`. */
+static const char *name_undrained(const struct runtime *rt, char *text, size_t size)
+{
+	static const char *const states[] = {"init", "started", "running", "stopping", "drained"};
+	int phase = atomic_load(&rt->stop_phase);
+	size_t used = 0;
+
+	text[0] = '\0';
+	for (uint32_t i = 0; i < rt->agent_count; i++) {
+		const struct agent *a = rt->agents[i];
+		int state = atomic_load(&a->state);
+		bool input = atomic_load(&a->in_bits) != 0;
+
+		if (a->stop_phase <= phase && (state != AGENT_DRAINED || input) && used < size) {
+			used += (size_t)snprintf(text + used, size - used, " %s (%s%s)", a->name,
+						 states[state], input ? ", has input" : "");
+		}
+	}
+	return text;
+}
+
+/* A stop that goes on and on is a failure of its own, in any life. */
+static void look_at_the_stop(struct life *l)
+{
+	char text[512];
+
+	if (l->stop_ns == 0) {
+		if (kernel_told_to_stop() || runtime_stopping(l->runtime)) {
+			l->stop_ns = world->now_ns;
+		}
+		return;
+	}
+	if (world->now_ns - l->stop_ns > STOP_NS_MAX) {
+		world_fail("the program does not stop; in phase %d not drained:%s",
+			   atomic_load(&l->runtime->stop_phase),
+			   name_undrained(l->runtime, text, sizeof text));
+	}
+}
+
 static void run(struct life *l)
 {
 	while (atomic_load(&l->runtime->state) != RUNTIME_FINISHED) {
@@ -179,6 +223,7 @@ static void run(struct life *l)
 		}
 		kernel_moment();
 		look_for_the_end(l);
+		look_at_the_stop(l);
 		step_any(l);
 	}
 }
@@ -230,8 +275,10 @@ static _Noreturn void live(const struct scenario *s, const struct scenario_life 
 {
 	/* The process's end frees it; until then a leak check must not see what it points to. */
 	static struct life l;
+	const struct rlimit processor = {PROCESSOR_S_MAX, PROCESSOR_S_MAX + 10};
 	bool last = plan->after_ns == UINT64_MAX;
 
+	ASSERT(setrlimit(RLIMIT_CPU, &processor) == 0);
 	l.last = last;
 	l.calm_ns = world->now_ns + s->life_ns + (s->clean ? 0 : RESTLESS_NS);
 	kernel_boot(plan->end, last ? UINT64_MAX : world->now_ns + plan->after_ns);
