@@ -53,9 +53,9 @@ SIM_UNIT_SRC := $(sort $(wildcard tests/sim/test_*.c))
 SIM_UNIT := $(SIM_UNIT_SRC:tests/sim/%.c=$(OUT)/sim/%)
 SIM_SRC := $(filter-out $(SIM_UNIT_SRC),$(sort $(wildcard tests/sim/*.c)))
 SIM_OBJ := $(SIM_SRC:%.c=$(OUT)/%.o) $(OUT)/tools/server.o
-# The calls that the simulated kernel answers, and those that the books look at.
+# The calls that the simulated kernel answers, and those that the books and accounts look at.
 SIM_WRAP := $(shell sed -n 's/.* \*\?__wrap_\([a-z_0-9]*\)[^;]*.*/\1/p' tests/sim/kernel_wrap.h \
-	tests/sim/books_wrap.h)
+	tests/sim/books_wrap.h tests/sim/accounts_wrap.h)
 SIM_LDFLAGS := $(LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%)
 STRESS_SRC := $(sort $(wildcard tests/stress/stress_*.c))
 STRESS := $(STRESS_SRC:tests/stress/%.c=$(OUT)/stress/%)

@@ -27,6 +27,7 @@ ssize_t __wrap_getrandom(void *data, size_t len, unsigned flags);
 int __wrap_usleep(unsigned usec);
 FILE *__wrap_fopen(const char *path, const char *mode);
 FILE *__real_fopen(const char *path, const char *mode);
+int __wrap_mallctl(const char *name, void *old, size_t *old_len, void *new, size_t new_len);
 int __wrap_close(int fd);
 int __real_close(int fd);
 int __wrap_eventfd(unsigned count, int flags);

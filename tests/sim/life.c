@@ -12,11 +12,13 @@
 #include "config/config.h"
 #include "core/runtime/check.h"
 #include "core/runtime/runtime.h"
+#include "tests/sim/accounts.h"
 #include "tests/sim/actors.h"
 #include "tests/sim/books.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/kernel.h"
 #include "tests/sim/net.h"
+#include "tests/sim/sanitizer.h"
 #include "tests/sim/scenario.h"
 #include "tests/sim/world.h"
 #include "tools/server.h"
@@ -57,9 +59,6 @@ struct life {
 	/* When it was told to stop; 0: not yet. */
 	uint64_t stop_ns;
 };
-
-/* From libasan; ends the process when something has leaked. */
-__attribute__((weak)) void __lsan_do_leak_check(void);
 
 /* ---- threads ---- */
 
@@ -256,29 +255,30 @@ static void begin(struct life *l)
 /* It stopped by itself: nothing may be left. */
 static void end(struct life *l)
 {
+	const struct program *p = server_program(l->server);
+
+	accounts_check_drained(p);
 	for (uint32_t i = l->thread_count; i-- > 0;) {
 		group_finish(l->runtime->groups[i]);
 	}
+	accounts_check_torn_down(p);
 	server_destroy(l->server);
+	accounts_check_closed();
 	kernel_check_closed();
 	net_check_closed(world->net);
 	disk_check_closed(world->disk);
-	if (__lsan_do_leak_check != NULL) {
-		l->server = NULL;
-		l->runtime = NULL;
-		memset(l->threads, 0, sizeof l->threads);
-		__lsan_do_leak_check();
-	}
+	memset(l, 0, sizeof *l);
+	sanitizer_check_leaks();
 }
 
 static _Noreturn void live(const struct scenario *s, const struct scenario_life *plan)
 {
-	/* The process's end frees it; until then a leak check must not see what it points to. */
 	static struct life l;
 	const struct rlimit processor = {PROCESSOR_S_MAX, PROCESSOR_S_MAX + 10};
 	bool last = plan->after_ns == UINT64_MAX;
 
 	ASSERT(setrlimit(RLIMIT_CPU, &processor) == 0);
+	sanitizer_watch();
 	l.last = last;
 	l.calm_ns = world->now_ns + s->life_ns + (s->clean ? 0 : RESTLESS_NS);
 	kernel_boot(plan->end, last ? UINT64_MAX : world->now_ns + plan->after_ns);
@@ -286,6 +286,12 @@ static _Noreturn void live(const struct scenario *s, const struct scenario_life 
 	run(&l);
 	end(&l);
 	_exit(LIFE_STOPPED);
+}
+
+/* The process has not said itself why it failed. */
+static bool unexplained(void)
+{
+	return world->failure[0] == '\0';
 }
 
 static int end_of(int status)
@@ -299,13 +305,18 @@ static int end_of(int status)
 		case LIFE_FAILED:
 			return WEXITSTATUS(status);
 		default:
-			snprintf(world->failure, sizeof world->failure,
-				 "the program ended with status %d", WEXITSTATUS(status));
+			if (unexplained()) {
+				snprintf(world->failure, sizeof world->failure,
+					 "the program ended with status %d", WEXITSTATUS(status));
+			}
 			return LIFE_FAILED;
 		}
 	}
-	snprintf(world->failure, sizeof world->failure, "the program died by signal %d (%s)",
-		 WTERMSIG(status), strsignal(WTERMSIG(status)));
+	if (unexplained()) {
+		snprintf(world->failure, sizeof world->failure,
+			 "the program died by signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
+	}
 	return LIFE_FAILED;
 }
 

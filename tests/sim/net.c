@@ -143,16 +143,24 @@ static void on_failed(void *object, uint64_t error)
 	connection_event_over(c);
 }
 
+/* Any number of up to `low` to `high` bits. In two steps: which of two operands draws first is the
+ * compiler's choice. */
+static uint64_t draw_magnitude(uint64_t low, uint64_t high)
+{
+	uint64_t bits = world_between(low, high);
+
+	return world_random() >> (64 - bits);
+}
+
 static void draw_reset(struct net_connection *c)
 {
 	if (c->ends[0].address.ss_family == AF_UNIX || !net_fault(c->net->faults.reset)) {
 		return;
 	}
 	if (world_chance(500)) {
-		c->reset_after = 1 + (world_random() >> (64 - world_between(1, RESET_BYTES_BITS)));
+		c->reset_after = 1 + draw_magnitude(1, RESET_BYTES_BITS);
 	} else {
-		connection_after(c, world_random() >> (64 - world_between(10, RESET_NS_BITS)),
-				 connection_on_fault, 0);
+		connection_after(c, draw_magnitude(10, RESET_NS_BITS), connection_on_fault, 0);
 	}
 }
 

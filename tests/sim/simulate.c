@@ -25,7 +25,8 @@
 #include "tests/sim/world.h"
 
 #define JOBS_MAX 64
-#define TAIL_BYTES 4096
+/* Enough for a sanitizer's report. */
+#define TAIL_BYTES 16384
 /* A life in which nothing was done counts; so many in a row are a failure. */
 #define NOT_STARTED_MAX 100
 
