@@ -59,12 +59,19 @@ static void log_bounce(struct scheduler *s, const struct envelope *e)
 	log_line(&s->log, LOG_MAIN, line, mainlog_reception(line, &r));
 }
 
-/* The program ends on a spool that takes nothing: the failed delivery is still there, and the next
- * start will find it. */
+/* The program ends on a spool that takes nothing: of those that failed nobody was told, and the
+ * next start will find them. */
 static void abandon(struct bounce *b)
 {
-	b->delivery->domain->settling_count--;
-	delivery_destroy(b->delivery, &b->scheduler->pools);
+	struct delivery *delivery = b->delivery;
+	const struct envelope *e = message_envelope(delivery->message);
+	uint32_t first = envelope_delivery(e, delivery->index)->first;
+
+	for (uint32_t i = 0; i < b->count; i++) {
+		recipient_set_add(&delivery->pending, b->recipients[i].recipient - first);
+	}
+	delivery->domain->settling_count--;
+	scheduler_leave_delivery(b->scheduler, delivery);
 	bounce_free(b);
 }
 

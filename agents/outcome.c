@@ -201,6 +201,19 @@ static void settle_done(struct scheduler *s, struct delivery *delivery)
 	spool_submit(s->program->spool, &s->base, &r->spool);
 }
 
+void scheduler_leave_delivery(struct scheduler *s, struct delivery *delivery)
+{
+	struct scheduler_request *r;
+
+	if (delivery->message->spool == NULL) {
+		delivery_destroy(delivery, &s->pools);
+		return;
+	}
+	give_up_body(s, delivery);
+	r = delivery_request(s, delivery, SPOOL_STATE, on_done_written);
+	spool_submit(s->program->spool, &s->base, &r->spool);
+}
+
 static void settle_state(struct scheduler *s, struct delivery *delivery)
 {
 	struct scheduler_request *r = delivery_request(s, delivery, SPOOL_STATE, on_state_written);

@@ -36,6 +36,10 @@ extern const struct dispatch_ops scheduler_dispatch_ops;
 BOUND
 void scheduler_on_delivery(struct agent *self, void *delivery, uint64_t value);
 
+/* A delivery is over for this run: the spool is told who remains, for the next start. */
+BOUND
+void scheduler_leave_delivery(struct scheduler *s, struct delivery *delivery);
+
 /* Keeps a message that was only in memory, then calls on_stored; it is not routed. */
 BOUND
 void scheduler_keep(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner);

@@ -271,6 +271,12 @@ void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
 	talk->tries++;
 }
 
+/* The account of bodies that were read back is the dispatcher's. */
+void dispatch_on_unloaded(struct connection *c)
+{
+	FUZZ_CHECK(c == talk->connection);
+}
+
 void dispatch_on_setup_failed(struct connection *c)
 {
 	FUZZ_CHECK(c->delivery == NULL && c->attempt.text[0] != '\0');

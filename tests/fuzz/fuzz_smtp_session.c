@@ -52,6 +52,7 @@ static struct talk {
 	bool store_holds;
 	int refuses;
 	int64_t receiving;
+	int transactions;
 	uint64_t ids;
 	/* Low halves of the ids of messages that the spool took, in order. */
 	uint64_t stored[MESSAGES_MAX];
@@ -179,11 +180,20 @@ int scheduler_refuses(const struct scheduler *s)
 	return talk->refuses;
 }
 
-void scheduler_receiving(struct scheduler *s, int64_t delta)
+void scheduler_receiving(struct scheduler *s, int64_t bytes, int transactions)
 {
 	(void)s;
-	talk->receiving += delta;
-	FUZZ_CHECK(talk->receiving >= 0);
+	talk->receiving += bytes;
+	talk->transactions += transactions;
+	FUZZ_CHECK(talk->receiving >= 0 && talk->transactions >= 0);
+}
+
+/* Memory is no matter here. */
+uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls)
+{
+	(void)s;
+	(void)stalls;
+	return UINT64_MAX;
 }
 
 void scheduler_close_accept(struct scheduler *s, struct accept *a)
