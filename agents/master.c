@@ -390,12 +390,27 @@ static bool on_drained(struct agent *self)
 	return !mux_op_busy(&m->signal_op);
 }
 
+/* Every connection has come back: what is still counted would keep others out for ever. */
+static void on_tear_down(struct agent *self)
+{
+	struct master *m = master_of(self);
+
+	ASSERT(m->open == 0);
+	for (uint32_t i = 0; i < m->listen_count; i++) {
+		ASSERT(m->listens[i].connections == 0);
+	}
+	for (uint32_t i = 0; i < m->program->scheduler_count; i++) {
+		ASSERT(m->load[i] == 0);
+	}
+}
+
 static const struct agent_ops master_ops = {
 	.kind = "master",
 	.start_complete = on_start_complete,
 	.do_work = on_do_work,
 	.stop = on_stop,
 	.drained = on_drained,
+	.tear_down = on_tear_down,
 };
 
 /* ---- opening sockets ---- */

@@ -90,6 +90,13 @@ load_tools() {
 	return $rc
 }
 
+# The simulator's two runs of a seed are one run, and so they are under the sanitizers.
+same_run() {
+	make -s -j"$jobs" VARIANT=release build/release/simulate &&
+		make -s -j"$jobs" VARIANT=asan build/asan/simulate &&
+		tests/sim/same_run.sh 20 build/release/simulate build/asan/simulate
+}
+
 part "format" make -s format-check
 part "headers compile alone" make -s headers
 part "thread classes" make -s tsa
@@ -103,6 +110,7 @@ part "asan: build and unit tests" unit asan
 part "asan: stress" stress asan 5
 part "asan: simulator" simulator asan 60
 part "asan: flow tests" flow --variant asan --short
+part "simulator: runs are repeatable" same_run
 part "fuzz: build, kept inputs and new ones" fuzz
 part "tsan: build and unit tests" unit tsan
 part "tsan: stress" stress tsan 15

@@ -2,10 +2,11 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
-#include "agents/wheel.h"
 #include "core/runtime/check.h"
 #include "tests/sim/accounts_wrap.h"
+#include "tests/sim/kernel_wrap.h"
 #include "tests/sim/world.h"
 
 #define POOL_NAMES_MAX 64
@@ -23,6 +24,33 @@ static struct pool_account pools[POOL_NAMES_MAX];
 static uint32_t pool_count;
 /* Of mail pools that are closed. */
 static int64_t body_bytes;
+/* Of this process's one thread, at the beginning. */
+static uint64_t heap_bytes;
+
+/* ---- the heap ---- */
+
+static uint64_t allocator_says(const char *name)
+{
+	uint64_t value = 0;
+	size_t len = sizeof value;
+
+	if (__real_mallctl != NULL) {
+		ASSERT(__real_mallctl(name, &value, &len, NULL, 0) == 0);
+	}
+	return value;
+}
+
+static uint64_t heap_in_use(void)
+{
+	return allocator_says("thread.allocated") - allocator_says("thread.deallocated");
+}
+
+void accounts_begin(void)
+{
+	/* The C library keeps the time zone from its first use on. */
+	tzset();
+	heap_bytes = heap_in_use();
+}
 
 /* ---- pools ---- */
 
@@ -74,6 +102,10 @@ void accounts_check_closed(void)
 	if (body_bytes != 0) {
 		world_fail("after the stop %" PRId64 " bytes of bodies count as resident",
 			   body_bytes);
+	}
+	if (heap_in_use() != heap_bytes) {
+		world_fail("after the stop %" PRId64 " bytes of memory are not given back",
+			   (int64_t)(heap_in_use() - heap_bytes));
 	}
 }
 

@@ -28,6 +28,9 @@ int __wrap_usleep(unsigned usec);
 FILE *__wrap_fopen(const char *path, const char *mode);
 FILE *__real_fopen(const char *path, const char *mode);
 int __wrap_mallctl(const char *name, void *old, size_t *old_len, void *new, size_t new_len);
+/* NULL without jemalloc. */
+__attribute__((weak)) int __real_mallctl(const char *name, void *old, size_t *old_len, void *new,
+					 size_t new_len);
 int __wrap_close(int fd);
 int __real_close(int fd);
 int __wrap_eventfd(unsigned count, int flags);

@@ -282,6 +282,7 @@ static _Noreturn void live(const struct scenario *s, const struct scenario_life 
 	l.last = last;
 	l.calm_ns = world->now_ns + s->life_ns + (s->clean ? 0 : RESTLESS_NS);
 	kernel_boot(plan->end, last ? UINT64_MAX : world->now_ns + plan->after_ns);
+	accounts_begin();
 	begin(&l);
 	run(&l);
 	end(&l);
