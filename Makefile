@@ -183,7 +183,7 @@ soak: deps
 mutants: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) $(OUT)/simulate
 	@OUT='$(OUT)' CC='$(BUILD_CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS)' LDFLAGS='$(SIM_LDFLAGS)' \
-		SIM_OBJ='$(SIM_OBJ)' LIB='$(LIB)' LIBS='$(LIBS)' SEEDS='$(SEEDS)' \
+		SIM_OBJ='$(SIM_OBJ)' LIB='$(LIB)' LIBS='$(LIBS)' SEEDS='$(SEEDS)' JOBS='$(JOBS)' \
 		tests/sim/mutants/run.py $(MUTANT)
 
 # Long forms of test_crash.py and test_powercut.py.

@@ -63,24 +63,50 @@ static void draw_kind(struct scenario *s)
 	s->orders = s->operators ? (uint32_t)between(5, 60) : 0;
 }
 
+/* So much at a time that small rings have no room for it. */
+static bool has_many_messages(const struct scenario *s)
+{
+	return s->messages > 60;
+}
+
+static void go_on_after_a_kill(struct scenario *s)
+{
+	if (!s->clean) {
+		s->kills = true;
+		s->lives = s->lives == 0 ? 1 : s->lives;
+	}
+}
+
 static void draw_mail(struct scenario *s)
 {
 	unsigned kind = (unsigned)world_below(100);
 
 	s->messages = (uint32_t)between(20, 60);
 	s->body_max = (uint32_t)spread(1 * KIB, 30 * KIB);
-	if (kind < 8) {
+	if (kind < 10) {
 		/* Segments are sealed and compacted. */
-		s->messages = (uint32_t)between(15, 40);
-		s->body_max = (uint32_t)between(100 * KIB, 400 * KIB);
-	} else if (kind < 16) {
-		s->messages = (uint32_t)between(150, 400);
+		s->messages = (uint32_t)between(20, 50);
+		s->body_max = (uint32_t)between(100 * KIB, 300 * KIB);
+		s->life_ns = between(1, 8) * S;
+		s->tempers |= !s->clean;
+		go_on_after_a_kill(s);
+	} else if (kind < 18) {
+		/* Rings are full: much comes at once, goes slowly, and waits for the next life. */
+		s->messages = (uint32_t)between(80, 250);
 		s->body_max = 1 * KIB;
+		s->life_ns = between(2, 8) * S;
+		go_on_after_a_kill(s);
 	}
-	s->senders = (uint32_t)between(1, 6);
+	s->senders = (uint32_t)(has_many_messages(s) ? 6 : between(1, 6));
 	for (unsigned i = 0; i < 3; i++) {
 		s->ports[i] = (uint16_t)(LISTEN_PORT + i);
 	}
+}
+
+/* Enough to fill segments. */
+static bool has_large_mail(const struct scenario *s)
+{
+	return s->body_max >= 100 * KIB;
 }
 
 /* ---- domains ---- */
@@ -120,7 +146,10 @@ static void draw_domain(struct scenario *s, uint32_t index)
 	d->max_connections = 32;
 	d->max_recipients = 100;
 	d->expiration_ns = 86400 * S;
-	if (world_chance(700)) {
+	if (has_many_messages(s)) {
+		draw_limits(d);
+		d->max_connections = (uint32_t)between(1, 2);
+	} else if (world_chance(700)) {
 		draw_limits(d);
 	} else if (index > 0 && s->domains[0].max_connections == 32 &&
 		   s->domains[0].max_deliveries_per_connection == 0 &&
@@ -137,11 +166,16 @@ static void draw_domain(struct scenario *s, uint32_t index)
 	if (s->tempers && world_chance(800)) {
 		draw_temper(d);
 	}
+	if (has_large_mail(s) && index == 0) {
+		/* Some mail stays when what was beside it has gone. */
+		d->defer = (unsigned)between(300, 700);
+	}
 }
 
 static void draw_domains(struct scenario *s)
 {
-	uint32_t count = (uint32_t)(world_chance(100) ? 11 : between(1, 6));
+	bool many = world_chance(100) || has_many_messages(s);
+	uint32_t count = (uint32_t)(many ? 11 : between(1, 6));
 	struct scenario_domain *bounces;
 
 	for (uint32_t i = 0; i < count; i++) {
@@ -277,7 +311,7 @@ static void text_globals(struct scenario *s)
 	if (!s->clean && world_chance(200)) {
 		text(s, "reception_budget = \"%uK\"\n", s->body_max / 1024 * 2 + 128);
 	}
-	text(s, "ring_slots = %u\n", world_chance(400) ? 64 : 1024);
+	text(s, "ring_slots = %u\n", world_chance(400) || has_many_messages(s) ? 64 : 1024);
 	text(s, "stop_timeout = \"%us\"\n", (unsigned)between(1, 20));
 	if (!s->clean && world_chance(100)) {
 		text(s, "server_max_outbound_connections = %u\n", (unsigned)between(2, 10));
@@ -355,8 +389,8 @@ struct scenario *scenario_draw(void)
 	draw_kind(s);
 	draw_mail(s);
 	draw_domains(s);
-	s->schedulers = (uint32_t)between(1, 4);
-	s->spool_writers = (uint32_t)between(1, 3);
+	s->schedulers = has_many_messages(s) ? 1 : (uint32_t)between(1, 4);
+	s->spool_writers = has_large_mail(s) || has_many_messages(s) ? 1 : (uint32_t)between(1, 3);
 	text_globals(s);
 	text_agents(s);
 	text_listens(s);
@@ -378,7 +412,10 @@ static void set_disk_faults(const struct scenario *s, struct disk_faults *f)
 {
 	*f = (struct disk_faults){
 		.latency_min_ns = between(1, 100) * US,
-		.latency_max_ns = spread(200 * US, 10 * MS),
+		/* On a slow disk most moments are within a sync, and most power cuts. */
+		.latency_max_ns =
+			spread(200 * US,
+			       world_chance(has_many_messages(s) ? 600 : 250) ? 300 * MS : 10 * MS),
 		.capacity = 1024 * MIB,
 	};
 	f->stall = some(300, 5);

@@ -2,10 +2,11 @@
 """Shows that the simulator finds what it is there to find.
 
 Each NAME.patch beside this file puts one bug into flywheel. For each the simulator is built with
-that bug, in build/mutants/NAME, and runs seeds until one fails: the bug is caught. A mutant that
-outlives all seeds, or a patch that no longer applies, is a failure.
+that bug, in build/mutants/NAME, and runs seeds until one fails that does not fail without the bug:
+the bug is caught. A mutant that outlives all seeds or its time, or a patch that no longer applies,
+is a failure.
 
-Usage: run.py [NAME...]     (make mutants [MUTANT=NAME] [SEEDS=n] sets the environment)
+Usage: run.py [NAME...]     (make mutants [MUTANT=NAME] [SEEDS=n] [JOBS=n] sets the environment)
 """
 
 import os
@@ -13,13 +14,20 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 BUILD = ROOT / "build" / "mutants"
 SEEDS = int(os.environ.get("SEEDS") or 2000)
+JOBS = os.environ.get("JOBS") or "2"
+# Seeds of one process, and how long it may take: a bug may keep a run from ending.
+BATCH = 100
+BATCH_SECONDS = 30
+MUTANT_SECONDS = 240
 
 
 def words(name):
@@ -91,16 +99,55 @@ def build(patch, folder):
     return None if status == 0 else f"does not link: {said}"
 
 
+def simulate(program, *options):
+    """What it printed, as far as it came in time, and whether time ran out."""
+    running = subprocess.Popen([str(program), *options], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        return running.communicate(timeout=BATCH_SECONDS)[0].decode(errors="replace"), False
+    except subprocess.TimeoutExpired:
+        # Its lives, too.
+        os.killpg(running.pid, signal.SIGKILL)
+        return running.communicate()[0].decode(errors="replace"), True
+    except BaseException:
+        os.killpg(running.pid, signal.SIGKILL)
+        raise
+
+
+def sound(seed):
+    """True when the seed passes without a bug."""
+    said, late = simulate(ROOT / words("OUT")[0] / "simulate", "--seed", str(seed))
+    return not late and " FAILED " not in said
+
+
+def failures(said):
+    """Each seed that failed, and why."""
+    for part in re.split(r"^(?=seed \d+ )", said, flags=re.M):
+        failure = re.match(r"seed (\d+) FAILED.*?: (.*)$", part, re.M)
+        if failure is None:
+            continue
+        reason = failure.group(2)
+        fatal = re.search(r"fatal: (.*)$|(ERROR: AddressSanitizer: .*?) on", part, re.M)
+        if fatal is not None:
+            reason += f": {fatal.group(1) or fatal.group(2)}"
+        yield int(failure.group(1)), reason
+
+
 def hunt(folder):
     """Runs seeds until one fails. (seeds run, why it failed), or (seeds, None)."""
-    _, said = run([str(folder / "simulate"), "--seeds", f"1..{SEEDS}", "--stop-at-failure"])
-    count = re.search(r"^(\d+) seeds:", said, re.M)
-    failure = re.search(r"^seed \d+ FAILED.*?: (.*)$", said, re.M)
-    reason = failure.group(1) if failure else None
-    fatal = re.search(r"fatal: (.*)$|(ERROR: AddressSanitizer: .*?) on", said, re.M)
-    if reason is not None and fatal is not None:
-        reason += f": {fatal.group(1) or fatal.group(2)}"
-    return int(count.group(1)) if count else 0, reason
+    first = 1
+    began = time.monotonic()
+    while first <= SEEDS and time.monotonic() - began < MUTANT_SECONDS:
+        last = min(first + BATCH - 1, SEEDS)
+        said, late = simulate(folder / "simulate", "--seeds", f"{first}..{last}", "--jobs", JOBS,
+                              "--stop-at-failure")
+        for seed, reason in failures(said):
+            if sound(seed):
+                return seed, reason
+        # As many as it has begun are done, unless it was cut short.
+        count = re.search(r"^(\d+) seeds:", said, re.M)
+        first = first + int(count.group(1)) if count and not late else last + 1
+    return first - 1, None
 
 
 def main():
@@ -124,7 +171,7 @@ def main():
             print(f"ESCAPED  {patch.stem} ({title(patch)}): {seeds} seeds found nothing", flush=True)
             escaped += 1
         else:
-            print(f"caught   {patch.stem} ({title(patch)}): after {seeds} seeds: {reason}", flush=True)
+            print(f"caught   {patch.stem} ({title(patch)}): by seed {seeds}: {reason}", flush=True)
     print(f"mutants: {len(patches) - escaped} caught, {escaped} not")
     sys.exit(1 if escaped else 0)
 
