@@ -427,7 +427,7 @@ static void set_disk_faults(const struct scenario *s, struct disk_faults *f)
 	f->write_error = some(400, 20);
 	f->write_short = some(400, 50);
 	f->sync_error = some(400, 20);
-	f->read_error = some(300, world_chance(300) ? 200 : 20);
+	f->read_error = some(300, world_chance(300) ? 60 : 20);
 	f->create_error = some(300, 50);
 	if (s->small_disk) {
 		f->capacity = between(2 + s->spool_writers, 8) * MIB;
