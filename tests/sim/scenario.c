@@ -69,11 +69,12 @@ static bool has_many_messages(const struct scenario *s)
 	return s->messages > 60;
 }
 
-static void go_on_after_a_kill(struct scenario *s)
+/* So many lives at least; unless nothing may go wrong. */
+static void die_at_least(struct scenario *s, uint32_t lives)
 {
 	if (!s->clean) {
 		s->kills = true;
-		s->lives = s->lives == 0 ? 1 : s->lives;
+		s->lives = s->lives < lives ? lives : s->lives;
 	}
 }
 
@@ -89,13 +90,13 @@ static void draw_mail(struct scenario *s)
 		s->body_max = (uint32_t)between(100 * KIB, 300 * KIB);
 		s->life_ns = between(1, 8) * S;
 		s->tempers |= !s->clean;
-		go_on_after_a_kill(s);
+		die_at_least(s, 4);
 	} else if (kind < 18) {
 		/* Rings are full: much comes at once, goes slowly, and waits for the next life. */
 		s->messages = (uint32_t)between(80, 250);
 		s->body_max = 1 * KIB;
 		s->life_ns = between(2, 8) * S;
-		go_on_after_a_kill(s);
+		die_at_least(s, 1);
 	}
 	s->senders = (uint32_t)(has_many_messages(s) ? 6 : between(1, 6));
 	for (unsigned i = 0; i < 3; i++) {
@@ -426,7 +427,7 @@ static void set_disk_faults(const struct scenario *s, struct disk_faults *f)
 	f->write_error = some(400, 20);
 	f->write_short = some(400, 50);
 	f->sync_error = some(400, 20);
-	f->read_error = some(300, 20);
+	f->read_error = some(300, world_chance(300) ? 60 : 20);
 	f->create_error = some(300, 50);
 	if (s->small_disk) {
 		f->capacity = between(2 + s->spool_writers, 8) * MIB;

@@ -151,6 +151,8 @@ def hunt(folder):
 
 
 def main():
+    # So that what is under way is ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     wanted = sys.argv[1:]
     patches = [p for p in sorted(HERE.glob("*.patch")) if not wanted or p.stem in wanted]
     escaped = 0
