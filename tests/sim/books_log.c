@@ -231,7 +231,7 @@ static uint64_t read_lines(struct book_log *log, const char *text, size_t size, 
 			continue;
 		}
 		torn++;
-		if (take_torn(log, line, len)) {
+		if ((writes_fail() || cut_apart(line, len)) && take_torn(log, line, len)) {
 			++*found;
 		} else if (lf != NULL && !cut_apart(line, len) && !writes_fail() &&
 			   cut_short-- == 0) {

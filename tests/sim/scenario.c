@@ -307,6 +307,8 @@ static void text_agents(struct scenario *s)
 
 static void text_globals(struct scenario *s)
 {
+	unsigned compact_below;
+
 	text(s, "hostname = \"sim.test\"\nnode_id = %u\n", (unsigned)world_below(65536));
 	text(s, "memory_budget = \"%s\"\n", world_chance(500) ? "1M" : "64M");
 	if (!s->clean && world_chance(200)) {
@@ -317,10 +319,11 @@ static void text_globals(struct scenario *s)
 	if (!s->clean && world_chance(100)) {
 		text(s, "server_max_outbound_connections = %u\n", (unsigned)between(2, 10));
 	}
+	compact_below = (unsigned)(world_chance(200) ? 0 : between(10, 90));
 	text(s,
 	     "spool { path = \"/sim/spool\" segment_size = \"1M\" min_free = \"0\" "
 	     "compact_below = %u spare_segments = %u }\n",
-	     (unsigned)(world_chance(200) ? 0 : between(10, 90)), (unsigned)world_below(4));
+	     compact_below, (unsigned)world_below(4));
 	text(s, "log { path = \"/sim/log\" heartbeat = \"%us\" }\n", (unsigned)spread(1, 60));
 	text(s, "control_listener { listen \"%s\" { } }\n", SCENARIO_CONTROL);
 }
@@ -373,7 +376,9 @@ static void text_domain(struct scenario *s, const struct scenario_domain *d)
 		     (unsigned long long)(d->throttle_ns / S));
 	}
 	if (!s->clean && world_chance(100)) {
-		text(s, "\toutbound_throttle_connections = \"%u/%u\"\n", (unsigned)between(1, 5),
+		unsigned connections = (unsigned)between(1, 5);
+
+		text(s, "\toutbound_throttle_connections = \"%u/%u\"\n", connections,
 		     (unsigned)between(1, 3));
 	}
 	if (!d->bounces) {
@@ -480,7 +485,8 @@ static void on_sudden(void *object, uint64_t limit)
 	if (limit != 0) {
 		world_at(spread(100 * MS, 20 * S), on_sudden, d, 0);
 	} else if (!world->calm) {
-		world_at(spread(1 * S, 60 * S), on_sudden, d, between(1, 2));
+		limit = between(1, 2);
+		world_at(spread(1 * S, 60 * S), on_sudden, d, limit);
 	}
 }
 
