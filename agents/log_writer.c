@@ -331,7 +331,12 @@ static bool log_writer_drained(struct agent *self)
 {
 	struct log_writer *w = log_writer_of(self);
 
-	return w->waiting_blocks == 0 && log_client_drained(&w->own);
+	if (w->waiting_blocks != 0 || !log_client_drained(&w->own)) {
+		return false;
+	}
+	/* What failed has been given up. */
+	timer_cancel(&w->retry);
+	return true;
 }
 
 static void log_writer_tear_down(struct agent *self)
