@@ -188,7 +188,8 @@ static struct scheduler_request *delivery_request(struct scheduler *s, struct de
 	return r;
 }
 
-static void settle_done(struct scheduler *s, struct delivery *delivery)
+/* This run is done with the delivery: the spool is told that it is over, or who remains. */
+static void part_with(struct scheduler *s, struct delivery *delivery, enum spool_verb verb)
 {
 	struct scheduler_request *r;
 
@@ -197,21 +198,13 @@ static void settle_done(struct scheduler *s, struct delivery *delivery)
 		return;
 	}
 	give_up_body(s, delivery);
-	r = delivery_request(s, delivery, SPOOL_DONE, on_done_written);
+	r = delivery_request(s, delivery, verb, on_done_written);
 	spool_submit(s->program->spool, &s->base, &r->spool);
 }
 
 void scheduler_leave_delivery(struct scheduler *s, struct delivery *delivery)
 {
-	struct scheduler_request *r;
-
-	if (delivery->message->spool == NULL) {
-		delivery_destroy(delivery, &s->pools);
-		return;
-	}
-	give_up_body(s, delivery);
-	r = delivery_request(s, delivery, SPOOL_STATE, on_done_written);
-	spool_submit(s->program->spool, &s->base, &r->spool);
+	part_with(s, delivery, SPOOL_STATE);
 }
 
 static void settle_state(struct scheduler *s, struct delivery *delivery)
@@ -257,7 +250,7 @@ static void settle(struct scheduler *s, struct delivery *delivery)
 	chain_release(&delivery->body, &s->pools.buffers);
 	delivery->doomed = false;
 	if (recipient_set_empty(&delivery->pending)) {
-		settle_done(s, delivery);
+		part_with(s, delivery, SPOOL_DONE);
 	} else if (delivery->message->spool == NULL) {
 		scheduler_keep(s, delivery->message, on_kept, delivery);
 	} else {
