@@ -290,15 +290,25 @@ bool commit_idle(const struct committer *c)
 
 void commit_give_up(struct committer *c, int error)
 {
+	struct segment_store *s = c->store;
 	struct spool_request *r;
+	uint32_t count = 0;
 
 	/* Only what the disk did not take, and not because it is slow. */
 	if (c->retry_ms == 0 || c->current != NULL || c->next->requests.count > 0) {
 		return;
 	}
-	while ((r = queue_pop(&c->store->queue)) != NULL) {
-		c->store->gave_up = true;
+	while ((r = queue_pop(&s->queue)) != NULL) {
+		s->gave_up = true;
+		count += !stage_refusable(r);
 		stage_answer(c, r, error);
+	}
+	if (count > 0) {
+		counter_add(s->stats.given_up, count);
+		agent_error(c->agent, error,
+			    "spool: the disk does not take %u changes, and the program stops: "
+			    "mail that was delivered or refused may be sent after the next start",
+			    count);
 	}
 }
 

@@ -61,25 +61,16 @@ void queue_prepend(struct request_queue *q, struct request_queue *front)
 static void stats_init(struct store_stats *t)
 {
 	struct counter **each[] = {
-		&t->commits,
-		&t->syncs,
-		&t->records,
-		&t->bytes,
-		&t->batch_max,
-		&t->write_errors,
-		&t->sync_errors,
-		&t->store_refused,
-		&t->segments_sealed,
-		&t->segments_spare,
-		&t->segments_made,
-		&t->segments_reused,
-		&t->segments_abandoned,
-		&t->live_messages,
-		&t->live_bytes,
-		&t->compactions,
-		&t->compacted,
-		&t->loads,
-		&t->load_errors,
+		&t->commits,         &t->syncs,
+		&t->records,         &t->bytes,
+		&t->batch_max,       &t->write_errors,
+		&t->sync_errors,     &t->store_refused,
+		&t->given_up,        &t->segments_sealed,
+		&t->segments_spare,  &t->segments_made,
+		&t->segments_reused, &t->segments_abandoned,
+		&t->live_messages,   &t->live_bytes,
+		&t->compactions,     &t->compacted,
+		&t->loads,           &t->load_errors,
 		&t->damaged,
 	};
 
@@ -160,6 +151,8 @@ void store_stats_create(struct segment_store *s, struct counter_set *set)
 		counter_create(set, "sync_errors", COUNTER_SUM, "Failed syncs of a segment");
 	t->store_refused = counter_create(set, "store_refused", COUNTER_SUM,
 					  "Messages that could not be stored");
+	t->given_up = counter_create(set, "given_up", COUNTER_SUM,
+				     "Changes that a stop did not wait for the disk to take");
 	t->segments_sealed =
 		counter_create(set, "segments_sealed", COUNTER_GAUGE, "Sealed segments");
 	t->segments_spare =

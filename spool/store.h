@@ -42,6 +42,7 @@ struct store_stats {
 	struct counter *write_errors;
 	struct counter *sync_errors;
 	struct counter *store_refused;
+	struct counter *given_up;
 	struct counter *segments_sealed;
 	struct counter *segments_spare;
 	struct counter *segments_made;

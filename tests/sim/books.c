@@ -316,12 +316,13 @@ uint64_t books_accounted(const struct books *b, const struct book_entry *e)
 /* A refused message may come back only if the program had no time to write that down. */
 static void check_sent(const struct books *b, const struct book_entry *e)
 {
-	int end = e->m.life_dotted < BOOKS_LIVES_MAX ? b->ends[e->m.life_dotted] : LIFE_KILLED;
+	uint32_t life = e->m.life_dotted;
+	bool written = life < BOOKS_LIVES_MAX && b->ends[life] == LIFE_STOPPED && !b->gave_up[life];
 
 	if (!e->m.dotted) {
 		world_fail("%s was delivered before it was sent", books_name(e));
 	}
-	if (e->m.refused && (e->m.life_dotted == world->life || end == LIFE_STOPPED)) {
+	if (e->m.refused && (life == world->life || written)) {
 		world_fail("%s was refused, and then delivered", books_name(e));
 	}
 }

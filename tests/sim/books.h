@@ -109,6 +109,8 @@ void books_life_ended(struct books *b, int life_end);
 bool books_settled(const struct books *b);
 /* What is: the first of it, and how much there is; for the report of a run that does not end. */
 const char *books_unsettled(const struct books *b);
+/* All is settled, and the program is about to be stopped for good. */
+void books_closing(struct books *b);
 /* The end of a run: everything balances, the log files on the disk match. World_fail()s. */
 void books_check(struct books *b);
 

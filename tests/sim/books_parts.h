@@ -161,6 +161,11 @@ struct books {
 	struct book_log rejectlog;
 	/* By life, from 1 on. */
 	int ends[BOOKS_LIVES_MAX];
+	/* Its stop did not wait for a disk that took nothing. */
+	bool gave_up[BOOKS_LIVES_MAX];
+	/* The run is over but for the stop: what is made from now on stays in the queue; 0: not
+	 * yet. */
+	uint64_t closing_ns;
 	uint32_t lives;
 	uint64_t life_began_ns;
 	/* The last life that stopped by itself, all its mail synced. */

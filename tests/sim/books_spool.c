@@ -287,6 +287,13 @@ void __wrap_spool_submit(struct spool *s, struct agent *self, struct spool_reque
 	__real_spool_submit(s, self, r);
 }
 
+/* What it gives up there, it has said: a tombstone may be among it. */
+void __wrap_commit_give_up(struct committer *c, int error)
+{
+	__real_commit_give_up(c, error);
+	world->books->gave_up[world->life] |= c->store->gave_up;
+}
+
 void books_spool_forget(struct books *b)
 {
 	for (uint32_t i = 0; i < BOOKS_WAITING_HASH; i++) {
@@ -296,6 +303,7 @@ void books_spool_forget(struct books *b)
 			struct book_waiting *next = w->next;
 
 			w->entry->perhaps_settled |= w->leaving;
+			w->entry->written_off |= w->leaving & ~w->entry->taken;
 			world_free(w, sizeof(*w));
 			w = next;
 		}

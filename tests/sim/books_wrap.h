@@ -6,12 +6,15 @@
 
 #include "agents/scheduler.h"
 #include "core/mail/mainlog.h"
+#include "spool/commit.h"
 #include "spool/spool.h"
 
 void __wrap_scheduler_store(struct scheduler *s, struct message *m, stored_fn then, void *owner);
 void __real_scheduler_store(struct scheduler *s, struct message *m, stored_fn then, void *owner);
 void __wrap_spool_submit(struct spool *s, struct agent *self, struct spool_request *r);
 void __real_spool_submit(struct spool *s, struct agent *self, struct spool_request *r);
+void __wrap_commit_give_up(struct committer *c, int error);
+void __real_commit_give_up(struct committer *c, int error);
 
 size_t __wrap_mainlog_reception(char *line, const struct mainlog_reception *r);
 size_t __real_mainlog_reception(char *line, const struct mainlog_reception *r);

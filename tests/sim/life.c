@@ -162,6 +162,7 @@ static void look_for_the_end(struct life *l)
 		return;
 	}
 	if (senders_done() && books_settled(world->books)) {
+		books_closing(world->books);
 		kernel_signal(SIGTERM);
 	} else if (world->now_ns > l->calm_ns + CALM_NS_MAX) {
 		t = books_totals(world->books);

@@ -258,6 +258,35 @@ static void test_finds_lost_messages_unless_their_durability_excuses_it(void **s
 	}
 }
 
+static bool closing;
+
+/* Made when all was settled, and never taken by anybody. */
+static void keep_notice(void)
+{
+	struct book_entry *e = message(ENVELOPE_SYNCED, 1);
+	struct book_entry *n = books_new_notice(b, e->m.sender);
+
+	deliver_and_read(e);
+	world->now_ns += NS_PER_MS;
+	if (closing) {
+		books_closing(b);
+	}
+	books_know(b, n, &(struct message_id){9, 1});
+	n->about = e;
+	books_spool_answered(b, n, SPOOL_STORE, 0, 0);
+	books_keep_notice(n);
+	books_check(b);
+}
+
+static void test_leaves_in_the_queue_what_the_last_stop_made(void **state)
+{
+	(void)state;
+	closing = false;
+	expect(keep_notice, "was lost");
+	closing = true;
+	expect(keep_notice, NULL);
+}
+
 static void lose_cached_after_stop(void)
 {
 	message(ENVELOPE_CACHED, 1);
@@ -385,6 +414,19 @@ static void deliver_refused(void)
 	deliver(e, 0, 1);
 }
 
+static bool refused_given_up;
+
+static void deliver_refused_in_next_life(void)
+{
+	struct book_entry *e = message(ENVELOPE_SYNCED, 1);
+
+	e->m.accepted = false;
+	e->m.refused = true;
+	b->gave_up[world->life] = refused_given_up;
+	life_ends(LIFE_STOPPED);
+	deliver(e, 0, 1);
+}
+
 static void deliver_to_stranger(void)
 {
 	const char *to = "stranger@d.test";
@@ -396,6 +438,10 @@ static void test_finds_mail_that_nobody_sent(void **state)
 {
 	(void)state;
 	expect(deliver_refused, "was refused, and then delivered");
+	refused_given_up = false;
+	expect(deliver_refused_in_next_life, "was refused, and then delivered");
+	refused_given_up = true;
+	expect(deliver_refused_in_next_life, NULL);
 	expect(deliver_to_stranger, "whom nobody wrote to");
 }
 
@@ -687,6 +733,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_finds_lost_messages_unless_their_durability_excuses_it),
 		cmocka_unit_test(test_finds_what_was_synced_at_a_stop_and_is_lost),
+		cmocka_unit_test(test_leaves_in_the_queue_what_the_last_stop_made),
 		cmocka_unit_test(test_finds_mail_that_is_written_off),
 		cmocka_unit_test(test_finds_duplicates_of_which_the_program_knew),
 		cmocka_unit_test(test_excuses_duplicates_only_before_they_are_written_down),

@@ -165,6 +165,27 @@ static void test_failing_disk_refuses_mail_and_keeps_promises(void **state)
 	world_free(w);
 }
 
+static void test_hurried_stop_counts_what_it_gives_up(void **state)
+{
+	struct world *w = quiet_world();
+	struct model_message *old = w->messages;
+
+	(void)state;
+	fail_next(MUX_FSYNC, -EIO, 1000000);
+	world_store(w, 1, 5000, ENVELOPE_SYNCED);
+	world_defer(w, old, 0, 1, 0);
+	world_step(w, 2500);
+	assert_int_equal(world_counter(w, "given_up"), 0);
+	atomic_store(&w->rt.hurry, true);
+	world_step(w, 2500);
+	/* The state, and the tombstone of what was refused. */
+	assert_int_equal(world_counter(w, "given_up"), 2);
+	assert_int_equal(w->calls, 0);
+	plan.count = 0;
+	world_stop(w);
+	world_free(w);
+}
+
 static void test_full_clears_without_requests(void **state)
 {
 	struct world *w = quiet_world();
@@ -351,6 +372,7 @@ int main(void)
 		cmocka_unit_test(test_failed_write_is_written_elsewhere),
 		cmocka_unit_test(test_failed_sync_abandons_the_segment),
 		cmocka_unit_test(test_failing_disk_refuses_mail_and_keeps_promises),
+		cmocka_unit_test(test_hurried_stop_counts_what_it_gives_up),
 		cmocka_unit_test(test_full_clears_without_requests),
 		cmocka_unit_test(test_no_space_on_write_refuses_and_goes_on),
 		cmocka_unit_test(test_min_free_refuses_mail_and_finishes_old),
