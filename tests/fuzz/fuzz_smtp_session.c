@@ -64,6 +64,8 @@ static struct talk {
 	bool stalled;
 	bool broken;
 	bool pressed;
+	/* Since it last said something. */
+	uint64_t silent_ms;
 	uint64_t commands;
 } * talk;
 
@@ -409,6 +411,7 @@ static void say(const unsigned char *data, size_t len)
 	memcpy(grown + talk->said_len, data, len);
 	talk->said = grown;
 	talk->said_len += len;
+	talk->silent_ms = 0;
 	net_say(&w.net, data, len);
 }
 
@@ -462,6 +465,9 @@ static void act(unsigned action)
 		talk->stalled = true;
 		break;
 	case 't':
+		/* Twice, and the client is turned away. */
+		talk->silent_ms += 30001;
+		talk->broken = talk->broken || talk->silent_ms > w.options.idle_timeout_ms;
 		pass_ms(30001);
 		break;
 	case 'T':
