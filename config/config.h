@@ -37,8 +37,9 @@ struct idle_options {
 	uint32_t max_yields;
 	uint64_t min_park_ns;
 	uint64_t max_park_ns;
-	/* park: how long to spin before the kernel is asked */
+	/* park: how long to spin at most, and to sleep after work */
 	uint64_t spin_ns;
+	uint64_t coalesce_ns;
 	/* sleep */
 	uint64_t sleep_ns;
 };

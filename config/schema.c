@@ -168,10 +168,22 @@ const struct schema_option schema_options[] = {
 	  .help = "What the thread does when a whole duty cycle found no work." },
 	{ .name = "spin", .type = TYPE_TIME_NS, .max = PAUSE_NS_MAX, .fallback = "50us",
 	  TO_IDLE(spin_ns), .scopes = BIT(SCOPE_AGENT) | GROUP, .restart = true,
-	  .help = "Idle strategy park: how long to look for work before asking the kernel." },
+	  .help = "Idle strategy park: how long to look for work, at most, before asking the "
+		  "kernel; it does so while work mostly comes sooner and no other thread needs "
+		  "the core." },
 	{ .name = "spin", .type = TYPE_TIME_NS, .max = PAUSE_NS_MAX, .fallback = "0",
 	  TO_IDLE(spin_ns), .scopes = SERVICE, .restart = true,
-	  .help = "Idle strategy park: how long to look for work before asking the kernel." },
+	  .help = "Idle strategy park: how long to look for work, at most, before asking the "
+		  "kernel; it does so while work mostly comes sooner and no other thread needs "
+		  "the core." },
+	{ .name = "coalesce", .type = TYPE_TIME_NS, .max = PAUSE_NS_MAX, .fallback = "0",
+	  TO_IDLE(coalesce_ns), .scopes = BIT(SCOPE_AGENT) | GROUP, .restart = true,
+	  .help = "Idle strategy park: after work the thread sleeps this long, whatever comes in, "
+		  "to do more at once." },
+	{ .name = "coalesce", .type = TYPE_TIME_NS, .max = PAUSE_NS_MAX, .fallback = "1ms",
+	  TO_IDLE(coalesce_ns), .scopes = SERVICE, .restart = true,
+	  .help = "Idle strategy park: after work the thread sleeps this long, whatever comes in, "
+		  "to do more at once." },
 	{ .name = "max_spins", .type = TYPE_NUMBER, .max = 1000000, .fallback = "10",
 	  TO_IDLE(max_spins), .scopes = AGENTS | GROUP, .restart = true,
 	  .help = "Idle strategy backoff: pauses before it yields." },

@@ -45,6 +45,7 @@ static struct idle idle_from(const struct idle_options *o)
 		.min_park_ns = o->min_park_ns,
 		.max_park_ns = o->max_park_ns,
 		.spin_ns = o->spin_ns,
+		.coalesce_ns = o->coalesce_ns,
 		.sleep_ns = o->sleep_ns,
 	};
 }

@@ -1,6 +1,7 @@
 #include "core/runtime/idle.h"
 
 #include "core/runtime/check.h"
+#include "core/runtime/clock.h"
 
 const char *idle_name(enum idle_kind kind)
 {
@@ -37,20 +38,59 @@ static enum idle_action backoff_step(struct idle *i, uint64_t *sleep_ns)
 	return IDLE_DO_SLEEP;
 }
 
-static enum idle_action park_step(struct idle *i, uint64_t now_ns)
+/* A step takes less than a microsecond: after a longer pause the thread was not on its core. */
+#define CROWDED_GAP_NS (20 * NS_PER_US)
+#define CROWDED_NS (10 * NS_PER_MS)
+/* Weight of the last wait in the average: one in so many. */
+#define EXPECTED_WEIGHT 8
+/* Longer waits count as one of this many budgets: after some short ones spinning pays again. */
+#define EXPECTED_MAX 4
+
+/* Work came: how long did it let wait for itself? */
+static void note_wait(struct idle *i, uint64_t now_ns)
 {
+	uint64_t max_ns = EXPECTED_MAX * i->spin_ns;
+	uint64_t wait_ns = now_ns - i->idle_since_ns;
+
+	wait_ns = wait_ns < max_ns ? wait_ns : max_ns;
+	i->expected_ns = (i->expected_ns * (EXPECTED_WEIGHT - 1) + wait_ns) / EXPECTED_WEIGHT;
+}
+
+static uint64_t spin_budget(const struct idle *i, uint64_t now_ns)
+{
+	return i->expected_ns < i->spin_ns && now_ns >= i->crowded_until_ns ? i->spin_ns : 0;
+}
+
+/* Spins where work is expected soon and nobody else needs the core, else parks at once. */
+static enum idle_action park_step(struct idle *i, uint64_t now_ns, uint64_t *sleep_ns)
+{
+	if (i->coalesce_ns != 0 && !i->coalesced) {
+		i->coalesced = true;
+		*sleep_ns = i->coalesce_ns;
+		return IDLE_DO_SLEEP;
+	}
 	if (i->phase == IDLE_PHASE_NOT_IDLE) {
 		i->phase = IDLE_PHASE_SPIN;
 		i->idle_since_ns = now_ns;
+		i->budget_ns = spin_budget(i, now_ns);
+	} else if (i->spinning && now_ns - i->last_step_ns > CROWDED_GAP_NS) {
+		i->crowded_until_ns = now_ns + CROWDED_NS;
+		i->budget_ns = 0;
 	}
-	return now_ns - i->idle_since_ns < i->spin_ns ? IDLE_DO_PAUSE : IDLE_DO_PARK;
+	i->last_step_ns = now_ns;
+	i->spinning = now_ns - i->idle_since_ns < i->budget_ns;
+	return i->spinning ? IDLE_DO_PAUSE : IDLE_DO_PARK;
 }
 
 enum idle_action idle_step(struct idle *idle, int work, uint64_t now_ns, uint64_t *sleep_ns)
 {
 	*sleep_ns = 0;
 	if (work > 0) {
+		if (idle->kind == IDLE_PARK && idle->phase != IDLE_PHASE_NOT_IDLE) {
+			note_wait(idle, now_ns);
+		}
 		idle->phase = IDLE_PHASE_NOT_IDLE;
+		idle->coalesced = false;
 		return IDLE_DO_NOTHING;
 	}
 	switch (idle->kind) {
@@ -66,7 +106,7 @@ enum idle_action idle_step(struct idle *idle, int work, uint64_t now_ns, uint64_
 	case IDLE_NOOP:
 		return IDLE_DO_NOTHING;
 	case IDLE_PARK:
-		return park_step(idle, now_ns);
+		return park_step(idle, now_ns, sleep_ns);
 	}
 	return IDLE_DO_NOTHING;
 }

@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/runtime/thread_class.h"
@@ -19,8 +20,11 @@ struct idle {
 	uint32_t max_yields;
 	uint64_t min_park_ns;
 	uint64_t max_park_ns;
-	/* park: spin this long before the kernel is asked */
+	/* park: spin for at most this long before the kernel is asked, when that is likely to pay
+	 */
 	uint64_t spin_ns;
+	/* park: after work sleep this long, unannounced: what comes meanwhile is done together */
+	uint64_t coalesce_ns;
 	/* sleep */
 	uint64_t sleep_ns;
 
@@ -29,6 +33,18 @@ struct idle {
 	uint32_t yields;
 	uint64_t park_ns;
 	uint64_t idle_since_ns;
+	/* park: how long work lately let wait for itself, on average; of a longer wait only that it
+	 * was long. */
+	uint64_t expected_ns;
+	/* This time. */
+	uint64_t budget_ns;
+	uint64_t last_step_ns;
+	/* Another thread took the core away while this one spun: it does not until then. */
+	uint64_t crowded_until_ns;
+	/* The last step was one of spinning. */
+	bool spinning;
+	/* Slept since there was work. */
+	bool coalesced;
 };
 
 /* What the group is to do now. */

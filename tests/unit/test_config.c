@@ -55,6 +55,7 @@ static const struct sample samples[] = {
 	{"backlog", "77", "77"},
 	{"idle", "\"busy-spin\"", "0"},
 	{"spin", "9us", "9000"},
+	{"coalesce", "5us", "5000"},
 	{"max_spins", "1000", "1000"},
 	{"max_yields", "2000", "2000"},
 	{"min_park", "3us", "3000"},

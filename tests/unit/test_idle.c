@@ -130,6 +130,75 @@ static void test_step_when_park_has_a_spin_budget(void **state)
 	}
 }
 
+/* Work that came each time so long after the last. */
+static void wait_often(struct idle *idle, uint64_t wait_ns)
+{
+	uint64_t ns;
+
+	for (uint64_t i = 0; i < 100; i++) {
+		uint64_t t = 1000000000 + i * 1000000;
+
+		idle_step(idle, 1, t, &ns);
+		idle_step(idle, 0, t, &ns);
+		idle_step(idle, 1, t + wait_ns, &ns);
+	}
+}
+
+static void test_step_when_park_learns_what_pays(void **state)
+{
+	struct idle idle = {.kind = IDLE_PARK, .spin_ns = 50000};
+	uint64_t ns;
+
+	(void)state;
+	wait_often(&idle, 60000);
+	assert_int_equal(idle_step(&idle, 0, UINT64_C(2000000000), &ns), IDLE_DO_PARK);
+	wait_often(&idle, 40000);
+	assert_int_equal(idle_step(&idle, 0, UINT64_C(3000000000), &ns), IDLE_DO_PAUSE);
+	/* However long a wait was, some short ones make it forgotten. */
+	assert_int_equal(idle_step(&idle, 1, UINT64_C(90000000000), &ns), IDLE_DO_NOTHING);
+	wait_often(&idle, 10000);
+	assert_int_equal(idle_step(&idle, 0, UINT64_C(91000000000), &ns), IDLE_DO_PAUSE);
+}
+
+static void test_step_when_another_thread_takes_the_core(void **state)
+{
+	struct idle idle = {.kind = IDLE_PARK, .spin_ns = 50000};
+	uint64_t t = 1000000000;
+	uint64_t ns;
+
+	(void)state;
+	assert_int_equal(idle_step(&idle, 0, t, &ns), IDLE_DO_PAUSE);
+	assert_int_equal(idle_step(&idle, 0, t + 19000, &ns), IDLE_DO_PAUSE);
+	assert_int_equal(idle_step(&idle, 0, t + 40000, &ns), IDLE_DO_PARK);
+	idle_step(&idle, 1, t + 41000, &ns);
+	assert_int_equal(idle_step(&idle, 0, t + 42000, &ns), IDLE_DO_PARK);
+	idle_step(&idle, 1, t + 43000, &ns);
+	assert_int_equal(idle_step(&idle, 0, t + 11000000, &ns), IDLE_DO_PAUSE);
+	/* A sleep in the kernel is no crowd. */
+	assert_int_equal(idle_step(&idle, 0, t + 11015000, &ns), IDLE_DO_PAUSE);
+	assert_int_equal(idle_step(&idle, 0, t + 11030000, &ns), IDLE_DO_PAUSE);
+	assert_int_equal(idle_step(&idle, 0, t + 11049000, &ns), IDLE_DO_PAUSE);
+	assert_int_equal(idle_step(&idle, 0, t + 11051000, &ns), IDLE_DO_PARK);
+	assert_int_equal(idle_step(&idle, 0, t + 90000000, &ns), IDLE_DO_PARK);
+	wait_often(&idle, 1000);
+	assert_int_equal(idle_step(&idle, 0, t + 91000000, &ns), IDLE_DO_PAUSE);
+}
+
+static void test_step_when_park_coalesces(void **state)
+{
+	struct idle idle = {.kind = IDLE_PARK, .coalesce_ns = 7000};
+	uint64_t ns;
+
+	(void)state;
+	for (uint64_t t = 0; t < 3000000; t += 1000000) {
+		assert_int_equal(idle_step(&idle, 1, t, &ns), IDLE_DO_NOTHING);
+		assert_int_equal(idle_step(&idle, 0, t + 10, &ns), IDLE_DO_SLEEP);
+		assert_int_equal(ns, 7000);
+		assert_int_equal(idle_step(&idle, 0, t + 8000, &ns), IDLE_DO_PARK);
+		assert_int_equal(idle_step(&idle, 0, t + 9000, &ns), IDLE_DO_PARK);
+	}
+}
+
 static void test_step_when_park_has_no_spin_budget(void **state)
 {
 	struct idle idle = {.kind = IDLE_PARK};
@@ -150,6 +219,9 @@ int main(void)
 		cmocka_unit_test(test_step_when_backoff_finds_work),
 		cmocka_unit_test(test_step_when_backoff_has_no_spins_and_yields),
 		cmocka_unit_test(test_step_when_park_has_a_spin_budget),
+		cmocka_unit_test(test_step_when_park_learns_what_pays),
+		cmocka_unit_test(test_step_when_another_thread_takes_the_core),
+		cmocka_unit_test(test_step_when_park_coalesces),
 		cmocka_unit_test(test_step_when_park_has_no_spin_budget),
 	};
 
