@@ -72,6 +72,8 @@ struct mux_op {
 	uint32_t done;
 	uint32_t buffer;
 	bool polling;
+	/* RECV: the last one left something to be received. */
+	bool more;
 };
 
 /* Largest piece that one recv delivers, in bytes. */

@@ -113,13 +113,18 @@ static int wait_flag(const struct mux_uring *u)
 	return (u->lacks & MUX_LACK_WAITING) != 0 ? MSG_DONTWAIT : 0;
 }
 
-/* With a buffer ring the kernel chooses a buffer when data is there. */
+/* With a buffer ring the kernel chooses a buffer when data is there. It does not even look before a
+ * poll says so: mostly we receive to wait, and a look in vain costs as much as another. A kernel
+ * that has buffer rings knows the flag. */
 static void prepare_recv(struct mux_uring *u, struct io_uring_sqe *sqe, struct mux_op *op)
 {
 	if (u->buffer_ring != NULL) {
 		io_uring_prep_recv(sqe, op->fd, NULL, MUX_RECV_MAX, wait_flag(u));
 		sqe->flags |= IOSQE_BUFFER_SELECT;
 		sqe->buf_group = BUFFER_GROUP;
+		if (!op->more && (u->lacks & MUX_LACK_WAITING) == 0) {
+			sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
+		}
 		return;
 	}
 	op->buffer = u->free_buffers[--u->free_count];
@@ -360,6 +365,7 @@ static bool on_recv(struct mux_uring *u, struct mux_op *op, int result, unsigned
 	bool starved = result == -ENOBUFS && ring && !op->cancelled;
 	bool again = starved || transient(op, result);
 
+	op->more = (flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
 	if (starved) {
 		mux_list_push(&u->starved, op);
 	} else if (!again) {
