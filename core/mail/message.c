@@ -6,19 +6,17 @@
 #include "core/queue/delivery.h"
 #include "core/runtime/check.h"
 
-#define MESSAGE_SIZE_CLASSES 3
-
 /* Objects that each agent keeps for reuse: 32 MiB of buffers at most. */
 #define KEEP_BUFFERS 8192
 #define KEEP_MESSAGES 8192
 #define KEEP_DELIVERIES 16384
 
-static const size_t class_bytes[MESSAGE_SIZE_CLASSES] = {384, 768, 2048};
+static const size_t class_bytes[MESSAGE_SIZE_CLASSES] = {256, 384, 768, 2048};
 
 void mail_pools_init(struct mail_pools *p)
 {
-	static const char *const names[MESSAGE_SIZE_CLASSES] = {"message small", "message medium",
-								"message large"};
+	static const char *const names[MESSAGE_SIZE_CLASSES] = {"message single", "message small",
+								"message medium", "message large"};
 
 	pool_init(&p->buffers, "chain buffer", CHAIN_BUFFER_SIZE, KEEP_BUFFERS);
 	for (unsigned i = 0; i < MESSAGE_SIZE_CLASSES; i++) {
@@ -35,6 +33,16 @@ void mail_pools_close(struct mail_pools *p)
 		pool_close(&p->messages[i]);
 	}
 	pool_close(&p->deliveries);
+}
+
+uint64_t mail_pools_messages(const struct mail_pools *p)
+{
+	uint64_t live = 0;
+
+	for (unsigned i = 0; i < MESSAGE_SIZE_CLASSES; i++) {
+		live += (uint64_t)p->messages[i].live;
+	}
+	return live;
 }
 
 /* One writer, so a load and a store will do. */
@@ -115,19 +123,24 @@ void message_release(struct message *m, struct mail_pools *p)
 	}
 }
 
+static int64_t body_memory(const struct message *m)
+{
+	return (int64_t)m->body.buffers * CHAIN_BUFFER_SIZE;
+}
+
 void message_set_resident(struct message *m, struct mail_pools *p)
 {
 	CHECK_MAGIC(m, MESSAGE_MAGIC);
 	ASSERT(!m->resident);
 	m->resident = true;
-	body_bytes_add(p, (int64_t)m->body.len);
+	body_bytes_add(p, body_memory(m));
 }
 
 void message_drop_body(struct message *m, struct mail_pools *p)
 {
 	CHECK_MAGIC(m, MESSAGE_MAGIC);
 	if (m->resident) {
-		body_bytes_add(p, -(int64_t)m->body.len);
+		body_bytes_add(p, -body_memory(m));
 		m->resident = false;
 	}
 	chain_release(&m->body, &p->buffers);

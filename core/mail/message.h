@@ -16,16 +16,18 @@
 
 #define MESSAGE_MAGIC 0x6d657373U
 
+#define MESSAGE_SIZE_CLASSES 4
+
 struct spool_entry;
 
 /* One agent's pools for mail. */
 BOUND
 struct mail_pools {
 	struct pool buffers;
-	/* Messages with envelopes by size: up to 384, 768 and 2 048 bytes in all. */
-	struct pool messages[3];
+	/* Messages with envelopes by size: up to 256, 384, 768 and 2 048 bytes in all. */
+	struct pool messages[MESSAGE_SIZE_CLASSES];
 	struct pool deliveries;
-	/* Bytes of bodies that became resident here less those given up here, for the budget: the
+	/* Memory of bodies that became resident here less those given up here, for the budget: the
 	 * sum over all agents is what is resident. Written by the owner, read by all. */
 	_Atomic int64_t body_bytes;
 };
@@ -33,7 +35,7 @@ struct mail_pools {
 SINGLE
 struct message {
 	uint32_t magic;
-	/* Size class of the allocation, 3: malloc. */
+	/* Size class of the allocation; MESSAGE_SIZE_CLASSES: malloc. */
 	uint8_t size_class;
 	/* Which spool writer keeps it. */
 	uint8_t writer;
@@ -53,6 +55,10 @@ SINGLE
 void mail_pools_init(struct mail_pools *p);
 SINGLE
 void mail_pools_close(struct mail_pools *p);
+
+/* Messages made and not freed, here as in all pools that messages were passed between. */
+SINGLE
+uint64_t mail_pools_messages(const struct mail_pools *p);
 
 /* A message with room for an envelope of `envelope_bytes`, one reference, no body. Never NULL. */
 SINGLE

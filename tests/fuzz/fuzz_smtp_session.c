@@ -585,9 +585,7 @@ static void hang_up(void)
 	FUZZ_CHECK(w.listener->session_count == 0 && w.net.closed == 1);
 	FUZZ_CHECK(talk->receiving == 0);
 	FUZZ_CHECK(s->pools.buffers.live == 0 && s->base.timers.armed == 0);
-	FUZZ_CHECK(s->pools.messages[0].live + s->pools.messages[1].live +
-			   s->pools.messages[2].live ==
-		   0);
+	FUZZ_CHECK(mail_pools_messages(&s->pools) == 0);
 	w.listener->stopping = false;
 }
 

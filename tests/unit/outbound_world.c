@@ -536,9 +536,7 @@ void outbound_free(struct outbound_world *w)
 	dispatcher_close(&w->dispatcher);
 	assert_int_equal(w->pools.deliveries.live, 0);
 	assert_int_equal(w->pools.buffers.live, 0);
-	assert_int_equal(w->pools.messages[0].live + w->pools.messages[1].live +
-				 w->pools.messages[2].live,
-			 0);
+	assert_int_equal(mail_pools_messages(&w->pools), 0);
 	assert_int_equal(w->agent.timers.armed, 0);
 	runtime_close(&w->runtime);
 	for (unsigned i = 0; i < w->peer_count; i++) {

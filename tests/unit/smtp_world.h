@@ -340,7 +340,7 @@ static inline int tear_down(void **state)
 	assert_true(drained());
 	assert_int_equal(rig.receiving, 0);
 	assert_int_equal(s->pools.buffers.live, 0);
-	assert_int_equal(s->pools.messages[0].live + s->pools.messages[1].live, 0);
+	assert_int_equal(mail_pools_messages(&s->pools), 0);
 	assert_int_equal(s->base.timers.armed, 0);
 	assert_true(runtime_invoke_stop(&rig.runtime, 1000));
 	runtime_close(&rig.runtime);
