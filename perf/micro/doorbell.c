@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/idle.h"
 #include "perf/micro/measure.h"
 #include "perf/micro/micro.h"
 #include "perf/micro/pair.h"
@@ -103,7 +104,7 @@ static void rest(void)
 	uint64_t until = measure_ticks() + world.rest;
 
 	while (measure_ticks() < until) {
-		ck_pr_stall();
+		idle_pause();
 	}
 }
 
@@ -115,7 +116,7 @@ static void wake_bare(void (*ring)(void))
 		atomic_store_explicit(&world.stamp, measure_ticks(), memory_order_release);
 		ring();
 		while (atomic_load_explicit(&world.back, memory_order_acquire) != i) {
-			ck_pr_stall();
+			idle_pause();
 		}
 	}
 }
@@ -247,7 +248,7 @@ static void watch(void *unused)
 	while (atomic_load_explicit(&world.back, memory_order_acquire) == 0) {
 		measure_use(atomic_load_explicit(&world.stamp, memory_order_acquire));
 		measure_use(atomic_load_explicit(&awake.state, memory_order_relaxed));
-		ck_pr_stall();
+		idle_pause();
 	}
 }
 

@@ -13,6 +13,7 @@
 
 #include "core/runtime/agent.h"
 #include "core/runtime/doorbell.h"
+#include "core/runtime/idle.h"
 #include "perf/micro/measure.h"
 #include "perf/micro/micro.h"
 
@@ -83,7 +84,7 @@ static ALWAYS_INLINE uint64_t lane_wait(struct lane *l, enum lane_kind kind)
 	uint64_t stamp;
 
 	while (!lane_receive(l, kind, &stamp)) {
-		ck_pr_stall();
+		idle_pause();
 	}
 	return stamp;
 }
@@ -100,7 +101,7 @@ static ALWAYS_INLINE void ask(enum lane_kind kind)
 		} else {
 			due += world.interval;
 			while (measure_ticks() < due) {
-				ck_pr_stall();
+				idle_pause();
 			}
 		}
 		lane_send(&world.request, kind, due);
@@ -200,7 +201,7 @@ static void push_ring(void *unused)
 		for (unsigned n = 0; n < world.batch && i < world.count; n++, i++) {
 			t.value = i;
 			while (!task_ring_send(&world.request.ring, &t)) {
-				ck_pr_stall();
+				idle_pause();
 			}
 		}
 		doorbell_ring(&world.doorbell);
@@ -219,7 +220,7 @@ static void pull_ring(void *unused)
 			sum += t.value;
 			i++;
 		} else {
-			ck_pr_stall();
+			idle_pause();
 		}
 	}
 	world.sum = sum;
@@ -258,7 +259,7 @@ static void pull_bare(void *unused)
 		uint64_t written = atomic_load_explicit(&bare.written, memory_order_acquire);
 
 		if (at == written) {
-			ck_pr_stall();
+			idle_pause();
 			continue;
 		}
 		while (at < written) {
