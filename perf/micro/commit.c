@@ -1,8 +1,8 @@
 /*
- * Commits of the real spool writer, stepped by hand on one thread: batches of messages are handed
- * over at once, and the next when all of one have been answered. Only the time from handing over to
- * the last answer counts. The reference writes as many bytes, as they are in the spool, in one
- * piece into a file that was written before, and syncs.
+ * Commits of the real spool writer, stepped by hand on one thread. Two batches of messages are on
+ * their way at a time: while one is written and synced the writer stages the other, and a batch
+ * that has been answered is handed over again. The reference writes as many bytes, as they are in
+ * the spool, in one piece into a file that was written before, and syncs.
  *
  * The spool is run through before, so that its segments have been written once, as in the long run.
  * Messages are finished between two runs, outside of what is timed.
@@ -24,12 +24,14 @@
 #include "spool/spool.h"
 
 #define BATCH_MAX 256
+/* Batches on their way. */
+#define BATCHES 2
 #define SEGMENT_BYTES (UINT64_C(64) << 20)
 #define SEGMENTS 4
 /* One run ends when so much was written, or so much time has gone. */
 #define RUN_BYTES (UINT64_C(48) << 20)
 #define RUN_NS (300 * NS_PER_MS)
-#define STORED_MAX (RUN_BYTES / BODY_2K + BATCH_MAX)
+#define STORED_MAX (RUN_BYTES / BODY_2K + (BATCHES + 1) * BATCH_MAX)
 
 enum { SIZE_2K, SIZE_10K, SIZES };
 
@@ -49,11 +51,12 @@ static struct {
 	struct agent client;
 	struct mail_pools pools;
 	/* Stored again and again, with a new id each time. */
-	struct message *messages[SIZES][BATCH_MAX];
-	struct spool_request requests[BATCH_MAX];
+	struct message *messages[SIZES][BATCHES][BATCH_MAX];
+	struct spool_request requests[BATCHES][BATCH_MAX];
+	/* Of each batch, not answered yet. */
+	unsigned under_way[BATCHES];
 	struct spool_entry *stored[STORED_MAX];
 	unsigned stored_count;
-	unsigned under_way;
 	uint64_t next_id;
 	struct disk_file bare;
 } world;
@@ -83,27 +86,32 @@ static void on_answer(struct agent *self, void *object, uint64_t value)
 		errx(2, "the spool: %s", strerror(-r->result));
 	}
 	if (r->verb == SPOOL_STORE) {
+		ASSERT(world.stored_count < STORED_MAX);
 		world.stored[world.stored_count++] = r->message->spool;
 	}
-	world.under_way--;
+	--*(unsigned *)r->owner;
 }
 
-static void submit(unsigned count)
+/* Hands over the first `count` requests of a batch. */
+static void submit(unsigned batch, unsigned count)
 {
 	agent_current = &world.client;
 	for (unsigned i = 0; i < count; i++) {
-		world.requests[i].from = &world.client;
-		world.requests[i].on_done = on_answer;
-		spool_submit(world.spool, &world.client, &world.requests[i]);
+		struct spool_request *r = &world.requests[batch][i];
+
+		r->from = &world.client;
+		r->on_done = on_answer;
+		r->owner = &world.under_way[batch];
+		spool_submit(world.spool, &world.client, r);
 	}
 	agent_flush(&world.client);
 	agent_current = NULL;
-	world.under_way += count;
+	world.under_way[batch] += count;
 }
 
-static void settle(void)
+static void settle(unsigned batch)
 {
-	while (world.under_way > 0) {
+	while (world.under_way[batch] > 0) {
 		step();
 	}
 }
@@ -119,22 +127,19 @@ static void rest(void)
 	}
 }
 
-/* Stores a batch and waits for it; ticks. */
-static uint64_t store(const struct size *size, unsigned batch)
+/* Hands over a batch of messages. The writer has begun with it, or is still busy with another. */
+static void store(const struct size *size, unsigned batch, unsigned count)
 {
-	uint64_t began;
-
-	for (unsigned i = 0; i < batch; i++) {
-		struct message *m = world.messages[size->index][i];
+	for (unsigned i = 0; i < count; i++) {
+		struct message *m = world.messages[size->index][batch][i];
 
 		m->spool = NULL;
 		message_envelope(m)->id.low = world.next_id++;
-		world.requests[i] = (struct spool_request){.verb = SPOOL_STORE, .message = m};
+		world.requests[batch][i] =
+			(struct spool_request){.verb = SPOOL_STORE, .message = m};
 	}
-	began = measure_ticks();
-	submit(batch);
-	settle();
-	return measure_ticks() - began;
+	submit(batch, count);
+	step();
 }
 
 /* All that is stored is over; its segments become free. */
@@ -144,13 +149,13 @@ static void finish_all(void)
 		unsigned n = world.stored_count < BATCH_MAX ? world.stored_count : BATCH_MAX;
 
 		for (unsigned i = 0; i < n; i++) {
-			world.requests[i] = (struct spool_request){
+			world.requests[0][i] = (struct spool_request){
 				.verb = SPOOL_DONE,
 				.entry = world.stored[--world.stored_count],
 			};
 		}
-		submit(n);
-		settle();
+		submit(0, n);
+		settle(0);
 	}
 	rest();
 }
@@ -207,9 +212,9 @@ static void make_messages(void)
 	struct envelope_builder b;
 
 	envelope_builder_init(&b);
-	for (unsigned i = 0; i < BATCH_MAX; i++) {
-		world.messages[SIZE_2K][i] = make_message(&b, BODY_2K);
-		world.messages[SIZE_10K][i] = make_message(&b, BODY_10K);
+	for (unsigned i = 0; i < BATCHES * BATCH_MAX; i++) {
+		world.messages[SIZE_2K][i / BATCH_MAX][i % BATCH_MAX] = make_message(&b, BODY_2K);
+		world.messages[SIZE_10K][i / BATCH_MAX][i % BATCH_MAX] = make_message(&b, BODY_10K);
 	}
 	envelope_builder_close(&b);
 }
@@ -218,11 +223,13 @@ static void begin(void)
 {
 	uint64_t segments = micro_count((SEGMENTS - 1) * SEGMENT_BYTES, 1);
 
+	measure_unpin();
 	mail_pools_init(&world.pools);
 	make_messages();
 	start_writer();
 	for (uint64_t written = 0; written < segments; written += BATCH_MAX * BODY_10K) {
-		store(&size_10k, BATCH_MAX);
+		store(&size_10k, 0, BATCH_MAX);
+		settle(0);
 		if (world.stored_count + BATCH_MAX > STORED_MAX) {
 			finish_all();
 		}
@@ -243,11 +250,13 @@ static void end(void)
 	runtime_close(&world.runtime);
 	spool_close(world.spool);
 	for (unsigned size = 0; size < SIZES; size++) {
-		for (unsigned i = 0; i < BATCH_MAX; i++) {
-			message_release(world.messages[size][i], &world.pools);
+		for (unsigned i = 0; i < BATCHES * BATCH_MAX; i++) {
+			message_release(world.messages[size][i / BATCH_MAX][i % BATCH_MAX],
+					&world.pools);
 		}
 	}
 	mail_pools_close(&world.pools);
+	measure_pin(0);
 }
 
 /* ---- runs; a case's number is the batch ---- */
@@ -255,7 +264,7 @@ static void end(void)
 /* Bytes of one message's record. */
 static size_t stored_bytes(const struct size *size)
 {
-	const struct message *m = world.messages[size->index][0];
+	const struct message *m = world.messages[size->index][0][0];
 
 	return record_bytes(message_envelope(m)->size + (uint32_t)m->body.len + RECORD_TRAILER);
 }
@@ -268,16 +277,23 @@ static bool run_over(uint64_t ticks, uint64_t bytes)
 static void run_spool(const struct micro_case *c, double *values)
 {
 	const struct size *size = c->own;
+	unsigned count = (unsigned)c->number;
 	uint64_t syncs = counter_total("syncs");
+	uint64_t began = measure_ticks();
 	uint64_t messages = 0;
-	uint64_t ticks = 0;
+	unsigned batch = 0;
 	double s;
 
-	do {
-		ticks += store(size, (unsigned)c->number);
-		messages += c->number;
-	} while (!run_over(ticks, messages * stored_bytes(size)));
-	s = measure_ticks_to_ns(ticks) / 1e9;
+	while (!run_over(measure_ticks() - began, messages * stored_bytes(size)) || messages == 0) {
+		settle(batch);
+		store(size, batch, count);
+		messages += count;
+		batch = (batch + 1) % BATCHES;
+	}
+	for (unsigned i = 0; i < BATCHES; i++) {
+		settle(i);
+	}
+	s = measure_ticks_to_ns(measure_ticks() - began) / 1e9;
 	values[0] = (double)messages / s;
 	values[1] = (double)(counter_total("syncs") - syncs) / s;
 	finish_all();

@@ -13,12 +13,14 @@ static struct disk_file file;
 
 static void begin(void)
 {
+	measure_unpin();
 	disk_open(&file, micro_count(FILE_BYTES, FILE_BYTES / 64), BODY_10K);
 }
 
 static void end(void)
 {
 	disk_close(&file);
+	measure_pin(0);
 }
 
 static void run_commits(const struct micro_case *c, double *values)

@@ -90,7 +90,7 @@ void measure_unpin(void)
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < 2 && micro.cores[i] >= 0; i++) {
 		CPU_SET((unsigned)micro.cores[i], &set);
 	}
 	if (sched_setaffinity(0, sizeof(set), &set) != 0) {

@@ -51,7 +51,8 @@ void measure_case_ns(const struct micro_case *c, double *values);
 /* Pins the calling thread to core 0 or 1 of micro.cores; ends the program when that fails. */
 void measure_pin(unsigned which);
 
-/* Lets the calling thread, and threads that it makes, run on both cores again. */
+/* Lets the calling thread, and threads that it makes, run on both cores again: for what waits for
+ * the disk, and should find a core when that is ready. */
 void measure_unpin(void);
 
 /* Runs `first` here and `second` in a thread of its own, each pinned to its core, until both have
