@@ -37,7 +37,7 @@ LDFLAGS := $(filter -fsanitize%,$(CFLAGS_$(VARIANT))) -pthread
 MALLOC_release := -ljemalloc
 MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
-LIBS := -luring -lck -ljansson -lisal -lm $(MALLOC_$(VARIANT))
+LIBS := -luring -ljansson -lisal -lm $(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config
 LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))
@@ -46,7 +46,9 @@ LIB := $(OUT)/libflywheel.a
 
 CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c))
 PERF_SHARED := $(filter-out perf/fw%.c,$(sort $(wildcard perf/*.c)))
-PROGRAMS := flywheeld flywheel fwload fwsink fwhostile
+# The micro benchmarks call what they measure: linked with the library.
+MICRO_SRC := $(sort $(wildcard perf/micro/*.c)) perf/number.c
+PROGRAMS := flywheeld flywheel fwload fwsink fwhostile fwmicro
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(OUT)/unit/%)
 SIM_UNIT_SRC := $(sort $(wildcard tests/sim/test_*.c))
@@ -122,6 +124,8 @@ $(OUT)/fwsink: $(OUT)/perf/fwsink.o $(PERF_SHARED:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
 $(OUT)/fwhostile: $(OUT)/perf/fwhostile.o $(PERF_SHARED:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
+$(OUT)/fwmicro: $(MICRO_SRC:%.c=$(OUT)/%.o) $(LIB)
+	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
 
 $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(UNIT_HELP:%.c=$(OUT)/%.o) $(LIB)
 	@mkdir -p $(@D)

@@ -147,8 +147,12 @@ static bool end_check(struct scan *scan, size_t at)
 	static const unsigned char end[DOT_END_BYTES] = {'.', '\r', '\n'};
 	size_t n = scan->len - at;
 
+	/* Few lines begin with a dot. */
+	if (n == 0 || scan->data[at] != end[0]) {
+		return false;
+	}
 	n = n < DOT_END_BYTES ? n : DOT_END_BYTES;
-	if (n == 0 || memcmp(scan->data + at, end, n) != 0) {
+	if (memcmp(scan->data + at, end, n) != 0) {
 		return false;
 	}
 	scan->stop = at;

@@ -6,16 +6,6 @@
 
 #include "core/runtime/group.h"
 
-/* The ring's own ordering is in assembly, which the thread sanitizer cannot see. */
-#if defined(__SANITIZE_THREAD__)
-#include <sanitizer/tsan_interface.h>
-#define LINK_GIVE(l) __tsan_release(l)
-#define LINK_TAKE(l) __tsan_acquire(l)
-#else
-#define LINK_GIVE(l) ((void)(l))
-#define LINK_TAKE(l) ((void)(l))
-#endif
-
 _Thread_local struct agent *agent_current;
 
 void agent_init(struct agent *a, const struct agent_ops *ops, const char *name, uint8_t stop_phase)
@@ -71,7 +61,6 @@ void agent_send(struct agent *self, struct agent *to, task_fn run, void *object,
 
 	ASSERT(l != NULL);
 	ASSERT(agent_current == self || agent_current == NULL);
-	LINK_GIVE(l);
 	if (l->overflow_count != 0 || !task_ring_send(&l->ring, &t)) {
 		overflow_push(self, l, &t);
 	}
@@ -142,11 +131,10 @@ static bool drain_link(struct agent *self, struct link *l, int *work)
 		if (!task_ring_receive(&l->ring, &t)) {
 			return true;
 		}
-		LINK_TAKE(l);
 		t.run(self, t.object, t.value);
 		++*work;
 	}
-	return task_ring_depth(&l->ring) == 0;
+	return task_ring_empty(&l->ring);
 }
 
 static int drain_input(struct agent *self)

@@ -202,7 +202,7 @@ static void idle(struct group *g, int work)
 	case IDLE_DO_NOTHING:
 		break;
 	case IDLE_DO_PAUSE:
-		ck_pr_stall();
+		idle_pause();
 		break;
 	case IDLE_DO_YIELD:
 		sched_yield();

@@ -19,16 +19,6 @@
 /* Progress of any kind must come within this time, however busy the machine is. */
 #define STRESS_PATIENCE_S 60
 
-#if defined(__SANITIZE_THREAD__) || defined(__clang__)
-/* ck's ordering is in assembly, which the thread sanitizer cannot see: an element that it sees go
- * into a slot and out again looks like a race to it. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
-{
-	return "race:_ck_ring_enqueue_sp\nrace:_ck_ring_dequeue_sc\n";
-}
-#endif
-
 static struct {
 	const char *name;
 	uint64_t end_ns;

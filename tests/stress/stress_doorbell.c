@@ -6,6 +6,7 @@
 #include <poll.h>
 
 #include "core/runtime/doorbell.h"
+#include "core/runtime/idle.h"
 #include "tests/stress/stress.h"
 
 #define LAST UINT64_MAX
@@ -56,10 +57,10 @@ static uint64_t receive(struct end *e)
 			if (number_ring_receive(&e->inbox, &n)) {
 				return n.value;
 			}
-			ck_pr_stall();
+			idle_pause();
 		}
 		doorbell_park(&e->bell);
-		if (number_ring_depth(&e->inbox) == 0) {
+		if (number_ring_empty(&e->inbox)) {
 			sleep_in_kernel(e);
 		}
 		doorbell_wake(&e->bell);

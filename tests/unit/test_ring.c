@@ -46,6 +46,7 @@ static void test_send_when_full(void **state)
 			for (unsigned i = 0; i < slots - 1; i++) {
 				e = make(i);
 				assert_int_equal(element_ring_depth(&r), i);
+				assert_int_equal(element_ring_empty(&r), i == 0);
 				assert_true(element_ring_send(&r, &e));
 			}
 			assert_false(element_ring_send(&r, &e));
@@ -76,7 +77,35 @@ static void test_receive_when_empty(void **state)
 	element_ring_close(&r);
 }
 
-/* ck takes any size without a word; ours ends the program. */
+/* Turns are counted in 32 bits; the ring goes on when they begin anew. */
+static void test_send_when_the_count_wraps(void **state)
+{
+	struct element_ring r;
+	struct element e;
+
+	(void)state;
+	assert_int_equal(element_ring_init(&r, 4), 0);
+	atomic_store(&r.sent, UINT32_MAX - 5);
+	atomic_store(&r.received, UINT32_MAX - 5);
+	r.received_seen = UINT32_MAX - 5;
+	for (unsigned turn = 0; turn < 12; turn++) {
+		for (unsigned i = 0; i < 3; i++) {
+			e = make(turn * 3 + i);
+			assert_true(element_ring_send(&r, &e));
+			assert_int_equal(element_ring_depth(&r), i + 1);
+		}
+		assert_false(element_ring_send(&r, &e));
+		for (unsigned i = 0; i < 3; i++) {
+			assert_true(element_ring_receive(&r, &e));
+			assert_int_equal(e.number, turn * 3 + i);
+		}
+		assert_true(element_ring_empty(&r));
+		assert_false(element_ring_receive(&r, &e));
+	}
+	element_ring_close(&r);
+}
+
+/* A size that is wrong is the caller's mistake. */
 static void test_init_when_size_is_wrong(void **state)
 {
 	static const unsigned wrong[] = {0, 1, 3, 6, 1000, 1U << 31};
@@ -109,6 +138,7 @@ int main(void)
 		cmocka_unit_test(test_layout_when_rings_stand_side_by_side),
 		cmocka_unit_test(test_send_when_full),
 		cmocka_unit_test(test_receive_when_empty),
+		cmocka_unit_test(test_send_when_the_count_wraps),
 		cmocka_unit_test(test_init_when_size_is_wrong),
 	};
 
