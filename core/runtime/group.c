@@ -1,5 +1,6 @@
 #include "core/runtime/group.h"
 
+#include <ck_pr.h>
 #include <sched.h>
 #include <stdio.h>
 #include <time.h>
@@ -202,7 +203,7 @@ static void idle(struct group *g, int work)
 	case IDLE_DO_NOTHING:
 		break;
 	case IDLE_DO_PAUSE:
-		idle_pause();
+		ck_pr_stall();
 		break;
 	case IDLE_DO_YIELD:
 		sched_yield();

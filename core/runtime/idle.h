@@ -54,18 +54,6 @@ enum idle_action { IDLE_DO_NOTHING, IDLE_DO_PAUSE, IDLE_DO_YIELD, IDLE_DO_SLEEP,
 READONLY
 const char *idle_name(enum idle_kind kind);
 
-/* Tells the processor that this thread spins: it then gives way to a neighbour on the same core,
- * and leaves the loop faster. */
-CONCURRENT
-static inline void idle_pause(void)
-{
-#if defined(__x86_64__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
 /* One step of the strategy after a duty cycle that did `work`; `now_ns` monotonic. Pure: the
  * caller acts. With IDLE_DO_SLEEP `*sleep_ns` says how long. */
 BOUND

@@ -6,6 +6,7 @@
  */
 #include "core/runtime/doorbell.h"
 
+#include <ck_pr.h>
 #include <err.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
@@ -104,7 +105,7 @@ static void rest(void)
 	uint64_t until = measure_ticks() + world.rest;
 
 	while (measure_ticks() < until) {
-		idle_pause();
+		ck_pr_stall();
 	}
 }
 
@@ -116,7 +117,7 @@ static void wake_bare(void (*ring)(void))
 		atomic_store_explicit(&world.stamp, measure_ticks(), memory_order_release);
 		ring();
 		while (atomic_load_explicit(&world.back, memory_order_acquire) != i) {
-			idle_pause();
+			ck_pr_stall();
 		}
 	}
 }
@@ -248,7 +249,7 @@ static void watch(void *unused)
 	while (atomic_load_explicit(&world.back, memory_order_acquire) == 0) {
 		measure_use(atomic_load_explicit(&world.stamp, memory_order_acquire));
 		measure_use(atomic_load_explicit(&awake.state, memory_order_relaxed));
-		idle_pause();
+		ck_pr_stall();
 	}
 }
 

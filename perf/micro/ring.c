@@ -7,6 +7,7 @@
  * request was due, so one that is late makes those behind it late. A hop is the request's way only,
  * from the same time to the look of the other thread at its clock.
  */
+#include <ck_pr.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
@@ -84,7 +85,7 @@ static ALWAYS_INLINE uint64_t lane_wait(struct lane *l, enum lane_kind kind)
 	uint64_t stamp;
 
 	while (!lane_receive(l, kind, &stamp)) {
-		idle_pause();
+		ck_pr_stall();
 	}
 	return stamp;
 }
@@ -101,7 +102,7 @@ static ALWAYS_INLINE void ask(enum lane_kind kind)
 		} else {
 			due += world.interval;
 			while (measure_ticks() < due) {
-				idle_pause();
+				ck_pr_stall();
 			}
 		}
 		lane_send(&world.request, kind, due);
@@ -201,7 +202,7 @@ static void push_ring(void *unused)
 		for (unsigned n = 0; n < world.batch && i < world.count; n++, i++) {
 			t.value = i;
 			while (!task_ring_send(&world.request.ring, &t)) {
-				idle_pause();
+				ck_pr_stall();
 			}
 		}
 		doorbell_ring(&world.doorbell);
@@ -220,7 +221,7 @@ static void pull_ring(void *unused)
 			sum += t.value;
 			i++;
 		} else {
-			idle_pause();
+			ck_pr_stall();
 		}
 	}
 	world.sum = sum;
@@ -259,7 +260,7 @@ static void pull_bare(void *unused)
 		uint64_t written = atomic_load_explicit(&bare.written, memory_order_acquire);
 
 		if (at == written) {
-			idle_pause();
+			ck_pr_stall();
 			continue;
 		}
 		while (at < written) {

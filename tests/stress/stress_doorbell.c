@@ -3,6 +3,7 @@
  * they have nothing: a lost wake-up is never made good, and the watchdog tells after how many
  * trips.
  */
+#include <ck_pr.h>
 #include <poll.h>
 
 #include "core/runtime/doorbell.h"
@@ -57,7 +58,7 @@ static uint64_t receive(struct end *e)
 			if (number_ring_receive(&e->inbox, &n)) {
 				return n.value;
 			}
-			idle_pause();
+			ck_pr_stall();
 		}
 		doorbell_park(&e->bell);
 		if (number_ring_empty(&e->inbox)) {
