@@ -61,7 +61,7 @@ void agent_send(struct agent *self, struct agent *to, task_fn run, void *object,
 
 	ASSERT(l != NULL);
 	ASSERT(agent_current == self || agent_current == NULL);
-	if (l->overflow_count != 0 || !task_ring_send(&l->ring, &t)) {
+	if (l->overflow_count != 0 || !task_ring_put(&l->ring, &t)) {
 		overflow_push(self, l, &t);
 	}
 	self->out_dirty |= UINT64_C(1) << to->id;
@@ -71,7 +71,7 @@ void agent_send(struct agent *self, struct agent *to, task_fn run, void *object,
 static bool overflow_retry(struct link *l)
 {
 	while (l->overflow_count != 0) {
-		if (!task_ring_send(&l->ring, &l->overflow[l->overflow_head])) {
+		if (!task_ring_put(&l->ring, &l->overflow[l->overflow_head])) {
 			return false;
 		}
 		l->overflow_head = (l->overflow_head + 1) & (l->overflow_slots - 1);
@@ -96,6 +96,7 @@ void agent_flush(struct agent *self)
 			remaining |= UINT64_C(1) << id;
 			pressure |= l->overflow_count > LINK_HIGH_WATER;
 		}
+		task_ring_publish(&l->ring);
 		/* Pairs with the exchange in take_input(): what was published is seen by who takes
 		 * the bit. */
 		atomic_fetch_or_explicit(&to->in_bits, UINT64_C(1) << self->id,

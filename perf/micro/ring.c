@@ -201,10 +201,12 @@ static void push_ring(void *unused)
 	for (uint64_t i = 0; i < world.count;) {
 		for (unsigned n = 0; n < world.batch && i < world.count; n++, i++) {
 			t.value = i;
-			while (!task_ring_send(&world.request.ring, &t)) {
+			while (!task_ring_put(&world.request.ring, &t)) {
+				task_ring_publish(&world.request.ring);
 				ck_pr_stall();
 			}
 		}
+		task_ring_publish(&world.request.ring);
 		doorbell_ring(&world.doorbell);
 	}
 }

@@ -85,8 +85,10 @@ static void test_send_when_the_count_wraps(void **state)
 
 	(void)state;
 	assert_int_equal(element_ring_init(&r, 4), 0);
-	atomic_store(&r.sent, UINT32_MAX - 5);
+	atomic_store(&r.put, UINT32_MAX - 5);
 	atomic_store(&r.received, UINT32_MAX - 5);
+	r.published = UINT32_MAX - 5;
+	r.taken = UINT32_MAX - 5;
 	r.received_seen = UINT32_MAX - 5;
 	for (unsigned turn = 0; turn < 12; turn++) {
 		for (unsigned i = 0; i < 3; i++) {
@@ -101,6 +103,58 @@ static void test_send_when_the_count_wraps(void **state)
 		}
 		assert_true(element_ring_empty(&r));
 		assert_false(element_ring_receive(&r, &e));
+	}
+	element_ring_close(&r);
+}
+
+/* What is put is nobody's before it is published, all of it at once. */
+static void test_receive_when_put_and_published(void **state)
+{
+	struct element_ring r;
+	struct element e;
+
+	(void)state;
+	assert_int_equal(element_ring_init(&r, 8), 0);
+	for (unsigned round = 0; round < 20; round++) {
+		for (unsigned i = 0; i < 7; i++) {
+			e = make(i);
+			assert_true(element_ring_put(&r, &e));
+			assert_true(element_ring_empty(&r));
+			assert_false(element_ring_receive(&r, &e));
+		}
+		assert_false(element_ring_put(&r, &e));
+		element_ring_publish(&r);
+		for (unsigned i = 0; i < 7; i++) {
+			assert_true(element_ring_receive(&r, &e));
+			assert_int_equal(e.number, i);
+		}
+		assert_false(element_ring_receive(&r, &e));
+	}
+	element_ring_close(&r);
+}
+
+/* A large ring's producer sees all of the room when the consumer has looked in vain. */
+static void test_put_when_the_consumer_tells_late(void **state)
+{
+	struct element_ring r;
+	struct element e = make(1);
+
+	(void)state;
+	assert_int_equal(element_ring_init(&r, 64), 0);
+	for (unsigned i = 0; i < 63; i++) {
+		assert_true(element_ring_send(&r, &e));
+	}
+	for (unsigned i = 0; i < RING_LAG - 1; i++) {
+		assert_true(element_ring_receive(&r, &e));
+		assert_false(element_ring_send(&r, &e));
+	}
+	assert_true(element_ring_receive(&r, &e));
+	assert_true(element_ring_send(&r, &e));
+	while (element_ring_receive(&r, &e)) {
+	}
+	assert_int_equal(element_ring_depth(&r), 0);
+	for (unsigned i = 0; i < 63; i++) {
+		assert_true(element_ring_send(&r, &e));
 	}
 	element_ring_close(&r);
 }
@@ -138,6 +192,8 @@ int main(void)
 		cmocka_unit_test(test_layout_when_rings_stand_side_by_side),
 		cmocka_unit_test(test_send_when_full),
 		cmocka_unit_test(test_receive_when_empty),
+		cmocka_unit_test(test_receive_when_put_and_published),
+		cmocka_unit_test(test_put_when_the_consumer_tells_late),
 		cmocka_unit_test(test_send_when_the_count_wraps),
 		cmocka_unit_test(test_init_when_size_is_wrong),
 	};
