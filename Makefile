@@ -77,7 +77,7 @@ all: deps
 help:
 	@echo 'make run           install what is missing, build, show mail flowing'
 	@echo 'make check         install what is missing, build every variant, run every test'
-	@echo 'make bench         measure, beside the load tools alone'
+	@echo 'make bench         measure, each figure beside a reference (CASES="name ...", PAIRS=5, QUICK=1)'
 	@echo 'make               install what is missing, build all programs into build/'
 	@echo 'make unit          unit tests of one variant (VARIANT=release|debug|asan|tsan|clang)'
 	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
@@ -207,7 +207,7 @@ check-all:
 	@tests/check.sh
 
 bench: all
-	@perf/bench.sh
+	@python3 perf/bench.py $(if $(QUICK),--quick) $(if $(PAIRS),--pairs $(PAIRS)) $(CASES)
 
 tsa:
 	@python3 tools/thread-classes.py $(LIB_SRC)

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Measures flywheel on this machine, every figure beside its reference of the same run.
+
+Prints one table, and writes it to BUILD/bench/latest.json. Everything is on loopback with free
+ports, and all that was started is stopped, also at ^C. perf/README.md says what is measured how."""
+
+import argparse
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+
+from bench import cases, machine, report, targets
+from bench.figures import Results
+from bench.process import BenchError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+class Bench:
+    """One run: where it works, how much it measures, and what it found wrong."""
+
+    def __init__(self, build, work, quick):
+        self.build = self.tools = build
+        self.work = work
+        self.quick = quick
+        self.results = Results()
+        self.troubles = []
+        self.notes = []
+
+    def count(self, full, quick):
+        """How many messages: a quick run has its own number."""
+        return quick if self.quick else full
+
+    def blame(self, where, troubles):
+        """Keeps what was wrong with the mail of one run."""
+        for trouble in troubles:
+            self.troubles.append(f"{where}: {trouble}")
+            self.tell("WRONG: " + self.troubles[-1])
+
+    def note_once(self, text):
+        """Keeps what a reader of the figures must know."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    @staticmethod
+    def tell(text):
+        print("bench: " + text, file=sys.stderr, flush=True)
+
+
+def measure(bench, chosen, pairs):
+    """Pair by pair through all cases, so that a machine that drifts does so for all of them."""
+    for pair in range(pairs):
+        for case in chosen:
+            if pair == 0 or not getattr(case, "once", False):
+                bench.tell(f"pair {pair + 1} of {pairs}: {case.name}")
+                bench.results.add(case.run_pair(bench))
+
+
+def run(arguments):
+    build = (ROOT / arguments.build).resolve()
+    folder = build / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    work = pathlib.Path(tempfile.mkdtemp(prefix="run.", dir=folder))
+    # Processes of Postfix that have given up root pass through.
+    work.chmod(0o711)
+    bench = Bench(build, work, arguments.quick)
+    facts = machine.facts(work, options_text(arguments))
+    if machine.load_average() >= 1:
+        bench.note_once("others ran here at the start: rates are low, and spread")
+    try:
+        measure(bench, cases.choose(arguments.cases), arguments.pairs)
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(work, ignore_errors=True)
+    finish(bench, folder, facts)
+    return 1 if bench.troubles else 0
+
+
+def finish(bench, folder, facts):
+    verdicts = targets.judge(bench.results)
+    report.print_table(facts, bench.results)
+    report.print_targets(verdicts)
+    for note in bench.notes:
+        print("note: " + note)
+    for trouble in bench.troubles:
+        print("WRONG: " + trouble)
+    path = report.write_json(folder, facts, bench.results, verdicts, bench.troubles, bench.notes)
+    print(f"\nwritten to {path}")
+
+
+def options_text(arguments):
+    quick = ", quick" if arguments.quick else ""
+    return f"cases {' '.join(arguments.cases) or 'all'}, pairs {arguments.pairs}{quick}"
+
+
+def parse_command_line():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="cases:\n" + "".join(f"  {case.name:<13}{case.about}\n" for case in cases.ALL) +
+        "\nExit status: 0; 1 when mail was lost, doubled, damaged or refused; 2 for a failure.")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="which cases (default all)")
+    parser.add_argument("--pairs", type=int, help="how often each is measured (default 5)")
+    parser.add_argument("--quick", action="store_true", help="one pair, and small counts")
+    parser.add_argument("--build", default="build", help="where the programs are (default build)")
+    parser.add_argument("--keep", action="store_true", help="keep configurations, spools and logs")
+    arguments = parser.parse_args()
+    arguments.pairs = arguments.pairs or (1 if arguments.quick else 5)
+    if arguments.pairs < 1:
+        parser.error("--pairs: at least 1")
+    return arguments
+
+
+def on_signal(number, _frame):
+    raise SystemExit(128 + number)
+
+
+def main():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    try:
+        return run(parse_command_line())
+    except BenchError as error:
+        Bench.tell(str(error))
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""All cases, in the order in which they are measured."""
+
+from bench import relay
+from bench.process import BenchError
+
+ALL = [*relay.CASES]
+
+
+def choose(names):
+    """The cases of these names, in their usual order; all without a name."""
+    unknown = set(names) - {case.name for case in ALL}
+    if unknown:
+        raise BenchError(f"no case {' '.join(sorted(unknown))}; there are "
+                         f"{' '.join(case.name for case in ALL)}")
+    return [case for case in ALL if not names or case.name in names]
