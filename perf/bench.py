@@ -6,16 +6,30 @@ ports, and all that was started is stopped, also at ^C. perf/README.md says what
 
 import argparse
 import pathlib
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 
-from bench import cases, machine, report, targets
+from bench import cases, machine, plot, report, targets
 from bench.figures import Results
 from bench.process import BenchError
 
+DESCRIPTORS = 80000
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def raise_descriptor_limit():
+    """As many as 10 000 connections need on either side, when that is allowed. How many there are."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(allowed, DESCRIPTORS)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+        return wanted
+    except (OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+        return allowed
 
 
 class Bench:
@@ -28,6 +42,7 @@ class Bench:
         self.results = Results()
         self.troubles = []
         self.notes = []
+        self.connections_max = raise_descriptor_limit() // 2 - 200
 
     def count(self, full, quick):
         """How many messages: a quick run has its own number."""
@@ -53,7 +68,7 @@ def measure(bench, chosen, pairs):
     """Pair by pair through all cases, so that a machine that drifts does so for all of them."""
     for pair in range(pairs):
         for case in chosen:
-            if pair == 0 or not getattr(case, "once", False):
+            if pair < getattr(case, "pairs_max", pairs):
                 bench.tell(f"pair {pair + 1} of {pairs}: {case.name}")
                 bench.results.add(case.run_pair(bench))
 
@@ -87,7 +102,8 @@ def finish(bench, folder, facts):
     for trouble in bench.troubles:
         print("WRONG: " + trouble)
     path = report.write_json(folder, facts, bench.results, verdicts, bench.troubles, bench.notes)
-    print(f"\nwritten to {path}")
+    files = [path, *plot.draw(folder, facts, bench.results)]
+    print(f"\nwritten to {' '.join(map(str, files))}")
 
 
 def options_text(arguments):

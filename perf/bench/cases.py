@@ -1,9 +1,10 @@
 """All cases, in the order in which they are measured."""
 
-from bench import relay
+from bench import accept, counts, micro, open_loop, queued, relay, scale
 from bench.process import BenchError
 
-ALL = [*relay.CASES]
+ALL = [*relay.CASES, *accept.CASES, *open_loop.CASES, *scale.CASES, *queued.CASES,
+       *counts.CASES, *micro.CASES]
 
 
 def choose(names):
