@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 
-from bench import cases, machine, plot, report, targets
+from bench import cases, compare, machine, plot, report, targets
 from bench.figures import Results
 from bench.process import BenchError
 
@@ -35,10 +35,13 @@ def raise_descriptor_limit():
 class Bench:
     """One run: where it works, how much it measures, and what it found wrong."""
 
-    def __init__(self, build, work, quick):
+    def __init__(self, build, work, arguments):
+        # flywheeld comes from one, the load tools from the other.
         self.build = self.tools = build
         self.work = work
-        self.quick = quick
+        self.quick = arguments.quick
+        self.pairs = arguments.pairs
+        self.compares_builds = arguments.compare is not None
         self.results = Results()
         self.troubles = []
         self.notes = []
@@ -80,16 +83,24 @@ def run(arguments):
     work = pathlib.Path(tempfile.mkdtemp(prefix="run.", dir=folder))
     # Processes of Postfix that have given up root pass through.
     work.chmod(0o711)
-    bench = Bench(build, work, arguments.quick)
+    bench = Bench(build, work, arguments)
     facts = machine.facts(work, options_text(arguments))
     if machine.load_average() >= 1:
         bench.note_once("others ran here at the start: rates are low, and spread")
     try:
-        measure(bench, cases.choose(arguments.cases), arguments.pairs)
+        chosen = cases.choose(arguments.cases)
+        if arguments.compare:
+            builds = [pathlib.Path(path).resolve() for path in arguments.compare]
+            sides = compare.measure(bench, chosen, builds, arguments.pairs)
+            compare.print_table(facts, sides)
+        else:
+            measure(bench, chosen, arguments.pairs)
+            finish(bench, folder, facts)
     finally:
         if not arguments.keep:
             shutil.rmtree(work, ignore_errors=True)
-    finish(bench, folder, facts)
+    for text in [*map("note: ".__add__, bench.notes), *map("WRONG: ".__add__, bench.troubles)]:
+        print(text)
     return 1 if bench.troubles else 0
 
 
@@ -97,10 +108,6 @@ def finish(bench, folder, facts):
     verdicts = targets.judge(bench.results)
     report.print_table(facts, bench.results)
     report.print_targets(verdicts)
-    for note in bench.notes:
-        print("note: " + note)
-    for trouble in bench.troubles:
-        print("WRONG: " + trouble)
     path = report.write_json(folder, facts, bench.results, verdicts, bench.troubles, bench.notes)
     files = [path, *plot.draw(folder, facts, bench.results)]
     print(f"\nwritten to {' '.join(map(str, files))}")
@@ -120,6 +127,8 @@ def parse_command_line():
     parser.add_argument("--pairs", type=int, help="how often each is measured (default 5)")
     parser.add_argument("--quick", action="store_true", help="one pair, and small counts")
     parser.add_argument("--build", default="build", help="where the programs are (default build)")
+    parser.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"), help="folders of two builds: "
+                        "their flywheeld in turn, without Postfix (perf/compare.sh makes them)")
     parser.add_argument("--keep", action="store_true", help="keep configurations, spools and logs")
     arguments = parser.parse_args()
     arguments.pairs = arguments.pairs or (1 if arguments.quick else 5)

@@ -25,11 +25,11 @@ class Flywheel:
     """A flywheeld in a folder of its own, whose spool outlives it: a start finds the segments of the
     last run, as that of a server in service does."""
 
-    def __init__(self, bench, name, next_hop, durability="synced", text=RELAY, build=None):
+    def __init__(self, bench, name, next_hop, durability="synced", text=RELAY):
         self.place = bench.work / f"flywheel-{name}"
         for folder in ("spool", "log"):
             (self.place / folder).mkdir(parents=True, exist_ok=True)
-        self.build = pathlib.Path(build or bench.build)
+        self.build = bench.build
         self.port = free_port()
         self.config = self.place / "flywheel.conf"
         self.config.write_text(CONFIGURATION.format(

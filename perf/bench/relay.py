@@ -56,9 +56,8 @@ def through(bench, shape, messages, sink, mta, who):
     return Run(summary, books, mta_us, sink_us)
 
 
-def through_flywheel(bench, shape, messages, durability, build=None, name=None):
-    with Sink(bench) as sink, Flywheel(bench, name or f"relay-{durability}", sink.port, durability,
-                                       build=build) as mta:
+def through_flywheel(bench, shape, messages, durability):
+    with Sink(bench) as sink, Flywheel(bench, f"relay-{durability}", sink.port, durability) as mta:
         return through(bench, shape, messages, sink, mta.start(), f"flywheel {durability}")
 
 
@@ -82,6 +81,8 @@ class Relay:
         reference = straight(bench, self, messages)
         runs = {d: through_flywheel(bench, self, messages, d) for d in DURABILITIES}
         other = None
+        if bench.compares_builds:
+            return list(self.figures(reference, runs, other))
         if postfix.why_not():
             bench.note_once(f"no comparison with Postfix: {postfix.why_not()}")
         else:

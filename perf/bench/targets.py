@@ -51,6 +51,20 @@ TARGETS = [
     Target("relay-10k", "synced.cpu", 2.0, most=True, beside="load tool"),
     Target("relay-2k", "synced.rate", 25, beside="Postfix"),
     Target("relay-one", "synced.rate", 20, beside="Postfix"),
+    Target("accept-10k", "rate", 0.70, beside="generator to sink"),
+    Target("open-loop", "50.e2e.p99", 5, most=True, beside="pwrite, fdatasync"),
+    Target("queued", "bytes", 320, most=True, unit=" B"),
+    Target("queued", "last.rate", 0.90, beside="first tenth"),
+    Target("queued", "restart.accepting", 1, most=True, unit=" s"),
+    Target("queued", "restart.all", 5, most=True, unit=" s"),
+    Target("micro", "ring.hop.p50", 250, most=True, unit=" ns"),
+    Target("micro", "ring.hop.p99", 500, most=True, unit=" ns"),
+    Target("micro", "ring.one-way.64", 50, unit=" M/s"),
+    Target("domains", "1000.cpu", 1.15, most=True, beside="10 domains"),
+    Target("domains", "100000.cpu", 1.15, most=True, beside="10 domains"),
+    Target("connections", "1000.cpu", 1.15, most=True, beside="20 connections"),
+    Target("connections", "10000.cpu", 1.15, most=True, beside="20 connections"),
+    Target("counts", "calls", 10, most=True),
 ]
 
 
