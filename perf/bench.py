@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, build, work, arguments):
         # flywheeld comes from one, the load tools from the other.
         self.build = self.tools = build
-        self.work = work
+        self.work = self.public = work
         self.quick = arguments.quick
         self.pairs = arguments.pairs
         self.compares_builds = arguments.compare is not None
@@ -78,12 +78,11 @@ def measure(bench, chosen, pairs):
 
 def run(arguments):
     build = (ROOT / arguments.build).resolve()
-    folder = build / "bench"
+    folder = pathlib.Path(arguments.output or build / "bench").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     work = pathlib.Path(tempfile.mkdtemp(prefix="run.", dir=folder))
-    # Processes of Postfix that have given up root pass through.
-    work.chmod(0o711)
     bench = Bench(build, work, arguments)
+    bench.public = make_public(bench)
     facts = machine.facts(work, options_text(arguments))
     if machine.load_average() >= 1:
         bench.note_once("others ran here at the start: rates are low, and spread")
@@ -99,6 +98,7 @@ def run(arguments):
     finally:
         if not arguments.keep:
             shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(bench.public, ignore_errors=True)
     for text in [*map("note: ".__add__, bench.notes), *map("WRONG: ".__add__, bench.troubles)]:
         print(text)
     return 1 if bench.troubles else 0
@@ -111,6 +111,22 @@ def finish(bench, folder, facts):
     path = report.write_json(folder, facts, bench.results, verdicts, bench.troubles, bench.notes)
     files = [path, *plot.draw(folder, facts, bench.results)]
     print(f"\nwritten to {' '.join(map(str, files))}")
+
+
+def is_passable(path):
+    """Whether a process that has given up root gets there."""
+    return all(folder.stat().st_mode & 0o001 for folder in [path, *path.parents])
+
+
+def make_public(bench):
+    """Where Postfix works: in our folder, or elsewhere when that is closed to its processes."""
+    bench.work.chmod(0o711)
+    if is_passable(bench.work):
+        return bench.work
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="flywheel-bench.", dir="/var/tmp"))
+    folder.chmod(0o711)
+    bench.note_once(f"Postfix's queue was in /var/tmp ({machine.file_system(folder)})")
+    return folder
 
 
 def options_text(arguments):
@@ -127,6 +143,7 @@ def parse_command_line():
     parser.add_argument("--pairs", type=int, help="how often each is measured (default 5)")
     parser.add_argument("--quick", action="store_true", help="one pair, and small counts")
     parser.add_argument("--build", default="build", help="where the programs are (default build)")
+    parser.add_argument("--output", help="where the figures go (default BUILD/bench)")
     parser.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"), help="folders of two builds: "
                         "their flywheeld in turn, without Postfix (perf/compare.sh makes them)")
     parser.add_argument("--keep", action="store_true", help="keep configurations, spools and logs")

@@ -47,10 +47,11 @@ class Accept:
             mta.console("flush", "domain", "all")
             sink.wait_for(summary["accepted"])
             drain_us = mta.cpu_us() - before_us
-            mta.wait_for_rest()
+            queued = mta.wait_for_rest()
             mta.stop()
             books = sink.close_books()
-        bench.blame(self.name, load_troubles(summary) + sink_troubles(books, summary["accepted"]))
+        bench.blame(self.name, load_troubles(summary) + queued +
+                    sink_troubles(books, summary["accepted"]))
         return end_to_end_rate({"started_ns": flushed_ns}, books), drain_us
 
 

@@ -9,7 +9,7 @@ import signal
 from bench.figures import Figure
 from bench.flywheel import RELAY, Flywheel
 from bench.load import Sink, load, load_troubles, sink_troubles
-from bench.process import Program
+from bench.process import BenchError, Program
 
 SIZE = 10240
 SESSIONS = 20
@@ -89,12 +89,12 @@ class Counted:
             before = State(mta)
             self.summary = self.send(bench, mta, messages, "counted")
             sink.wait_for(warm["accepted"] + self.summary["accepted"])
-            mta.wait_for_rest()
+            queued = mta.wait_for_rest()
             after = State(mta)
             calls = counter.stop() if counter else None
             mta.stop()
             books = sink.close_books()
-        bench.blame("counts", load_troubles(self.summary) +
+        bench.blame("counts", load_troubles(warm) + load_troubles(self.summary) + queued +
                     sink_troubles(books, warm["accepted"] + self.summary["accepted"]))
         self.per_message = {name: (value - getattr(before, name)) / messages
                             for name, value in vars(after).items()}
@@ -112,12 +112,14 @@ def instructions(bench, messages):
         mta.start(prefix=["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"])
         summary = load(bench, mta.port, messages, SIZE, SESSIONS, options=OPTIONS)
         sink.wait_for(summary["accepted"])
-        mta.wait_for_rest()
+        queued = mta.wait_for_rest()
         mta.program.stop()
         collected = re.search(r"Collected : (\d+)", mta.program.said())
         books = sink.close_books()
-    bench.blame("counts, valgrind", load_troubles(summary) +
+    bench.blame("counts, valgrind", load_troubles(summary) + queued +
                 sink_troubles(books, summary["accepted"]))
+    if not collected:
+        raise BenchError(f"valgrind told no count:\n{mta.program.said()}")
     return int(collected[1])
 
 

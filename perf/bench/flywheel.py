@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 
-from bench.process import BenchError, Program, answers, free_port
+from bench.process import BenchError, Program, answers, free_port, still_queued
 
 CONFIGURATION = """hostname = "bench.example"
 spool {{ path = "{place}/spool"  durability = "{durability}"  min_free = "0" }}
@@ -80,9 +80,9 @@ class Flywheel:
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
         return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
-    def wait_for_rest(self, patience=60):
-        """Nothing is queued any more."""
-        self.program.wait_until(lambda: self.queued() == 0, "an empty queue", patience, 0.05)
+    def wait_for_rest(self):
+        """Waits until nothing is queued any more. What is wrong when that does not come."""
+        return still_queued(self.program.check, self.queued)
 
     def stop(self):
         """In order. Its log starts anew with the next run."""

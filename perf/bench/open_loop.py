@@ -81,11 +81,11 @@ class OpenLoop:
             summary = load(bench, mta.port, messages, SIZE, SESSIONS, options=[
                 "--domains", 100, "--rate", f"{rate:.0f}", "--gather"])
             sink.wait_for(summary["accepted"])
-            mta.wait_for_rest()
+            queued = mta.wait_for_rest()
             mta.stop()
             books = sink.close_books()
         bench.blame(f"{self.name}, {rate:.0f}/s",
-                    load_troubles(summary) + sink_troubles(books, summary["accepted"]))
+                    load_troubles(summary) + sink_troubles(books, summary["accepted"]) + queued)
         return summary["latency_us"], books["end_to_end_us"]
 
 

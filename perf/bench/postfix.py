@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 
-from bench.process import BenchError, Program, answers, cpu_us, free_port, stat_fields, wait_until
+from bench.process import (BenchError, Program, answers, cpu_us, free_port, stat_fields, still_queued,
+                           wait_until)
 
 # What is set so that nothing but its own work slows it: as many servers as there are sessions, as
 # many connections to the next hop, no pauses, no look-ups of names.
@@ -70,7 +71,7 @@ class Postfix:
     """Takes mail on `port` and relays all of it to `next_hop`."""
 
     def __init__(self, bench, name, next_hop, sessions):
-        self.place = bench.work / f"postfix-{name}"
+        self.place = bench.public / f"postfix-{name}"
         self.config = self.place / "config"
         self.port = free_port()
         self.program = None
@@ -87,7 +88,7 @@ class Postfix:
         check = subprocess.run(["/usr/sbin/postfix", "-c", self.config, "check"], check=False,
                                capture_output=True, text=True)
         if check.returncode != 0:
-            raise BenchError(f"postfix check: {check.stdout}{check.stderr}")
+            raise BenchError(f"postfix check: {check.stdout}{check.stderr}{self.said()}")
         self.program = Program([MASTER, "-c", self.config, "-s"], self.place / "postfix.out")
         self.program.wait_until(lambda: "daemon started" in self.said() and answers(self.port),
                                 "Postfix to run")
@@ -117,11 +118,13 @@ class Postfix:
                     total += cpu_us(pid, children=True)
         return total + cpu_us(self.program.pid, children=True)
 
-    def wait_for_rest(self, patience=60):
-        def is_empty():
-            return not any(file.is_file() for queue in ("maildrop", "incoming", "active", "deferred")
-                           for file in (self.place / "queue" / queue).rglob("*"))
-        wait_until(is_empty, "an empty Postfix queue", patience, 0.1)
+    def queued(self):
+        return sum(file.is_file() for queue in ("maildrop", "incoming", "active", "deferred")
+                   for file in (self.place / "queue" / queue).rglob("*"))
+
+    def wait_for_rest(self):
+        """Waits until nothing is queued any more. What is wrong when that does not come."""
+        return still_queued(self.program.check, self.queued)
 
     def stop(self):
         """Nothing of it is left, whatever came before."""

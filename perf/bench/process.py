@@ -51,6 +51,20 @@ def wait_until(condition, what, patience=60, pause=0.02):
         time.sleep(pause)
 
 
+def still_queued(check, queued, patience=30):
+    """Waits until queued() is 0; check() stops everything when who has the queue has ended. Returns
+    what is wrong when it stays, as a list."""
+    end = time.monotonic() + patience
+    while True:
+        check()
+        count = queued()
+        if count == 0:
+            return []
+        if time.monotonic() > end:
+            return [f"{count} still queued"]
+        time.sleep(0.05)
+
+
 def stat_fields(pid):
     """/proc/PID/stat from its third field on."""
     return pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()

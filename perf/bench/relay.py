@@ -47,12 +47,12 @@ def through(bench, shape, messages, sink, mta, who):
     summary = load(bench, mta.port, messages, shape.size, shape.sessions, options=shape.options)
     sink.wait_for(summary["accepted"])
     mta_us, sink_us = mta.cpu_us() - mta_us, sink.cpu_us() - sink_us
-    mta.wait_for_rest()
+    queued = mta.wait_for_rest()
     # What an MTA sends twice, it sends by the time that it has stopped.
     mta.stop()
     books = sink.close_books()
     bench.blame(f"{shape.name}, {who}",
-                load_troubles(summary) + sink_troubles(books, summary["accepted"]))
+                load_troubles(summary) + sink_troubles(books, summary["accepted"]) + queued)
     return Run(summary, books, mta_us, sink_us)
 
 
@@ -86,6 +86,7 @@ class Relay:
         if postfix.why_not():
             bench.note_once(f"no comparison with Postfix: {postfix.why_not()}")
         else:
+            bench.note_once(f"Postfix: {postfix.TUNING}")
             other = through_postfix(bench, self, bench.count(
                 self.postfix_messages, quick=self.postfix_messages // 10))
         return list(self.figures(reference, runs, other))

@@ -43,10 +43,10 @@ def run_offered(bench, offered, who):
             cpu_us = window(mta, program, offered.seconds)
             summary = program.summary()
         sink.wait_for(summary["accepted"])
-        mta.wait_for_rest()
+        queued = mta.wait_for_rest()
         mta.stop()
         books = sink.close_books()
-    bench.blame(who, load_troubles(summary) + sink_troubles(books, summary["accepted"]))
+    bench.blame(who, load_troubles(summary) + sink_troubles(books, summary["accepted"]) + queued)
     return cpu_us, summary, books
 
 
