@@ -88,14 +88,17 @@ def cpu_us(pid, children=False):
 class Program:
     """A program that runs in a session of its own, so that a ^C reaches it only through us."""
 
-    def __init__(self, arguments, output, prefix=(), own_input=None):
+    def __init__(self, arguments, output, prefix=()):
         self.name = pathlib.Path(str(arguments[0])).name
         self.output = pathlib.Path(output)
         with open(self.output, "wb") as file:
-            self.process = subprocess.Popen(
-                [*map(str, prefix), *map(str, arguments)], stdin=own_input or subprocess.DEVNULL,
-                stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                preexec_fn=die_with_us)
+            try:
+                self.process = subprocess.Popen(
+                    [*map(str, prefix), *map(str, arguments)], stdin=subprocess.DEVNULL,
+                    stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                    preexec_fn=die_with_us)
+            except OSError as error:
+                raise BenchError(f"{arguments[0]}: {error.strerror}") from None
         self.pid = self.process.pid
 
     def said(self):

@@ -85,11 +85,28 @@ def test_bench_tells_of_mail_in_disorder(flow):
     expect_equal(left_running(flow.path), [], "processes")
 
 
+def test_bench_compares_two_builds(flow):
+    folder = build_folder(flow)
+    status, text = bench(flow, folder, "--quick", "--pairs", "2", "--compare", folder, folder, "accept-2k")
+    expect_equal(status, 0, f"status:\n{text}\n")
+    turns = [line.split()[-1] for line in text.splitlines() if line.startswith("bench: pair")]
+    expect_equal(turns, ["old", "new", "old", "new"], "turns")
+    row = next((line.split() for line in text.splitlines() if line.startswith("accept-2k accepted ")), None)
+    expect(row, f"a row in\n{text}")
+    expect(all(float(word) > 0 for word in row[3:6]) and row[7:9] == ["of", "2"], f"medians, ratio, pairs: {row}")
+    expect(not (flow.path / "out/latest.json").exists(), "no figures of one build are written")
+    expect_equal(left_running(flow.path), [], "processes")
+
+
 def test_bench_fails_without_what_it_needs(flow):
     folder = build_folder(flow, flywheeld="echo no such luck; exit 3")
     status, text = bench(flow, folder, "--quick", "accept-2k")
     expect_equal(status, 2, f"status:\n{text}\n")
     expect("no such luck" in text, f"what flywheeld said in\n{text}")
+    (folder / "flywheeld").unlink()
+    status, text = bench(flow, folder, "--quick", "accept-2k")
+    expect_equal(status, 2, f"status:\n{text}\n")
+    expect(f"{folder}/flywheeld: No such file" in text, f"what is missing in\n{text}")
     status, text = bench(flow, folder, "no-such-case")
     expect_equal(status, 2, f"status:\n{text}\n")
     expect("relay-10k" in text, f"the names of cases in\n{text}")
