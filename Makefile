@@ -79,7 +79,7 @@ all: deps
 help:
 	@echo 'make run           install what is missing, build, show mail flowing'
 	@echo 'make check         install what is missing, build every variant, run every test'
-	@echo 'make bench         measure, beside the load tools alone'
+	@echo 'make bench         measure, each figure beside a reference (CASES="name ...", PAIRS=5, QUICK=1)'
 	@echo 'make               install what is missing, build all programs into build/'
 	@echo 'make unit          unit tests of one variant (VARIANT=release|debug|asan|tsan|clang)'
 	@echo 'make flow          flow tests of the release variant (ONLY=name for some)'
@@ -210,8 +210,10 @@ check: deps
 check-all:
 	@tests/check.sh
 
+# Without the packages that only measuring needs, it measures less and says so.
 bench: all
-	@perf/bench.sh
+	@tools/install-packages.sh bench || true
+	@python3 perf/bench.py $(if $(QUICK),--quick) $(if $(PAIRS),--pairs $(PAIRS)) $(CASES)
 
 tsa:
 	@python3 tools/thread-classes.py $(LIB_SRC)

@@ -40,6 +40,10 @@ static const char help[] =
 	"\n"
 	"How:\n"
 	"  --sessions N           connections at a time (default 20)\n"
+	"  --gather               send nothing until every session is connected; the clock starts then,\n"
+	"                         and \"connected\" is printed on stderr\n"
+	"  --turns                idle sessions send in turn (default: the one that was used last, so\n"
+	"                         that at a low --rate most of them stay silent)\n"
 	"  --per-connection N     messages per connection, then QUIT and connect again (default 0:\n"
 	"                         no limit)\n"
 	"  --rate N               N messages per second whatever the server does; latency then runs\n"
@@ -76,6 +80,8 @@ enum option_code {
 	OPTION_HOSTNAME,
 	OPTION_SEED,
 	OPTION_SESSIONS,
+	OPTION_GATHER,
+	OPTION_TURNS,
 	OPTION_PER_CONNECTION,
 	OPTION_RATE,
 	OPTION_NO_PIPELINING,
@@ -102,6 +108,8 @@ static const struct option options[] = {
 	{"hostname", required_argument, NULL, OPTION_HOSTNAME},
 	{"seed", required_argument, NULL, OPTION_SEED},
 	{"sessions", required_argument, NULL, OPTION_SESSIONS},
+	{"gather", no_argument, NULL, OPTION_GATHER},
+	{"turns", no_argument, NULL, OPTION_TURNS},
 	{"per-connection", required_argument, NULL, OPTION_PER_CONNECTION},
 	{"rate", required_argument, NULL, OPTION_RATE},
 	{"no-pipelining", no_argument, NULL, OPTION_NO_PIPELINING},
@@ -222,6 +230,12 @@ static bool set_manner(struct load_options *o, int code, const char *name)
 	switch (code) {
 	case OPTION_SESSIONS:
 		o->sessions = (unsigned)number(name, 1, 1000000);
+		return true;
+	case OPTION_GATHER:
+		o->gather = true;
+		return true;
+	case OPTION_TURNS:
+		o->turns = true;
 		return true;
 	case OPTION_PER_CONNECTION:
 		o->per_connection = number(name, 0, UINT64_MAX);

@@ -29,11 +29,16 @@ bool load_is_drained(const struct load *load)
 	return load->stopping || load->next_message == load->options.messages;
 }
 
+bool load_others_are_first(const struct load *load)
+{
+	return load->options.turns && load->idle != NULL && !load_is_drained(load);
+}
+
 bool load_take_message(struct load *load, struct load_session *s)
 {
 	uint64_t start_ns = moment_ns();
 
-	if (load_is_drained(load)) {
+	if (load->gathering || load_is_drained(load)) {
 		return false;
 	}
 	if (load->options.rate > 0) {
@@ -50,18 +55,32 @@ bool load_take_message(struct load *load, struct load_session *s)
 
 void load_add_idle(struct load *load, struct load_session *s)
 {
-	s->next_idle = load->idle;
-	load->idle = s;
+	if (load->options.turns && load->idle != NULL) {
+		s->next_idle = NULL;
+		load->idle_last->next_idle = s;
+		load->idle_last = s;
+	} else {
+		s->next_idle = load->idle;
+		load->idle = s;
+		load->idle_last = s->next_idle == NULL ? s : load->idle_last;
+	}
+	load->idle_count++;
 }
 
 void load_remove_idle(struct load *load, struct load_session *s)
 {
 	struct load_session **at = &load->idle;
+	struct load_session *before = NULL;
 
 	while (*at != s) {
-		at = &(*at)->next_idle;
+		before = *at;
+		at = &before->next_idle;
 	}
 	*at = s->next_idle;
+	if (load->idle_last == s) {
+		load->idle_last = before;
+	}
+	load->idle_count--;
 }
 
 void load_note_trouble(struct load *load, const char *what, const char *detail, size_t len)
@@ -84,6 +103,15 @@ static void write_date(struct load *load)
 
 	gmtime_r(&now, &utc);
 	strftime(load->date, sizeof(load->date), "%a, %d %b %Y %H:%M:%S +0000", &utc);
+}
+
+static uint64_t cpu_us(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
+	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 static int load_open(struct load *load)
@@ -146,13 +174,41 @@ static void on_signal(struct load *load)
 	}
 }
 
-/* Gives messages that are due to sessions that are idle; tells those that no more will come. */
+/* From here on messages are due, and time is counted. */
+static void start_clock(struct load *load)
+{
+	load->cpu_us = cpu_us();
+	load->start_ns = moment_ns();
+	load->now_ns = load->start_ns;
+	load->tick_ns = load->start_ns + NS_PER_S;
+}
+
+/* The gathering ends with every session that could be connected. */
+static void check_gathering(struct load *load)
+{
+	if (load->gathering && load->idle_count == load->sessions_alive) {
+		load->gathering = false;
+		fputs("connected\n", stderr);
+		start_clock(load);
+	}
+}
+
+/* When a message is due for an idle session: at once in the closed loop. */
+static bool is_due(const struct load *load)
+{
+	return load->options.rate == 0 || due_ns(load, load->next_message) <= load->now_ns;
+}
+
+/*
+ * Gives messages that are due to sessions that are idle; tells those that no more will come. In
+ * the closed loop only those are idle that have waited for the others to connect.
+ */
 static void feed_idle(struct load *load)
 {
 	while (load->idle != NULL &&
-	       (load_is_drained(load) || due_ns(load, load->next_message) <= load->now_ns)) {
+	       (load_is_drained(load) || (!load->gathering && is_due(load)))) {
 		struct load_session *s = load->idle;
-		load->idle = s->next_idle;
+		load_remove_idle(load, s);
 		load_session_start(s);
 	}
 }
@@ -202,7 +258,7 @@ static uint64_t earliest(const struct load *load)
 {
 	uint64_t due = load->tick_ns < load->wake_ns ? load->tick_ns : load->wake_ns;
 
-	if (load->idle != NULL && !load_is_drained(load)) {
+	if (load->idle != NULL && !load->gathering && !load_is_drained(load)) {
 		uint64_t next = due_ns(load, load->next_message);
 		due = next < due ? next : due;
 	}
@@ -235,18 +291,10 @@ static int serve(struct load *load)
 		if (load->now_ns >= load->tick_ns) {
 			on_tick(load);
 		}
+		check_gathering(load);
 		feed_idle(load);
 	}
 	return 0;
-}
-
-static uint64_t cpu_us(void)
-{
-	struct rusage usage;
-
-	getrusage(RUSAGE_SELF, &usage);
-	return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
-	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 static void load_close(struct load *load)
@@ -264,7 +312,6 @@ static void load_close(struct load *load)
 int load_run(struct load *load)
 {
 	int rc = load_open(load);
-	uint64_t cpu_before_us;
 
 	if (rc != 0) {
 		return rc;
@@ -272,15 +319,13 @@ int load_run(struct load *load)
 	load->header_len = load_header_len(&load->options);
 	message_pool_init(&load->pool, load->options.size - load->header_len, load->options.seed);
 	write_date(load);
-	cpu_before_us = cpu_us();
-	load->start_ns = moment_ns();
-	load->now_ns = load->start_ns;
-	load->tick_ns = load->start_ns + NS_PER_S;
+	load->gathering = load->options.gather;
+	start_clock(load);
 	load->wake_ns = load->now_ns;
 	start_sessions(load);
 	rc = serve(load);
 	load->end_ns = moment_ns();
-	load->cpu_us = cpu_us() - cpu_before_us;
+	load->cpu_us = cpu_us() - load->cpu_us;
 	load_close(load);
 	return rc;
 }

@@ -35,6 +35,10 @@ struct load_options {
 	const char *domain_prefix;
 	const char *domain_suffix;
 	uint64_t per_connection;
+	/* Nothing is sent until every session is connected. */
+	bool gather;
+	/* The session that has been idle for longest is next, not the one that was used last. */
+	bool turns;
 	/* Messages per second; 0: closed loop. */
 	double rate;
 	const char *from;
@@ -90,12 +94,17 @@ struct load {
 	struct load_session *sessions;
 	/* Sessions that are connected and have nothing to do. */
 	struct load_session *idle;
+	struct load_session *idle_last;
+	unsigned idle_count;
 	unsigned sessions_alive;
+	/* Sessions are still connecting, and none may send. */
+	bool gathering;
 	/* The first thing that went wrong, for the summary. */
 	struct text first_trouble;
 	char date[48];
 	char *buffer;
 	uint64_t accepted_reported;
+	/* Spent before the clock started, and in the end since then. */
 	uint64_t cpu_us;
 };
 
@@ -107,13 +116,16 @@ int load_run(struct load *load);
 /* True when every message was accepted for every recipient. */
 bool load_succeeded(const struct load *load);
 
+/* True when sessions take turns, and some have waited for theirs. */
+bool load_others_are_first(const struct load *load);
+
 /*
  * Gives session `s` the next message when one is due: sets its number and where its latency
  * starts. Returns false when none is.
  */
 bool load_take_message(struct load *load, struct load_session *s);
 
-/* Lists `s` as connected with nothing to do, and takes it from that list. */
+/* Lists `s` as connected with nothing to do, and takes it from that list, from anywhere in it. */
 void load_add_idle(struct load *load, struct load_session *s);
 void load_remove_idle(struct load *load, struct load_session *s);
 

@@ -78,6 +78,7 @@ void load_append_json(const struct load *load, struct text *t)
 	append_count(t, "connections_lost", c->connections_lost);
 	append_count(t, "timeouts", c->timeouts);
 	append_count(t, "protocol_errors", c->protocol_errors);
+	append_count(t, "started_ns", load->start_ns);
 	append_real(t, "seconds", seconds);
 	append_real(t, "messages_per_second", per((double)c->accepted, seconds));
 	append_real(t, "megabytes_per_second", per((double)c->bytes / 1e6, seconds));

@@ -650,11 +650,17 @@ void load_session_connect(struct load_session *s)
 	}
 }
 
-static void take_message(struct load_session *s)
+/* Begins with the next message, when one is due. */
+static bool send_message(struct load_session *s)
 {
+	if (!load_take_message(s->load, s)) {
+		return false;
+	}
 	s->has_message = true;
 	s->body = message_pool_body(&s->load->pool, s->number);
 	memset(s->recipients, RECIPIENT_PENDING, options_of(s)->recipients);
+	begin_transaction(s);
+	return true;
 }
 
 /* Connected and at leisure: a message, if this connection may have another one. */
@@ -666,9 +672,8 @@ static void next(struct load_session *s)
 		send_line(s, "QUIT\r\n", LOAD_QUIT);
 	} else if (s->has_message) {
 		begin_transaction(s);
-	} else if (load_take_message(s->load, s)) {
-		take_message(s);
-		begin_transaction(s);
+	} else if (!load_others_are_first(s->load) && send_message(s)) {
+		return;
 	} else if (load_is_drained(s->load)) {
 		send_line(s, "QUIT\r\n", LOAD_QUIT);
 	} else {
@@ -679,7 +684,9 @@ static void next(struct load_session *s)
 
 void load_session_start(struct load_session *s)
 {
-	next(s);
+	if (!send_message(s)) {
+		next(s);
+	}
 }
 
 void load_session_on_time(struct load_session *s)

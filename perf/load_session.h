@@ -83,7 +83,7 @@ void load_session_init(struct load_session *s, struct load *load);
 /* Connects. Also when a pause is over and the connection is gone. */
 void load_session_connect(struct load_session *s);
 
-/* A message became due and the session was idle. */
+/* A message became due and the session was idle; it is no longer listed as such. */
 void load_session_start(struct load_session *s);
 
 /* The socket is readable, writable or broken, as `events` (of epoll) say. */

@@ -191,6 +191,8 @@ void sink_ledger_append_json(const struct sink_ledger *ledger, struct text *t, b
 	append_count(t, "connections_refused", ledger->connections_refused);
 	append_count(t, "messages_per_connection_max", ledger->messages_per_connection_max);
 	append_count(t, "recipients_per_transaction_max", ledger->recipients_max);
+	append_count(t, "first_arrival_ns", ledger->first_ns);
+	append_count(t, "last_arrival_ns", ledger->last_ns);
 	text_printf(t, "  \"seconds\": %.6f,\n  \"messages_per_second\": %.1f,\n", seconds, rate);
 	text_append_string(t, "  \"end_to_end_us\": ");
 	latency_append_json(&ledger->end_to_end, t);

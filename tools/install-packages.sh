@@ -1,12 +1,14 @@
 #!/bin/sh
 # Installs the Debian packages that building and testing need and that are missing; asks nobody
-# anything, and starts no service. Works as root and with sudo.
+# anything, and starts no service. Works as root and with sudo. With the word "bench", what measuring
+# needs as well.
 set -eu
 
 packages="gcc make clang clang-format libclang-rt-dev libc6-dev liburing-dev libjemalloc-dev libck-dev
 libcmocka-dev libjansson-dev libedit-dev libisal-dev python3-minimal python3 swaks e2fsprogs xfsprogs"
 # It would replace another mail transfer agent of the machine; without it, its tests are skipped.
 [ -e /usr/sbin/sendmail ] || packages="$packages postfix"
+[ "${1:-}" != bench ] || packages="$packages gnuplot-nox linux-perf valgrind"
 
 missing=""
 for package in $packages; do

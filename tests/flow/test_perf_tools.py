@@ -140,6 +140,44 @@ def capture_message():
     return message
 
 
+class GreetingServer:
+    """A server that greets its clients when it is told to."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.unread = {}
+
+    def accept(self):
+        connection, _ = self.listener.accept()
+        self.unread[connection] = b""
+        return connection
+
+    def line(self, connection, patience_s):
+        """The next line, or None when none comes."""
+        connection.settimeout(patience_s)
+        while b"\n" not in self.unread[connection]:
+            try:
+                self.unread[connection] += connection.recv(65536)
+            except TimeoutError:
+                return None
+        line, _, self.unread[connection] = self.unread[connection].partition(b"\n")
+        return line + b"\n"
+
+    def greet(self, connection):
+        connection.sendall(b"220 hello\r\n")
+        self.line(connection, PATIENCE_S)
+        connection.sendall(b"250-hello\r\n250 PIPELINING\r\n")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for connection in self.unread:
+            connection.close()
+        self.listener.close()
+
+
 class TestCleanRuns(unittest.TestCase):
     def assert_clean(self, stats, messages):
         self.assertEqual(stats["distinct"], messages)
@@ -217,6 +255,52 @@ class TestCleanRuns(unittest.TestCase):
         # One session that stalls makes the messages behind it late; a closed loop would not see it.
         self.assertGreater(result["latency_us"]["p99"], 100000)
         self.assertGreaterEqual(result["seconds"], 0.99)
+
+    def test_gathered_sessions_send_nothing_before_all_are_connected(self):
+        for options in ((), ("--rate", "2000")):
+            with self.subTest(options=options), GreetingServer() as server:
+                program = subprocess.Popen(
+                    [os.path.join(BUILD, "fwload"), "--to", server.address, "--sessions", "2",
+                     "--messages", "20", "--gather", *options], stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL)
+                self.addCleanup(program.wait)
+                self.addCleanup(program.kill)
+                first, second = server.accept(), server.accept()
+                server.greet(first)
+                self.assertIsNone(server.line(first, 0.3))
+                greeted_ns = time.monotonic_ns()
+                server.greet(second)
+                self.assertTrue(server.line(first, PATIENCE_S).startswith(b"MAIL FROM"))
+                # What was due meanwhile was not: the clock started here.
+                server.line(first, PATIENCE_S)
+                self.assertEqual(server.line(first, PATIENCE_S), b"DATA\r\n")
+                first.sendall(b"250 ok\r\n250 ok\r\n354 go\r\n")
+                sent = next(line for line in iter(lambda: server.line(first, PATIENCE_S), None)
+                            if line.startswith(b"X-Fwload-Sent"))
+                self.assertGreater(int(sent.split()[1]), greeted_ns)
+
+    def test_gathering_ends_without_those_that_fail(self):
+        with Sink("--fault", "banner:drop@0.2") as sink:
+            result = load(sink.address, "--messages", "300", "--sessions", "50", "--gather")
+            self.assert_clean(sink.stop(), 300)
+        self.assertGreater(result["connect_failures"], 0)
+
+    def test_idle_sessions_take_turns(self):
+        with Sink() as sink:
+            load(sink.address, "--messages", "500", "--sessions", "500", "--gather", "--turns",
+                 "--rate", "20000")
+            stats = sink.stop()
+        self.assert_clean(stats, 500)
+        self.assertEqual(stats["messages_per_connection_max"], 1)
+
+    def test_times_of_both_are_on_one_clock(self):
+        before = time.monotonic_ns()
+        with Sink() as sink:
+            result = load(sink.address, "--messages", "100")
+            stats = sink.stop()
+        moments = [before, result["started_ns"], stats["first_arrival_ns"],
+                   stats["last_arrival_ns"], time.monotonic_ns()]
+        self.assertEqual(moments, sorted(moments))
 
     def test_files_name_every_message(self):
         with Sink() as sink:

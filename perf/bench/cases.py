@@ -1,0 +1,16 @@
+"""All cases, in the order in which they are measured."""
+
+from bench import accept, counts, micro, open_loop, queued, relay, scale
+from bench.process import BenchError
+
+ALL = [*relay.CASES, *accept.CASES, *open_loop.CASES, *scale.CASES, *queued.CASES,
+       *counts.CASES, *micro.CASES]
+
+
+def choose(names):
+    """The cases of these names, in their usual order; all without a name."""
+    unknown = set(names) - {case.name for case in ALL}
+    if unknown:
+        raise BenchError(f"no case {' '.join(sorted(unknown))}; there are "
+                         f"{' '.join(case.name for case in ALL)}")
+    return [case for case in ALL if not names or case.name in names]
