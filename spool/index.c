@@ -60,6 +60,28 @@ static struct spool_entry **bucket_of(const struct spool_index *x, const struct 
 	return bucket_at(x, bucket < x->buckets ? bucket : h & (half - 1));
 }
 
+static void level_make(struct spool_index *x, unsigned level)
+{
+	if (x->levels[level] != NULL) {
+		return;
+	}
+	x->levels[level] = calloc(UINT64_C(1) << level, sizeof(struct spool_entry *));
+	if (x->levels[level] == NULL) {
+		fatal("spool: out of memory");
+	}
+}
+
+void index_reserve(struct spool_index *x, uint64_t count)
+{
+	ASSERT(x->count == 0);
+	for (unsigned level = 1; level < INDEX_LEVELS && x->buckets < count; level++) {
+		uint64_t end = UINT64_C(2) << level;
+
+		level_make(x, level);
+		x->buckets = end < count ? end : count;
+	}
+}
+
 /* One bucket more: what it takes comes from the one that shared its place so far. */
 static void grow(struct spool_index *x)
 {
@@ -71,12 +93,7 @@ static void grow(struct spool_index *x)
 	if (level >= INDEX_LEVELS) {
 		return;
 	}
-	if (x->levels[level] == NULL) {
-		x->levels[level] = calloc(UINT64_C(1) << level, sizeof(struct spool_entry *));
-		if (x->levels[level] == NULL) {
-			fatal("spool: out of memory");
-		}
-	}
+	level_make(x, level);
 	from = bucket_at(x, added - (UINT64_C(1) << level));
 	e = *from;
 	*from = NULL;

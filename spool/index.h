@@ -67,6 +67,11 @@ void index_init(struct spool_index *x);
 SINGLE
 void index_close(struct spool_index *x);
 
+/* Makes room for `count` entries, none of which is there yet: as many can be added without one
+ * bucket being divided. */
+SINGLE
+void index_reserve(struct spool_index *x, uint64_t count);
+
 /* NULL when it is not there. */
 SINGLE
 struct spool_entry *index_find(const struct spool_index *x, const struct message_id *id);

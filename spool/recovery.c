@@ -179,9 +179,23 @@ static int each_segment(struct recovery *x, pass_fn pass)
 	return rc;
 }
 
+/* As many messages as there are records, at most. */
+static void reserve(struct recovery *x)
+{
+	uint64_t count = 0;
+
+	for (uint32_t i = 0; i < x->all.slot_count; i++) {
+		count += x->all.segments[i] != NULL ? x->all.segments[i]->index_count : 0;
+	}
+	index_reserve(&x->all.index, count);
+}
+
 static int read_records(struct recovery *x)
 {
-	int rc = each_segment(x, pass_messages);
+	int rc;
+
+	reserve(x);
+	rc = each_segment(x, pass_messages);
 
 	rc = rc != 0 ? rc : each_segment(x, pass_rest);
 	return rc != 0 || !x->old_tombs ? rc : each_segment(x, pass_old_tombs);
@@ -271,8 +285,20 @@ static void deal_entry(void *context, struct spool_entry *e)
 	struct deal *d = context;
 
 	index_transfer(&d->x->all.index, &d->stores[writer_of(d, e->segment)].index, e);
-	d->x->found->messages++;
-	d->x->found->deliveries += e->pending;
+}
+
+static void deal_entries(struct deal *d)
+{
+	struct spool_index *all = &d->x->all.index;
+
+	if (d->x->options->writers == 1) {
+		struct spool_index empty = d->stores[0].index;
+
+		d->stores[0].index = *all;
+		*all = empty;
+	} else {
+		index_each(all, deal_entry, d);
+	}
 }
 
 static void deal_segments(struct deal *d)
@@ -315,22 +341,30 @@ static int compare_messages(const void *a, const void *b)
 	return x->id.low < y->id.low ? -1 : x->id.low > y->id.low;
 }
 
+struct listing {
+	struct recovered_list *list;
+	struct spool_recovery *found;
+};
+
 static void list_entry(void *context, struct spool_entry *e)
 {
-	struct recovered_list *list = context;
+	struct listing *l = context;
 
-	list->messages[list->count++] = (struct recovered_message){.id = e->id};
+	l->list->messages[l->list->count++] = (struct recovered_message){.id = e->id};
+	l->found->messages++;
+	l->found->deliveries += e->pending;
 }
 
-static void list_recovered(struct segment_store *s)
+static void list_recovered(struct segment_store *s, struct spool_recovery *found)
 {
 	struct recovered_list *list = &s->recovered;
+	struct listing l = {.list = list, .found = found};
 
 	list->messages = malloc((s->index.count + 1) * sizeof(*list->messages));
 	if (list->messages == NULL) {
 		fatal("spool: out of memory");
 	}
-	index_each(&s->index, list_entry, list);
+	index_each(&s->index, list_entry, &l);
 	qsort(list->messages, list->count, sizeof(*list->messages), compare_messages);
 }
 
@@ -341,7 +375,7 @@ static void deal_out(struct recovery *x, struct segment_store *stores)
 	uint32_t step = x->options->writers;
 
 	deal_segments(&d);
-	index_each(&x->all.index, deal_entry, &d);
+	deal_entries(&d);
 	for (uint32_t i = 0; i < x->tombs.count; i++) {
 		store_tomb(&stores[writer_of(&d, x->tombs.items[i].target)], &x->tombs.items[i]);
 	}
@@ -350,7 +384,7 @@ static void deal_out(struct recovery *x, struct segment_store *stores)
 			stores[w].next_id = (x->highest_segment / step + 1) * step + w;
 		}
 		stores[w].next_sequence = x->highest_sequence + 1;
-		list_recovered(&stores[w]);
+		list_recovered(&stores[w], x->found);
 	}
 	free(writers);
 }
