@@ -16,7 +16,7 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-protot
 CPPFLAGS := -D_GNU_SOURCE -I.
 CFLAGS_release := -O2 -g
 CFLAGS_debug := -Og -g -DFLYWHEEL_DEBUG
-CFLAGS_asan := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=address,undefined \
+CFLAGS_asan := -O1 -g -DFLYWHEEL_DEBUG -DFLYWHEEL_PORTABLE -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined -fno-omit-frame-pointer
 # gcc says that ThreadSanitizer does not model fences; core/runtime/doorbell.h has another way.
 CFLAGS_tsan := -O1 -g -DFLYWHEEL_DEBUG -fsanitize=thread -Wno-tsan

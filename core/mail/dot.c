@@ -2,8 +2,10 @@
 
 #include <string.h>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
+/* Tests build without it, to have the twin tested too. */
+#if defined(__x86_64__) && !defined(FLYWHEEL_PORTABLE)
+#define HAVE_AVX2
+#include <immintrin.h>
 #endif
 
 /* Bytes looked at together: one bit each in a word. */
@@ -20,38 +22,39 @@ struct block_masks {
 	uint64_t cr;
 	uint64_t nul;
 	uint64_t high;
+	uint64_t dot;
 };
 
-#ifdef __SSE2__
-static uint64_t sse_equal(const __m128i v[4], char c)
+typedef struct block_masks (*look_fn)(const unsigned char *data);
+
+#ifdef HAVE_AVX2
+__attribute__((target("avx2"))) static inline uint64_t avx2_equal(__m256i a, __m256i b, char c)
 {
-	__m128i wanted = _mm_set1_epi8(c);
-	uint64_t mask = 0;
+	__m256i wanted = _mm256_set1_epi8(c);
+	uint32_t low = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, wanted));
+	uint32_t high = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(b, wanted));
 
-	for (unsigned i = 0; i < 4; i++) {
-		uint64_t part = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(v[i], wanted));
-
-		mask |= part << (16 * i);
-	}
-	return mask;
+	return (uint64_t)high << 32 | low;
 }
 
-static struct block_masks block_look(const unsigned char *data)
+__attribute__((target("avx2"))) static inline struct block_masks
+block_look_avx2(const unsigned char *data)
 {
-	struct block_masks m = {.high = 0};
-	__m128i v[4];
+	__m256i a = _mm256_loadu_si256((const __m256i *)(const void *)data);
+	__m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(data + 32));
+	uint64_t high = (uint32_t)_mm256_movemask_epi8(b);
 
-	for (unsigned i = 0; i < 4; i++) {
-		v[i] = _mm_loadu_si128((const __m128i *)(const void *)(data + (size_t)16 * i));
-		m.high |= (uint64_t)(uint32_t)_mm_movemask_epi8(v[i]) << (16 * i);
-	}
-	m.lf = sse_equal(v, '\n');
-	m.cr = sse_equal(v, '\r');
-	m.nul = sse_equal(v, '\0');
-	return m;
+	return (struct block_masks){
+		.lf = avx2_equal(a, b, '\n'),
+		.cr = avx2_equal(a, b, '\r'),
+		.nul = avx2_equal(a, b, '\0'),
+		.high = high << 32 | (uint32_t)_mm256_movemask_epi8(a),
+		.dot = avx2_equal(a, b, '.'),
+	};
 }
-#else
-static struct block_masks block_look(const unsigned char *data)
+#endif
+
+static inline struct block_masks block_look(const unsigned char *data)
 {
 	struct block_masks m = {.high = 0};
 
@@ -60,10 +63,10 @@ static struct block_masks block_look(const unsigned char *data)
 		m.cr |= (uint64_t)(data[i] == '\r') << i;
 		m.nul |= (uint64_t)(data[i] == '\0') << i;
 		m.high |= (uint64_t)(data[i] >> 7) << i;
+		m.dot |= (uint64_t)(data[i] == '.') << i;
 	}
 	return m;
 }
-#endif
 
 /* One call of dot_scan(). */
 struct scan {
@@ -186,6 +189,25 @@ static bool block_lines(struct scan *scan, size_t at, uint64_t line_ends, uint64
 	return false;
 }
 
+/* Of a body's lines that do not begin with a dot only the first and the last line end in a block
+ * matter: what lies between them is shorter than a block. False: look at each. */
+static bool block_skips(struct scan *scan, size_t at, size_t n, uint64_t dot, uint64_t crlf)
+{
+	struct dot_scanner *s = scan->scanner;
+
+	/* Behind a line end at the block's end the end of the data may follow. */
+	if (!s->header_ended || s->line_max < BLOCK || (dot & crlf << 1) != 0 ||
+	    (crlf >> (n - 1) & 1) != 0) {
+		return false;
+	}
+	if (crlf != 0) {
+		line_extend(scan, at + (unsigned)__builtin_ctzll(crlf) + 1);
+		line_finish(s, 2, true);
+		scan->line_start = at + BLOCK - (unsigned)__builtin_clzll(crlf);
+	}
+	return true;
+}
+
 static uint64_t first_bits(size_t n)
 {
 	return n < BLOCK ? (UINT64_C(1) << n) - 1 : UINT64_MAX;
@@ -193,7 +215,7 @@ static uint64_t first_bits(size_t n)
 
 /* Judges the `n` bytes (up to 64) from `at`, whose masks are given; returns whether the scan stops.
  */
-static bool block_scan(struct scan *scan, size_t at, size_t n, const struct block_masks *m)
+static inline bool block_scan(struct scan *scan, size_t at, size_t n, const struct block_masks *m)
 {
 	struct dot_scanner *s = scan->scanner;
 	uint64_t valid = first_bits(n);
@@ -202,7 +224,8 @@ static bool block_scan(struct scan *scan, size_t at, size_t n, const struct bloc
 	uint64_t bare_lf = m->lf & ~after_cr & valid;
 	uint64_t after_bare_cr = after_cr & ~m->lf & valid;
 	uint64_t bare = s->bare_ends_line ? bare_lf | after_bare_cr : 0;
-	bool stopped = block_lines(scan, at, crlf | bare, crlf);
+	bool stopped = (bare != 0 || !block_skips(scan, at, n, m->dot, crlf)) &&
+		       block_lines(scan, at, crlf | bare, crlf);
 
 	if (stopped) {
 		/* The line end may be this block's last byte, and the stop the next one's first. */
@@ -219,32 +242,42 @@ static bool block_scan(struct scan *scan, size_t at, size_t n, const struct bloc
 	return stopped;
 }
 
-static bool tail_scan(struct scan *scan, size_t at)
+static inline __attribute__((always_inline)) void scan_with(struct scan *scan, look_fn look)
 {
 	unsigned char block[BLOCK];
-	size_t n = scan->len - at;
 	struct block_masks m;
-
-	memset(block, ' ', sizeof(block));
-	memcpy(block, scan->data + at, n);
-	m = block_look(block);
-	return block_scan(scan, at, n, &m);
-}
-
-static void scan_blocks(struct scan *scan)
-{
 	size_t at = 0;
 
 	for (; scan->len - at >= BLOCK; at += BLOCK) {
-		struct block_masks m = block_look(scan->data + at);
-
+		m = look(scan->data + at);
 		if (block_scan(scan, at, BLOCK, &m)) {
 			return;
 		}
 	}
 	if (at < scan->len) {
-		tail_scan(scan, at);
+		memset(block, ' ', sizeof(block));
+		memcpy(block, scan->data + at, scan->len - at);
+		m = look(block);
+		block_scan(scan, at, scan->len - at, &m);
 	}
+}
+
+#ifdef HAVE_AVX2
+__attribute__((target("avx2"))) static void scan_avx2(struct scan *scan)
+{
+	scan_with(scan, block_look_avx2);
+}
+#endif
+
+static void scan_blocks(struct scan *scan)
+{
+#ifdef HAVE_AVX2
+	if (__builtin_cpu_supports("avx2")) {
+		scan_avx2(scan);
+		return;
+	}
+#endif
+	scan_with(scan, block_look);
 }
 
 size_t dot_scan(struct dot_scanner *s, const unsigned char *data, size_t len, bool *end)
