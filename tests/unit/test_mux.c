@@ -136,6 +136,32 @@ static void test_files_are_written_synced_and_read(void **state)
 	mux_destroy(m);
 }
 
+static void test_synced_writes_write(void **state)
+{
+	static char wrote[40000];
+	static char got[40000];
+	struct mux *m = make(state);
+	int fd = temp_file();
+	struct probe p;
+
+	fill_pattern((unsigned char *)wrote, sizeof(wrote));
+	probe_init(&p, m, on_result);
+	starting++;
+	mux_write_synced(m, &p.op, fd, wrote, sizeof(wrote), 4096);
+	starting--;
+	assert_true(p.op.synced);
+	run_until(m, &p.runs, 1);
+	assert_int_equal(p.result, sizeof(wrote));
+	assert_int_equal(pread(fd, got, sizeof(got), 4096), sizeof(got));
+	assert_memory_equal(got, wrote, sizeof(wrote));
+	mux_write(m, &p.op, fd, "x", 1, 0);
+	assert_false(p.op.synced);
+	run_until(m, &p.runs, 2);
+	assert_int_equal(p.result, 1);
+	close(fd);
+	mux_destroy(m);
+}
+
 static void test_files_when_they_fail(void **state)
 {
 	struct mux *m = make(state);
@@ -638,6 +664,7 @@ static const struct CMUnitTest each_backend[] = {
 	cmocka_unit_test(test_poll_fd_tells_events),
 	cmocka_unit_test(test_poll_fd_when_cancelled),
 	cmocka_unit_test(test_files_are_written_synced_and_read),
+	cmocka_unit_test(test_synced_writes_write),
 	cmocka_unit_test(test_files_when_they_fail),
 	cmocka_unit_test(test_cancel_when_the_result_is_there),
 	cmocka_unit_test(test_cancel_when_the_queue_is_full),
