@@ -34,18 +34,19 @@ void commit_close(struct committer *c)
 	}
 }
 
+/* What need not be durable yet is not to wait for the disk: it goes through the page cache. */
 static void write_more(struct committer *c)
 {
 	struct batch *b = c->current;
-	int fd = segment_block_fd(b->segment);
+	struct segment *g = b->segment;
+	const unsigned char *from = b->buffer + b->written;
 	uint32_t len = b->padded - b->written;
+	uint64_t offset = b->offset + b->written;
 
 	if (b->durable) {
-		mux_write_synced(c->agent->mux, &c->op, fd, b->buffer + b->written, len,
-				 b->offset + b->written);
+		mux_write_synced(c->agent->mux, &c->op, segment_block_fd(g), from, len, offset);
 	} else {
-		mux_write(c->agent->mux, &c->op, fd, b->buffer + b->written, len,
-			  b->offset + b->written);
+		mux_write(c->agent->mux, &c->op, g->fd, from, len, offset);
 	}
 }
 

@@ -3,10 +3,10 @@
  * in one piece, durably if anything in it asks for that, and answered. While one batch is written
  * the next one is staged in the other buffer, and it starts as soon as the write has returned.
  *
- * A batch is written in whole blocks, directly where the file system allows that: one durable write
- * does what else takes a buffered write and a sync. A durable write covers itself alone, so a write
- * and then a sync it is after records that were answered without one, and for a record too large
- * for the buffer.
+ * A batch is written in whole blocks. What is to be durable is written so, directly where the file
+ * system allows that: one durable write does what else takes a buffered write and a sync. It covers
+ * itself alone, so buffered write and sync it is after records that were answered without one, and
+ * for a record too large for the buffer.
  *
  * A batch whose write or sync failed is staged again, in another segment: that one is abandoned. If
  * that fails too, what was to be stored is refused, and what was done is tried again every second.

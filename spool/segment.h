@@ -69,8 +69,8 @@ struct segment {
 	/* Place in segment_store.segments. */
 	uint32_t slot;
 	int fd;
-	/* The same file with O_DIRECT, for what is written in whole blocks: batches, and what is
-	 * prepared. Open while it is to be written to so; -1: not, or not possible. */
+	/* The same file with O_DIRECT, for durable writes and what is prepared. Open while it may
+	 * be written to so; -1: not, or not possible. */
 	int direct_fd;
 	/* It turned out that direct_fd cannot be written to. */
 	bool direct_refused;

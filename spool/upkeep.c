@@ -260,8 +260,8 @@ static void seal_end(struct upkeep *u, int error)
 	g->state = SEGMENT_SEALED;
 	g->unsynced = false;
 	if (g->prepared < g->index_offset + segment_index_bytes(g->index_count)) {
-		g->prepared = segment_block_ceil(g->index_offset +
-						 segment_index_bytes(g->index_count));
+		g->prepared =
+			segment_block_ceil(g->index_offset + segment_index_bytes(g->index_count));
 	}
 	segment_index_drop(g, &u->store->chunks);
 	segment_close_direct(g);

@@ -504,9 +504,7 @@ static enum disk_direct draw_direct(void)
 {
 	uint64_t way = world_below(8);
 
-	return way == 0   ? DISK_DIRECT_NOT_WRITTEN
-	       : way <= 2 ? DISK_DIRECT_NOT_OPENED
-			  : DISK_DIRECT;
+	return way == 0 ? DISK_DIRECT_NOT_WRITTEN : way <= 2 ? DISK_DIRECT_NOT_OPENED : DISK_DIRECT;
 }
 
 struct scenario *scenario_create(void)

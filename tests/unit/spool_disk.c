@@ -209,8 +209,7 @@ static bool is_direct(const struct mux_op *op)
 /* As Linux does, for every disk. */
 static void check_aligned(const struct mux_op *op)
 {
-	ASSERT(!is_direct(op) ||
-	       ((uintptr_t)op->data | op->len | op->offset) % DIRECT_ALIGN == 0);
+	ASSERT(!is_direct(op) || ((uintptr_t)op->data | op->len | op->offset) % DIRECT_ALIGN == 0);
 }
 
 static int disk_write(struct disk *d, struct mux_op *op, uint32_t len)

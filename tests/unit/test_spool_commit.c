@@ -66,6 +66,7 @@ static void test_what_was_cached_is_synced_before_what_follows(void **state)
 	world_store(w, 1, 30000, ENVELOPE_CACHED);
 	world_settle(w);
 	assert_int_equal(w->disk->synced_writes, before.synced_writes);
+	assert_int_equal(w->disk->direct_writes, before.direct_writes);
 	assert_int_equal(w->disk->syncs, before.syncs);
 	cut_many_times(w, 1, 2);
 	world_store(w, 1, 1000, ENVELOPE_SYNCED);
