@@ -158,7 +158,7 @@ static ssize_t write_synced(const struct mux_op *op)
 	struct iovec iov = {.iov_base = op->data, .iov_len = op->len};
 	ssize_t n = pwritev2(op->fd, &iov, 1, (off_t)op->offset, RWF_DSYNC);
 
-	if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS)) {
+	if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EPERM)) {
 		return n;
 	}
 	n = pwrite(op->fd, op->data, op->len, (off_t)op->offset);

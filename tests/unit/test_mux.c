@@ -606,6 +606,8 @@ static int deny_new_calls(void)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_pwait2, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pwritev2, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
@@ -614,6 +616,19 @@ static int deny_new_calls(void)
 		return -1;
 	}
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+static bool writes_synced(struct mux *m)
+{
+	int fd = temp_file();
+	char got[3];
+	struct probe p;
+
+	probe_init(&p, m, on_result);
+	mux_write_synced(m, &p.op, fd, "abc", 3, 5);
+	run_until(m, &p.runs, 1);
+	return p.result == 3 && pread(fd, got, 3, 5) == 3 && memcmp(got, "abc", 3) == 0 &&
+	       close(fd) == 0;
 }
 
 static int child_without_io_uring(void)
@@ -636,6 +651,10 @@ static int child_without_io_uring(void)
 	/* Without epoll_pwait2() it waits in milliseconds. */
 	if (mux_wait(m, 1500000)) {
 		return 3;
+	}
+	/* Without pwritev2() a durable write is two calls. */
+	if (!writes_synced(m)) {
+		return 4;
 	}
 	mux_destroy(m);
 	return 0;
