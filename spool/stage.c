@@ -249,7 +249,7 @@ void batch_pad(struct committer *c, struct batch *b)
 	uint32_t end = (uint32_t)segment_block_floor(b->filled);
 
 	b->padded = (uint32_t)segment_block_ceil(b->filled);
-	ASSERT(b->padded <= COMMIT_STAGING && (b->encoding ? end == b->filled : true));
+	ASSERT(b->padded <= COMMIT_STAGING && (!b->encoding || end == b->filled));
 	memset(b->buffer + b->filled, 0, b->padded - b->filled);
 	if (!b->encoding) {
 		memcpy(c->tail, b->buffer + end, b->filled - end);
