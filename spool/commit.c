@@ -34,12 +34,30 @@ void commit_close(struct committer *c)
 	}
 }
 
+/* What need not be durable yet is not to wait for the disk: it goes through the page cache. */
 static void write_more(struct committer *c)
 {
 	struct batch *b = c->current;
+	struct segment *g = b->segment;
+	const unsigned char *from = b->buffer + b->written;
+	uint32_t len = b->padded - b->written;
+	uint64_t offset = b->offset + b->written;
 
-	mux_write(c->agent->mux, &c->op, b->segment->fd, b->buffer + b->written,
-		  b->filled - b->written, b->offset + b->written);
+	if (b->durable) {
+		mux_write_synced(c->agent->mux, &c->op, segment_block_fd(g), from, len, offset);
+	} else {
+		mux_write(c->agent->mux, &c->op, g->fd, from, len, offset);
+	}
+}
+
+static void write_first(struct committer *c)
+{
+	struct batch *b = c->current;
+
+	c->state = COMMIT_WRITING;
+	b->durable = b->needs_sync && !b->encoding && !b->segment->unsynced;
+	batch_pad(c, b);
+	write_more(c);
 }
 
 static void begin_sync(struct committer *c)
@@ -72,8 +90,7 @@ static bool start(struct committer *c)
 	if (empty) {
 		begin_sync(c);
 	} else {
-		c->state = COMMIT_WRITING;
-		write_more(c);
+		write_first(c);
 	}
 	return true;
 }
@@ -138,7 +155,7 @@ static void finish_cached(struct committer *c)
 }
 
 /* Gives back what was staged in the active segment and not committed. */
-static void unstage(struct batch *b, struct request_queue *all)
+static void unstage(struct committer *c, struct batch *b, struct request_queue *all)
 {
 	struct request_queue mine = b->requests;
 	struct segment *g = b->segment;
@@ -146,6 +163,7 @@ static void unstage(struct batch *b, struct request_queue *all)
 	if (b->requests.count > 0) {
 		if (g->state != SEGMENT_ABANDONED) {
 			g->end = b->start;
+			memcpy(c->tail, b->lead, sizeof(c->tail));
 			g->placed = g->index_count;
 			g->fresh = b->has_header;
 		}
@@ -184,8 +202,8 @@ static void fail(struct committer *c, int error, bool syncing)
 	}
 	queue_init(&all);
 	queue_init(&keep);
-	unstage(c->next, &all);
-	unstage(c->current, &all);
+	unstage(c, c->next, &all);
+	unstage(c, c->current, &all);
 	c->current = NULL;
 	c->store->committing = false;
 	c->state = COMMIT_IDLE;
@@ -214,31 +232,51 @@ static void fail(struct committer *c, int error, bool syncing)
 	}
 }
 
+/*
+ * A durable write that fails is a failed sync: nobody knows what of it is on the disk. That a disk
+ * is full a direct one says of itself; behind a buffered one it may be other pages that are lost.
+ */
+static bool fails_as_sync(const struct committer *c, int error)
+{
+	const struct batch *b = c->current;
+
+	return b->durable && !(no_space(error) && c->op.fd == b->segment->direct_fd);
+}
+
 static void on_written(struct committer *c, int result)
 {
 	struct batch *b = c->current;
 
-	if (result == -EINTR || result == -EAGAIN) {
+	if (result == -EINTR || result == -EAGAIN ||
+	    segment_direct_refused(b->segment, c->op.fd, result)) {
 		write_more(c);
 		return;
 	}
 	if (result <= 0) {
-		fail(c, result == 0 ? -EIO : result, false);
+		result = result == 0 ? -EIO : result;
+		fail(c, result, fails_as_sync(c, result));
 		return;
 	}
 	if (b->segment->sync_failed) {
 		fail(c, -EIO, true);
 		return;
 	}
-	b->written += (uint32_t)result;
-	if (b->written == b->filled && b->encoding) {
-		b->offset += b->filled;
+	/* What was written of a block is written again with the rest of it. */
+	b->written += (uint32_t)segment_block_floor((uint32_t)result);
+	if (b->written == b->padded && b->encoding) {
+		b->offset += b->padded;
 		b->filled = 0;
 		b->written = 0;
 		batch_fill(b);
+		batch_pad(c, b);
 	}
-	if (b->written < b->filled) {
+	if (b->written < b->padded) {
 		write_more(c);
+		return;
+	}
+	if (b->durable) {
+		counter_inc(c->store->stats.syncs);
+		finish(c);
 		return;
 	}
 	finish_cached(c);
@@ -322,7 +360,7 @@ static void leave_failed(struct committer *c)
 		return;
 	}
 	queue_init(&all);
-	unstage(c->next, &all);
+	unstage(c, c->next, &all);
 	queue_prepend(&c->store->queue, &all);
 	store_abandon(c->store, g);
 }

@@ -1,8 +1,12 @@
 /*
  * Group commit: requests are copied into a staging buffer as records, written to the active segment
- * in one piece, synced once if anything in it asks for that, and answered. While one batch is
- * written and synced the next one is staged in the other buffer, and it starts as soon as the sync
- * has returned.
+ * in one piece, durably if anything in it asks for that, and answered. While one batch is written
+ * the next one is staged in the other buffer, and it starts as soon as the write has returned.
+ *
+ * A batch is written in whole blocks. What is to be durable is written so, directly where the file
+ * system allows that: one durable write does what else takes a buffered write and a sync. It covers
+ * itself alone, so buffered write and sync it is after records that were answered without one, and
+ * for a record too large for the buffer.
  *
  * A batch whose write or sync failed is staged again, in another segment: that one is abandoned. If
  * that fails too, what was to be stored is refused, and what was done is tried again every second.
@@ -30,12 +34,14 @@ struct batch {
 	struct segment *segment;
 	unsigned char *buffer;
 	uint32_t filled;
-	/* Of `filled`, written. */
+	/* The same up to the end of the last block, and how much of that is written. */
+	uint32_t padded;
 	uint32_t written;
-	/* Where buffer[0] goes. */
+	/* Where buffer[0] goes: the start of a block. */
 	uint64_t offset;
-	/* Where the segment ended before. */
+	/* Where the segment ended before, and what was in its last block. */
 	uint64_t start;
+	unsigned char lead[SEGMENT_BLOCK];
 	/* The last record, when it did not fit into the buffer as a whole. */
 	struct record_encoder encoder;
 	bool encoding;
@@ -43,6 +49,8 @@ struct batch {
 	bool closed;
 	bool has_header;
 	bool needs_sync;
+	/* By the write itself. */
+	bool durable;
 	uint32_t records;
 	uint64_t bytes;
 };
@@ -56,6 +64,8 @@ struct committer {
 	struct batch *current;
 	/* Being staged. */
 	struct batch *next;
+	/* What is in the active segment's last block, as far as that is staged. */
+	unsigned char tail[SEGMENT_BLOCK];
 	enum commit_state state;
 	struct mux_op op;
 	uint64_t began_ns;

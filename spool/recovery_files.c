@@ -354,7 +354,7 @@ static int take_header(struct recovery *x, struct segment *g, const unsigned cha
 	}
 	g->size = h.size;
 	g->generation = h.generation;
-	g->prepared = h.prepared;
+	g->prepared = segment_block_ceil(h.prepared);
 	if (h.state == SEGMENT_DISK_FREE) {
 		take_free(x, g);
 		return 0;

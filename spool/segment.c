@@ -44,6 +44,7 @@ struct segment *segment_new(uint32_t id, uint64_t size)
 	s->prepared = SEGMENT_BLOCK;
 	s->fresh = true;
 	s->fd = -1;
+	s->direct_fd = -1;
 	return s;
 }
 
@@ -53,6 +54,7 @@ void segment_free(struct segment *s, struct pool *chunks)
 	segment_index_drop(s, chunks);
 	free(s->holds.words);
 	free(s->copies.words);
+	segment_close_direct(s);
 	if (s->fd >= 0) {
 		close(s->fd);
 	}
@@ -119,6 +121,33 @@ int segment_create_file(struct segment *s, int dir_fd, uint32_t writer)
 		unlinkat(dir_fd, name, 0);
 	}
 	return rc;
+}
+
+void segment_open_direct(struct segment *s, int dir_fd)
+{
+	char name[SEGMENT_NAME_MAX];
+
+	if (s->direct_fd < 0) {
+		segment_name(s->id, name);
+		s->direct_fd = openat(dir_fd, name, O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
+	}
+}
+
+void segment_close_direct(struct segment *s)
+{
+	if (s->direct_fd >= 0) {
+		close(s->direct_fd);
+		s->direct_fd = -1;
+	}
+}
+
+/* EINVAL: blocks larger than ours, perhaps. */
+bool segment_direct_refused(struct segment *s, int fd, int result)
+{
+	bool refused = result == -EINVAL && fd == s->direct_fd;
+
+	s->direct_refused |= refused;
+	return refused;
 }
 
 int segment_unlink(struct segment *s, int dir_fd)

@@ -69,10 +69,16 @@ struct segment {
 	/* Place in segment_store.segments. */
 	uint32_t slot;
 	int fd;
+	/* The same file with O_DIRECT, for durable writes and what is prepared. Open while it may
+	 * be written to so; -1: not, or not possible. */
+	int direct_fd;
+	/* It turned out that direct_fd cannot be written to. */
+	bool direct_refused;
 	uint64_t size;
 	/* Where the next record goes. */
 	uint64_t end;
-	/* Bytes from the start that have been written before; being extended while prepare_busy. */
+	/* Bytes from the start that have been written before, whole blocks; being extended while
+	 * prepare_busy. */
 	uint64_t prepared;
 	bool prepare_busy;
 	/* The header on disk does not say OPEN yet: the first batch writes it. */
@@ -85,7 +91,7 @@ struct segment {
 	bool stuck;
 	/* An fsync of it failed, whoever asked for it. */
 	bool sync_failed;
-	/* Records were answered that no sync has covered. */
+	/* Records were answered that no sync has covered: a durable write behind them does not. */
 	bool unsynced;
 	uint32_t live_messages;
 	uint32_t live_states;
@@ -133,6 +139,34 @@ void segment_free(struct segment *s, struct pool *chunks);
  */
 SINGLE
 int segment_create_file(struct segment *s, int dir_fd, uint32_t writer);
+
+/*
+ * Opens it for direct writes too, where the file system knows them: otherwise it is written to as
+ * it is. Once is enough.
+ */
+SINGLE
+void segment_open_direct(struct segment *s, int dir_fd);
+/* No more direct writes; none is under way. */
+SINGLE
+void segment_close_direct(struct segment *s);
+/* The descriptor for what is written in whole blocks, from aligned memory. */
+static inline int segment_block_fd(const struct segment *s)
+{
+	return s->direct_fd >= 0 && !s->direct_refused ? s->direct_fd : s->fd;
+}
+/* A write of whole blocks to `fd` ended with `result`: true when that was a direct one which this
+ * file system or disk does not take; it can be made again as another. */
+SINGLE
+bool segment_direct_refused(struct segment *s, int fd, int result);
+
+static inline uint64_t segment_block_floor(uint64_t offset)
+{
+	return offset & ~(uint64_t)(SEGMENT_BLOCK - 1);
+}
+static inline uint64_t segment_block_ceil(uint64_t offset)
+{
+	return segment_block_floor(offset + SEGMENT_BLOCK - 1);
+}
 
 /* Unlinks the file and syncs the directory. Blocks. 0 or a negative errno. */
 SINGLE

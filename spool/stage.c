@@ -24,7 +24,9 @@ void batch_reset(struct batch *b)
 	queue_init(&b->requests);
 	b->segment = NULL;
 	b->filled = 0;
+	b->padded = 0;
 	b->written = 0;
+	b->durable = false;
 	b->encoding = false;
 	b->closed = false;
 	b->has_header = false;
@@ -209,24 +211,49 @@ static enum admission admit(struct committer *c, const struct spool_request *r, 
 		b->closed = true;
 		return WAIT;
 	}
+	/* The block in which the next batch begins is not known yet. */
+	if (c->current != NULL && c->current->encoding) {
+		return WAIT;
+	}
 	return find_room(c, r, bytes, error);
 }
 
+/*
+ * A batch is written in whole blocks, so it begins with the block that holds its first byte. What
+ * was committed in that block is written again as it is: whatever a torn write leaves of its
+ * sectors, old or new, the committed bytes are the same.
+ */
 void batch_begin(struct committer *c, struct batch *b)
 {
 	struct segment *g = c->store->active;
 
 	b->segment = g;
 	b->start = g->end;
-	b->offset = g->fresh ? 0 : g->end;
-	b->filled = 0;
+	b->offset = segment_block_floor(g->end);
+	b->filled = (uint32_t)(g->end - b->offset);
+	memcpy(b->lead, c->tail, b->filled);
+	memcpy(b->buffer, b->lead, b->filled);
 	b->has_header = g->fresh;
 	if (g->fresh) {
+		ASSERT(g->end == SEGMENT_BLOCK);
 		segment_encode_header(g, c->store->writer, SEGMENT_DISK_OPEN, b->buffer);
+		b->offset = 0;
 		b->filled = SEGMENT_BLOCK;
 		g->fresh = false;
 	}
 	g->batches++;
+}
+
+void batch_pad(struct committer *c, struct batch *b)
+{
+	uint32_t end = (uint32_t)segment_block_floor(b->filled);
+
+	b->padded = (uint32_t)segment_block_ceil(b->filled);
+	ASSERT(b->padded <= COMMIT_STAGING && (!b->encoding || end == b->filled));
+	memset(b->buffer + b->filled, 0, b->padded - b->filled);
+	if (!b->encoding) {
+		memcpy(c->tail, b->buffer + end, b->filled - end);
+	}
 }
 
 static struct record_header header_for(struct committer *c, struct spool_request *r)
@@ -310,7 +337,7 @@ static void batch_add(struct committer *c, struct spool_request *r)
 	encode(c, &b->encoder, r);
 	b->segment->end += b->encoder.size;
 	if (b->segment->prepared < b->segment->end) {
-		b->segment->prepared = b->segment->end;
+		b->segment->prepared = segment_block_ceil(b->segment->end);
 	}
 	b->segment->placed++;
 	b->records++;

@@ -53,6 +53,10 @@ void batch_reset(struct batch *b);
 /* The batch goes to the end of the active segment. */
 BOUND
 void batch_begin(struct committer *c, struct batch *b);
+/* The buffer is as full as it gets before it is written: zeros fill its last block, which the next
+ * batch will begin with. */
+BOUND
+void batch_pad(struct committer *c, struct batch *b);
 /* Copies as much of the record under way as the buffer takes. */
 BOUND
 void batch_fill(struct batch *b);

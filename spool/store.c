@@ -242,6 +242,7 @@ void store_add_spare(struct segment_store *s, struct segment *g)
 	g->index_crc = 0;
 	g->index_offset = 0;
 	g->unsynced = false;
+	segment_open_direct(g, s->dir_fd);
 	g->next_spare = s->spares;
 	s->spares = g;
 	s->spare_count++;
@@ -277,6 +278,7 @@ int store_make_segment(struct segment_store *s, uint64_t size, bool urgent, stru
 		return rc;
 	}
 	s->next_id += s->id_step;
+	segment_open_direct(g, s->dir_fd);
 	store_add_segment(s, g);
 	counter_inc(s->stats.segments_made);
 	*out = g;
@@ -333,8 +335,7 @@ int store_roll(struct segment_store *s, uint64_t bytes, bool urgent)
 		if (size < s->options->segment_bytes) {
 			size = s->options->segment_bytes;
 		}
-		size = (size + SEGMENT_BLOCK - 1) & ~(uint64_t)(SEGMENT_BLOCK - 1);
-		rc = store_make_segment(s, size, urgent, &g);
+		rc = store_make_segment(s, segment_block_ceil(size), urgent, &g);
 		if (rc != 0) {
 			s->roll_error = rc;
 			s->roll_retry_ms = now_ms + STORE_RETRY_MS;

@@ -22,11 +22,12 @@ static void on_retire(struct mux_op *op, int result);
 
 static unsigned char *block_new(size_t bytes)
 {
-	unsigned char *block = calloc(1, bytes);
+	unsigned char *block = aligned_alloc(SEGMENT_BLOCK, bytes);
 
 	if (block == NULL) {
 		fatal("spool: out of memory");
 	}
+	memset(block, 0, bytes);
 	return block;
 }
 
@@ -87,6 +88,8 @@ static void report(struct upkeep *u, const struct segment *g, int error, const c
 
 /* ---- preparing ---- */
 
+/* Written directly if possible: what a buffered write leaves in the page cache would be in the way
+ * of each direct write over it. */
 static void prepare_slice(struct upkeep *u, struct segment *g)
 {
 	uint64_t len = g->size - g->prepared;
@@ -97,7 +100,8 @@ static void prepare_slice(struct upkeep *u, struct segment *g)
 	u->prepare.segment = g;
 	u->prepare_step = UPKEEP_INDEX;
 	g->prepare_busy = true;
-	write_start(u, &u->prepare, u->zeros, (uint32_t)len, g->prepared);
+	mux_write(u->agent->mux, &u->prepare.op, segment_block_fd(g), u->zeros, (uint32_t)len,
+		  g->prepared);
 }
 
 static void prepare_end(struct upkeep *u)
@@ -130,12 +134,16 @@ static void on_prepare(struct mux_op *op, int result)
 		return;
 	}
 	g->prepare_busy = false;
+	if (segment_direct_refused(g, op->fd, result)) {
+		prepare_end(u);
+		return;
+	}
 	if (result <= 0 && result != -EINTR && result != -EAGAIN) {
 		counter_inc(u->store->stats.write_errors);
 		prepare_give_up(u, g, result);
 		return;
 	}
-	g->prepared += result > 0 ? (uint32_t)result : 0;
+	g->prepared += result > 0 ? segment_block_floor((uint32_t)result) : 0;
 	u->slices++;
 	if (u->slices % SLICES_PER_SYNC == 0 || g->prepared == g->size) {
 		u->prepare_step = UPKEEP_SYNC;
@@ -252,9 +260,11 @@ static void seal_end(struct upkeep *u, int error)
 	g->state = SEGMENT_SEALED;
 	g->unsynced = false;
 	if (g->prepared < g->index_offset + segment_index_bytes(g->index_count)) {
-		g->prepared = g->index_offset + segment_index_bytes(g->index_count);
+		g->prepared =
+			segment_block_ceil(g->index_offset + segment_index_bytes(g->index_count));
 	}
 	segment_index_drop(g, &u->store->chunks);
+	segment_close_direct(g);
 	counter_add(u->store->stats.segments_sealed, 1);
 }
 

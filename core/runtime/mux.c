@@ -92,6 +92,7 @@ static void op_begin(struct mux *m, struct mux_op *op, enum mux_verb verb, int f
 	op->fd = fd;
 	op->cancelled = false;
 	op->polling = false;
+	op->synced = false;
 	op->events = 0;
 	op->result = 0;
 	op->done = 0;
@@ -153,15 +154,28 @@ void mux_read(struct mux *m, struct mux_op *op, int fd, void *data, uint32_t len
 	m->ops->start(m, op);
 }
 
-void mux_write(struct mux *m, struct mux_op *op, int fd, const void *data, uint32_t len,
-	       uint64_t offset)
+static void start_write(struct mux *m, struct mux_op *op, int fd, const void *data, uint32_t len,
+			uint64_t offset, bool synced)
 {
 	ASSERT(len <= INT_MAX);
 	op_begin(m, op, MUX_WRITE, fd);
 	op->data = (unsigned char *)(uintptr_t)data;
 	op->len = len;
 	op->offset = offset;
+	op->synced = synced;
 	m->ops->start(m, op);
+}
+
+void mux_write(struct mux *m, struct mux_op *op, int fd, const void *data, uint32_t len,
+	       uint64_t offset)
+{
+	start_write(m, op, fd, data, len, offset, false);
+}
+
+void mux_write_synced(struct mux *m, struct mux_op *op, int fd, const void *data, uint32_t len,
+		      uint64_t offset)
+{
+	start_write(m, op, fd, data, len, offset, true);
 }
 
 void mux_fsync(struct mux *m, struct mux_op *op, int fd)

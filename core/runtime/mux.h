@@ -57,6 +57,8 @@ struct mux_op {
 	 */
 	unsigned char *data;
 	uint32_t len;
+	/* WRITE: done when it is durable. */
+	bool synced;
 	uint64_t offset;
 	/* SEND: what remains to be sent; the array is the caller's and is changed. */
 	struct msghdr message;
@@ -133,6 +135,16 @@ void mux_read(struct mux *m, struct mux_op *op, int fd, void *data, uint32_t len
 BOUND
 void mux_write(struct mux *m, struct mux_op *op, int fd, const void *data, uint32_t len,
 	       uint64_t offset);
+/*
+ * The same, and what was written is durable when it completes: pwritev2(2) with RWF_DSYNC. Only
+ * that: what was written to the file before without it still needs mux_fsync(). After an error any
+ * part of it may be written, durable or not. On a descriptor with O_DIRECT, for which address,
+ * length and offset are aligned, io_uring needs no worker thread for it, as it does for a buffered
+ * write and for a sync.
+ */
+BOUND
+void mux_write_synced(struct mux *m, struct mux_op *op, int fd, const void *data, uint32_t len,
+		      uint64_t offset);
 /* fdatasync(2). */
 BOUND
 void mux_fsync(struct mux *m, struct mux_op *op, int fd);

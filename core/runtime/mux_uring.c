@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "core/runtime/clock.h"
@@ -182,6 +183,7 @@ static void prepare(struct mux_uring *u, struct io_uring_sqe *sqe, struct mux_op
 		break;
 	case MUX_WRITE:
 		io_uring_prep_write(sqe, op->fd, op->data, op->len, op->offset);
+		sqe->rw_flags = op->synced ? RWF_DSYNC : 0;
 		break;
 	case MUX_FSYNC:
 		io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);

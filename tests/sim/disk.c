@@ -27,7 +27,7 @@ enum disk_lot disk_draw_lot(void)
 	return way == 0 ? DISK_LOT_ALL : way == 1 ? DISK_LOT_NONE : DISK_LOT_MIXED;
 }
 
-static int draw_error(void)
+int disk_draw_error(void)
 {
 	return world_chance(250) ? -ENOSPC : -EIO;
 }
@@ -52,6 +52,11 @@ struct disk *disk_create(void)
 struct disk_faults *disk_faults(struct disk *d)
 {
 	return &d->faults;
+}
+
+void disk_set_direct(struct disk *d, enum disk_direct direct)
+{
+	d->direct = direct;
 }
 
 struct disk_node *disk_node_new(struct disk *d, bool directory, mode_t mode, const char *name)
@@ -128,7 +133,7 @@ static int create(struct disk *d, struct disk_node *dir, const char *name, bool 
 		  mode_t mode, struct disk_node **out)
 {
 	if (disk_fault(d->faults.create_error)) {
-		return draw_error();
+		return disk_draw_error();
 	}
 	*out = disk_node_new(d, directory, mode, name);
 	disk_dir_add(d, dir, name, *out);
@@ -141,6 +146,9 @@ static int open_found(struct disk *d, struct disk_node *n, int flags)
 {
 	bool writes = (flags & O_ACCMODE) != O_RDONLY;
 
+	if ((flags & O_DIRECT) != 0 && d->direct == DISK_DIRECT_NOT_OPENED) {
+		return -EINVAL;
+	}
 	if ((flags & O_CREAT) != 0 && (flags & O_EXCL) != 0) {
 		return -EEXIST;
 	}
@@ -311,7 +319,7 @@ int disk_allocate(struct disk *d, struct disk_node *n, uint64_t offset, uint64_t
 		return n->directory ? -EISDIR : -EINVAL;
 	}
 	if (disk_fault(d->faults.write_error)) {
-		return draw_error();
+		return disk_draw_error();
 	}
 	rc = disk_file_allocate(d, n, offset, len);
 	world_trace("disk allocate", n->number, (uint64_t)(int64_t)rc);
@@ -339,7 +347,7 @@ ssize_t disk_write(struct disk *d, struct disk_node *n, const void *data, size_t
 	}
 	ASSERT(len <= UINT32_MAX);
 	if (len > 0) {
-		uint32_t bytes = disk_file_draw_write(d, n, offset, (uint32_t)len, &result);
+		uint32_t bytes = disk_file_draw_write(d, n, offset, (uint32_t)len, 1, &result);
 
 		disk_file_write(d, n, offset, data, bytes, NULL);
 	}
@@ -349,7 +357,7 @@ ssize_t disk_write(struct disk *d, struct disk_node *n, const void *data, size_t
 
 int disk_node_sync(struct disk *d, struct disk_node *n, uint64_t covers)
 {
-	int result = disk_fault(d->faults.sync_error) ? draw_error() : 0;
+	int result = disk_fault(d->faults.sync_error) ? disk_draw_error() : 0;
 	enum disk_lot lot = result == 0 ? DISK_LOT_ALL : disk_draw_lot();
 
 	if (n->directory) {

@@ -8,6 +8,10 @@
  * covered may be durable or not, reads go on to see them, and no later sync makes up for it: as
  * Linux does. A kill leaves the cache, and of operations under way any part.
  *
+ * A synced write (RWF_DSYNC) makes durable the sectors that it wrote, and no others, when it
+ * completes; one that fails, any of them. A direct write (O_DIRECT) that is not aligned fails the
+ * run: Linux would refuse it.
+ *
  * Called by kernel.c only, and by life.c between lives. All of it is world memory. Paths begin with
  * "/sim/"; "/sim" itself exists from the start. What is done before the first life does not fail
  * and is durable at once: so the scenario makes what the program finds.
@@ -46,12 +50,24 @@ struct disk_faults {
 	uint64_t capacity;
 };
 
+/* What becomes of files opened with O_DIRECT. */
+enum disk_direct {
+	DISK_DIRECT,
+	/* They are not opened. */
+	DISK_DIRECT_NOT_OPENED,
+	/* Each write to them fails: blocks are larger than anybody thinks. */
+	DISK_DIRECT_NOT_WRITTEN,
+};
+
 struct disk *disk_create(void);
 struct disk_faults *disk_faults(struct disk *d);
+/* DISK_DIRECT until then. */
+void disk_set_direct(struct disk *d, enum disk_direct direct);
 
 /* ---- what the kernel offers: 0 or more, or a negative errno ---- */
 
-/* open(2): flags O_CREAT, O_EXCL, O_TRUNC, O_DIRECTORY are honoured; `dir` NULL: an absolute path.
+/* open(2): flags O_CREAT, O_EXCL, O_TRUNC, O_DIRECTORY are honoured, and O_DIRECT may be refused;
+ * `dir` NULL: an absolute path.
  * The node is held until disk_release(). */
 int disk_open(struct disk *d, struct disk_node *dir, const char *path, int flags, mode_t mode,
 	      struct disk_node **out);
@@ -88,6 +104,9 @@ struct disk_op {
 	unsigned char *data;
 	uint32_t len;
 	uint64_t offset;
+	/* Of a write. */
+	bool direct;
+	bool synced;
 	/* The disk's. */
 	uint64_t covers;
 };

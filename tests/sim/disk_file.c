@@ -48,6 +48,29 @@ static void record_drop(struct disk_node *n, struct disk_record *r)
 	world_free(r, sizeof(*r) + r->stored);
 }
 
+/* The part of `r` from the offset `from` on as a record of its own, behind it. */
+static void record_add_behind(struct disk_node *n, struct disk_record *r, uint64_t from)
+{
+	uint64_t len = r->offset + r->len - from;
+	uint64_t stored = r->stored != 0 ? len : 0;
+	struct disk_record *rest = world_alloc(sizeof(*rest) + stored);
+
+	*rest = *r;
+	rest->offset = from;
+	rest->len = len;
+	rest->stored = stored;
+	if (stored != 0) {
+		memcpy(rest->data, r->data + (from - r->offset), stored);
+	}
+	rest->prev = r;
+	r->next = rest;
+	if (rest->next == NULL) {
+		n->last = rest;
+	} else {
+		rest->next->prev = rest;
+	}
+}
+
 static uint64_t first_sector(const struct disk_record *r)
 {
 	return r->offset / DISK_SECTOR;
@@ -244,6 +267,73 @@ void disk_file_settle(struct disk_node *n, uint64_t covers, enum disk_lot lot)
 	}
 }
 
+/* Takes the bytes between two offsets out of what is not durable. A write under way may still bring
+ * its own. */
+static void cut_out(struct disk_node *n, uint64_t from, uint64_t to)
+{
+	struct disk_record *next;
+
+	for (struct disk_record *r = n->first; r != NULL; r = next) {
+		uint64_t end = r->offset + r->len;
+
+		next = r->next;
+		if (r->resize || r->owner != NULL || r->offset >= to || end <= from) {
+			continue;
+		}
+		if (end > to) {
+			record_add_behind(n, r, to);
+		}
+		if (r->offset < from) {
+			r->len = from - r->offset;
+		} else {
+			record_drop(n, r);
+		}
+	}
+}
+
+/* Sectors are durable as they are in the cache. */
+static void settle_sectors(struct disk_node *n, uint64_t first, uint64_t end)
+{
+	uint64_t from = first * DISK_SECTOR;
+	uint64_t to = end * DISK_SECTOR < n->size ? end * DISK_SECTOR : n->size;
+
+	if (from >= to) {
+		return;
+	}
+	disk_pages_copy_part(&n->durable, &n->cache, from, to - from);
+	n->durable_size = to > n->durable_size ? to : n->durable_size;
+	cut_out(n, from, to);
+}
+
+/* Where a run of sectors ends that share a fate: all, or what a lot says of each. */
+static uint64_t run_end(uint64_t first, uint64_t end, enum disk_lot lot)
+{
+	return lot == DISK_LOT_MIXED ? first + world_between(1, end - first) : end;
+}
+
+void disk_file_settle_write(struct disk_node *n, struct disk_record **records, unsigned count,
+			    enum disk_lot lot)
+{
+	n->lost |= lot != DISK_LOT_ALL;
+	for (unsigned i = 0; i < count; i++) {
+		struct disk_record *r = records[i];
+		uint64_t end = r != NULL ? end_sector(r) : 0;
+		uint64_t next;
+
+		if (r == NULL) {
+			continue;
+		}
+		next = first_sector(r);
+		record_drop(n, r);
+		for (uint64_t at = next; at < end; at = next) {
+			next = run_end(at, end, lot);
+			if (lot == DISK_LOT_ALL || (lot == DISK_LOT_MIXED && world_chance(500))) {
+				settle_sectors(n, at, next);
+			}
+		}
+	}
+}
+
 void disk_file_revert(struct disk_node *n)
 {
 	ASSERT(n->first == NULL);
@@ -297,7 +387,7 @@ static uint64_t reserve(struct disk *d, struct disk_node *n, uint64_t offset, ui
 }
 
 uint32_t disk_file_draw_write(struct disk *d, struct disk_node *n, uint64_t offset, uint32_t len,
-			      int *result)
+			      uint32_t unit, int *result)
 {
 	uint32_t bytes = len;
 	uint32_t fit;
@@ -310,8 +400,9 @@ uint32_t disk_file_draw_write(struct disk *d, struct disk_node *n, uint64_t offs
 	if (disk_fault(d->faults.write_error)) {
 		*result = world_chance(250) ? -ENOSPC : -EIO;
 		bytes = world_chance(500) ? 0 : (uint32_t)world_below((uint64_t)len + 1);
-	} else if (len > 1 && disk_fault(d->faults.write_short)) {
-		bytes = (uint32_t)world_between(1, len - 1);
+		bytes -= bytes % unit;
+	} else if (len > unit && disk_fault(d->faults.write_short)) {
+		bytes = (uint32_t)world_between(1, len / unit - 1) * unit;
 		*result = (int)bytes;
 	}
 	fit = (uint32_t)reserve(d, n, offset, bytes, disk_pages_left(d));

@@ -77,8 +77,15 @@ static uint32_t draw_cut(const struct disk_op *op, uint32_t bytes)
 
 static void start_write(struct disk_flight *f, uint64_t latency_ns)
 {
-	uint32_t bytes =
-		disk_file_draw_write(f->disk, f->op.node, f->op.offset, f->op.len, &f->result);
+	uint32_t unit = f->op.direct ? DISK_SECTOR : 1;
+	uint32_t bytes;
+
+	if (f->op.direct && f->disk->direct == DISK_DIRECT_NOT_WRITTEN) {
+		f->result = -EINVAL;
+		return;
+	}
+	bytes = disk_file_draw_write(f->disk, f->op.node, f->op.offset, f->op.len, unit,
+				     &f->result);
 
 	f->pieces = (unsigned)world_between(1, PIECES_MAX);
 	for (unsigned i = 1; i < f->pieces; i++) {
@@ -104,12 +111,31 @@ static int finish_read(struct disk_flight *f)
 	return disk_file_read(f->op.node, f->op.offset, f->op.data, f->op.len);
 }
 
+/* All that was written is durable; unless it fails, then any of it. */
+static int finish_synced(struct disk_flight *f)
+{
+	enum disk_lot lot = DISK_LOT_ALL;
+	int result = f->result;
+
+	if (result > 0 && disk_fault(f->disk->faults.sync_error)) {
+		result = disk_draw_error();
+	}
+	if (result < 0) {
+		lot = disk_draw_lot();
+	}
+	disk_file_settle_write(f->op.node, f->records, f->pieces, lot);
+	return result;
+}
+
 static int finish_flight(struct disk_flight *f)
 {
 	switch (f->op.verb) {
 	case DISK_READ:
 		return finish_read(f);
 	case DISK_WRITE:
+		if (f->op.synced) {
+			f->result = finish_synced(f);
+		}
 		disk_file_complete(f->op.node, f->records, f->pieces);
 		return f->result;
 	case DISK_SYNC:

@@ -51,7 +51,7 @@ struct disk_record {
 	uint64_t stamp;
 	/* Who stamps it, while the write is under way. */
 	struct disk_record **owner;
-	/* Bytes of `data`: `len`, or 0 for zeros. */
+	/* Bytes of `data`: `len` at first, or 0 for zeros. */
 	uint64_t stored;
 	unsigned char data[];
 };
@@ -111,6 +111,7 @@ struct disk_node {
 
 struct disk {
 	struct disk_faults faults;
+	enum disk_direct direct;
 	struct disk_node *root;
 	/* All there are. */
 	struct disk_node *nodes;
@@ -127,6 +128,8 @@ enum disk_lot { DISK_LOT_ALL, DISK_LOT_NONE, DISK_LOT_MIXED };
 
 /* Draws a fault: never before the first life, and never when the world is calm. */
 bool disk_fault(unsigned permille);
+/* What a sync says that fails. */
+int disk_draw_error(void);
 enum disk_lot disk_draw_lot(void);
 struct disk_node *disk_node_new(struct disk *d, bool directory, mode_t mode, const char *name);
 /* After a reference was added or dropped: counts its pages or no more, frees what is unreferenced.
@@ -151,6 +154,9 @@ uint64_t disk_pages_reserve(struct disk_pages *p, uint64_t offset, uint64_t len,
 uint64_t disk_pages_cut(struct disk_pages *p, uint64_t size);
 /* Makes the bytes of `p` those of `from`. */
 void disk_pages_copy(struct disk_pages *p, const struct disk_pages *from);
+/* The same for some of them. */
+void disk_pages_copy_part(struct disk_pages *p, const struct disk_pages *from, uint64_t offset,
+			  uint64_t len);
 /* What has data is allocated. Returns how many pages are. */
 uint64_t disk_pages_account(struct disk_pages *p);
 void disk_pages_free(struct disk_pages *p);
@@ -158,9 +164,9 @@ void disk_pages_free(struct disk_pages *p);
 /* ---- disk_file.c ---- */
 
 /* Draws how a write of `len` bytes will go and takes the room for it: how many bytes of it are
- * written, and `*result`, what it says. */
+ * written, a multiple of `unit` as `len` is, and `*result`, what it says. */
 uint32_t disk_file_draw_write(struct disk *d, struct disk_node *n, uint64_t offset, uint32_t len,
-			      int *result);
+			      uint32_t unit, int *result);
 /* Into the cache, and to the changes that are not durable. `owner` NULL: completed; otherwise
  * `*owner` is set, until disk_file_complete() or until it is durable before that. */
 void disk_file_write(struct disk *d, struct disk_node *n, uint64_t offset,
@@ -173,6 +179,10 @@ void disk_file_resize(struct disk *d, struct disk_node *n, uint64_t size);
 int disk_file_allocate(struct disk *d, struct disk_node *n, uint64_t offset, uint64_t len);
 /* Decides what becomes of all changes stamped up to `covers`, for ever. */
 void disk_file_settle(struct disk_node *n, uint64_t covers, enum disk_lot lot);
+/* The synced write that made these records ends: decides what becomes of its sectors, with all that
+ * is in them, and of nothing else. */
+void disk_file_settle_write(struct disk_node *n, struct disk_record **records, unsigned count,
+			    enum disk_lot lot);
 /* What can be seen is what is durable. */
 void disk_file_revert(struct disk_node *n);
 void disk_file_free(struct disk_node *n);

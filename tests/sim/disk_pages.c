@@ -131,6 +131,22 @@ void disk_pages_copy(struct disk_pages *p, const struct disk_pages *from)
 	}
 }
 
+void disk_pages_copy_part(struct disk_pages *p, const struct disk_pages *from, uint64_t offset,
+			  uint64_t len)
+{
+	grow(p, offset + len);
+	while (len > 0) {
+		uint32_t n = part(offset, len);
+		uint64_t i = offset / DISK_PAGE;
+		uint32_t at = (uint32_t)(offset % DISK_PAGE);
+		const unsigned char *data = i < from->room ? from->page[i].data : NULL;
+
+		write_page(&p->page[i], at, data != NULL ? data + at : NULL, n);
+		offset += n;
+		len -= n;
+	}
+}
+
 uint64_t disk_pages_account(struct disk_pages *p)
 {
 	uint64_t count = 0;

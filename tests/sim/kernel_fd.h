@@ -33,6 +33,7 @@ struct kernel_fd {
 	struct disk_node *node;
 	uint64_t position;
 	bool append;
+	bool direct;
 	/* A socket. */
 	struct net_end *end;
 	struct net_listener *listener;
@@ -60,6 +61,9 @@ struct kernel_fd *kernel_new_fd(enum kernel_kind kind);
 
 /* Wakes what waits for a descriptor: mux_sim.c looks again, soon. */
 void mux_sim_look(struct kernel_fd *f, int events);
+
+/* A read or a write of a file: when it is opened for direct ones, it has to be aligned. */
+void kernel_check_aligned(const struct kernel_fd *f, const void *data, size_t len, uint64_t offset);
 
 /* Sets errno for a negative result, and returns what a system call returns. */
 long kernel_result(long result);

@@ -15,6 +15,7 @@
 
 #define SIM_PATH "/sim"
 #define CALL_NS_MAX 20000
+#define DIRECT_ALIGN 4096U
 
 /* A directory that is being listed. */
 struct listing {
@@ -43,6 +44,15 @@ static struct kernel_fd *file_of(int fd)
 	return f;
 }
 
+/* What every disk is content with: Linux asks for no more, and mostly for less. */
+void kernel_check_aligned(const struct kernel_fd *f, const void *data, size_t len, uint64_t offset)
+{
+	if (f->direct && ((uintptr_t)data | len | offset) % DIRECT_ALIGN != 0) {
+		world_fail("%zu bytes at %llu are not aligned, and the file is open with O_DIRECT",
+			   len, (unsigned long long)offset);
+	}
+}
+
 /* ---- names ---- */
 
 static int open_file(struct disk_node *dir, const char *path, int flags, mode_t mode)
@@ -59,6 +69,7 @@ static int open_file(struct disk_node *dir, const char *path, int flags, mode_t 
 	f = kernel_new_fd(KERNEL_FILE);
 	f->node = node;
 	f->append = (flags & O_APPEND) != 0;
+	f->direct = (flags & O_DIRECT) != 0;
 	return f->number;
 }
 
@@ -254,6 +265,7 @@ ssize_t __wrap_pread(int fd, void *data, size_t len, off_t offset)
 		return __real_pread(fd, data, len, offset);
 	}
 	enter();
+	kernel_check_aligned(file_of(fd), data, len, (uint64_t)offset);
 	return kernel_result(
 		disk_read(world->disk, file_of(fd)->node, data, len, (uint64_t)offset));
 }
@@ -264,6 +276,7 @@ ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t offset)
 		return __real_pwrite(fd, data, len, offset);
 	}
 	enter();
+	kernel_check_aligned(file_of(fd), data, len, (uint64_t)offset);
 	return kernel_result(
 		disk_write(world->disk, file_of(fd)->node, data, len, (uint64_t)offset));
 }

@@ -57,17 +57,23 @@ static void on_disk_done(void *context, int result)
 static void start_disk(struct mux_sim *m, struct mux_op *op)
 {
 	struct disk_wait *w = malloc(sizeof *w);
+	struct kernel_fd *f = kernel_open_fd(op->fd);
 	struct disk_op d = {
 		.verb = op->verb == MUX_READ    ? DISK_READ
 			: op->verb == MUX_WRITE ? DISK_WRITE
 						: DISK_SYNC,
-		.node = kernel_open_fd(op->fd)->node,
+		.node = f->node,
 		.data = op->data,
 		.len = op->len,
 		.offset = op->offset,
+		.direct = f->direct,
+		.synced = op->synced,
 	};
 
 	ASSERT(w != NULL);
+	if (op->verb != MUX_FSYNC) {
+		kernel_check_aligned(f, op->data, op->len, op->offset);
+	}
 	*w = (struct disk_wait){m, op};
 	disk_start(world->disk, &d, on_disk_done, w);
 }

@@ -500,6 +500,13 @@ static void begin_sudden_limits(struct scenario *s)
 	}
 }
 
+static enum disk_direct draw_direct(void)
+{
+	uint64_t way = world_below(8);
+
+	return way == 0 ? DISK_DIRECT_NOT_WRITTEN : way <= 2 ? DISK_DIRECT_NOT_OPENED : DISK_DIRECT;
+}
+
 struct scenario *scenario_create(void)
 {
 	struct scenario *s = scenario_draw();
@@ -507,6 +514,7 @@ struct scenario *scenario_create(void)
 	world->scenario = s;
 	write_config(s);
 	set_disk_faults(s, disk_faults(world->disk));
+	disk_set_direct(world->disk, draw_direct());
 	set_net_faults(s, net_faults(world->net));
 	receivers_create(s);
 	senders_create(s);

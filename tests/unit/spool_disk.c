@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "core/runtime/check.h"
 
 #define SECTOR 512U
+#define DIRECT_ALIGN 4096U
 
 /* ---- files ---- */
 
@@ -171,29 +173,85 @@ static void drop_writes(struct disk_file *f, bool apply)
 	f->last = &f->first;
 }
 
+static struct disk_write *write_new(const struct mux_op *op, size_t len)
+{
+	struct disk_write *x = malloc(sizeof(*x) + len);
+
+	ASSERT(x != NULL);
+	x->next = NULL;
+	x->offset = op->offset;
+	x->len = len;
+	memcpy(x->data, op->data, len);
+	return x;
+}
+
+/* What is not durable yet must not undo it later: where both have written, it is the same now. */
+static void apply_synced(struct disk_file *f, const struct disk_write *x)
+{
+	apply_write(f, x->offset, x->data, x->len);
+	for (struct disk_write *y = f->first; y != NULL; y = y->next) {
+		uint64_t from = x->offset > y->offset ? x->offset : y->offset;
+		uint64_t to = x->offset + x->len < y->offset + y->len ? x->offset + x->len
+								      : y->offset + y->len;
+
+		if (from < to) {
+			memcpy(y->data + (from - y->offset), x->data + (from - x->offset),
+			       to - from);
+		}
+	}
+}
+
+static bool is_direct(const struct mux_op *op)
+{
+	return (fcntl(op->fd, F_GETFL) & O_DIRECT) != 0;
+}
+
+/* As Linux does, for every disk. */
+static void check_aligned(const struct mux_op *op)
+{
+	ASSERT(!is_direct(op) || ((uintptr_t)op->data | op->len | op->offset) % DIRECT_ALIGN == 0);
+}
+
 static int disk_write(struct disk *d, struct mux_op *op, uint32_t len)
 {
 	struct disk_file *f = disk_file(d, op->fd);
-	struct disk_write *x = malloc(sizeof(*x) + len);
-	ssize_t n = pwrite(op->fd, op->data, len, (off_t)op->offset);
+	bool direct = is_direct(op);
+	struct disk_write *x;
+	ssize_t n;
 
-	ASSERT(x != NULL);
+	if (direct && len % SECTOR != 0) {
+		len = len < SECTOR ? SECTOR : len - len % SECTOR;
+	}
+	n = pwrite(op->fd, op->data, len, (off_t)op->offset);
 	d->writes++;
+	d->direct_writes += direct;
+	d->synced_writes += op->synced;
 	if (n <= 0) {
-		free(x);
 		return n == 0 ? 0 : -errno;
 	}
-	x->next = NULL;
-	x->offset = op->offset;
-	x->len = (size_t)n;
-	memcpy(x->data, op->data, (size_t)n);
-	*f->last = x;
-	f->last = &x->next;
+	x = write_new(op, (size_t)n);
+	if (op->synced) {
+		apply_synced(f, x);
+		free(x);
+	} else {
+		*f->last = x;
+		f->last = &x->next;
+	}
 	return (int)n;
 }
 
 static void apply_sectors(struct disk *d, unsigned char *image, size_t size,
 			  const struct disk_write *x, unsigned percent);
+
+/* Of a synced write that failed any sectors are there. */
+static void tear_write(struct disk *d, const struct mux_op *op)
+{
+	struct disk_file *f = disk_file(d, op->fd);
+	struct disk_write *x = write_new(op, op->len);
+
+	apply_sectors(d, f->durable, f->size, x, 50);
+	free(x);
+}
 
 /* After a failed sync nobody knows what is on the disk, and nothing of it is written again. */
 static void lose_writes(struct disk *d, struct disk_file *f)
@@ -215,6 +273,8 @@ static int disk_run(struct disk *d, struct mux_op *op)
 	if (fault < 0) {
 		if (op->verb == MUX_FSYNC) {
 			lose_writes(d, disk_file(d, op->fd));
+		} else if (op->verb == MUX_WRITE && op->synced && fault != -EINVAL) {
+			tear_write(d, op);
 		}
 		return fault;
 	}
@@ -239,6 +299,9 @@ static void disk_start(struct mux *m, struct mux_op *op)
 
 	if (op->verb == MUX_WRITE || op->verb == MUX_FSYNC) {
 		disk_file(d, op->fd);
+	}
+	if (op->verb != MUX_FSYNC) {
+		check_aligned(op);
 	}
 	mux_list_push(&d->ops, op);
 }

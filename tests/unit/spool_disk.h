@@ -1,7 +1,8 @@
 /*
  * A disk, simulated below the multiplexor: operations take place when the test lets them, faults
  * are put in, and at any moment the directory can be copied as a power cut would leave it: what was
- * synced is there, of the rest any sectors.
+ * synced is there, of the rest any sectors. A synced write syncs what it wrote, and no more. What
+ * is read or written through a descriptor with O_DIRECT must be aligned.
  */
 #pragma once
 
@@ -42,6 +43,9 @@ struct disk {
 	void (*on_op)(struct world *w);
 	struct world *world;
 	uint64_t writes;
+	/* Of them, synced; and direct. */
+	uint64_t synced_writes;
+	uint64_t direct_writes;
 	uint64_t syncs;
 };
 

@@ -30,10 +30,17 @@ static struct {
 	uint32_t len_min;
 } plan;
 
+/* MUX_FSYNC is a durable write too. */
+static bool planned(const struct mux_op *op)
+{
+	return op->verb == plan.verb ||
+	       (plan.verb == MUX_FSYNC && op->verb == MUX_WRITE && op->synced);
+}
+
 static int on_fault(struct world *w, const struct mux_op *op)
 {
 	(void)w;
-	if (plan.count == 0 || op->verb != plan.verb || op->len < plan.len_min) {
+	if (plan.count == 0 || !planned(op) || op->len < plan.len_min) {
 		return 0;
 	}
 	if (plan.skip > 0) {
@@ -78,7 +85,18 @@ static void finish_all(struct world *w)
 	world_settle(w);
 }
 
-static void failed_once(enum mux_verb verb)
+/* From now on the active segment has something in it that no sync has covered. */
+static void store_cached(struct world *w)
+{
+	struct model_message *m = world_store(w, 1, 100, ENVELOPE_CACHED);
+
+	world_settle(w);
+	world_done(w, m, 0);
+	world_settle(w);
+	assert_true(world_store_of(w, 0)->active->unsynced);
+}
+
+static void failed_once(enum mux_verb verb, bool cached)
 {
 	struct world *w = quiet_world();
 	struct model_message *m[10];
@@ -87,6 +105,9 @@ static void failed_once(enum mux_verb verb)
 		m[i] = world_store(w, 2, 5000, ENVELOPE_SYNCED);
 	}
 	world_settle(w);
+	if (cached) {
+		store_cached(w);
+	}
 	world_done(w, m[0], 0);
 	world_defer(w, m[1], 1, 1, 0);
 	world_store(w, 1, 2000, ENVELOPE_SYNCED);
@@ -94,13 +115,16 @@ static void failed_once(enum mux_verb verb)
 	world_settle(w);
 	assert_int_equal(plan.count, 0);
 	assert_int_equal(world_counter(w, "segments_abandoned"), 1);
+	assert_int_equal(world_counter(w, "sync_errors"), verb == MUX_FSYNC || !cached);
+	assert_int_equal(world_counter(w, "write_errors"), verb == MUX_WRITE && cached);
 	assert_int_equal(world_counter(w, "store_refused"), 0);
 	assert_false(spool_full(w->spool));
 	for (unsigned i = 0; i < 10; i++) {
 		assert_int_equal(m[i]->state, MODEL_STORED);
 		assert_int_equal(world_load(w, m[i]), 0);
 	}
-	assert_int_equal(world_check_power_cut(w), 1 + 19 + 1);
+	/* Of the cached one anything may be left. */
+	assert_in_range(world_check_power_cut(w), 1 + 19 + 1, 1 + 19 + 1 + cached);
 	world_rest(w);
 	/* What lived in the abandoned segment has moved, and its file is gone. */
 	assert_true(store_validate(world_store_of(w, 0)));
@@ -121,13 +145,19 @@ static void failed_once(enum mux_verb verb)
 static void test_failed_write_is_written_elsewhere(void **state)
 {
 	(void)state;
-	failed_once(MUX_WRITE);
+	failed_once(MUX_WRITE, true);
 }
 
 static void test_failed_sync_abandons_the_segment(void **state)
 {
 	(void)state;
-	failed_once(MUX_FSYNC);
+	failed_once(MUX_FSYNC, true);
+}
+
+static void test_failed_durable_write_is_a_failed_sync(void **state)
+{
+	(void)state;
+	failed_once(MUX_WRITE, false);
 }
 
 static void test_failing_disk_refuses_mail_and_keeps_promises(void **state)
@@ -208,6 +238,12 @@ static void test_no_space_on_write_refuses_and_goes_on(void **state)
 	struct model_message *m[3];
 
 	(void)state;
+	if (world_store_of(w, 0)->active->direct_fd < 0) {
+		print_message("the file system knows no O_DIRECT: skipped\n");
+		world_stop(w);
+		world_free(w);
+		skip();
+	}
 	fail_next(MUX_WRITE, -ENOSPC, 1);
 	plan.len_min = 5000;
 	for (unsigned i = 0; i < 3; i++) {
@@ -342,6 +378,57 @@ static void test_failed_read_is_reported(void **state)
 	world_free(w);
 }
 
+/* Says of a direct write that it cannot be. */
+static int on_direct(struct world *w, const struct mux_op *op)
+{
+	(void)w;
+	return op->verb == MUX_WRITE && (fcntl(op->fd, F_GETFL) & O_DIRECT) != 0 ? -EINVAL : 0;
+}
+
+static void test_direct_writes_may_be_refused(void **state)
+{
+	struct world *w = world_new(true);
+
+	(void)state;
+	w->disk->on_fault = on_direct;
+	world_start(w);
+	for (unsigned i = 0; i < 200; i++) {
+		world_store(w, 1, 20000, ENVELOPE_SYNCED);
+		world_settle(w);
+	}
+	assert_int_equal(world_check_power_cut(w), 200);
+	world_rest(w);
+	assert_int_equal(w->disk->direct_writes, 0);
+	assert_true(w->disk->synced_writes >= 200);
+	assert_int_equal(world_counter(w, "write_errors"), 0);
+	assert_int_equal(world_counter(w, "sync_errors"), 0);
+	assert_int_equal(world_counter(w, "segments_abandoned"), 0);
+	finish_all(w);
+	world_stop(w);
+	world_free(w);
+}
+
+/* Behind a buffered write that finds no space other pages may be lost: the segment is given up. */
+static void test_no_space_on_a_buffered_durable_write(void **state)
+{
+	struct world *w = quiet_world();
+	struct segment *g = world_store_of(w, 0)->active;
+	struct model_message *m;
+
+	(void)state;
+	g->direct_refused = true;
+	fail_next(MUX_WRITE, -ENOSPC, 1);
+	m = world_store(w, 1, 5000, ENVELOPE_SYNCED);
+	world_settle(w);
+	assert_int_equal(m->state, MODEL_STORED);
+	assert_int_equal(world_counter(w, "sync_errors"), 1);
+	assert_int_equal(world_counter(w, "segments_abandoned"), 1);
+	assert_int_equal(world_check_power_cut(w), 2);
+	finish_all(w);
+	world_stop(w);
+	world_free(w);
+}
+
 /* Many segments fill while each operation of preparing fails. */
 static void test_preparing_may_fail(void **state)
 {
@@ -371,6 +458,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_failed_write_is_written_elsewhere),
 		cmocka_unit_test(test_failed_sync_abandons_the_segment),
+		cmocka_unit_test(test_failed_durable_write_is_a_failed_sync),
 		cmocka_unit_test(test_failing_disk_refuses_mail_and_keeps_promises),
 		cmocka_unit_test(test_hurried_stop_counts_what_it_gives_up),
 		cmocka_unit_test(test_full_clears_without_requests),
@@ -379,6 +467,8 @@ int main(void)
 		cmocka_unit_test(test_full_file_system),
 		cmocka_unit_test(test_damaged_body_is_not_delivered),
 		cmocka_unit_test(test_failed_read_is_reported),
+		cmocka_unit_test(test_direct_writes_may_be_refused),
+		cmocka_unit_test(test_no_space_on_a_buffered_durable_write),
 		cmocka_unit_test(test_preparing_may_fail),
 	};
 
