@@ -11,7 +11,9 @@
 #include <string.h>
 #include <strings.h>
 
-#define LINE_MAX_BYTES 20
+#define SHORT_LINE_MAX 20
+/* Longer than what is looked at together. */
+#define LONG_LINE_MAX 90
 /* Of random data: at most 23 words of at most 18 bytes. */
 #define DATA_MAX 420
 
@@ -50,6 +52,9 @@ static uint64_t random_next(uint64_t *seed)
 }
 
 /* Mail data of words that make trouble next to each other. Returns its length. */
+/* Of the scanners. */
+static uint32_t line_max = SHORT_LINE_MAX;
+
 static size_t random_data(uint64_t *seed, unsigned char data[DATA_MAX])
 {
 	static const struct {
@@ -111,7 +116,7 @@ static struct outcome naive_scan(const unsigned char *data, size_t len, bool len
 		if (bare_cr && lenient) {
 			size_t n = i - 1 - line - (dotted ? 1 : 0);
 
-			o.flags |= n > LINE_MAX_BYTES ? DOT_LONG_LINE : 0;
+			o.flags |= n > line_max ? DOT_LONG_LINE : 0;
 			o.header_ended |= n == 0;
 			line = i;
 			line_after_crlf = false;
@@ -139,7 +144,7 @@ static struct outcome naive_scan(const unsigned char *data, size_t len, bool len
 		if (crlf || (bare_lf && lenient)) {
 			size_t n = i + 1 - line - (crlf ? 2 : 1) - (dotted ? 1 : 0);
 
-			o.flags |= n > LINE_MAX_BYTES ? DOT_LONG_LINE : 0;
+			o.flags |= n > line_max ? DOT_LONG_LINE : 0;
 			o.header_ended |= n == 0;
 			line = i + 1;
 			line_after_crlf = crlf;
@@ -158,7 +163,7 @@ static struct outcome scan_pieces(const unsigned char *data, size_t len, bool le
 	struct dot_scanner s;
 	size_t arrived = 0;
 
-	dot_scanner_init(&s, LINE_MAX_BYTES, lenient);
+	dot_scanner_init(&s, line_max, lenient);
 	while (arrived < len && !o.end) {
 		size_t piece = *pieces != 0 ? *pieces++ : len - arrived;
 		unsigned char *copy;
@@ -318,7 +323,7 @@ static void test_scan_of_lines_around_block_ends(void **state)
 		o = scan_all_ways(data, len, false);
 		assert_true(o.end);
 		assert_int_equal(o.message_bytes, pad + 2);
-		assert_int_equal(o.flags, pad > LINE_MAX_BYTES ? DOT_LONG_LINE : 0);
+		assert_int_equal(o.flags, pad > line_max ? DOT_LONG_LINE : 0);
 	}
 }
 
@@ -358,6 +363,50 @@ static void test_scan_in_many_random_pieces_matches_the_naive_one(void **state)
 		o = scan_pieces(data, len, lenient, pieces);
 		assert_same(&o, &expected);
 	}
+}
+
+/* Lines as those of mail, in a body or a header. */
+static size_t random_lines(uint64_t *seed, unsigned char data[DATA_MAX])
+{
+	static const char *const starts[] = {"", "", "", ".", "..", "Received: a", "x"};
+	size_t len = 0;
+
+	if (random_next(seed) % 4 != 0) {
+		memcpy(data, "A: b\r\n\r\n", 8);
+		len = 8;
+	}
+	while (len < DATA_MAX - 130) {
+		const char *start = starts[random_next(seed) % 7];
+		size_t n = random_next(seed) % (random_next(seed) % 2 != 0 ? 12 : 100);
+
+		memcpy(data + len, start, strlen(start));
+		len += strlen(start);
+		memset(data + len, 'x', n);
+		len += n;
+		memcpy(data + len, "\r\n", 2);
+		len += random_next(seed) % 40 == 0 ? 1 : 2;
+	}
+	return len;
+}
+
+static void test_scan_of_random_lines_matches_the_naive_one(void **state)
+{
+	uint64_t seed = 31;
+	unsigned ends = 0;
+
+	(void)state;
+	line_max = LONG_LINE_MAX;
+	for (unsigned i = 0; i < 4000; i++) {
+		unsigned char data[DATA_MAX];
+		size_t len = random_lines(&seed, data);
+
+		ends += scan_all_ways(data, len, false).end ? 1 : 0;
+		scan_all_ways(data, len, true);
+		len = random_data(&seed, data);
+		scan_all_ways(data, len, false);
+	}
+	assert_true(ends > 100);
+	line_max = SHORT_LINE_MAX;
 }
 
 /* Takes the stuffed dots out; returns the length. */
@@ -539,6 +588,7 @@ int main(void)
 		TEST(test_scan_of_lines_around_block_ends),
 		TEST(test_scan_of_random_data_matches_the_naive_one),
 		TEST(test_scan_in_many_random_pieces_matches_the_naive_one),
+		TEST(test_scan_of_random_lines_matches_the_naive_one),
 		TEST(test_convert_leaves_wire_form_alone),
 		TEST(test_convert_turns_bare_ones_into_line_ends),
 		TEST(test_known_smuggling_sequences_end_nothing_and_leave_harmless),
