@@ -188,6 +188,7 @@ void scheduler_keep(struct scheduler *s, struct message *m, stored_fn on_stored,
 	struct scheduler_request *r = store_request(s, m, on_kept, on_stored, owner);
 
 	ASSERT(m->spool == NULL && m->resident);
+	r->spool.promised = true;
 	spool_submit(s->program->spool, &s->base, &r->spool);
 }
 

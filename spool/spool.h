@@ -51,6 +51,10 @@ struct spool_request {
 	int result;
 	/* STORE: message->spool and message->writer are set when it comes back with 0. */
 	struct message *message;
+	/* STORE: its sender has been told that we have it, so it is retried as STATE and DONE are,
+	 * and not refused. Were it, and stored later under the same id, the tombstone of the first
+	 * try would be the end of it at the next start. */
+	bool promised;
 	/* STATE, DONE, LOAD. */
 	struct spool_entry *entry;
 	/* STATE and DONE. */

@@ -69,7 +69,7 @@ uint64_t stage_record_bytes(const struct spool_request *r)
 /* New data, that may be refused; the rest keeps promises given before. */
 bool stage_refusable(const struct spool_request *r)
 {
-	return r->verb == SPOOL_STORE || r->verb == SPOOL_COPY;
+	return (r->verb == SPOOL_STORE && !r->promised) || r->verb == SPOOL_COPY;
 }
 
 bool stage_needs_sync(const struct spool_request *r)

@@ -425,6 +425,7 @@ struct model_message *world_store(struct world *w, uint32_t deliveries, size_t b
 	w->message_count++;
 	c = call_new(w, m, SPOOL_STORE, on_stored);
 	c->request.message = make_message(w, m);
+	c->request.promised = w->promised;
 	submit(c);
 	return m;
 }

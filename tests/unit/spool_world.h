@@ -76,6 +76,8 @@ struct world {
 	struct model_message *messages;
 	uint32_t message_count;
 	uint32_t calls;
+	/* What is stored from now on was promised before. */
+	bool promised;
 	struct call *first_call;
 	uint64_t recovered;
 	/* Deliveries of refused messages that came back. */

@@ -195,6 +195,28 @@ static void test_failing_disk_refuses_mail_and_keeps_promises(void **state)
 	world_free(w);
 }
 
+/* What its sender was told of is not given back, however long the disk fails. */
+static void test_failing_disk_keeps_what_was_promised(void **state)
+{
+	struct world *w = quiet_world();
+	struct model_message *m;
+
+	(void)state;
+	fail_next(MUX_WRITE, -EIO, 1000000);
+	w->promised = true;
+	m = world_store(w, 1, 5000, ENVELOPE_MEMORY);
+	world_step(w, 5000);
+	assert_int_equal(w->calls, 1);
+	assert_int_equal(world_counter(w, "store_refused"), 0);
+	plan.count = 0;
+	world_settle(w);
+	assert_int_equal(m->state, MODEL_STORED);
+	world_rest(w);
+	assert_int_equal(world_check_power_cut(w), 2);
+	world_stop(w);
+	world_free(w);
+}
+
 static void test_hurried_stop_counts_what_it_gives_up(void **state)
 {
 	struct world *w = quiet_world();
@@ -460,6 +482,7 @@ int main(void)
 		cmocka_unit_test(test_failed_sync_abandons_the_segment),
 		cmocka_unit_test(test_failed_durable_write_is_a_failed_sync),
 		cmocka_unit_test(test_failing_disk_refuses_mail_and_keeps_promises),
+		cmocka_unit_test(test_failing_disk_keeps_what_was_promised),
 		cmocka_unit_test(test_hurried_stop_counts_what_it_gives_up),
 		cmocka_unit_test(test_full_clears_without_requests),
 		cmocka_unit_test(test_no_space_on_write_refuses_and_goes_on),
