@@ -48,7 +48,7 @@ class Verdict:
 TARGETS = [
     Target("relay-10k", "synced.rate", 30, beside="Postfix"),
     Target("relay-10k", "synced.cpu", 1 / 40, most=True, beside="Postfix"),
-    Target("relay-10k", "synced.cpu", 2.0, most=True, beside="load tool"),
+    Target("relay-10k", "synced.cpu", 2.0, most=True, beside="load tools"),
     Target("relay-2k", "synced.rate", 25, beside="Postfix"),
     Target("relay-one", "synced.rate", 20, beside="Postfix"),
     Target("accept-10k", "rate", 0.70, beside="generator to sink"),
