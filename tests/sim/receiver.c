@@ -107,10 +107,11 @@ static void forget_transaction(struct receiver_session *ss)
 }
 
 /* The program knows that this transaction was begun: what it says shows that it has read the reply
- * to its MAIL. A dead program's words count for no limit. */
+ * to its MAIL. A dead program's words count for no limit, nor does what follows nonsense: whoever
+ * was told 354 for a refusal takes the transaction to be over. */
 static void count_transaction(struct receiver_session *ss)
 {
-	if (ss->rcpt_count > 0 && ss->life == world->life) {
+	if (ss->rcpt_count > 0 && !ss->lied && ss->life == world->life) {
 		books_transaction(world->books, ss->domain->name, ss->rcpt_count);
 	}
 }
