@@ -420,6 +420,21 @@ def test_park_spins_as_long_as_it_was_told(flow):
     expect(ratio["20ms"] > 10 * ratio["0"], f"idle cycles for each park: {ratio}")
 
 
+def test_coalesces_what_comes_after_work(flow):
+    """The log's thread sleeps after each line that it wrote, and finds more of them afterwards."""
+    work = {}
+    for coalesce in ("0", "900ms"):
+        daemon = Daemon(flow, schedulers=1, extra_agents=f'agent log {{ coalesce = "{coalesce}" }}', name=coalesce)
+        client = daemon.connect()
+        for i in range(30):
+            client.mail(f"to@d{i}.invalid", body=HELLO)
+        daemon.wait_lines("R", 30)
+        agents = daemon.console("threads")["agents"]
+        work[coalesce] = next(a for a in agents if a["agent"] == "log")["cycles_work"]
+        daemon.terminate()
+    expect(work["0"] > 2 * work["900ms"], f"cycles of the log agent with work: {work}")
+
+
 def test_refuses_look_ups_above_the_backlog(flow):
     """Names are looked up by one worker with one place to wait: the rest is put off, and none is lost."""
     daemon = Daemon(flow, schedulers=1, extra_agents="agent pool { count = 1 backlog = 1 }",
@@ -576,6 +591,7 @@ SHOWN_BY = {
     ("core", "group"): test_pins_threads_to_their_cores,
     ("idle", "agent"): test_idles_with_each_strategy,
     ("spin", "agent"): test_park_spins_as_long_as_it_was_told,
+    ("coalesce", "agent"): test_coalesces_what_comes_after_work,
     ("max_spins", "agent"): test_idle_strategies_take_their_numbers,
     ("max_yields", "agent"): test_idle_strategies_take_their_numbers,
     ("min_park", "agent"): test_idle_strategies_take_their_numbers,
