@@ -43,8 +43,8 @@ static void write_more(struct committer *c)
 	uint32_t len = b->padded - b->written;
 	uint64_t offset = b->offset + b->written;
 
-	if (b->durable) {
-		mux_write_synced(c->agent->mux, &c->op, segment_block_fd(g), from, len, offset);
+	if (b->direct) {
+		mux_write(c->agent->mux, &c->op, segment_block_fd(g), from, len, offset);
 	} else {
 		mux_write(c->agent->mux, &c->op, g->fd, from, len, offset);
 	}
@@ -55,7 +55,7 @@ static void write_first(struct committer *c)
 	struct batch *b = c->current;
 
 	c->state = COMMIT_WRITING;
-	b->durable = b->needs_sync && !b->encoding && !b->segment->unsynced;
+	b->direct = b->needs_sync;
 	batch_pad(c, b);
 	write_more(c);
 }
@@ -232,17 +232,6 @@ static void fail(struct committer *c, int error, bool syncing)
 	}
 }
 
-/*
- * A durable write that fails is a failed sync: nobody knows what of it is on the disk. That a disk
- * is full a direct one says of itself; behind a buffered one it may be other pages that are lost.
- */
-static bool fails_as_sync(const struct committer *c, int error)
-{
-	const struct batch *b = c->current;
-
-	return b->durable && !(no_space(error) && c->op.fd == b->segment->direct_fd);
-}
-
 static void on_written(struct committer *c, int result)
 {
 	struct batch *b = c->current;
@@ -253,8 +242,7 @@ static void on_written(struct committer *c, int result)
 		return;
 	}
 	if (result <= 0) {
-		result = result == 0 ? -EIO : result;
-		fail(c, result, fails_as_sync(c, result));
+		fail(c, result == 0 ? -EIO : result, false);
 		return;
 	}
 	if (b->segment->sync_failed) {
@@ -272,11 +260,6 @@ static void on_written(struct committer *c, int result)
 	}
 	if (b->written < b->padded) {
 		write_more(c);
-		return;
-	}
-	if (b->durable) {
-		counter_inc(c->store->stats.syncs);
-		finish(c);
 		return;
 	}
 	finish_cached(c);

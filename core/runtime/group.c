@@ -60,8 +60,9 @@ static void start_complete(struct group *g)
 static void note_drained(struct group *g, struct agent *a)
 {
 	bool before = atomic_load_explicit(&a->state, memory_order_relaxed) == AGENT_DRAINED;
-	bool now = !agent_has_input(a) && a->out_dirty == 0 &&
-		   (a->ops->drained == NULL || a->ops->drained(a));
+	/* Last whether all went out: the agent may have sent something just when it was asked. */
+	bool now = (a->ops->drained == NULL || a->ops->drained(a)) && !agent_has_input(a) &&
+		   a->out_dirty == 0;
 
 	atomic_store(&a->state, now ? AGENT_DRAINED : AGENT_STOPPING);
 	if (now && !before) {

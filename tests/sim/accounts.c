@@ -113,7 +113,7 @@ void accounts_check_closed(void)
 
 static void check_link(const struct link *l)
 {
-	unsigned depth = task_ring_depth(&l->ring);
+	unsigned depth = task_ring_empty(&l->ring) ? 0 : task_ring_depth(&l->ring);
 
 	if (depth != 0 || l->overflow_count != 0) {
 		world_fail("after the stop %u tasks from %s to %s wait, and %" PRIu32
