@@ -39,15 +39,9 @@ static void write_more(struct committer *c)
 {
 	struct batch *b = c->current;
 	struct segment *g = b->segment;
-	const unsigned char *from = b->buffer + b->written;
-	uint32_t len = b->padded - b->written;
-	uint64_t offset = b->offset + b->written;
 
-	if (b->direct) {
-		mux_write(c->agent->mux, &c->op, segment_block_fd(g), from, len, offset);
-	} else {
-		mux_write(c->agent->mux, &c->op, g->fd, from, len, offset);
-	}
+	mux_write(c->agent->mux, &c->op, b->needs_sync ? segment_block_fd(g) : g->fd,
+		  b->buffer + b->written, b->padded - b->written, b->offset + b->written);
 }
 
 static void write_first(struct committer *c)
@@ -55,7 +49,6 @@ static void write_first(struct committer *c)
 	struct batch *b = c->current;
 
 	c->state = COMMIT_WRITING;
-	b->direct = b->needs_sync;
 	batch_pad(c, b);
 	write_more(c);
 }

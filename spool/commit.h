@@ -50,8 +50,6 @@ struct batch {
 	bool closed;
 	bool has_header;
 	bool needs_sync;
-	/* Past the page cache. */
-	bool direct;
 	uint32_t records;
 	uint64_t bytes;
 };

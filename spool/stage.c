@@ -26,7 +26,6 @@ void batch_reset(struct batch *b)
 	b->filled = 0;
 	b->padded = 0;
 	b->written = 0;
-	b->direct = false;
 	b->encoding = false;
 	b->closed = false;
 	b->has_header = false;

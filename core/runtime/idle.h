@@ -20,8 +20,7 @@ struct idle {
 	uint32_t max_yields;
 	uint64_t min_park_ns;
 	uint64_t max_park_ns;
-	/* park: spin for at most this long before the kernel is asked, when that is likely to pay
-	 */
+	/* park: spin for at most this long, when that is likely to pay */
 	uint64_t spin_ns;
 	/* park: after work sleep this long, unannounced: what comes meanwhile is done together */
 	uint64_t coalesce_ns;
