@@ -511,7 +511,7 @@ class TestFaults(unittest.TestCase):
     def test_endless_flood_leaves_others_alone(self):
         with Sink("--fault", "ehlo:flood@0.5") as sink:
             load(sink.address, "--messages", "200", "--timeout", "0.2", "--connect-retry", "60",
-                 "--sessions", "4")
+                 "--sessions", "4", "--retry")
             self.assertEqual(sink.stop()["distinct"], 200)
 
     def test_slow_reader_is_slow(self):
