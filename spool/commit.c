@@ -39,9 +39,15 @@ static void write_more(struct committer *c)
 {
 	struct batch *b = c->current;
 	struct segment *g = b->segment;
+	const unsigned char *from = b->buffer + b->written;
+	uint32_t len = b->padded - b->written;
+	uint64_t offset = b->offset + b->written;
 
-	mux_write(c->agent->mux, &c->op, b->needs_sync ? segment_block_fd(g) : g->fd,
-		  b->buffer + b->written, b->padded - b->written, b->offset + b->written);
+	if (b->durable) {
+		mux_write_synced(c->agent->mux, &c->op, segment_block_fd(g), from, len, offset);
+	} else {
+		mux_write(c->agent->mux, &c->op, g->fd, from, len, offset);
+	}
 }
 
 static void write_first(struct committer *c)
@@ -49,6 +55,7 @@ static void write_first(struct committer *c)
 	struct batch *b = c->current;
 
 	c->state = COMMIT_WRITING;
+	b->durable = b->needs_sync && !b->encoding && !b->segment->unsynced;
 	batch_pad(c, b);
 	write_more(c);
 }
@@ -225,6 +232,17 @@ static void fail(struct committer *c, int error, bool syncing)
 	}
 }
 
+/*
+ * A durable write that fails is a failed sync: nobody knows what of it is on the disk. That a disk
+ * is full a direct one says of itself; behind a buffered one it may be other pages that are lost.
+ */
+static bool fails_as_sync(const struct committer *c, int error)
+{
+	const struct batch *b = c->current;
+
+	return b->durable && !(no_space(error) && c->op.fd == b->segment->direct_fd);
+}
+
 static void on_written(struct committer *c, int result)
 {
 	struct batch *b = c->current;
@@ -235,7 +253,8 @@ static void on_written(struct committer *c, int result)
 		return;
 	}
 	if (result <= 0) {
-		fail(c, result == 0 ? -EIO : result, false);
+		result = result == 0 ? -EIO : result;
+		fail(c, result, fails_as_sync(c, result));
 		return;
 	}
 	if (b->segment->sync_failed) {
@@ -253,6 +272,11 @@ static void on_written(struct committer *c, int result)
 	}
 	if (b->written < b->padded) {
 		write_more(c);
+		return;
+	}
+	if (b->durable) {
+		counter_inc(c->store->stats.syncs);
+		finish(c);
 		return;
 	}
 	finish_cached(c);

@@ -1,13 +1,14 @@
 /*
  * Group commit: requests are copied into a staging buffer as records, written to the active segment
- * in one piece, synced if anything in it asks for that, and answered. While one batch is written
- * the next one is staged in the other buffer, and it starts as soon as the sync has returned.
+ * in one piece, durably if anything in it asks for that, and answered. While one batch is written
+ * the next one is staged in the other buffer, and it starts as soon as the write has returned.
  *
- * A batch is written in whole blocks. What is to be synced is written directly (O_DIRECT) where the
- * file system allows that: such a write is submitted inline and leaves the sync nothing to write,
- * where a buffered one is handed to a worker of the kernel. It is not one write with RWF_DSYNC:
- * Linux completes that on a kernel thread bound to the processor that took the interrupt, which on
- * a processor with a thread that spins waits for the tick: 4 ms for each commit, as measured.
+ * A batch is written in whole blocks. What is to be durable is written so, directly where the file
+ * system allows that: one durable write does what else takes a buffered write and a sync. It covers
+ * itself alone, so buffered write and sync it is after records that were answered without one, and
+ * for a record too large for the buffer. On a disk with a cache that knows no forced unit access
+ * Linux completes it on a kernel thread bound to the processor that took the interrupt: one reason
+ * for threads that spin to leave their processor now and then (core/runtime/idle.c).
  *
  * A batch whose write or sync failed is staged again, in another segment: that one is abandoned. If
  * that fails too, what was to be stored is refused, and what was done is tried again every second.
@@ -50,6 +51,8 @@ struct batch {
 	bool closed;
 	bool has_header;
 	bool needs_sync;
+	/* By the write itself. */
+	bool durable;
 	uint32_t records;
 	uint64_t bytes;
 };

@@ -69,8 +69,8 @@ struct segment {
 	/* Place in segment_store.segments. */
 	uint32_t slot;
 	int fd;
-	/* The same file with O_DIRECT, for what is to be synced and what is prepared. Open while it
-	 * may be written to so; -1: not, or not possible. */
+	/* The same file with O_DIRECT, for durable writes and what is prepared. Open while it may
+	 * be written to so; -1: not, or not possible. */
 	int direct_fd;
 	/* It turned out that direct_fd cannot be written to. */
 	bool direct_refused;
@@ -91,7 +91,7 @@ struct segment {
 	bool stuck;
 	/* An fsync of it failed, whoever asked for it. */
 	bool sync_failed;
-	/* Records were answered that no sync has covered. */
+	/* Records were answered that no sync has covered: a durable write behind them does not. */
 	bool unsynced;
 	uint32_t live_messages;
 	uint32_t live_states;

@@ -26,6 +26,7 @@ void batch_reset(struct batch *b)
 	b->filled = 0;
 	b->padded = 0;
 	b->written = 0;
+	b->durable = false;
 	b->encoding = false;
 	b->closed = false;
 	b->has_header = false;

@@ -82,6 +82,19 @@ static enum idle_action park_step(struct idle *i, uint64_t now_ns, uint64_t *sle
 	return i->spinning ? IDLE_DO_PAUSE : IDLE_DO_PARK;
 }
 
+/* A thread that spins leaves its core now and then: what the kernel has to do on that very core,
+ * such as to complete a write to a disk with a cache, would otherwise wait for the tick. */
+#define SPIN_LEAVE_NS (200 * NS_PER_US)
+
+static enum idle_action spin_step(struct idle *i, uint64_t now_ns)
+{
+	if (now_ns - i->last_step_ns < SPIN_LEAVE_NS) {
+		return IDLE_DO_PAUSE;
+	}
+	i->last_step_ns = now_ns;
+	return IDLE_DO_YIELD;
+}
+
 enum idle_action idle_step(struct idle *idle, int work, uint64_t now_ns, uint64_t *sleep_ns)
 {
 	*sleep_ns = 0;
@@ -95,7 +108,7 @@ enum idle_action idle_step(struct idle *idle, int work, uint64_t now_ns, uint64_
 	}
 	switch (idle->kind) {
 	case IDLE_BUSY_SPIN:
-		return IDLE_DO_PAUSE;
+		return spin_step(idle, now_ns);
 	case IDLE_YIELD:
 		return IDLE_DO_YIELD;
 	case IDLE_BACKOFF:

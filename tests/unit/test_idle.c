@@ -48,6 +48,20 @@ static void test_step_when_strategy_has_no_state(void **state)
 	check_always((struct idle){.kind = IDLE_SLEEP, .sleep_ns = 777}, IDLE_DO_SLEEP, 777);
 }
 
+/* What the kernel has to do on the same core waits no longer than that. */
+static void test_spinning_thread_leaves_its_core_now_and_then(void **state)
+{
+	struct idle idle = {.kind = IDLE_BUSY_SPIN};
+	uint64_t ns;
+
+	(void)state;
+	assert_int_equal(idle_step(&idle, 0, 1000000, &ns), IDLE_DO_YIELD);
+	assert_int_equal(idle_step(&idle, 0, 1199999, &ns), IDLE_DO_PAUSE);
+	assert_int_equal(idle_step(&idle, 1, 1250000, &ns), IDLE_DO_NOTHING);
+	assert_int_equal(idle_step(&idle, 0, 1250001, &ns), IDLE_DO_YIELD);
+	assert_int_equal(idle_step(&idle, 0, 1250002, &ns), IDLE_DO_PAUSE);
+}
+
 static struct idle backoff(void)
 {
 	return (struct idle){
@@ -215,6 +229,7 @@ int main(void)
 		cmocka_unit_test(test_name_when_any_kind),
 		cmocka_unit_test(test_step_when_there_was_work),
 		cmocka_unit_test(test_step_when_strategy_has_no_state),
+		cmocka_unit_test(test_spinning_thread_leaves_its_core_now_and_then),
 		cmocka_unit_test(test_step_when_backoff),
 		cmocka_unit_test(test_step_when_backoff_finds_work),
 		cmocka_unit_test(test_step_when_backoff_has_no_spins_and_yields),

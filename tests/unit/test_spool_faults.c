@@ -115,8 +115,8 @@ static void failed_once(enum mux_verb verb, bool cached)
 	world_settle(w);
 	assert_int_equal(plan.count, 0);
 	assert_int_equal(world_counter(w, "segments_abandoned"), 1);
-	assert_int_equal(world_counter(w, "sync_errors"), verb == MUX_FSYNC);
-	assert_int_equal(world_counter(w, "write_errors"), verb == MUX_WRITE);
+	assert_int_equal(world_counter(w, "sync_errors"), verb == MUX_FSYNC || !cached);
+	assert_int_equal(world_counter(w, "write_errors"), verb == MUX_WRITE && cached);
 	assert_int_equal(world_counter(w, "store_refused"), 0);
 	assert_false(spool_full(w->spool));
 	for (unsigned i = 0; i < 10; i++) {
@@ -154,7 +154,7 @@ static void test_failed_sync_abandons_the_segment(void **state)
 	failed_once(MUX_FSYNC, true);
 }
 
-static void test_failed_direct_write_is_written_elsewhere(void **state)
+static void test_failed_durable_write_is_a_failed_sync(void **state)
 {
 	(void)state;
 	failed_once(MUX_WRITE, false);
@@ -421,9 +421,31 @@ static void test_direct_writes_may_be_refused(void **state)
 	assert_int_equal(world_check_power_cut(w), 200);
 	world_rest(w);
 	assert_int_equal(w->disk->direct_writes, 0);
+	assert_true(w->disk->synced_writes >= 200);
 	assert_int_equal(world_counter(w, "write_errors"), 0);
 	assert_int_equal(world_counter(w, "sync_errors"), 0);
 	assert_int_equal(world_counter(w, "segments_abandoned"), 0);
+	finish_all(w);
+	world_stop(w);
+	world_free(w);
+}
+
+/* Behind a buffered write that finds no space other pages may be lost: the segment is given up. */
+static void test_no_space_on_a_buffered_durable_write(void **state)
+{
+	struct world *w = quiet_world();
+	struct segment *g = world_store_of(w, 0)->active;
+	struct model_message *m;
+
+	(void)state;
+	g->direct_refused = true;
+	fail_next(MUX_WRITE, -ENOSPC, 1);
+	m = world_store(w, 1, 5000, ENVELOPE_SYNCED);
+	world_settle(w);
+	assert_int_equal(m->state, MODEL_STORED);
+	assert_int_equal(world_counter(w, "sync_errors"), 1);
+	assert_int_equal(world_counter(w, "segments_abandoned"), 1);
+	assert_int_equal(world_check_power_cut(w), 2);
 	finish_all(w);
 	world_stop(w);
 	world_free(w);
@@ -458,7 +480,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_failed_write_is_written_elsewhere),
 		cmocka_unit_test(test_failed_sync_abandons_the_segment),
-		cmocka_unit_test(test_failed_direct_write_is_written_elsewhere),
+		cmocka_unit_test(test_failed_durable_write_is_a_failed_sync),
 		cmocka_unit_test(test_failing_disk_refuses_mail_and_keeps_promises),
 		cmocka_unit_test(test_failing_disk_keeps_what_was_promised),
 		cmocka_unit_test(test_hurried_stop_counts_what_it_gives_up),
@@ -469,6 +491,7 @@ int main(void)
 		cmocka_unit_test(test_damaged_body_is_not_delivered),
 		cmocka_unit_test(test_failed_read_is_reported),
 		cmocka_unit_test(test_direct_writes_may_be_refused),
+		cmocka_unit_test(test_no_space_on_a_buffered_durable_write),
 		cmocka_unit_test(test_preparing_may_fail),
 	};
 
