@@ -1,11 +1,13 @@
 """Real programs for flow tests: flywheeld, sink, load generator, and a client that speaks SMTP by
-hand. Every program runs in a folder of the test's own, on ports the kernel chose, and ends with it.
+hand. Every program runs in a folder of the test's own, on ports of its own, and ends with it.
 Waiting is always for a condition with a generous bound, never for a time."""
 
 import ctypes
+import errno
 import json
 import os
 import pathlib
+import random
 import re
 import resource
 import shutil
@@ -60,9 +62,15 @@ Skip = type("Skip", (Exception,), {})
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that the kernel gives to connections: nobody takes it until it is listened on again."""
+    while True:
+        port = random.randrange(10240, 32768)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError as error:
+                expect_equal(error.errno, errno.EADDRINUSE, f"error at port {port}")
 
 
 def is_socket(descriptor):
