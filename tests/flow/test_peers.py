@@ -342,6 +342,7 @@ def test_does_not_mind_peers_that_close_idle_connections(flow):
         client.mail("to@idle.test", body=HELLO)
         peer.wait(n)
         if n % 3 == 0:
+            daemon.wait_lines("D", n)
             for session in list(peer.open):
                 session.socket.shutdown(2)
     daemon.wait_for_rest()
