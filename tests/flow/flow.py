@@ -1,11 +1,13 @@
 """Real programs for flow tests: flywheeld, sink, load generator, and a client that speaks SMTP by
-hand. Every program runs in a folder of the test's own, on ports the kernel chose, and ends with it.
+hand. Every program runs in a folder of the test's own, on ports of its own, and ends with it.
 Waiting is always for a condition with a generous bound, never for a time."""
 
+import contextlib
 import ctypes
 import json
 import os
 import pathlib
+import random
 import re
 import resource
 import shutil
@@ -60,9 +62,13 @@ Skip = type("Skip", (Exception,), {})
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that nobody listens on. Not among those that the kernel gives to whoever connects (from 32768
+    on): a test beside this one may open thousands before the port is bound."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def is_socket(descriptor):
