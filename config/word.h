@@ -90,7 +90,7 @@ const char *word_format_size(uint64_t bytes, char *text, size_t size);
 READONLY
 const char *word_format_time(uint64_t ns, char *text, size_t size);
 
-/* True for the same text. Names in a table mostly differ in their first letter, which is no call. */
+/* True for the same text. Names in a table mostly differ in their first letter: no call then. */
 READONLY
 static inline bool word_same(const char *a, const char *b)
 {
