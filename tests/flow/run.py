@@ -85,7 +85,8 @@ def finished(future):
 
 def run_all(chosen, jobs, beside, *options):
     """Verdicts of the tests; `options` are run_case()'s last."""
-    other = subprocess.Popen(["nice", "sh", "-c", beside]) if beside else None
+    # Not nicely: where others want the processors, too, it would be waited for all the longer.
+    other = subprocess.Popen(["sh", "-c", beside]) if beside else None
     # Workers end with us, and what they started with them.
     pool = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), flow.die_with_us)
     try:
@@ -108,7 +109,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)) + 1,
                         help="tests at a time (default: processors + 1)")
     parser.add_argument("--beside", metavar="COMMAND",
-                        help="runs a command, nicely, beside the tests that do not run alone")
+                        help="runs a shell command beside the tests that do not run alone")
     parser.add_argument("--result", help="write \"passed failed\" to this file")
     arguments = parser.parse_args()
     chosen = list(cases(arguments.short, arguments.only))
