@@ -9,11 +9,12 @@ shift
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
 
-# One program. Its output goes to PROGRAM.log, its "passed failed" to PROGRAM.result; what is to be
-# shown is written at once, so that programs do not speak into each other's words.
+# One program, which takes two minutes of CPU at most, so that it hangs after fifteen. Its output goes
+# to PROGRAM.log, its "passed failed" to PROGRAM.result; what is to be shown is written at once, so
+# that programs do not speak into each other's words.
 one() {
 	local program=$1 log=$1.log p=0 f=0
-	if timeout 300 "$program" >"$log" 2>&1; then
+	if timeout 900 "$program" >"$log" 2>&1; then
 		p=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | awk '{s += $1} END {print s + 0}')
 	else
 		f=$(sed -n 's/^\[  FAILED  \] \([a-z_0-9]*\)$/\1/p' "$log" | sort -u | wc -l)
