@@ -384,7 +384,7 @@ const struct schema_option *schema_option_find(const char *name, enum schema_sco
 {
 	for (const struct schema_option *o = schema_options; o < schema_options + OPTION_COUNT;
 	     o++) {
-		if ((o->scopes & BIT(scope)) != 0 && strcmp(o->name, name) == 0) {
+		if ((o->scopes & BIT(scope)) != 0 && word_same(o->name, name)) {
 			return o;
 		}
 	}
@@ -420,7 +420,7 @@ const struct schema_scope_row *schema_scope_find(const char *name, const char *i
 {
 	for (size_t i = 0; i < SCOPE_ROW_COUNT; i++) {
 		const struct schema_scope_row *row = &schema_scope_rows[i];
-		if ((row->parents & BIT(parent)) != 0 && strcmp(row->name, name) == 0 &&
+		if ((row->parents & BIT(parent)) != 0 && word_same(row->name, name) &&
 		    suits(row, instance)) {
 			return row;
 		}

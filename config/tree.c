@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/word.h"
 #include "core/runtime/check.h"
 
 enum { INDEX_FIRST = 256, FOLD_BYTES = 256 };
@@ -176,7 +177,7 @@ const struct tree_option *tree_option_find(const struct tree_scope *scope, const
 {
 	const struct tree_option *found = NULL;
 	for (const struct tree_option *o = scope->first_option; o != NULL; o = o->next) {
-		if (strcmp(o->name, name) == 0) {
+		if (word_same(o->name, name)) {
 			found = o;
 		}
 	}

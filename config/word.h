@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "config/config.h"
 #include "core/queue/options.h"
@@ -88,3 +89,10 @@ READONLY
 const char *word_format_size(uint64_t bytes, char *text, size_t size);
 READONLY
 const char *word_format_time(uint64_t ns, char *text, size_t size);
+
+/* True for the same text. Names in a table mostly differ in their first letter: no call then. */
+READONLY
+static inline bool word_same(const char *a, const char *b)
+{
+	return a[0] == b[0] && strcmp(a, b) == 0;
+}

@@ -1,12 +1,20 @@
 #!/usr/bin/env python3
-"""Runs the flow tests: functions test_* of tests/flow/test_*.py, in order of file and line.
+"""Runs the flow tests: functions test_* of tests/flow/test_*.py, some at a time, each in one of a few
+worker processes. What a test has to say is printed when it has ended, in one piece.
 
-A test takes a Flow. Attributes that its decorators set: `backends` (run once for each multiplexor
-back end), `short` (also in the short form, for sanitizers). The last line tells the counts."""
+A test takes a Flow. Attributes of a test: `backends` (run once for each multiplexor back end), `short`
+(also in the short form, for sanitizers); of a test or of its file: `alone` (when all others have ended).
+The last line tells the counts."""
 
 import argparse
+import concurrent.futures
+import contextlib
 import importlib
+import io
+import multiprocessing
+import os
 import pathlib
+import subprocess
 import sys
 import time
 import traceback
@@ -18,6 +26,7 @@ import flow  # noqa: E402
 
 
 def cases(short, only):
+    """Names of file and function, back end, and whether it runs alone; in order of file and line."""
     for file in sorted(HERE.glob("test_*.py")):
         module = importlib.import_module(file.stem)
         functions = [f for n, f in vars(module).items()
@@ -28,7 +37,8 @@ def cases(short, only):
             if short and not getattr(function, "short", False):
                 continue
             for backend in getattr(function, "backends", ["auto"]):
-                yield function, backend
+                alone = getattr(function, "alone", getattr(module, "alone", False))
+                yield file.stem, function.__name__, backend, alone
 
 
 def run_case(function, backend, variant, keep):
@@ -47,17 +57,46 @@ def run_case(function, backend, variant, keep):
         error += "\n" + "\n".join(trouble)
     name = function.__name__ if backend == "auto" else f"{function.__name__} ({backend})"
     verdict = "FAIL" if error else "SKIP" if skipped else "ok  "
-    print(f"{verdict} {name} ({time.monotonic() - began:.1f} s){skipped}", flush=True)
+    print(f"{verdict} {name} ({time.monotonic() - began:.1f} s){skipped}")
     if error:
-        print(error, flush=True)
+        print(error)
         daemons = [p for p in f.programs if "flywheeld" in str(p.args[-3:])]
         for process in daemons[-3:]:
-            print("---- flywheeld said:\n" + f.output(process)[-3000:], flush=True)
+            print("---- flywheeld said:\n" + f.output(process)[-3000:])
         if keep:
             print(f"kept: {f.path}")
             return verdict
     f.remove()
     return verdict
+
+
+def work(file, name, backend, *options):
+    """In a worker: one test's verdict, and all that it printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        verdict = run_case(getattr(importlib.import_module(file), name), backend, *options)
+    return verdict, said.getvalue()
+
+
+def finished(future):
+    verdict, said = future.result()
+    print(said, end="", flush=True)
+    return verdict
+
+
+def run_all(chosen, jobs, beside, *options):
+    """Verdicts of the tests; `options` are run_case()'s last."""
+    # Not nicely: where others want the processors, too, it would be waited for all the longer.
+    other = subprocess.Popen(["sh", "-c", beside]) if beside else None
+    # Workers end with us, and what they started with them.
+    pool = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), flow.die_with_us)
+    try:
+        futures = [pool.submit(work, *case, *options) for *case, alone in chosen if not alone]
+        verdicts = [finished(future) for future in concurrent.futures.as_completed(futures)]
+        if other:
+            other.wait()
+        return verdicts + [finished(pool.submit(work, *case, *options)) for *case, alone in chosen if alone]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def main():
@@ -66,10 +105,15 @@ def main():
     parser.add_argument("--only", default="", help="tests whose name, or file, contains this")
     parser.add_argument("--short", action="store_true", help="only those marked short")
     parser.add_argument("--keep", action="store_true", help="keep the folders of failed tests")
+    # Most wait, for time, the disk or each other's programs.
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)) + 1,
+                        help="tests at a time (default: processors + 1)")
+    parser.add_argument("--beside", metavar="COMMAND",
+                        help="runs a shell command beside the tests that do not run alone")
     parser.add_argument("--result", help="write \"passed failed\" to this file")
     arguments = parser.parse_args()
-    verdicts = [run_case(function, backend, arguments.variant, arguments.keep)
-                for function, backend in cases(arguments.short, arguments.only)]
+    chosen = list(cases(arguments.short, arguments.only))
+    verdicts = run_all(chosen, arguments.jobs, arguments.beside, arguments.variant, arguments.keep)
     passed, failed, skipped = (verdicts.count(v) for v in ("ok  ", "FAIL", "SKIP"))
     print(f"flow tests, {arguments.variant}: {passed} passed, {failed} failed"
           + (f", {skipped} skipped" if skipped else ""))

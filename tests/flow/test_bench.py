@@ -9,6 +9,8 @@ import sys
 
 from flow import ROOT, expect, expect_equal
 
+# It chooses other ports than the flow tests do, and measures.
+alone = True
 FACTS = ("machine", "disk", "kernel", "commit", "date", "options")
 RATES = [f"{durability}.rate" for durability in ("synced", "cached")]
 FIGURES = {*RATES, "synced.cpu", "cached.cpu", "fwload.cpu", "fwsink.cpu"}

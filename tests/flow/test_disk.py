@@ -12,6 +12,8 @@ from flow import expect, expect_equal, wait_until
 MAIL = "Fwload-"
 SMALL_SEGMENTS = 'spool { segment_size = "2M" spare_segments = 0 }'
 SCHEDULERS = 2
+# Loop devices belong to the whole machine.
+alone = True
 
 
 def wait_counter(books, name, count):

@@ -19,6 +19,8 @@ FILES = {
 }
 # What the manual is written in; anything else at the start of a line is a mistake.
 MACROS = {"TH", "SH", "SS", "TP", "PP", "B", "I", "BR", "RB", "RI", "IR", "br", "nf", "fi", '\\"'}
+# Two makes at a time in one build folder would be in each other's way.
+alone = True
 COLUMNS = ("name", "type", "unit", "default", "scopes", "when", "expected", "help")
 
 

@@ -170,3 +170,7 @@ def test_costs_nothing_when_idle_with_park(flow):
 def test_costs_nothing_when_idle_with_backoff(flow):
     share = idle_share(flow, "backoff")
     expect(share < 0.01, f"{share:.2%} of a core")
+
+
+test_costs_nothing_when_idle_with_park.alone = True
+test_costs_nothing_when_idle_with_backoff.alone = True

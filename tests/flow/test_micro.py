@@ -6,6 +6,8 @@ import os
 
 from flow import expect, expect_equal, Skip
 
+# Its threads spin, each on a core.
+alone = True
 GROUPS = ["ring", "agent", "doorbell", "wheel", "commit", "fsync", "smtp", "reply", "address",
           "header", "mainlog", "message"]
 # What make bench looks for.

@@ -407,6 +407,9 @@ agent spool { idle = "backoff" max_spins = 1000000 max_yields = 0 min_park = "1s
     wait_until(lambda: thread(quick, "spool.0")["cycles"] > 900000, "spins")
 
 
+test_idle_strategies_take_their_numbers.alone = True
+
+
 def test_park_spins_as_long_as_it_was_told(flow):
     ratio = {}
     for spin in ("0", "20ms"):
@@ -418,6 +421,9 @@ def test_park_spins_as_long_as_it_was_told(flow):
         ratio[spin] = t["cycles_idle"] / max(t["parks"], 1)
         daemon.terminate()
     expect(ratio["20ms"] > 10 * ratio["0"], f"idle cycles for each park: {ratio}")
+
+
+test_park_spins_as_long_as_it_was_told.alone = True
 
 
 def test_coalesces_what_comes_after_work(flow):
@@ -433,6 +439,9 @@ def test_coalesces_what_comes_after_work(flow):
         work[coalesce] = next(a for a in agents if a["agent"] == "log")["cycles_work"]
         daemon.terminate()
     expect(work["0"] > 2 * work["900ms"], f"cycles of the log agent with work: {work}")
+
+
+test_coalesces_what_comes_after_work.alone = True
 
 
 def test_refuses_look_ups_above_the_backlog(flow):

@@ -3,6 +3,9 @@
 from books import BACKENDS, Books, new_seed
 from disks import LoopDisk, VolatileDisk
 
+# Loop devices belong to the whole machine.
+alone = True
+
 
 def cuts(flow, disk, cycles):
     books = Books(flow, new_seed(), disk)
