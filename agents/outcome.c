@@ -145,13 +145,15 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 	};
 	char text[MAINLOG_LINE_MAX];
 
-	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
-		if (recipient_set_has(set, i)) {
-			line.text = text_for(a, i);
-			line.stage = has_own_reply(a, i) ? SMTP_STAGE_DURING_RCPT : a->stage;
-			log_line(&s->log, LOG_MAIN, text, format(text, &line));
-			counter_inc(counter);
-		}
+	if (recipient_set_empty(set)) {
+		return;
+	}
+	for (unsigned i = recipient_next(set, 0); i < ENVELOPE_DELIVERY_RECIPIENTS;
+	     i = recipient_next(set, i + 1)) {
+		line.text = text_for(a, i);
+		line.stage = has_own_reply(a, i) ? SMTP_STAGE_DURING_RCPT : a->stage;
+		log_line(&s->log, LOG_MAIN, text, format(text, &line));
+		counter_inc(counter);
 	}
 }
 
@@ -357,12 +359,9 @@ static void schedule(struct scheduler *s, struct domain *d, struct delivery *del
 /* What those that wait were told, rather than what the others were. */
 static const char *text_of_deferred(const struct attempt *a)
 {
-	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
-		if (recipient_set_has(&a->deferred, i)) {
-			return text_for(a, i);
-		}
-	}
-	return a->text;
+	unsigned first = recipient_next(&a->deferred, 0);
+
+	return first < ENVELOPE_DELIVERY_RECIPIENTS ? text_for(a, first) : a->text;
 }
 
 static void remember(struct scheduler *s, struct domain *d, struct delivery *delivery,

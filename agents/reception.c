@@ -34,6 +34,7 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 {
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
 	struct delivery *delivery = object;
+	uint32_t recipients = recipient_set_count(&delivery->pending);
 	struct domain *d;
 
 	(void)value;
@@ -43,14 +44,9 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	d = dispatch_find(&s->dispatcher,
-			  envelope_domain(message_envelope(delivery->message), delivery->index));
-	d->received += recipient_set_count(&delivery->pending);
-	if (delivery->due_ms > agent_wall_ms(self)) {
-		dispatch_delay(&s->dispatcher, delivery);
-	} else {
-		dispatch_enqueue(&s->dispatcher, delivery);
-	}
+	d = delivery->due_ms > agent_wall_ms(self) ? dispatch_delay(&s->dispatcher, delivery)
+						   : dispatch_enqueue(&s->dispatcher, delivery);
+	d->received += recipients;
 }
 
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)

@@ -168,7 +168,9 @@ static void check_grouped(struct builder *b, const struct tree_scope *scope, con
 static void check_agent(struct builder *b, const struct tree_scope *scope,
 			const struct agent_settings *settings)
 {
-	bool single = strcmp(scope->instance, "master") == 0 || scope->kind == SCOPE_SERVICE_AGENT;
+	bool single = strcmp(scope->instance, "master") == 0 || scope->kind == SCOPE_WHEEL_AGENT ||
+		      scope->kind == SCOPE_LOG_AGENT;
+
 	if (single && settings->count != 1) {
 		report_error(b->report, source_of(scope, "count"),
 			     "option \"count\": %u is impossible; expected 1, there is only one %s",

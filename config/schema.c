@@ -13,8 +13,9 @@
 #define GLOBAL BIT(SCOPE_GLOBAL)
 #define SPOOL BIT(SCOPE_SPOOL)
 #define LOG BIT(SCOPE_LOG)
-#define AGENTS (BIT(SCOPE_AGENT) | BIT(SCOPE_SERVICE_AGENT) | BIT(SCOPE_POOL_AGENT))
-#define SERVICE (BIT(SCOPE_SERVICE_AGENT) | BIT(SCOPE_POOL_AGENT))
+#define SINGLE_AGENTS (BIT(SCOPE_WHEEL_AGENT) | BIT(SCOPE_LOG_AGENT))
+#define SERVICE (SINGLE_AGENTS | BIT(SCOPE_POOL_AGENT))
+#define AGENTS (BIT(SCOPE_AGENT) | SERVICE)
 #define GROUP BIT(SCOPE_GROUP)
 #define ESMTP (BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_ESMTP_LISTEN))
 #define CONTROL (BIT(SCOPE_CONTROL_LISTENER) | BIT(SCOPE_CONTROL_LISTEN))
@@ -47,7 +48,8 @@ static const char *const multiplexor_choices[] = {"auto", "uring", "epoll", "pol
 static const char *const bare_lf_choices[] = {"reject", "accept_as_data", NULL};
 
 static const char *const io_agents[] = {"master", "scheduler", "spool", NULL};
-static const char *const service_agents[] = {"wheel", "log", NULL};
+static const char *const wheel_agents[] = {"wheel", NULL};
+static const char *const log_agents[] = {"log", NULL};
 static const char *const pool_agents[] = {"pool", NULL};
 
 const struct schema_scope_row schema_scope_rows[] = {
@@ -55,8 +57,10 @@ const struct schema_scope_row schema_scope_rows[] = {
 	{"log", "what became of each message", SCOPE_LOG, GLOBAL, INSTANCE_NONE, NULL},
 	{"group", "a thread that agents share", SCOPE_GROUP, GLOBAL, INSTANCE_REQUIRED, NULL},
 	{"agent", "agents that do I/O", SCOPE_AGENT, GLOBAL, INSTANCE_REQUIRED, io_agents},
-	{"agent", "agents that serve others", SCOPE_SERVICE_AGENT, GLOBAL, INSTANCE_REQUIRED,
-	 service_agents},
+	{"agent", "the agent of timers", SCOPE_WHEEL_AGENT, GLOBAL, INSTANCE_REQUIRED,
+	 wheel_agents},
+	{"agent", "the agent that writes the logs", SCOPE_LOG_AGENT, GLOBAL, INSTANCE_REQUIRED,
+	 log_agents},
 	{"agent", "threads for what may block", SCOPE_POOL_AGENT, GLOBAL, INSTANCE_REQUIRED,
 	 pool_agents},
 	{"esmtp_listener", "receives mail by SMTP", SCOPE_ESMTP_LISTENER, GLOBAL, INSTANCE_OPTIONAL,
@@ -145,7 +149,7 @@ const struct schema_option schema_options[] = {
 
 	/* group, agent { } */
 	{ .name = "count", .type = TYPE_NUMBER, .min = 1, .max = 256, .fallback = "1",
-	  TO_AGENT(count), .scopes = BIT(SCOPE_AGENT) | BIT(SCOPE_SERVICE_AGENT), .restart = true,
+	  TO_AGENT(count), .scopes = BIT(SCOPE_AGENT) | SINGLE_AGENTS, .restart = true,
 	  .help = "How many of this kind." },
 	{ .name = "count", .type = TYPE_NUMBER, .min = 1, .max = 256, .fallback = "4",
 	  TO_AGENT(count), .scopes = BIT(SCOPE_POOL_AGENT), .restart = true,
@@ -181,7 +185,12 @@ const struct schema_option schema_options[] = {
 	  .help = "Idle strategy park: after work the thread sleeps this long, whatever comes in, "
 		  "to do more at once." },
 	{ .name = "coalesce", .type = TYPE_TIME_NS, .max = PAUSE_NS_MAX, .fallback = "1ms",
-	  TO_IDLE(coalesce_ns), .scopes = SERVICE, .restart = true,
+	  TO_IDLE(coalesce_ns), .scopes = BIT(SCOPE_WHEEL_AGENT) | BIT(SCOPE_POOL_AGENT),
+	  .restart = true,
+	  .help = "Idle strategy park: after work the thread sleeps this long, whatever comes in, "
+		  "to do more at once." },
+	{ .name = "coalesce", .type = TYPE_TIME_NS, .max = PAUSE_NS_MAX, .fallback = "5ms",
+	  TO_IDLE(coalesce_ns), .scopes = BIT(SCOPE_LOG_AGENT), .restart = true,
 	  .help = "Idle strategy park: after work the thread sleeps this long, whatever comes in, "
 		  "to do more at once." },
 	{ .name = "max_spins", .type = TYPE_NUMBER, .max = 1000000, .fallback = "10",

@@ -189,25 +189,6 @@ static bool block_lines(struct scan *scan, size_t at, uint64_t line_ends, uint64
 	return false;
 }
 
-/* Of a body's lines that do not begin with a dot only the first and the last line end in a block
- * matter: what lies between them is shorter than a block. False: look at each. */
-static bool block_skips(struct scan *scan, size_t at, size_t n, uint64_t dot, uint64_t crlf)
-{
-	struct dot_scanner *s = scan->scanner;
-
-	/* Behind a line end at the block's end the end of the data may follow. */
-	if (!s->header_ended || s->line_max < BLOCK || (dot & crlf << 1) != 0 ||
-	    (crlf >> (n - 1) & 1) != 0) {
-		return false;
-	}
-	if (crlf != 0) {
-		line_extend(scan, at + (unsigned)__builtin_ctzll(crlf) + 1);
-		line_finish(s, 2, true);
-		scan->line_start = at + BLOCK - (unsigned)__builtin_clzll(crlf);
-	}
-	return true;
-}
-
 static uint64_t first_bits(size_t n)
 {
 	return n < BLOCK ? (UINT64_C(1) << n) - 1 : UINT64_MAX;
@@ -224,8 +205,7 @@ static inline bool block_scan(struct scan *scan, size_t at, size_t n, const stru
 	uint64_t bare_lf = m->lf & ~after_cr & valid;
 	uint64_t after_bare_cr = after_cr & ~m->lf & valid;
 	uint64_t bare = s->bare_ends_line ? bare_lf | after_bare_cr : 0;
-	bool stopped = (bare != 0 || !block_skips(scan, at, n, m->dot, crlf)) &&
-		       block_lines(scan, at, crlf | bare, crlf);
+	bool stopped = block_lines(scan, at, crlf | bare, crlf);
 
 	if (stopped) {
 		/* The line end may be this block's last byte, and the stop the next one's first. */
@@ -242,13 +222,78 @@ static inline bool block_scan(struct scan *scan, size_t at, size_t n, const stru
 	return stopped;
 }
 
+/* What is left of a line end at the end of a block, and what was seen, while blocks are skipped. */
+struct skip {
+	uint64_t after_cr;
+	uint64_t nul;
+	uint64_t high;
+	/* Bytes of the current line, and whether it began in a skipped block. */
+	uint64_t line_len;
+	bool line_began;
+};
+
+/* Whether nothing in a body's block needs a closer look: each CR and LF is of a line end, no line
+ * begins with a dot, and the first that ends is not too long; those that also begin here are
+ * shorter than a block. Behind a line end at the block's end the end of the data may follow. */
+static inline __attribute__((always_inline)) bool
+block_skips(struct skip *k, const struct block_masks *m, uint32_t line_max)
+{
+	uint64_t lf = m->lf;
+
+	if (lf != (m->cr << 1 | k->after_cr) || (m->dot & lf << 1) != 0 || lf >> (BLOCK - 1) != 0) {
+		return false;
+	}
+	if (lf == 0) {
+		k->line_len += BLOCK;
+	} else if (k->line_len + (unsigned)__builtin_ctzll(lf) > line_max) {
+		return false;
+	} else {
+		k->line_len = (unsigned)__builtin_clzll(lf);
+		k->line_began = true;
+	}
+	k->after_cr = m->cr >> (BLOCK - 1);
+	k->nul |= m->nul;
+	k->high |= m->high;
+	return true;
+}
+
+/* Goes over the blocks from `at` that are like most of a body; returns where another one begins. */
+static inline __attribute__((always_inline)) size_t blocks_skip(struct scan *scan, size_t at,
+								look_fn look)
+{
+	struct dot_scanner *s = scan->scanner;
+	uint32_t line_max = s->line_max;
+	struct skip k = {
+		.after_cr = s->after_cr ? 1 : 0,
+		.line_len = s->line_len + (at - scan->line_start),
+	};
+
+	if (!s->header_ended || line_max < BLOCK) {
+		return at;
+	}
+	for (; scan->len - at >= BLOCK; at += BLOCK) {
+		struct block_masks m = look(scan->data + at);
+
+		if (!block_skips(&k, &m, line_max)) {
+			break;
+		}
+	}
+	s->after_cr = k.after_cr != 0;
+	s->flags |= (k.nul != 0 ? DOT_NUL : 0) | (k.high != 0 ? DOT_8BIT : 0);
+	if (k.line_began) {
+		line_begin(s, true);
+		scan->line_start = at - k.line_len;
+	}
+	return at;
+}
+
 static inline __attribute__((always_inline)) void scan_with(struct scan *scan, look_fn look)
 {
 	unsigned char block[BLOCK];
 	struct block_masks m;
-	size_t at = 0;
+	size_t at = blocks_skip(scan, 0, look);
 
-	for (; scan->len - at >= BLOCK; at += BLOCK) {
+	for (; scan->len - at >= BLOCK; at = blocks_skip(scan, at + BLOCK, look)) {
 		m = look(scan->data + at);
 		if (block_scan(scan, at, BLOCK, &m)) {
 			return;

@@ -17,17 +17,21 @@
 
 static const char base32[] = "0123456789abcdefghjkmnpqrstvwxyz";
 
+/* The lowest `count` digits of 5 bits. */
+static inline void digits_put(char *text, unsigned count, uint64_t value)
+{
+	while (count > 0) {
+		text[--count] = base32[value & 31];
+		value >>= 5;
+	}
+}
+
 void message_id_format(const struct message_id *id, char text[MESSAGE_ID_TEXT])
 {
-	uint64_t high = id->high;
-	uint64_t low = id->low;
-
-	/* From the right: 26 digits of 5 bits, the first one has only 3. */
-	for (int i = MESSAGE_ID_TEXT - 2; i >= 0; i--) {
-		text[i] = base32[low & 31];
-		low = low >> 5 | high << 59;
-		high >>= 5;
-	}
+	/* 26 digits of 5 bits, of which the first one has only 3. */
+	digits_put(text + 14, 12, id->low);
+	digits_put(text + 2, 12, id->high << 4 | id->low >> 60);
+	digits_put(text, 2, id->high >> 56);
 	text[MESSAGE_ID_TEXT - 1] = '\0';
 }
 

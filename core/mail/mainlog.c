@@ -106,9 +106,12 @@ static size_t put_character(struct line *l, const char *text, size_t len, size_t
 /* How many bytes from the first on are themselves in the log, one by one. */
 static size_t plain_run(const char *text, size_t len)
 {
+	/* ASCII but for controls, '@' and '\\'. */
+	static const bool plain[256] = {
+		[' ' ... '?'] = true, ['A' ... '['] = true, [']' ... '~'] = true};
 	size_t n = 0;
 
-	while (n < len && text[n] >= ' ' && text[n] < 127 && text[n] != '@' && text[n] != '\\') {
+	while (n < len && plain[(unsigned char)text[n]]) {
 		n++;
 	}
 	return n;

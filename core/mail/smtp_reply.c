@@ -79,7 +79,8 @@ static size_t clean_character(char *text, size_t len)
 static void text_clean(char *text, size_t len)
 {
 	for (size_t i = 0; i < len;) {
-		i += clean_character(text + i, len - i);
+		/* Most are ASCII. */
+		i += text[i] >= ' ' && text[i] < 0x7f ? 1 : clean_character(text + i, len - i);
 	}
 }
 

@@ -117,20 +117,20 @@ static void send_commands(struct connection *c)
 	mux_send(c->dispatcher->self->mux, &c->send_op, c->fd, c->iov, count);
 }
 
-static void command(struct connection *c, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+/* Says these words, the last of which is NULL, and ends the line. */
+static void command(struct connection *c, const char *word, ...) __attribute__((sentinel));
 
-static void command(struct connection *c, const char *format, ...)
+static void command(struct connection *c, const char *word, ...)
 {
-	char text[1024];
-	va_list args;
-	int len;
+	struct pool *buffers = &c->dispatcher->pools->buffers;
+	va_list words;
 
-	va_start(args, format);
-	len = vsnprintf(text, sizeof text, format, args);
-	va_end(args);
-	ASSERT(len > 0 && (size_t)len < sizeof text);
-	chain_append(&c->commands, &c->dispatcher->pools->buffers, text, (size_t)len);
+	va_start(words, word);
+	for (; word != NULL; word = va_arg(words, const char *)) {
+		chain_append(&c->commands, buffers, word, strlen(word));
+	}
+	va_end(words);
+	chain_append(&c->commands, buffers, "\r\n", 2);
 }
 
 /* The next piece of the body; with its last one goes the dot that ends it. */
@@ -263,13 +263,14 @@ static void command_mail(struct connection *c)
 	if (c->extensions & SMTP_EXTENSION_SIZE) {
 		snprintf(size, sizeof size, " SIZE=%llu", (unsigned long long)e->body_bytes);
 	}
-	command(c, "MAIL FROM:<%s>%s%s%s\r\n", envelope_sender(e), size,
+	command(c, "MAIL FROM:<", envelope_sender(e), ">", size,
 		(e->flags & ENVELOPE_8BITMIME) && (c->extensions & SMTP_EXTENSION_8BITMIME)
 			? " BODY=8BITMIME"
 			: "",
 		(e->flags & ENVELOPE_SMTPUTF8) && (c->extensions & SMTP_EXTENSION_SMTPUTF8)
 			? " SMTPUTF8"
-			: "");
+			: "",
+		NULL);
 }
 
 static const char *recipient_address(const struct connection *c, unsigned place)
@@ -279,25 +280,17 @@ static const char *recipient_address(const struct connection *c, unsigned place)
 	return envelope_address(e, envelope_delivery(e, c->delivery->index)->first + place);
 }
 
-static unsigned next_place(const struct recipient_set *s, unsigned from)
-{
-	while (from < ENVELOPE_DELIVERY_RECIPIENTS && !recipient_set_has(s, from)) {
-		from++;
-	}
-	return from;
-}
-
 /* What step `step` says; places of recipients are walked in order. */
 static void command_step(struct connection *c, uint32_t step, unsigned *place)
 {
 	if (step == 0) {
 		command_mail(c);
 	} else if (step <= c->batch_count) {
-		*place = next_place(&c->batch, *place);
-		command(c, "RCPT TO:<%s>\r\n", recipient_address(c, *place));
+		*place = recipient_next(&c->batch, *place);
+		command(c, "RCPT TO:<", recipient_address(c, *place), ">", NULL);
 		++*place;
 	} else {
-		command(c, "DATA\r\n");
+		command(c, "DATA", NULL);
 	}
 }
 
@@ -365,7 +358,7 @@ static void choose_batch(struct connection *c)
 	c->batch = (struct recipient_set){{0, 0}};
 	c->accepted = c->batch;
 	for (c->batch_count = 0; c->batch_count < max; c->batch_count++) {
-		place = next_place(&waiting, place);
+		place = recipient_next(&waiting, place);
 		if (place == ENVELOPE_DELIVERY_RECIPIENTS) {
 			break;
 		}
@@ -451,7 +444,7 @@ static void transaction_done(struct connection *c, bool reset)
 		/* Others need not wait for the peer's goodbye. */
 		dispatch_on_ready(c);
 	} else if (reset) {
-		command(c, "RSET\r\n");
+		command(c, "RSET", NULL);
 		set_state(c, CONNECTION_RSET, options_of(c)->rset_timeout_ms);
 		send_commands(c);
 	} else {
@@ -479,7 +472,7 @@ static void recipient_note(struct connection *c, unsigned place)
 
 static void on_rcpt_reply(struct connection *c)
 {
-	unsigned place = next_place(&c->batch, c->rcpt_place);
+	unsigned place = recipient_next(&c->batch, c->rcpt_place);
 
 	c->rcpt_place = place + 1;
 	if (c->mail_refused) {
@@ -519,7 +512,7 @@ static void on_data_reply(struct connection *c)
 			send_body(c);
 		} else if (!wanted) {
 			/* RFC 2920 section 3.1: nobody is left, so end the data it asks for. */
-			command(c, ".\r\n");
+			command(c, ".", NULL);
 			send_commands(c);
 		}
 		return;
@@ -612,12 +605,12 @@ static void on_setup_reply(struct connection *c)
 
 	if (c->state == CONNECTION_BANNER && class == 2) {
 		set_state(c, CONNECTION_EHLO, options_of(c)->ehlo_timeout_ms);
-		command(c, "EHLO %s\r\n", options_of(c)->ehlo_hostname);
+		command(c, "EHLO ", options_of(c)->ehlo_hostname, NULL);
 		send_commands(c);
 	} else if (c->state == CONNECTION_EHLO && class == 5) {
 		/* RFC 5321 section 3.2: an old server. */
 		set_state(c, CONNECTION_HELO, options_of(c)->ehlo_timeout_ms);
-		command(c, "HELO %s\r\n", options_of(c)->ehlo_hostname);
+		command(c, "HELO ", options_of(c)->ehlo_hostname, NULL);
 		send_commands(c);
 	} else if (class == 2) {
 		if (c->state == CONNECTION_EHLO) {
@@ -750,7 +743,7 @@ void connection_quit(struct connection *c)
 		return;
 	}
 	set_state(c, CONNECTION_QUIT, options_of(c)->rset_timeout_ms);
-	command(c, "QUIT\r\n");
+	command(c, "QUIT", NULL);
 	send_commands(c);
 }
 

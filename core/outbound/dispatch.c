@@ -190,14 +190,14 @@ struct attempt dispatch_attempt_text(uint16_t code, const char *enhanced, const 
 /* Those at the head have waited longest; a queue that does not move must expire them too. */
 static void expire_head(struct dispatcher *x, struct domain *d)
 {
-	struct attempt a = dispatch_attempt_text(554, "5.4.7", expired_text);
-
 	for (int i = 0; i < DISPATCH_SLICE && d->active_head != NULL; i++) {
 		const struct envelope *e = message_envelope(d->active_head->message);
+		struct attempt a;
 
 		if (!retry_expired(d->options, e->received_ms, agent_wall_ms(x->self))) {
 			return;
 		}
+		a = dispatch_attempt_text(554, "5.4.7", expired_text);
 		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, true);
 	}
 }
@@ -658,7 +658,7 @@ static struct domain *domain_of(struct dispatcher *x, struct delivery *delivery)
 			     envelope_domain(message_envelope(delivery->message), delivery->index));
 }
 
-void dispatch_enqueue(struct dispatcher *x, struct delivery *delivery)
+struct domain *dispatch_enqueue(struct dispatcher *x, struct delivery *delivery)
 {
 	struct domain *d = domain_of(x, delivery);
 
@@ -667,9 +667,10 @@ void dispatch_enqueue(struct dispatcher *x, struct delivery *delivery)
 	if (d->idle_count > 0 || d->hold == DOMAIN_FREE) {
 		dispatch_domain(x, d);
 	}
+	return d;
 }
 
-void dispatch_delay(struct dispatcher *x, struct delivery *delivery)
+struct domain *dispatch_delay(struct dispatcher *x, struct delivery *delivery)
 {
 	struct domain *d = domain_of(x, delivery);
 
@@ -677,6 +678,7 @@ void dispatch_delay(struct dispatcher *x, struct delivery *delivery)
 	if (d->delayed[0] == delivery) {
 		dispatch_arm_delayed(x, d);
 	}
+	return d;
 }
 
 bool dispatch_drained(const struct dispatcher *x)

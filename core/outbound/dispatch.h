@@ -33,6 +33,20 @@ struct outbound_limits {
 	_Atomic uint64_t loaded_bytes;
 };
 
+/* The first place from `from` on that is in the set; ENVELOPE_DELIVERY_RECIPIENTS: there is none.
+ */
+static inline unsigned recipient_next(const struct recipient_set *s, unsigned from)
+{
+	for (unsigned at = from; at < ENVELOPE_DELIVERY_RECIPIENTS; at = (at | 63) + 1) {
+		uint64_t bits = s->bits[at >> 6] >> (at & 63);
+
+		if (bits != 0) {
+			return at + (unsigned)__builtin_ctzll(bits);
+		}
+	}
+	return ENVELOPE_DELIVERY_RECIPIENTS;
+}
+
 /* What one recipient was told, when it was told something of its own. */
 SINGLE
 struct recipient_reply {
@@ -108,13 +122,14 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 BOUND
 struct domain *dispatch_find(struct dispatcher *x, const char *domain);
 
-/* A delivery in transit, whose message's domain is at home here, becomes active. */
+/* A delivery in transit, whose message's domain is at home here, becomes active. Returns the record
+ * that it went to. */
 BOUND
-void dispatch_enqueue(struct dispatcher *x, struct delivery *delivery);
+struct domain *dispatch_enqueue(struct dispatcher *x, struct delivery *delivery);
 
 /* ... or waits until delivery->due_ms. */
 BOUND
-void dispatch_delay(struct dispatcher *x, struct delivery *delivery);
+struct domain *dispatch_delay(struct dispatcher *x, struct delivery *delivery);
 
 /* Sends what may be sent now, and notes what holds the rest back. */
 BOUND

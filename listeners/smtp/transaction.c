@@ -365,7 +365,9 @@ static void accept_message(struct smtp_session *ss)
 		return;
 	}
 	message_id_format(&tx->id, id);
-	smtp_session_reply(ss, 250, "2.0.0", "OK: queued as %s", id);
+	smtp_session_say(ss, "250 2.0.0 OK: queued as ");
+	smtp_session_say(ss, id);
+	smtp_session_say(ss, "\r\n");
 }
 
 static void on_stored(struct scheduler *s, void *owner, int result)

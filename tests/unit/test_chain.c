@@ -7,8 +7,13 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* jemalloc's, when it is linked. */
+int mallctl(const char *name, void *old, size_t *old_len, void *new, size_t new_len)
+	__attribute__((weak));
 
 static struct pool buffers;
 
@@ -183,6 +188,32 @@ static void test_printf_takes_2000_bytes(void **state)
 	chain_release(&c, &buffers);
 }
 
+static size_t allocator_number(const char *format, unsigned bin)
+{
+	char name[64];
+	size_t value = 0;
+	size_t len = sizeof(value);
+
+	snprintf(name, sizeof(name), format, bin);
+	assert_int_equal(mallctl(name, &value, &len, NULL, 0), 0);
+	return value;
+}
+
+static void test_allocator_makes_room_for_many_buffers_at_a_time(void **state)
+{
+	unsigned bin = 0;
+
+	(void)state;
+	if (mallctl == NULL) {
+		skip();
+	}
+	while (allocator_number("arenas.bin.%u.size", bin) != CHAIN_BUFFER_SIZE) {
+		bin++;
+	}
+	assert_in_range(allocator_number("arenas.bin.%u.slab_size", bin), 16 * CHAIN_BUFFER_SIZE,
+			64 * CHAIN_BUFFER_SIZE);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -195,6 +226,7 @@ int main(void)
 		TEST(test_prepend_to_empty_can_be_appended_to),
 		TEST(test_printf_appends_formatted_text),
 		TEST(test_printf_takes_2000_bytes),
+		TEST(test_allocator_makes_room_for_many_buffers_at_a_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -110,7 +110,8 @@ static const char *const contexts[SCOPES] = {
 	[SCOPE_LOG] = "log { %s }",
 	[SCOPE_GROUP] = "group crew { %s } agent wheel { group = crew }",
 	[SCOPE_AGENT] = "agent scheduler { %s } group crew { }",
-	[SCOPE_SERVICE_AGENT] = "agent log { %s } group crew { }",
+	[SCOPE_WHEEL_AGENT] = "agent wheel { %s } group crew { }",
+	[SCOPE_LOG_AGENT] = "agent log { %s } group crew { }",
 	[SCOPE_POOL_AGENT] = "agent pool { count = 1 %s } group crew { }",
 	[SCOPE_ESMTP_LISTENER] = "esmtp_listener { %s listen 127.0.0.1:25 { } }",
 	[SCOPE_ESMTP_LISTEN] = "esmtp_listener { listen 127.0.0.1:25 { %s } }",
@@ -231,9 +232,10 @@ static void describe_field(const struct schema_option *option, const void *base,
 
 static enum config_agent agent_of(enum schema_scope scope)
 {
-	return scope == SCOPE_POOL_AGENT      ? CONFIG_AGENT_POOL
-	       : scope == SCOPE_SERVICE_AGENT ? CONFIG_AGENT_LOG
-					      : CONFIG_AGENT_SCHEDULER;
+	return scope == SCOPE_POOL_AGENT    ? CONFIG_AGENT_POOL
+	       : scope == SCOPE_WHEEL_AGENT ? CONFIG_AGENT_WHEEL
+	       : scope == SCOPE_LOG_AGENT   ? CONFIG_AGENT_LOG
+					    : CONFIG_AGENT_SCHEDULER;
 }
 
 /* Agents are put together from two structs; this puts them back. */
@@ -358,9 +360,9 @@ static void test_every_option_changes_the_answer_in_every_scope(void **state)
 		assert_int_not_equal(option->scopes, 0);
 		for (enum schema_scope scope = 0; scope < SCOPES; scope++) {
 			bool allowed = (option->scopes >> scope & 1) != 0;
-			/* There is one log agent, whoever counts. */
-			bool fixed =
-				scope == SCOPE_SERVICE_AGENT && strcmp(option->name, "count") == 0;
+			/* There is one wheel and one log agent, whoever counts. */
+			bool fixed = (scope == SCOPE_WHEEL_AGENT || scope == SCOPE_LOG_AGENT) &&
+				     strcmp(option->name, "count") == 0;
 			if (allowed && !fixed) {
 				check_option_in(option, scope);
 				checked++;
