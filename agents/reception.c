@@ -30,6 +30,24 @@ void scheduler_request_put(struct scheduler_request *r)
 	pool_put(&r->scheduler->requests, r);
 }
 
+static bool over_budget(const struct scheduler *s)
+{
+	return program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes;
+}
+
+/* From here on the delivery is found in its domain's record. Content that the spool has stays in
+ * memory while there is room for it; what recovery read was read for the way here. */
+static void drop_content(struct scheduler *s, struct delivery *delivery)
+{
+	const struct message *m = delivery->message;
+	bool resident = m->content->resident;
+
+	if (m->spool != NULL && (!resident || over_budget(s)) &&
+	    delivery_give_up_content(delivery, &s->pools) && resident) {
+		counter_inc(s->bodies_dropped);
+	}
+}
+
 void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 {
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
@@ -44,18 +62,19 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 		return;
 	}
 	d = dispatch_find(&s->dispatcher,
-			  envelope_domain(message_envelope(delivery->message), delivery->index));
+			  envelope_domain(delivery_envelope(delivery), delivery->index));
 	d->received += recipient_set_count(&delivery->pending);
+	drop_content(s, delivery);
 	if (delivery->due_ms > agent_wall_ms(self)) {
-		dispatch_delay(&s->dispatcher, delivery);
+		dispatch_delay(&s->dispatcher, d, delivery);
 	} else {
-		dispatch_enqueue(&s->dispatcher, delivery);
+		dispatch_enqueue(&s->dispatcher, d, delivery);
 	}
 }
 
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)
 {
-	const struct envelope *e = message_envelope(delivery->message);
+	const struct envelope *e = delivery_envelope(delivery);
 	uint32_t home = home_of(p, BINDING_DEFAULT, envelope_domain(e, delivery->index));
 
 	OWNER_RELEASE(delivery);
@@ -67,12 +86,12 @@ static void route(struct scheduler *s, struct message *m)
 	uint32_t count = message_envelope(m)->delivery_count;
 
 	ASSERT(count > 0);
-	atomic_store_explicit(&m->body_users, count, memory_order_relaxed);
+	message_use_content(m, count);
 	message_hold(m, count - 1);
 	for (uint32_t i = 0; i < count; i++) {
 		struct delivery *delivery = delivery_create(&s->pools, m, i);
 
-		delivery->uses_body = m->resident;
+		delivery->uses_content = true;
 		scheduler_send_home(s->program, &s->base, delivery);
 	}
 }
@@ -84,11 +103,6 @@ static void accepted(struct scheduler *s, struct message *m, stored_fn on_stored
 	counter_inc(s->received);
 	counter_add(s->received_bytes, e->body_bytes);
 	counter_add(s->recipients, e->recipient_count);
-	if (m->spool != NULL &&
-	    program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes) {
-		message_drop_body(m, &s->pools);
-		counter_inc(s->bodies_dropped);
-	}
 	/* The answer first: what is logged of the reception comes before what is of deliveries. */
 	message_hold(m, 1);
 	on_stored(s, owner, 0);
@@ -137,7 +151,7 @@ static bool may_stay_in_memory(struct scheduler *s, const struct message *m)
 	const struct envelope *e = message_envelope(m);
 
 	return e->durability == ENVELOPE_MEMORY && e->delivery_count == 1 && !s->stopping &&
-	       program_resident_bytes(s->program) <= (int64_t)s->global->memory_budget_bytes;
+	       !over_budget(s);
 }
 
 static void on_memory_done(struct agent *self, void *object, uint64_t value)
@@ -187,7 +201,7 @@ void scheduler_keep(struct scheduler *s, struct message *m, stored_fn on_stored,
 {
 	struct scheduler_request *r = store_request(s, m, on_kept, on_stored, owner);
 
-	ASSERT(m->spool == NULL && m->resident);
+	ASSERT(m->spool == NULL && m->content != NULL);
 	r->spool.promised = true;
 	spool_submit(s->program->spool, &s->base, &r->spool);
 }

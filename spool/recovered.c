@@ -1,6 +1,7 @@
 /*
  * Hands out what the last run of the program left: a delivery at a time, in order of reception.
- * Each message's envelope is read when its turn comes, and its body when somebody asks for it.
+ * Each message's envelope is read when its turn comes, for the way home; both envelope and body are
+ * read when somebody asks for them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -51,10 +52,10 @@ static int read_envelope(const struct spool_entry *e, struct mail_pools *pools,
 	}
 	m = message_create(pools, h.head_bytes);
 	first = have - sizeof(h) < h.head_bytes ? have - sizeof(h) : h.head_bytes;
-	memcpy(m->envelope, buffer + sizeof(h), first);
-	rc = segment_read(e->segment, offset + sizeof(h) + first, m->envelope + first,
+	memcpy(m->content->envelope, buffer + sizeof(h), first);
+	rc = segment_read(e->segment, offset + sizeof(h) + first, m->content->envelope + first,
 			  h.head_bytes - first);
-	if (rc == 0 && (!record_head_ok(&h, m->envelope) ||
+	if (rc == 0 && (!record_head_ok(&h, m->content->envelope) ||
 			envelope_check(message_envelope(m), h.head_bytes) != 0 ||
 			message_envelope(m)->size != h.head_bytes ||
 			message_envelope(m)->delivery_count != h.delivery)) {
@@ -136,11 +137,11 @@ static int set_state(struct segment_store *s, const struct spool_entry *e, struc
 
 static void drop_message(struct recovered_list *list, struct mail_pools *pools)
 {
-	while (list->references > 0) {
-		list->references--;
+	if (list->message != NULL) {
+		message_give_up_content(list->message, pools);
 		message_release(list->message, pools);
+		list->message = NULL;
 	}
-	list->message = NULL;
 }
 
 /* The message last taken cannot be read now: its turn, from `delivery` on, comes again later. */
@@ -164,14 +165,16 @@ static struct delivery *next_delivery(struct segment_store *s, struct mail_pools
 	struct delivery *d;
 	int rc;
 
-	while (e != NULL && list->references > 0 && list->delivery < e->delivery_count) {
+	while (e != NULL && list->delivery < e->delivery_count) {
 		uint32_t i = list->delivery++;
 
 		if (e->deliveries != NULL && e->deliveries[i].done) {
 			continue;
 		}
-		list->references--;
+		message_hold(list->message, 1);
 		d = delivery_create(pools, list->message, i);
+		message_use_content(list->message, 1);
+		d->uses_content = true;
 		rc = set_state(s, e, d);
 		if (rc == 0) {
 			return d;
@@ -184,15 +187,15 @@ static struct delivery *next_delivery(struct segment_store *s, struct mail_pools
 	return NULL;
 }
 
-/* Deliveries from `first` on that are not over. */
-static uint32_t count_pending(const struct spool_entry *e, uint32_t first)
+/* Is a delivery from `first` on not over? */
+static bool is_pending(const struct spool_entry *e, uint32_t first)
 {
-	uint32_t count = 0;
+	uint32_t i = first;
 
-	for (uint32_t i = first; i < e->delivery_count; i++) {
-		count += e->deliveries == NULL || !e->deliveries[i].done;
+	while (e->deliveries != NULL && i < e->delivery_count && e->deliveries[i].done) {
+		i++;
 	}
-	return count;
+	return i < e->delivery_count;
 }
 
 static void take_message(struct segment_store *s, struct mail_pools *pools)
@@ -200,11 +203,10 @@ static void take_message(struct segment_store *s, struct mail_pools *pools)
 	struct recovered_list *list = &s->recovered;
 	struct recovered_message *r = &list->messages[list->at++];
 	struct spool_entry *e = index_find(&s->index, &r->id);
-	uint32_t references = e != NULL ? count_pending(e, r->delivery) : 0;
 	struct message *m;
 	int rc;
 
-	if (references == 0) {
+	if (e == NULL || !is_pending(e, r->delivery)) {
 		return;
 	}
 	rc = read_envelope(e, pools, &m);
@@ -218,11 +220,11 @@ static void take_message(struct segment_store *s, struct mail_pools *pools)
 	}
 	m->spool = e;
 	m->writer = (uint8_t)s->writer;
-	message_hold(m, references - 1);
+	message_seal(m);
+	message_use_content(m, 1);
 	e->cached = message_envelope(m)->durability == ENVELOPE_CACHED;
 	list->message = m;
 	list->delivery = r->delivery;
-	list->references = references;
 }
 
 /* The list has been gone through: those that could not be read come next, if it is time. */

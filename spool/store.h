@@ -77,11 +77,9 @@ struct recovered_list {
 	/* Those that could not be read, moved to the front, and when they are tried again. */
 	uint64_t again;
 	uint64_t again_ms;
-	/* The message whose deliveries are handed out now. */
+	/* The message whose deliveries are handed out now, and the next one of them. */
 	struct message *message;
 	uint32_t delivery;
-	/* References to it not handed out yet. */
-	uint32_t references;
 };
 
 BOUND

@@ -24,7 +24,7 @@ static const struct domain_options *options_of(const struct connection *c)
 
 static struct chain *body_of(struct connection *c)
 {
-	return c->delivery->uses_body ? &c->delivery->message->body : &c->delivery->body;
+	return &delivery_content(c->delivery)->body;
 }
 
 static bool sets_up(enum connection_state state)
@@ -240,7 +240,7 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 		attempt_text(c, 451, enhanced, text);
 	}
 	if (c->state == CONNECTION_LOADING) {
-		/* The body is on its way to the delivery: connection_begin() ends this. */
+		/* The content is on its way to the delivery: connection_begin() ends this. */
 		c->broken = true;
 		return;
 	}
@@ -257,7 +257,7 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 
 static void command_mail(struct connection *c)
 {
-	const struct envelope *e = message_envelope(c->delivery->message);
+	const struct envelope *e = delivery_envelope(c->delivery);
 	char size[32] = "";
 
 	if (c->extensions & SMTP_EXTENSION_SIZE) {
@@ -274,7 +274,7 @@ static void command_mail(struct connection *c)
 
 static const char *recipient_address(const struct connection *c, unsigned place)
 {
-	const struct envelope *e = message_envelope(c->delivery->message);
+	const struct envelope *e = delivery_envelope(c->delivery);
 
 	return envelope_address(e, envelope_delivery(e, c->delivery->index)->first + place);
 }
@@ -377,7 +377,7 @@ static void choose_batch(struct connection *c)
 /* What this peer can never take, found before it is asked; true when there was such a thing. */
 static bool refuse_here(struct connection *c)
 {
-	const struct envelope *e = message_envelope(c->delivery->message);
+	const struct envelope *e = delivery_envelope(c->delivery);
 
 	if ((c->extensions & SMTP_EXTENSION_SIZE) && c->size_max != 0 &&
 	    e->body_bytes > c->size_max) {

@@ -289,8 +289,8 @@ static void receive(const char *sender, const char *recipients, enum envelope_du
 	e->id = scheduler_new_id(s);
 	e->received_ms = agent_wall_ms(&s->base);
 	e->durability = (uint8_t)durability;
-	chain_printf(&m->body, &s->pools.buffers, "Subject: test\r\n\r\nHello.\r\n");
-	e->body_bytes = m->body.len;
+	chain_printf(message_body(m), &s->pools.buffers, "Subject: test\r\n\r\nHello.\r\n");
+	e->body_bytes = message_body(m)->len;
 	scheduler_store(s, m, on_stored, NULL);
 	leave(s);
 	envelope_builder_close(&b);
