@@ -518,6 +518,7 @@ int world_load(struct world *w, struct model_message *m)
 			ASSERT(body[i] == world_body_byte(&m->id, i));
 		}
 	}
+	w->loaded_envelope = c->request.content != NULL;
 	content_release(c->request.content, &w->pools);
 	free(body);
 	call_end(c);
