@@ -14,6 +14,8 @@
 #define HEAD_BYTES 1024U
 /* What a read failed for is tried again after so long. */
 #define READ_AGAIN_MS 10000U
+/* Entries lie anywhere in memory: they are asked for so many messages ahead. */
+#define LOOK_AHEAD 8U
 
 static void damaged(struct segment_store *s, const struct segment *g, int error)
 {
@@ -157,57 +159,53 @@ static void postpone(struct segment_store *s, const struct segment *g, uint32_t 
 	list->again_ms = agent_now_ms(s->agent) + READ_AGAIN_MS;
 }
 
-/* The next delivery of the message in hand; NULL when there is none. */
+/* The first delivery from `i` on that is not over; delivery_count: none. */
+static uint32_t next_pending(const struct spool_entry *e, uint32_t i)
+{
+	while (i < e->delivery_count && e->deliveries != NULL && e->deliveries[i].done) {
+		i++;
+	}
+	return i;
+}
+
+/* The next delivery of the message in hand; NULL when it cannot be read now. */
 static struct delivery *next_delivery(struct segment_store *s, struct mail_pools *pools)
 {
 	struct recovered_list *list = &s->recovered;
-	const struct spool_entry *e = index_find(&s->index, &list->messages[list->at - 1].id);
+	const struct spool_entry *e = list->entry;
+	uint32_t i = list->delivery;
 	struct delivery *d;
 	int rc;
 
-	while (e != NULL && list->delivery < e->delivery_count) {
-		uint32_t i = list->delivery++;
-
-		if (e->deliveries != NULL && e->deliveries[i].done) {
-			continue;
-		}
-		message_hold(list->message, 1);
-		d = delivery_create(pools, list->message, i);
-		message_use_content(list->message, 1);
-		d->uses_content = true;
-		rc = set_state(s, e, d);
-		if (rc == 0) {
-			return d;
-		}
+	message_hold(list->message, 1);
+	d = delivery_create(pools, list->message, i);
+	message_use_content(list->message, 1);
+	d->uses_content = true;
+	rc = set_state(s, e, d);
+	if (rc != 0) {
 		postpone(s, e->deliveries[i].segment, i, rc);
 		delivery_destroy(d, pools);
-		break;
+		drop_message(list, pools);
+		return NULL;
 	}
-	drop_message(list, pools);
-	return NULL;
-}
-
-/* Is a delivery from `first` on not over? */
-static bool is_pending(const struct spool_entry *e, uint32_t first)
-{
-	uint32_t i = first;
-
-	while (e->deliveries != NULL && i < e->delivery_count && e->deliveries[i].done) {
-		i++;
+	/* Of an entry whose last delivery has been handed out nothing is known any more. */
+	list->delivery = next_pending(e, i + 1);
+	if (list->delivery == e->delivery_count) {
+		drop_message(list, pools);
 	}
-	return i < e->delivery_count;
+	return d;
 }
 
 static void take_message(struct segment_store *s, struct mail_pools *pools)
 {
 	struct recovered_list *list = &s->recovered;
 	struct recovered_message *r = &list->messages[list->at++];
-	struct spool_entry *e = index_find(&s->index, &r->id);
+	struct spool_entry *e = r->entry;
 	struct message *m;
 	int rc;
 
-	if (e == NULL || !is_pending(e, r->delivery)) {
-		return;
+	if (list->at + LOOK_AHEAD < list->count) {
+		__builtin_prefetch(list->messages[list->at + LOOK_AHEAD].entry);
 	}
 	rc = read_envelope(e, pools, &m);
 	if (may_pass(rc)) {
@@ -224,7 +222,9 @@ static void take_message(struct segment_store *s, struct mail_pools *pools)
 	message_use_content(m, 1);
 	e->cached = message_envelope(m)->durability == ENVELOPE_CACHED;
 	list->message = m;
-	list->delivery = r->delivery;
+	list->entry = e;
+	list->delivery = next_pending(e, r->delivery);
+	ASSERT(list->delivery < e->delivery_count);
 }
 
 /* The list has been gone through: those that could not be read come next, if it is time. */

@@ -64,6 +64,8 @@ struct message;
 SINGLE
 struct recovered_message {
 	struct message_id id;
+	/* Stays as long as a delivery has not been handed out. */
+	struct spool_entry *entry;
 	/* Deliveries before this one have been handed out. */
 	uint32_t delivery;
 };
@@ -79,6 +81,7 @@ struct recovered_list {
 	uint64_t again_ms;
 	/* The message whose deliveries are handed out now, and the next one of them. */
 	struct message *message;
+	const struct spool_entry *entry;
 	uint32_t delivery;
 };
 
