@@ -35,19 +35,6 @@ static bool over_budget(const struct scheduler *s)
 	return program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes;
 }
 
-/* From here on the delivery is found in its domain's record. Content that the spool has stays in
- * memory while there is room for it; what recovery read was read for the way here. */
-static void drop_content(struct scheduler *s, struct delivery *delivery)
-{
-	const struct message *m = delivery->message;
-	bool resident = m->content->resident;
-
-	if (m->spool != NULL && (!resident || over_budget(s)) &&
-	    delivery_give_up_content(delivery, &s->pools) && resident) {
-		counter_inc(s->bodies_dropped);
-	}
-}
-
 void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 {
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
@@ -64,7 +51,10 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 	d = dispatch_find(&s->dispatcher,
 			  envelope_domain(delivery_envelope(delivery), delivery->index));
 	d->received += recipient_set_count(&delivery->pending);
-	drop_content(s, delivery);
+	/* It is found in its domain's record from here on: an envelope alone has done its work. */
+	if (!delivery->message->content->resident) {
+		delivery_give_up_content(delivery, &s->pools);
+	}
 	if (delivery->due_ms > agent_wall_ms(self)) {
 		dispatch_delay(&s->dispatcher, d, delivery);
 	} else {
@@ -103,6 +93,11 @@ static void accepted(struct scheduler *s, struct message *m, stored_fn on_stored
 	counter_inc(s->received);
 	counter_add(s->received_bytes, e->body_bytes);
 	counter_add(s->recipients, e->recipient_count);
+	if (m->spool != NULL && over_budget(s)) {
+		/* Here, as the buffers came from here. */
+		message_drop_body(m, &s->pools);
+		counter_inc(s->bodies_dropped);
+	}
 	/* The answer first: what is logged of the reception comes before what is of deliveries. */
 	message_hold(m, 1);
 	on_stored(s, owner, 0);

@@ -103,15 +103,21 @@ static int64_t content_memory(const struct content *c)
 	return (int64_t)(block + c->body.buffers * (size_t)CHAIN_BUFFER_SIZE);
 }
 
+static void content_drop_body(struct content *c, struct mail_pools *p)
+{
+	if (c->resident) {
+		resident_add(p, -content_memory(c));
+		c->resident = false;
+	}
+	chain_release(&c->body, &p->buffers);
+}
+
 void content_release(struct content *c, struct mail_pools *p)
 {
 	if (c == NULL) {
 		return;
 	}
-	if (c->resident) {
-		resident_add(p, -content_memory(c));
-	}
-	chain_release(&c->body, &p->buffers);
+	content_drop_body(c, p);
 	if (c->size_class < CONTENT_SIZE_CLASSES) {
 		pool_put(&p->contents[c->size_class], c);
 	} else {
@@ -171,6 +177,13 @@ void message_set_resident(struct message *m, struct mail_pools *p)
 	ASSERT(!m->content->resident);
 	m->content->resident = true;
 	resident_add(p, content_memory(m->content));
+}
+
+void message_drop_body(struct message *m, struct mail_pools *p)
+{
+	CHECK_MAGIC(m, MESSAGE_MAGIC);
+	ASSERT(m->content != NULL && m->content->resident);
+	content_drop_body(m->content, p);
 }
 
 void message_use_content(struct message *m, uint32_t users)

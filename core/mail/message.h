@@ -137,6 +137,11 @@ void message_seal(struct message *m);
 SINGLE
 void message_set_resident(struct message *m, struct mail_pools *p);
 
+/* Drops the body of a message with resident content, which the spool has. The envelope stays for
+ * the way of the deliveries to their homes, and is not resident. Only one knows the message. */
+SINGLE
+void message_drop_body(struct message *m, struct mail_pools *p);
+
 /* `users` more deliveries may read the content; the caller is one of those who may, or the only one
  * who knows the message. */
 CONCURRENT

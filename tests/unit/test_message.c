@@ -122,6 +122,23 @@ static void test_resident_content_is_counted_until_dropped(void **state)
 	message_release(m, &pools);
 }
 
+static void test_envelope_without_its_body_is_not_counted(void **state)
+{
+	struct message *m = make(one, 1);
+
+	(void)state;
+	message_set_resident(m, &pools);
+	message_drop_body(m, &pools);
+	assert_false(m->content->resident);
+	assert_int_equal(atomic_load(&pools.resident_bytes), 0);
+	assert_int_equal(pools.buffers.live, 0);
+	assert_string_equal(envelope_address(message_envelope(m), 0), "a@x");
+	message_use_content(m, 1);
+	assert_true(message_give_up_content(m, &pools));
+	assert_int_equal(atomic_load(&pools.resident_bytes), 0);
+	message_release(m, &pools);
+}
+
 static void test_large_envelope_is_counted_as_it_is(void **state)
 {
 	struct message *m = message_create(&pools, 1000000);
@@ -316,6 +333,7 @@ int main(void)
 		TEST(test_content_picks_the_size_class),
 		TEST(test_release_frees_with_the_last_reference),
 		TEST(test_resident_content_is_counted_until_dropped),
+		TEST(test_envelope_without_its_body_is_not_counted),
 		TEST(test_large_envelope_is_counted_as_it_is),
 		TEST(test_what_queues_need_outlives_the_envelope),
 		TEST(test_null_sender_and_one_without_domain_are_no_senders),

@@ -146,8 +146,9 @@ static void test_quiet_fail_and_null_sender_read_nothing(void **state)
 	assert_nothing_left();
 }
 
-/* Over the budget content is dropped at home, by the last of both schedulers' deliveries. */
-static void test_content_over_the_budget_is_dropped_at_home(void **state)
+/* Over the budget the body is dropped at once, and the envelope by the last delivery that comes
+ * home, to either scheduler. */
+static void test_content_over_the_budget_is_dropped(void **state)
 {
 	(void)state;
 	rig->more_lines = 15000;
@@ -158,6 +159,7 @@ static void test_content_over_the_budget_is_dropped_at_home(void **state)
 	assert_int_equal(TOTAL(bodies_dropped), 1);
 	assert_int_equal(TOTAL(bodies_loaded), 3);
 	assert_int_equal(program_resident_bytes(&rig->program), 0);
+	assert_null(record("good.test")->connections->delivery->message->content);
 	assert_int_equal(TOTAL(delivered), 1);
 	stop(true);
 	rig->good->reply[PEER_MAIL] = "250 2.1.0 fine";
@@ -165,6 +167,21 @@ static void test_content_over_the_budget_is_dropped_at_home(void **state)
 	rig->program.limits.loaded_max = 64U << 20;
 	pass_ms(RETRY_MS);
 	assert_int_equal(TOTAL(delivered), 2);
+	assert_nothing_left();
+}
+
+/* What is only in memory has its body nowhere else. */
+static void test_content_that_is_not_spooled_is_kept_over_the_budget(void **state)
+{
+	(void)state;
+	receive("me@here.test", "a@good.test", ENVELOPE_MEMORY);
+	rig->more_lines = 15000;
+	receive("me@here.test", "b@other.test", ENVELOPE_SYNCED);
+	settle();
+	assert_int_equal(TOTAL(bodies_dropped), 1);
+	assert_int_equal(TOTAL(bodies_loaded), 1);
+	assert_int_equal(TOTAL(delivered), 2);
+	assert_int_equal(TOTAL(transient), 0);
 	assert_nothing_left();
 }
 
@@ -266,7 +283,8 @@ int main(void)
 		TEST(test_expiry_reads_back),
 		TEST(test_operators_fail_reads_back),
 		TEST(test_quiet_fail_and_null_sender_read_nothing),
-		TEST(test_content_over_the_budget_is_dropped_at_home),
+		TEST(test_content_over_the_budget_is_dropped),
+		TEST(test_content_that_is_not_spooled_is_kept_over_the_budget),
 		TEST(test_attempt_that_cannot_read_waits),
 		TEST(test_expiry_that_cannot_read_tries_again),
 		TEST(test_operators_fail_that_cannot_read_tries_again),
