@@ -11,7 +11,7 @@
 #include "spool/store.h"
 
 /* Read at once: most envelopes are shorter. */
-#define HEAD_BYTES 1024U
+#define HEAD_BYTES 512U
 /* What a read failed for is tried again after so long. */
 #define READ_AGAIN_MS 10000U
 /* Entries lie anywhere in memory: they are asked for so many messages ahead. */
