@@ -59,20 +59,27 @@ static void log_bounce(struct scheduler *s, const struct envelope *e)
 	log_line(&s->log, LOG_MAIN, line, mainlog_reception(line, &r));
 }
 
-/* The program ends on a spool that takes nothing: of those that failed nobody was told, and the
- * next start will find them. */
+/* The program ends on a spool that takes nothing, or gives nothing back: of those that failed
+ * nobody was told, and the next start will find them. */
 static void abandon(struct bounce *b)
 {
 	struct delivery *delivery = b->delivery;
-	const struct envelope *e = message_envelope(delivery->message);
-	uint32_t first = envelope_delivery(e, delivery->index)->first;
 
 	for (uint32_t i = 0; i < b->count; i++) {
-		recipient_set_add(&delivery->pending, b->recipients[i].recipient - first);
+		recipient_set_add(&delivery->pending, b->recipients[i].place);
 	}
 	delivery->domain->settling_count--;
 	scheduler_leave_delivery(b->scheduler, delivery);
 	bounce_free(b);
+}
+
+static void retry_later(struct bounce *b, bool ends)
+{
+	if (ends) {
+		abandon(b);
+	} else {
+		timer_arm(&b->retry, agent_now_ms(&b->scheduler->base) + RETRY_MS);
+	}
 }
 
 /* The notification's own envelope must be looked at before it goes home. */
@@ -91,11 +98,7 @@ static void on_stored(struct scheduler *s, void *owner, int result)
 		message_release(bm->message, &s->pools);
 		free(bm);
 		agent_error(&s->base, result, "a notification could not be stored");
-		if (s->hurried) {
-			abandon(b);
-			return;
-		}
-		timer_arm(&b->retry, agent_now_ms(&s->base) + RETRY_MS);
+		retry_later(b, s->hurried);
 		return;
 	}
 	log_bounce(s, message_envelope(bm->message));
@@ -110,10 +113,10 @@ static uint16_t write_body(struct bounce *b, struct message_id id, struct chain 
 {
 	struct scheduler *s = b->scheduler;
 	struct delivery *delivery = b->delivery;
-	const struct envelope *e = message_envelope(delivery->message);
+	const struct envelope *e = delivery_envelope(delivery);
+	uint32_t first = envelope_delivery(e, delivery->index)->first;
 	struct dsn_recipient *list = calloc(b->count, sizeof *list);
-	const struct chain *original =
-		delivery->uses_body ? &delivery->message->body : &delivery->body;
+	const struct chain *original = &delivery_content(delivery)->body;
 	uint16_t flags;
 
 	if (list == NULL) {
@@ -121,7 +124,7 @@ static uint16_t write_body(struct bounce *b, struct message_id id, struct chain 
 	}
 	for (uint32_t i = 0; i < b->count; i++) {
 		list[i] = (struct dsn_recipient){
-			.address = envelope_address(e, b->recipients[i].recipient),
+			.address = envelope_address(e, first + b->recipients[i].place),
 			.code = b->remote_name[0] != '\0' ? b->recipients[i].code : 0,
 			.status = b->recipients[i].enhanced,
 			.diagnostic = b->recipients[i].text,
@@ -147,7 +150,7 @@ static uint16_t write_body(struct bounce *b, struct message_id id, struct chain 
 static struct message *make_message(struct bounce *b)
 {
 	struct scheduler *s = b->scheduler;
-	const struct envelope *original = message_envelope(b->delivery->message);
+	const struct envelope *original = delivery_envelope(b->delivery);
 	struct envelope_builder *builder = &s->bounce_envelope;
 	const char *sender = envelope_sender(original);
 	struct message *m;
@@ -163,8 +166,8 @@ static struct message *make_message(struct bounce *b)
 	e->received_ms = agent_wall_ms(&s->base);
 	e->protocol = ENVELOPE_GENERATED;
 	e->durability = original->durability;
-	e->flags = (uint16_t)(write_body(b, e->id, &m->body) | ENVELOPE_INTERNAL);
-	e->body_bytes = m->body.len;
+	e->flags = (uint16_t)(write_body(b, e->id, message_body(m)) | ENVELOPE_INTERNAL);
+	e->body_bytes = message_body(m)->len;
 	return m;
 }
 
@@ -181,32 +184,25 @@ static void store(struct bounce *b)
 	scheduler_store(b->scheduler, bm->message, on_stored, bm);
 }
 
-static void on_loaded(struct agent *self, void *object, uint64_t value)
+static void on_loaded(struct scheduler *s, void *owner, struct content *content, int result)
 {
-	struct scheduler_request *r = object;
-	struct bounce *b = r->owner;
+	struct bounce *b = owner;
 
-	(void)self;
-	(void)value;
-	/* Without the original's header, if it cannot be read. */
-	b->delivery->body = r->spool.body;
-	scheduler_request_put(r);
+	if (content == NULL) {
+		agent_error(&s->base, result, "a message that failed could not be read back");
+		retry_later(b, s->stopping);
+		return;
+	}
+	/* Without the original's header, if its body cannot be read. */
+	b->delivery->loaded = content;
 	store(b);
 }
 
 void bounce_send(struct bounce *b)
 {
-	struct scheduler *s = b->scheduler;
-	struct message *m = b->delivery->message;
-	struct scheduler_request *r;
-
-	if (b->delivery->uses_body || b->delivery->body.len != 0 || m->spool == NULL) {
+	if (delivery_content(b->delivery) != NULL) {
 		store(b);
-		return;
+	} else {
+		scheduler_load(b->scheduler, b->delivery->message, on_loaded, b);
 	}
-	r = scheduler_request_get(s, SPOOL_LOAD, on_loaded);
-	r->owner = b;
-	r->spool.writer = m->writer;
-	r->spool.entry = m->spool;
-	spool_submit(s->program->spool, &s->base, &r->spool);
 }

@@ -1,6 +1,6 @@
 /*
  * What becomes of an attempt: log it, tell the sender of failures, tell the spool, queue again what
- * remains. Also the two things a dispatcher asks for: next hops and bodies.
+ * remains. Also the two things a dispatcher asks for: next hops and content read back.
  *
  * Start reading at on_attempt(), last in this file.
  */
@@ -71,47 +71,42 @@ static void resolve(struct dispatcher *x, struct domain *d)
 	thread_pool_run(s->program->pool, &s->base, &l->job);
 }
 
-/* ---- bodies ---- */
+/* ---- content ---- */
 
-static void on_loaded(struct agent *self, void *object, uint64_t value)
+static void on_load_done(struct agent *self, void *object, uint64_t value)
 {
 	struct scheduler_request *r = object;
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
-	struct delivery *delivery = r->delivery;
+	struct content *content = r->spool.content;
+	loaded_fn on_loaded = r->on_loaded;
+	void *owner = r->owner;
 	int result = r->spool.result;
 
 	(void)value;
-	delivery->body = r->spool.body;
 	scheduler_request_put(r);
-	counter_inc(s->bodies_loaded);
-	dispatch_body_loaded(&s->dispatcher, delivery, result);
+	on_loaded(s, owner, content, result);
 }
 
-static void load_body(struct dispatcher *x, struct delivery *delivery)
+void scheduler_load(struct scheduler *s, const struct message *m, loaded_fn on_loaded, void *owner)
 {
-	struct scheduler *s = scheduler_of(x);
-	struct scheduler_request *r = scheduler_request_get(s, SPOOL_LOAD, on_loaded);
+	struct scheduler_request *r = scheduler_request_get(s, SPOOL_LOAD, on_load_done);
 
-	r->delivery = delivery;
-	r->spool.writer = delivery->message->writer;
-	r->spool.entry = delivery->message->spool;
+	r->spool.writer = m->writer;
+	r->spool.id = m->id;
+	r->on_loaded = on_loaded;
+	r->owner = owner;
 	spool_submit(s->program->spool, &s->base, &r->spool);
 }
 
-/* This delivery needs the message's body no more; the last one to say so frees it. True then. */
-static bool give_up_body(struct scheduler *s, struct delivery *delivery)
+static void on_loaded(struct scheduler *s, void *owner, struct content *content, int result)
 {
-	struct message *m = delivery->message;
+	counter_inc(s->bodies_loaded);
+	dispatch_loaded(&s->dispatcher, owner, content, result);
+}
 
-	if (!delivery->uses_body) {
-		return false;
-	}
-	delivery->uses_body = false;
-	if (atomic_fetch_sub_explicit(&m->body_users, 1, memory_order_acq_rel) != 1) {
-		return false;
-	}
-	message_drop_body(m, &s->pools);
-	return true;
+static void load(struct dispatcher *x, struct delivery *delivery)
+{
+	scheduler_load(scheduler_of(x), delivery->message, on_loaded, delivery);
 }
 
 /* ---- logging ---- */
@@ -132,15 +127,15 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 			   size_t (*format)(char *line, const struct mainlog_attempt *a),
 			   struct counter *counter)
 {
-	const struct envelope *e = message_envelope(delivery->message);
+	const struct message *m = delivery->message;
 	struct mainlog_attempt line = {
-		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S, .id = &e->id},
-		.domain = envelope_domain(e, delivery->index),
-		.size = e->body_bytes,
+		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S, .id = &m->id},
+		.domain = delivery->domain->name,
+		.size = m->body_bytes,
 		.binding_group = BINDING_GROUP_DEFAULT,
 		.binding = BINDING_DEFAULT,
 		.retries = delivery->attempts,
-		.queued_s = (agent_wall_ms(&s->base) - e->received_ms) / 1000,
+		.queued_s = (agent_wall_ms(&s->base) - m->received_ms) / 1000,
 		.remote_ip = a->remote_ip,
 	};
 	char text[MAINLOG_LINE_MAX];
@@ -148,8 +143,8 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 	if (recipient_set_empty(set)) {
 		return;
 	}
-	for (unsigned i = recipient_next(set, 0); i < ENVELOPE_DELIVERY_RECIPIENTS;
-	     i = recipient_next(set, i + 1)) {
+	for (unsigned i = recipient_set_next(set, 0); i < ENVELOPE_DELIVERY_RECIPIENTS;
+	     i = recipient_set_next(set, i + 1)) {
 		line.text = text_for(a, i);
 		line.stage = has_own_reply(a, i) ? SMTP_STAGE_DURING_RCPT : a->stage;
 		log_line(&s->log, LOG_MAIN, text, format(text, &line));
@@ -199,7 +194,7 @@ static void part_with(struct scheduler *s, struct delivery *delivery, enum spool
 		delivery_destroy(delivery, &s->pools);
 		return;
 	}
-	give_up_body(s, delivery);
+	delivery_give_up_content(delivery, &s->pools);
 	r = delivery_request(s, delivery, verb, on_done_written);
 	spool_submit(s->program->spool, &s->base, &r->spool);
 }
@@ -207,6 +202,15 @@ static void part_with(struct scheduler *s, struct delivery *delivery, enum spool
 void scheduler_leave_delivery(struct scheduler *s, struct delivery *delivery)
 {
 	part_with(s, delivery, SPOOL_STATE);
+}
+
+static void queue_again(struct scheduler *s, struct delivery *delivery)
+{
+	if (delivery->due_ms != 0) {
+		dispatch_delay(&s->dispatcher, delivery->domain, delivery);
+	} else {
+		dispatch_enqueue(&s->dispatcher, delivery->domain, delivery);
+	}
 }
 
 static void settle_state(struct scheduler *s, struct delivery *delivery)
@@ -219,41 +223,35 @@ static void settle_state(struct scheduler *s, struct delivery *delivery)
 		r->spool.reason = r->reason;
 	}
 	spool_submit(s->program->spool, &s->base, &r->spool);
-	if (give_up_body(s, delivery)) {
+	if (delivery_give_up_content(delivery, &s->pools)) {
 		counter_inc(s->bodies_dropped);
 	}
-	if (delivery->due_ms != 0) {
-		dispatch_delay(&s->dispatcher, delivery);
-	} else {
-		dispatch_enqueue(&s->dispatcher, delivery);
-	}
+	queue_again(s, delivery);
 }
 
 static void on_kept(struct scheduler *s, void *owner, int result)
 {
 	struct delivery *delivery = owner;
 
+	delivery->domain->settling_count--;
 	if (result == 0) {
 		settle_state(s, delivery);
 		return;
 	}
 	/* It stays in memory, as it was promised no more; the next failure tries again. */
 	agent_error(&s->base, result, "a message of durability memory could not be kept");
-	if (delivery->due_ms != 0) {
-		dispatch_delay(&s->dispatcher, delivery);
-	} else {
-		dispatch_enqueue(&s->dispatcher, delivery);
-	}
+	queue_again(s, delivery);
 }
 
 /* Everything about the attempt is said; what remains of the delivery goes where it belongs. */
 static void settle(struct scheduler *s, struct delivery *delivery)
 {
-	chain_release(&delivery->body, &s->pools.buffers);
+	delivery_unload(delivery, &s->pools);
 	delivery->doomed = false;
 	if (recipient_set_empty(&delivery->pending)) {
 		part_with(s, delivery, SPOOL_DONE);
 	} else if (delivery->message->spool == NULL) {
+		delivery->domain->settling_count++;
 		scheduler_keep(s, delivery->message, on_kept, delivery);
 	} else {
 		settle_state(s, delivery);
@@ -270,18 +268,14 @@ static void on_bounced(struct bounce *b)
 
 static bool wants_bounce(const struct domain *d, const struct delivery *delivery)
 {
-	const char *sender = envelope_sender(message_envelope(delivery->message));
-
 	return d->options->generate_bounces && !delivery->doomed_quiet &&
-	       strchr(sender, '@') != NULL;
+	       delivery->message->has_sender;
 }
 
 static void bounce_recipients(struct scheduler *s, struct domain *d, struct delivery *delivery,
 			      const struct attempt *a)
 {
 	struct bounce *b = bounce_create(s, delivery, recipient_set_count(&a->failed));
-	uint32_t first =
-		envelope_delivery(message_envelope(delivery->message), delivery->index)->first;
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
@@ -292,7 +286,7 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 			continue;
 		}
 		n++;
-		r->recipient = first + i;
+		r->place = i;
 		r->code = own ? a->replies[i].code : a->code;
 		memcpy(r->enhanced, own ? a->replies[i].enhanced : a->enhanced, sizeof r->enhanced);
 		r->text = strdup(text_for(a, i));
@@ -309,8 +303,8 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 static struct recipient_set give_up(struct scheduler *s, struct domain *d,
 				    struct delivery *delivery, struct attempt *a)
 {
-	const struct envelope *e = message_envelope(delivery->message);
-	bool expired = retry_expired(d->options, e->received_ms, agent_wall_ms(&s->base));
+	bool expired =
+		retry_expired(d->options, delivery->message->received_ms, agent_wall_ms(&s->base));
 	struct recipient_set rest = recipient_set_without(&delivery->pending, &a->delivered);
 
 	rest = recipient_set_without(&rest, &a->failed);
@@ -338,8 +332,7 @@ static struct recipient_set give_up(struct scheduler *s, struct domain *d,
  * wait, but not for longer than they may. */
 static void schedule(struct scheduler *s, struct domain *d, struct delivery *delivery)
 {
-	uint64_t expires_ms = message_envelope(delivery->message)->received_ms +
-			      d->options->message_expiration_ms;
+	uint64_t expires_ms = delivery->message->received_ms + d->options->message_expiration_ms;
 	struct recipient_set rest = recipient_set_without(&delivery->pending, &delivery->tried);
 
 	delivery->due_ms = 0;
@@ -359,7 +352,7 @@ static void schedule(struct scheduler *s, struct domain *d, struct delivery *del
 /* What those that wait were told, rather than what the others were. */
 static const char *text_of_deferred(const struct attempt *a)
 {
-	unsigned first = recipient_next(&a->deferred, 0);
+	unsigned first = recipient_set_next(&a->deferred, 0);
 
 	return first < ENVELOPE_DELIVERY_RECIPIENTS ? text_for(a, first) : a->text;
 }
@@ -409,7 +402,7 @@ static const struct domain_options *options(struct dispatcher *x, const char *do
 
 const struct dispatch_ops scheduler_dispatch_ops = {
 	.resolve = resolve,
-	.load_body = load_body,
+	.load = load,
 	.on_attempt = on_attempt,
 	.options = options,
 };

@@ -30,11 +30,15 @@ void scheduler_request_put(struct scheduler_request *r)
 	pool_put(&r->scheduler->requests, r);
 }
 
+static bool over_budget(const struct scheduler *s)
+{
+	return program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes;
+}
+
 void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 {
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
 	struct delivery *delivery = object;
-	uint32_t recipients = recipient_set_count(&delivery->pending);
 	struct domain *d;
 
 	(void)value;
@@ -44,14 +48,23 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	d = delivery->due_ms > agent_wall_ms(self) ? dispatch_delay(&s->dispatcher, delivery)
-						   : dispatch_enqueue(&s->dispatcher, delivery);
-	d->received += recipients;
+	d = dispatch_find(&s->dispatcher,
+			  envelope_domain(delivery_envelope(delivery), delivery->index));
+	d->received += recipient_set_count(&delivery->pending);
+	/* It is found in its domain's record from here on: an envelope alone has done its work. */
+	if (!delivery->message->content->resident) {
+		delivery_give_up_content(delivery, &s->pools);
+	}
+	if (delivery->due_ms > agent_wall_ms(self)) {
+		dispatch_delay(&s->dispatcher, d, delivery);
+	} else {
+		dispatch_enqueue(&s->dispatcher, d, delivery);
+	}
 }
 
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)
 {
-	const struct envelope *e = message_envelope(delivery->message);
+	const struct envelope *e = delivery_envelope(delivery);
 	uint32_t home = home_of(p, BINDING_DEFAULT, envelope_domain(e, delivery->index));
 
 	OWNER_RELEASE(delivery);
@@ -63,12 +76,12 @@ static void route(struct scheduler *s, struct message *m)
 	uint32_t count = message_envelope(m)->delivery_count;
 
 	ASSERT(count > 0);
-	atomic_store_explicit(&m->body_users, count, memory_order_relaxed);
+	message_use_content(m, count);
 	message_hold(m, count - 1);
 	for (uint32_t i = 0; i < count; i++) {
 		struct delivery *delivery = delivery_create(&s->pools, m, i);
 
-		delivery->uses_body = m->resident;
+		delivery->uses_content = true;
 		scheduler_send_home(s->program, &s->base, delivery);
 	}
 }
@@ -80,8 +93,8 @@ static void accepted(struct scheduler *s, struct message *m, stored_fn on_stored
 	counter_inc(s->received);
 	counter_add(s->received_bytes, e->body_bytes);
 	counter_add(s->recipients, e->recipient_count);
-	if (m->spool != NULL &&
-	    program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes) {
+	if (m->spool != NULL && over_budget(s)) {
+		/* Here, as the buffers came from here. */
 		message_drop_body(m, &s->pools);
 		counter_inc(s->bodies_dropped);
 	}
@@ -133,7 +146,7 @@ static bool may_stay_in_memory(struct scheduler *s, const struct message *m)
 	const struct envelope *e = message_envelope(m);
 
 	return e->durability == ENVELOPE_MEMORY && e->delivery_count == 1 && !s->stopping &&
-	       program_resident_bytes(s->program) <= (int64_t)s->global->memory_budget_bytes;
+	       !over_budget(s);
 }
 
 static void on_memory_done(struct agent *self, void *object, uint64_t value)
@@ -183,7 +196,7 @@ void scheduler_keep(struct scheduler *s, struct message *m, stored_fn on_stored,
 {
 	struct scheduler_request *r = store_request(s, m, on_kept, on_stored, owner);
 
-	ASSERT(m->spool == NULL && m->resident);
+	ASSERT(m->spool == NULL && m->content != NULL);
 	r->spool.promised = true;
 	spool_submit(s->program->spool, &s->base, &r->spool);
 }

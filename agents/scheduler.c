@@ -26,7 +26,7 @@ int64_t program_resident_bytes(const struct program *p)
 	int64_t sum = 0;
 
 	for (uint32_t i = 0; i < p->scheduler_count; i++) {
-		sum += atomic_load_explicit(&p->schedulers[i]->pools.body_bytes,
+		sum += atomic_load_explicit(&p->schedulers[i]->pools.resident_bytes,
 					    memory_order_relaxed);
 	}
 	return sum;
@@ -158,10 +158,12 @@ static void make_counters(struct scheduler *s)
 				      "Recipients deferred, each time they are");
 	s->bounces =
 		counter_create(set, "bounces", COUNTER_SUM, "Delivery status notifications sent");
-	s->bodies_dropped = counter_create(set, "bodies_dropped", COUNTER_SUM,
-					   "Bodies given up in memory; the spool has them");
-	s->bodies_loaded = counter_create(set, "bodies_loaded", COUNTER_SUM,
-					  "Bodies read back from the spool for an attempt");
+	s->bodies_dropped =
+		counter_create(set, "bodies_dropped", COUNTER_SUM,
+			       "Bodies and their envelopes given up in memory; the spool has them");
+	s->bodies_loaded = counter_create(
+		set, "bodies_loaded", COUNTER_SUM,
+		"Bodies and their envelopes read back from the spool for an attempt");
 }
 
 static int on_start(struct agent *self)

@@ -147,7 +147,7 @@ void scheduler_close(struct scheduler *s);
 BOUND
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery);
 
-/* Bytes of bodies in memory, of all schedulers. */
+/* Bytes of envelopes and bodies in memory, of all schedulers. */
 READONLY
 int64_t program_resident_bytes(const struct program *p);
 
@@ -180,6 +180,16 @@ typedef void (*stored_fn)(struct scheduler *s, void *owner, int result);
  */
 BOUND
 void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner);
+
+typedef void (*loaded_fn)(struct scheduler *s, void *owner, struct content *content, int result);
+
+/*
+ * Reads the content of a message back that is only in the spool. `on_loaded` runs later, with 0 and
+ * content that belongs to it; or with -EIO and an envelope whose body cannot be read; or with -EIO
+ * or -ENOENT (all its deliveries are over) and NULL. The message need not live that long.
+ */
+BOUND
+void scheduler_load(struct scheduler *s, const struct message *m, loaded_fn on_loaded, void *owner);
 
 /* Reception is to pause: 0, or the reason as a negative errno: -ENOSPC (spool full), -ENOMEM
  * (reception budget used up), -ESHUTDOWN (stopping). While rings or logs are under pressure nothing

@@ -10,11 +10,12 @@ SINGLE
 struct scheduler_request {
 	struct spool_request spool;
 	struct scheduler *scheduler;
-	/* STORE. */
+	/* STORE; LOAD. */
 	stored_fn on_stored;
+	loaded_fn on_loaded;
 	void *owner;
 	uint64_t began_ns;
-	/* STATE, DONE and LOAD. */
+	/* STATE and DONE. */
 	struct delivery *delivery;
 	/* STATE: a copy, as the delivery may be tried again before the spool has written it. */
 	char *reason;
@@ -47,7 +48,8 @@ void scheduler_keep(struct scheduler *s, struct message *m, stored_fn on_stored,
 /* One recipient that failed for good, with copies of what was said. */
 SINGLE
 struct bounce_recipient {
-	uint32_t recipient;
+	/* In the delivery. */
+	unsigned place;
 	uint16_t code;
 	char enhanced[12];
 	char *text;

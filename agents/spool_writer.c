@@ -49,7 +49,7 @@ static int spool_writer_start(struct agent *self)
 	commit_init(&c->commit, c->store, self);
 	upkeep_init(&c->upkeep, c->store, self);
 	compaction_init(&c->compaction, c->store, self);
-	load_init(&c->loader, c->store, self, &w->pools.buffers);
+	load_init(&c->loader, c->store, self, &w->pools);
 	w->commit = c;
 	/* Before the first message asks. */
 	store_check_space(c->store);

@@ -95,8 +95,8 @@ const struct schema_option schema_options[] = {
 	  .help = "How schedulers wait for the network; auto takes the best that works." },
 	{ .name = "memory_budget", .type = TYPE_SIZE, .min = MIB(1), .max = GIB(1024),
 	  .fallback = "256M", TO_GLOBAL(memory_budget_bytes), .scopes = GLOBAL,
-	  .help = "Message bodies kept in memory, in all; those read back for an attempt may "
-		  "take as much again." },
+	  .help = "Envelopes and bodies kept in memory, in all; those read back for an attempt "
+		  "may take as much again." },
 	{ .name = "reception_budget", .type = TYPE_SIZE, .min = KIB(64), .max = GIB(1024),
 	  .fallback = "128M", TO_GLOBAL(reception_budget_bytes), .scopes = GLOBAL,
 	  .help = "Memory of mail being received, in all: above it new mail is put off with 452, "

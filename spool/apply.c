@@ -25,8 +25,8 @@ static void apply_store(struct committer *c, struct spool_request *r, struct bat
 	d->count = 0;
 	d->id = e->id;
 	d->delivery = e->delivery_count;
-	d->units = (uint32_t)(record_bytes(
-				      (uint32_t)(e->size + r->message->body.len + RECORD_TRAILER)) /
+	d->units = (uint32_t)(record_bytes((uint32_t)(e->size + message_body(r->message)->len +
+						      RECORD_TRAILER)) /
 			      RECORD_ALIGN);
 	r->message->spool =
 		store_put_message(c->store, b->segment, d, e->durability == ENVELOPE_CACHED);

@@ -6,6 +6,8 @@
 #include "core/runtime/check.h"
 
 #define INDEX_KEEP 4096
+/* Entries lie anywhere in memory: a walk asks for them so many buckets ahead. */
+#define LOOK_AHEAD 8
 
 void index_init(struct spool_index *x)
 {
@@ -118,6 +120,11 @@ struct spool_entry *index_find(const struct spool_index *x, const struct message
 	return e;
 }
 
+void index_prefetch(const struct spool_index *x, const struct message_id *id)
+{
+	__builtin_prefetch(bucket_of(x, id));
+}
+
 static void insert(struct spool_index *x, struct spool_entry *e)
 {
 	struct spool_entry **bucket;
@@ -192,6 +199,9 @@ void index_each(struct spool_index *x, void (*each)(void *context, struct spool_
 	for (uint64_t b = 0; b < x->buckets; b++) {
 		struct spool_entry *e = *bucket_at(x, b);
 
+		if (x->buckets - b > LOOK_AHEAD) {
+			__builtin_prefetch(*bucket_at(x, b + LOOK_AHEAD));
+		}
 		while (e != NULL) {
 			struct spool_entry *next = e->next;
 

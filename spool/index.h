@@ -75,6 +75,9 @@ void index_reserve(struct spool_index *x, uint64_t count);
 /* NULL when it is not there. */
 SINGLE
 struct spool_entry *index_find(const struct spool_index *x, const struct message_id *id);
+/* It will be looked for soon. */
+SINGLE
+void index_prefetch(const struct spool_index *x, const struct message_id *id);
 /* A new entry with all deliveries pending, found from now on; the caller knows that `id` is new. */
 SINGLE
 struct spool_entry *index_add(struct spool_index *x, const struct message_id *id,

@@ -9,12 +9,12 @@
 static void on_read(struct mux_op *op, int result);
 
 void load_init(struct loader *l, struct segment_store *store, struct agent *agent,
-	       struct pool *buffers)
+	       struct mail_pools *pools)
 {
 	memset(l, 0, sizeof(*l));
 	l->store = store;
 	l->agent = agent;
-	l->buffers = buffers;
+	l->pools = pools;
 	for (unsigned i = 0; i < LOAD_SLOTS; i++) {
 		struct load_slot *slot = &l->slots[i];
 
@@ -45,13 +45,47 @@ static void read_more(struct load_slot *slot)
 		 piece_bytes(slot) - slot->have, slot->offset + slot->have);
 }
 
+static void answer(struct loader *l, struct spool_request *r, int result)
+{
+	r->result = result;
+	agent_send(l->agent, r->from, r->on_done, r, 0);
+}
+
+/* The envelope has been read, and is what was written. */
+static bool envelope_whole(const struct load_slot *slot)
+{
+	const struct record_check *check = &slot->check;
+	const struct envelope *e;
+
+	if (!slot->started || !record_check_head_ok(check)) {
+		return false;
+	}
+	e = content_envelope(slot->request->content);
+	return envelope_check(e, check->header.head_bytes) == 0 &&
+	       e->size == check->header.head_bytes;
+}
+
+/* What remains when the message cannot be read: the envelope, or nothing. */
+static void save_envelope(struct load_slot *slot)
+{
+	struct loader *l = slot->loader;
+	struct spool_request *r = slot->request;
+
+	if (envelope_whole(slot)) {
+		chain_release(&r->content->body, &l->pools->buffers);
+	} else {
+		content_release(r->content, l->pools);
+		r->content = NULL;
+	}
+}
+
 static void finish(struct load_slot *slot, int result)
 {
 	struct loader *l = slot->loader;
 	struct spool_request *r = slot->request;
 
 	if (result != 0) {
-		chain_release(&r->body, l->buffers);
+		save_envelope(slot);
 		counter_inc(l->store->stats.load_errors);
 		agent_error(l->agent, result, "spool: a message in segment %08x cannot be read",
 			    slot->segment->id);
@@ -61,14 +95,13 @@ static void finish(struct load_slot *slot, int result)
 	l->store->changes++;
 	slot->request = NULL;
 	l->busy--;
-	r->result = result;
-	agent_send(l->agent, r->from, r->on_done, r, 0);
+	answer(l, r, result);
 }
 
-/* Is this the record that the entry speaks of? */
+/* Is this the record that was asked for? */
 static bool begin(struct load_slot *slot)
 {
-	const struct spool_entry *e = slot->request->entry;
+	struct spool_request *r = slot->request;
 	const struct segment *g = slot->segment;
 	struct record_header h;
 
@@ -77,25 +110,32 @@ static bool begin(struct load_slot *slot)
 	}
 	memcpy(&h, slot->buffer, sizeof(h));
 	if (!record_plausible(&h, g->id, g->generation, slot->remaining) ||
-	    h.type != RECORD_MESSAGE || memcmp(&h.id, &e->id, sizeof(h.id)) != 0) {
+	    h.type != RECORD_MESSAGE || memcmp(&h.id, &r->id, sizeof(h.id)) != 0) {
 		return false;
 	}
 	record_check_begin(&slot->check, &h);
+	r->content = content_create(slot->loader->pools, h.head_bytes);
 	slot->started = true;
 	return true;
 }
 
-/* Appends what of the piece belongs to the body. */
-static void take_body(struct load_slot *slot, uint64_t at, const unsigned char *data, size_t len)
+/* Takes what of the piece, which begins `at` bytes into the record, belongs to envelope and body.
+ */
+static void take_content(struct load_slot *slot, uint64_t at, const unsigned char *data, size_t len)
 {
 	const struct record_header *h = &slot->check.header;
-	uint64_t from = sizeof(*h) + h->head_bytes;
-	uint64_t to = sizeof(*h) + h->length - RECORD_TRAILER;
+	struct content *content = slot->request->content;
+	uint64_t body = sizeof(*h) + h->head_bytes;
+	uint64_t end = sizeof(*h) + h->length - RECORD_TRAILER;
+	uint64_t from = body > at ? body : at;
+	uint64_t to = end < at + len ? end : at + len;
 
-	from = from > at ? from : at;
-	to = to < at + len ? to : at + len;
+	if (at < body) {
+		memcpy(content->envelope + (at - sizeof(*h)), data,
+		       (size_t)(at + len < body ? len : body - at));
+	}
 	if (from < to) {
-		chain_append(&slot->request->body, slot->loader->buffers, data + (from - at),
+		chain_append(&content->body, &slot->loader->pools->buffers, data + (from - at),
 			     (size_t)(to - from));
 	}
 }
@@ -115,13 +155,13 @@ static void take_piece(struct load_slot *slot)
 		len -= sizeof(struct record_header);
 	}
 	at = slot->check.position;
-	take_body(slot, at, data, record_check_feed(&slot->check, data, len));
+	take_content(slot, at, data, record_check_feed(&slot->check, data, len));
 	slot->offset += slot->have;
 	slot->remaining -= slot->have;
 	slot->have = 0;
 	if (slot->remaining > 0) {
 		read_more(slot);
-	} else if (!record_check_ok(&slot->check)) {
+	} else if (!record_check_ok(&slot->check) || !envelope_whole(slot)) {
 		counter_inc(slot->loader->store->stats.damaged);
 		finish(slot, -EIO);
 	} else {
@@ -149,10 +189,8 @@ static void on_read(struct mux_op *op, int result)
 	}
 }
 
-static void start(struct load_slot *slot, struct spool_request *r)
+static void start(struct load_slot *slot, struct spool_request *r, const struct spool_entry *e)
 {
-	const struct spool_entry *e = r->entry;
-
 	slot->request = r;
 	slot->segment = e->segment;
 	slot->segment->pins++;
@@ -161,8 +199,22 @@ static void start(struct load_slot *slot, struct spool_request *r)
 	slot->have = 0;
 	slot->started = false;
 	slot->loader->busy++;
-	r->body = CHAIN_EMPTY;
 	read_more(slot);
+}
+
+/* Who asks may be late: all deliveries of the message are over, and its entry is gone. */
+static void begin_next(struct load_slot *slot)
+{
+	struct segment_store *s = slot->loader->store;
+	struct spool_request *r = queue_pop(&s->loads);
+	const struct spool_entry *e = index_find(&s->index, &r->id);
+
+	r->content = NULL;
+	if (e != NULL) {
+		start(slot, r, e);
+	} else {
+		answer(slot->loader, r, -ENOENT);
+	}
 }
 
 int load_work(struct loader *l)
@@ -171,7 +223,7 @@ int load_work(struct loader *l)
 
 	for (unsigned i = 0; i < LOAD_SLOTS && l->store->loads.count > 0; i++) {
 		if (l->slots[i].request == NULL) {
-			start(&l->slots[i], queue_pop(&l->store->loads));
+			begin_next(&l->slots[i]);
 			work++;
 		}
 	}

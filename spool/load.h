@@ -1,6 +1,6 @@
 /*
- * Reads bodies back. A message is read as a whole, envelope included, and every checksum is
- * checked: what was damaged on the disk is never sent.
+ * Reads messages back, envelope and body, and checks every checksum: what was damaged on the disk
+ * is never sent.
  *
  * Start reading at load_work(), last in load.c.
  */
@@ -40,15 +40,15 @@ BOUND
 struct loader {
 	struct segment_store *store;
 	struct agent *agent;
-	struct pool *buffers;
+	struct mail_pools *pools;
 	struct load_slot slots[LOAD_SLOTS];
 	uint32_t busy;
 };
 
-/* Bodies go into buffers from `buffers`. */
+/* What is read goes into content from `pools`. */
 SINGLE
 void load_init(struct loader *l, struct segment_store *store, struct agent *agent,
-	       struct pool *buffers);
+	       struct mail_pools *pools);
 SINGLE
 void load_close(struct loader *l);
 

@@ -296,11 +296,17 @@ size_t record_check_feed(struct record_check *c, const unsigned char *data, size
 	return used;
 }
 
+bool record_check_head_ok(const struct record_check *c)
+{
+	return c->position >= sizeof(c->header) + (uint64_t)c->header.head_bytes &&
+	       c->head_crc == c->header.crc;
+}
+
 bool record_check_ok(const struct record_check *c)
 {
 	uint32_t trailer;
 
-	if (c->position != sizeof(c->header) + c->header.length || c->head_crc != c->header.crc) {
+	if (c->position != sizeof(c->header) + c->header.length || !record_check_head_ok(c)) {
 		return false;
 	}
 	memcpy(&trailer, c->trailer, sizeof(trailer));

@@ -239,6 +239,9 @@ void record_check_begin(struct record_check *c, const struct record_header *h);
 /* The next bytes of the payload; what is beyond its end is ignored. Returns how many were not. */
 SINGLE
 size_t record_check_feed(struct record_check *c, const unsigned char *data, size_t len);
+/* The head was seen, and its CRC is right. */
+SINGLE
+bool record_check_head_ok(const struct record_check *c);
 /* All was seen, and every CRC is right. An index's records are not covered: see its head. */
 SINGLE
 bool record_check_ok(const struct record_check *c);

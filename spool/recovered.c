@@ -1,6 +1,7 @@
 /*
  * Hands out what the last run of the program left: a delivery at a time, in order of reception.
- * Each message's envelope is read when its turn comes, and its body when somebody asks for it.
+ * Each message's envelope is read when its turn comes, for the way home; both envelope and body are
+ * read when somebody asks for them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,9 +11,11 @@
 #include "spool/store.h"
 
 /* Read at once: most envelopes are shorter. */
-#define HEAD_BYTES 1024U
+#define HEAD_BYTES 512U
 /* What a read failed for is tried again after so long. */
 #define READ_AGAIN_MS 10000U
+/* Entries lie anywhere in memory: they are asked for so many messages ahead. */
+#define LOOK_AHEAD 8U
 
 static void damaged(struct segment_store *s, const struct segment *g, int error)
 {
@@ -51,10 +54,10 @@ static int read_envelope(const struct spool_entry *e, struct mail_pools *pools,
 	}
 	m = message_create(pools, h.head_bytes);
 	first = have - sizeof(h) < h.head_bytes ? have - sizeof(h) : h.head_bytes;
-	memcpy(m->envelope, buffer + sizeof(h), first);
-	rc = segment_read(e->segment, offset + sizeof(h) + first, m->envelope + first,
+	memcpy(m->content->envelope, buffer + sizeof(h), first);
+	rc = segment_read(e->segment, offset + sizeof(h) + first, m->content->envelope + first,
 			  h.head_bytes - first);
-	if (rc == 0 && (!record_head_ok(&h, m->envelope) ||
+	if (rc == 0 && (!record_head_ok(&h, m->content->envelope) ||
 			envelope_check(message_envelope(m), h.head_bytes) != 0 ||
 			message_envelope(m)->size != h.head_bytes ||
 			message_envelope(m)->delivery_count != h.delivery)) {
@@ -136,11 +139,11 @@ static int set_state(struct segment_store *s, const struct spool_entry *e, struc
 
 static void drop_message(struct recovered_list *list, struct mail_pools *pools)
 {
-	while (list->references > 0) {
-		list->references--;
+	if (list->message != NULL) {
+		message_give_up_content(list->message, pools);
 		message_release(list->message, pools);
+		list->message = NULL;
 	}
-	list->message = NULL;
 }
 
 /* The message last taken cannot be read now: its turn, from `delivery` on, comes again later. */
@@ -156,56 +159,53 @@ static void postpone(struct segment_store *s, const struct segment *g, uint32_t 
 	list->again_ms = agent_now_ms(s->agent) + READ_AGAIN_MS;
 }
 
-/* The next delivery of the message in hand; NULL when there is none. */
+/* The first delivery from `i` on that is not over; delivery_count: none. */
+static uint32_t next_pending(const struct spool_entry *e, uint32_t i)
+{
+	while (i < e->delivery_count && e->deliveries != NULL && e->deliveries[i].done) {
+		i++;
+	}
+	return i;
+}
+
+/* The next delivery of the message in hand; NULL when it cannot be read now. */
 static struct delivery *next_delivery(struct segment_store *s, struct mail_pools *pools)
 {
 	struct recovered_list *list = &s->recovered;
-	const struct spool_entry *e = index_find(&s->index, &list->messages[list->at - 1].id);
+	const struct spool_entry *e = list->entry;
+	uint32_t i = list->delivery;
 	struct delivery *d;
 	int rc;
 
-	while (e != NULL && list->references > 0 && list->delivery < e->delivery_count) {
-		uint32_t i = list->delivery++;
-
-		if (e->deliveries != NULL && e->deliveries[i].done) {
-			continue;
-		}
-		list->references--;
-		d = delivery_create(pools, list->message, i);
-		rc = set_state(s, e, d);
-		if (rc == 0) {
-			return d;
-		}
+	message_hold(list->message, 1);
+	d = delivery_create(pools, list->message, i);
+	message_use_content(list->message, 1);
+	d->uses_content = true;
+	rc = set_state(s, e, d);
+	if (rc != 0) {
 		postpone(s, e->deliveries[i].segment, i, rc);
 		delivery_destroy(d, pools);
-		break;
+		drop_message(list, pools);
+		return NULL;
 	}
-	drop_message(list, pools);
-	return NULL;
-}
-
-/* Deliveries from `first` on that are not over. */
-static uint32_t count_pending(const struct spool_entry *e, uint32_t first)
-{
-	uint32_t count = 0;
-
-	for (uint32_t i = first; i < e->delivery_count; i++) {
-		count += e->deliveries == NULL || !e->deliveries[i].done;
+	/* Of an entry whose last delivery has been handed out nothing is known any more. */
+	list->delivery = next_pending(e, i + 1);
+	if (list->delivery == e->delivery_count) {
+		drop_message(list, pools);
 	}
-	return count;
+	return d;
 }
 
 static void take_message(struct segment_store *s, struct mail_pools *pools)
 {
 	struct recovered_list *list = &s->recovered;
 	struct recovered_message *r = &list->messages[list->at++];
-	struct spool_entry *e = index_find(&s->index, &r->id);
-	uint32_t references = e != NULL ? count_pending(e, r->delivery) : 0;
+	struct spool_entry *e = r->entry;
 	struct message *m;
 	int rc;
 
-	if (references == 0) {
-		return;
+	if (list->at + LOOK_AHEAD < list->count) {
+		__builtin_prefetch(list->messages[list->at + LOOK_AHEAD].entry);
 	}
 	rc = read_envelope(e, pools, &m);
 	if (may_pass(rc)) {
@@ -218,11 +218,13 @@ static void take_message(struct segment_store *s, struct mail_pools *pools)
 	}
 	m->spool = e;
 	m->writer = (uint8_t)s->writer;
-	message_hold(m, references - 1);
+	message_seal(m);
+	message_use_content(m, 1);
 	e->cached = message_envelope(m)->durability == ENVELOPE_CACHED;
 	list->message = m;
-	list->delivery = r->delivery;
-	list->references = references;
+	list->entry = e;
+	list->delivery = next_pending(e, r->delivery);
+	ASSERT(list->delivery < e->delivery_count);
 }
 
 /* The list has been gone through: those that could not be read come next, if it is time. */

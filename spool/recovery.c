@@ -7,6 +7,9 @@
 #include "spool/account.h"
 #include "spool/recovery_files.h"
 
+/* Records are looked up, which is anywhere in memory: it is asked for so many ahead. */
+#define LOOK_AHEAD 8U
+
 /* ---- the records ---- */
 
 static uint32_t root(struct recovery *x, uint32_t slot)
@@ -159,6 +162,9 @@ static int each_record(struct recovery *x, struct segment *g, pass_fn pass)
 		return rc;
 	}
 	for (uint32_t i = 0; i < count; i++) {
+		if (count - i > LOOK_AHEAD) {
+			index_prefetch(&x->all.index, &records[i + LOOK_AHEAD].id);
+		}
 		pass(x, g, &records[i]);
 	}
 	free(records);
@@ -350,7 +356,7 @@ static void list_entry(void *context, struct spool_entry *e)
 {
 	struct listing *l = context;
 
-	l->list->messages[l->list->count++] = (struct recovered_message){.id = e->id};
+	l->list->messages[l->list->count++] = (struct recovered_message){.id = e->id, .entry = e};
 	l->found->messages++;
 	l->found->deliveries += e->pending;
 }

@@ -236,7 +236,8 @@ void spool_submit(struct spool *s, struct agent *self, struct spool_request *r)
 	CHECK_MAGIC(s, SPOOL_MAGIC);
 	ASSERT(r->writer < s->options.writers && r->on_done != NULL);
 	ASSERT(r->verb <= SPOOL_LOAD);
-	ASSERT(r->verb == SPOOL_STORE ? r->message != NULL : r->entry != NULL);
+	ASSERT(r->verb != SPOOL_STORE || r->message != NULL);
+	ASSERT((r->verb != SPOOL_STATE && r->verb != SPOOL_DONE) || r->entry != NULL);
 	r->from = self;
 	r->result = 0;
 	agent_send(self, s->agents[r->writer], take_request, r, (uint64_t)(uintptr_t)s);

@@ -28,7 +28,7 @@ enum spool_verb {
 	SPOOL_STATE,
 	/* A delivery is over. The last one of a message frees its entry. */
 	SPOOL_DONE,
-	/* Read the body back into request->body. */
+	/* Read envelope and body back into request->content. */
 	SPOOL_LOAD,
 	/* The writer's own, not for spool_submit(): a record moved by compaction, and a tombstone
 	 * written again. */
@@ -45,9 +45,9 @@ struct spool_request {
 	task_fn on_done;
 	/* The caller's. */
 	void *owner;
-	/* 0, or a negative errno: -ENOSPC, -EIO (STORE and LOAD only; STATE and DONE are retried by
-	 * the writer until they succeed, and their result is 0, except when the program has to end
-	 * on a failing disk: -EIO, and they are lost). */
+	/* 0, or a negative errno: -ENOSPC, -EIO, -ENOENT (STORE and LOAD only; STATE and DONE are
+	 * retried by the writer until they succeed, and their result is 0, except when the program
+	 * has to end on a failing disk: -EIO, and they are lost). */
 	int result;
 	/* STORE: message->spool and message->writer are set when it comes back with 0. */
 	struct message *message;
@@ -55,8 +55,10 @@ struct spool_request {
 	 * and not refused. Were it, and stored later under the same id, the tombstone of the first
 	 * try would be the end of it at the next start. */
 	bool promised;
-	/* STATE, DONE, LOAD. */
+	/* STATE and DONE. */
 	struct spool_entry *entry;
+	/* LOAD: which message. All its deliveries may be over before its turn comes: -ENOENT. */
+	struct message_id id;
 	/* STATE and DONE. */
 	uint32_t delivery;
 	uint16_t attempts;
@@ -64,8 +66,9 @@ struct spool_request {
 	struct recipient_set pending;
 	/* STATE: reason, cut to SPOOL_REASON_MAX; points to memory that outlives the request. */
 	const char *reason;
-	/* LOAD: the body; buffers come from the writer's own pool and now belong to the caller. */
-	struct chain body;
+	/* LOAD: from the writer's own pools, now the caller's. When it failed: NULL, or the
+	 * envelope without the body, when only that cannot be read. */
+	struct content *content;
 	/* The writer's. */
 	struct spool_request *next;
 	uint64_t progress;
@@ -139,7 +142,8 @@ bool spool_full(const struct spool *s);
  * their homes after start-complete. Implemented in spool/; called by agents/spool_writer.c, which
  * takes at most a bounded number each cycle. Reads envelopes from disk; blocks for that long.
  * Returns a delivery in transit with its attempts, due time and pending recipients, whose message
- * has an envelope, a spool entry and no body; NULL when there is no more, or none now. */
+ * has a spool entry; its content is the envelope, without the body and not resident, for the way
+ * home. NULL when there is no more, or none now. */
 BOUND
 struct delivery *spool_next_recovered(struct spool *s, uint32_t writer, struct mail_pools *pools);
 

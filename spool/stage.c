@@ -53,7 +53,7 @@ uint64_t stage_record_bytes(const struct spool_request *r)
 	switch (r->verb) {
 	case SPOOL_STORE:
 		return sizeof(struct record_header) + RECORD_ALIGN + RECORD_TRAILER +
-		       message_envelope(r->message)->size + r->message->body.len;
+		       message_envelope(r->message)->size + message_body(r->message)->len;
 	case SPOOL_STATE:
 		return record_bytes((uint32_t)sizeof(struct record_state) + reason_bytes(r));
 	case SPOOL_COPY:
@@ -278,7 +278,8 @@ static void encode(struct committer *c, struct record_encoder *e, struct spool_r
 		h.type = RECORD_MESSAGE;
 		h.id = message_envelope(r->message)->id;
 		h.delivery = message_envelope(r->message)->delivery_count;
-		record_encode_message(e, &h, message_envelope(r->message), &r->message->body);
+		record_encode_message(e, &h, message_envelope(r->message),
+				      message_body(r->message));
 		return;
 	case SPOOL_STATE:
 		h.type = RECORD_STATE;

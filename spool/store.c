@@ -169,7 +169,7 @@ void store_stats_create(struct segment_store *s, struct counter_set *set)
 	t->compactions = counter_create(set, "compactions", COUNTER_SUM, "Segments compacted");
 	t->compacted =
 		counter_create(set, "compacted", COUNTER_SUM, "Records copied by compaction");
-	t->loads = counter_create(set, "loads", COUNTER_SUM, "Bodies read back");
+	t->loads = counter_create(set, "loads", COUNTER_SUM, "Messages read back");
 	t->load_errors = counter_create(set, "load_errors", COUNTER_SUM,
 					"Bodies that could not be read back");
 	t->damaged = counter_create(set, "damaged", COUNTER_SUM, "Damaged records found");

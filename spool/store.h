@@ -64,6 +64,8 @@ struct message;
 SINGLE
 struct recovered_message {
 	struct message_id id;
+	/* Stays as long as a delivery has not been handed out. */
+	struct spool_entry *entry;
 	/* Deliveries before this one have been handed out. */
 	uint32_t delivery;
 };
@@ -77,11 +79,10 @@ struct recovered_list {
 	/* Those that could not be read, moved to the front, and when they are tried again. */
 	uint64_t again;
 	uint64_t again_ms;
-	/* The message whose deliveries are handed out now. */
+	/* The message whose deliveries are handed out now, and the next one of them. */
 	struct message *message;
+	const struct spool_entry *entry;
 	uint32_t delivery;
-	/* References to it not handed out yet. */
-	uint32_t references;
 };
 
 BOUND

@@ -24,7 +24,7 @@ static const struct domain_options *options_of(const struct connection *c)
 
 static struct chain *body_of(struct connection *c)
 {
-	return c->delivery->uses_body ? &c->delivery->message->body : &c->delivery->body;
+	return &delivery_content(c->delivery)->body;
 }
 
 static bool sets_up(enum connection_state state)
@@ -240,7 +240,7 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 		attempt_text(c, 451, enhanced, text);
 	}
 	if (c->state == CONNECTION_LOADING) {
-		/* The body is on its way to the delivery: connection_begin() ends this. */
+		/* The content is on its way to the delivery: connection_begin() ends this. */
 		c->broken = true;
 		return;
 	}
@@ -257,7 +257,7 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 
 static void command_mail(struct connection *c)
 {
-	const struct envelope *e = message_envelope(c->delivery->message);
+	const struct envelope *e = delivery_envelope(c->delivery);
 	char size[32] = "";
 
 	if (c->extensions & SMTP_EXTENSION_SIZE) {
@@ -275,7 +275,7 @@ static void command_mail(struct connection *c)
 
 static const char *recipient_address(const struct connection *c, unsigned place)
 {
-	const struct envelope *e = message_envelope(c->delivery->message);
+	const struct envelope *e = delivery_envelope(c->delivery);
 
 	return envelope_address(e, envelope_delivery(e, c->delivery->index)->first + place);
 }
@@ -286,7 +286,7 @@ static void command_step(struct connection *c, uint32_t step, unsigned *place)
 	if (step == 0) {
 		command_mail(c);
 	} else if (step <= c->batch_count) {
-		*place = recipient_next(&c->batch, *place);
+		*place = recipient_set_next(&c->batch, *place);
 		command(c, "RCPT TO:<", recipient_address(c, *place), ">", NULL);
 		++*place;
 	} else {
@@ -358,7 +358,7 @@ static void choose_batch(struct connection *c)
 	c->batch = (struct recipient_set){{0, 0}};
 	c->accepted = c->batch;
 	for (c->batch_count = 0; c->batch_count < max; c->batch_count++) {
-		place = recipient_next(&waiting, place);
+		place = recipient_set_next(&waiting, place);
 		if (place == ENVELOPE_DELIVERY_RECIPIENTS) {
 			break;
 		}
@@ -370,7 +370,7 @@ static void choose_batch(struct connection *c)
 /* What this peer can never take, found before it is asked; true when there was such a thing. */
 static bool refuse_here(struct connection *c)
 {
-	const struct envelope *e = message_envelope(c->delivery->message);
+	const struct envelope *e = delivery_envelope(c->delivery);
 
 	if ((c->extensions & SMTP_EXTENSION_SIZE) && c->size_max != 0 &&
 	    e->body_bytes > c->size_max) {
@@ -472,7 +472,7 @@ static void recipient_note(struct connection *c, unsigned place)
 
 static void on_rcpt_reply(struct connection *c)
 {
-	unsigned place = recipient_next(&c->batch, c->rcpt_place);
+	unsigned place = recipient_set_next(&c->batch, c->rcpt_place);
 
 	c->rcpt_place = place + 1;
 	if (c->mail_refused) {

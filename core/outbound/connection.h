@@ -29,7 +29,7 @@ enum connection_state {
 	CONNECTION_HELO,
 	/* Waits for a delivery. */
 	CONNECTION_IDLE,
-	/* Has a delivery whose body is read back. */
+	/* Has a delivery whose content is read back. */
 	CONNECTION_LOADING,
 	/* MAIL, RCPT and DATA. */
 	CONNECTION_ENVELOPE,
@@ -68,7 +68,7 @@ struct connection {
 	uint32_t transactions;
 
 	struct delivery *delivery;
-	/* Size of its body, while that was read back for it. */
+	/* Size of its content, while that was read back for it. */
 	uint64_t loaded_bytes;
 	/* Recipients of this transaction, of which the peer accepted some. */
 	struct recipient_set batch;
@@ -83,7 +83,7 @@ struct connection {
 	bool body_sent;
 	/* A send failed; what the peer had said before is still read. */
 	bool send_failed;
-	/* Lost while the body was being read back. */
+	/* Lost while the content was being read back. */
 	bool broken;
 	/* The task that frees it is on its way. */
 	bool freed;
@@ -104,13 +104,13 @@ BOUND
 struct connection *connection_open(struct dispatcher *x, struct domain *d, const struct host *host,
 				   int *error);
 
-/* An idle connection takes a delivery; its body is at hand, or `loading`: then
+/* An idle connection takes a delivery; its content is at hand, or `loading`: then
  * connection_begin() follows. */
 BOUND
 void connection_assign(struct connection *c, struct delivery *delivery, bool loading);
 
-/* The body is at hand: begin the transaction. What this peer can never take fails at once, and the
- * connection is idle again. */
+/* The content is at hand: begin the transaction. What this peer can never take fails at once, and
+ * the connection is idle again. */
 BOUND
 void connection_begin(struct connection *c);
 
@@ -125,7 +125,7 @@ void connection_abort(struct connection *c, const char *text);
 /* What the connection tells the dispatcher; implemented in dispatch.c. */
 BOUND
 void dispatch_on_ready(struct connection *c);
-/* The attempt is over, and with it the use of a body that was read back. */
+/* The attempt is over, and with it the use of content that was read back. */
 BOUND
 void dispatch_on_unloaded(struct connection *c);
 /* The attempt has ended; c->attempt says how, and the delivery is no longer the connection's. */

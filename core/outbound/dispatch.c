@@ -18,7 +18,7 @@
 #define RECORD_KEEP_MS 600000
 /* How long a domain waits that a shared limit stands in the way of: others may make room. */
 #define SHARED_LIMIT_MS 200
-/* When memory is used up, each domain may still read one body of this size back at a time. */
+/* When memory is used up, each domain may still read one message of this size back at a time. */
 #define LOAD_SMALL_BYTES 65536
 
 static const char *const expired_text = "554 5.4.7 [internal] exceeded max time without delivery";
@@ -85,7 +85,7 @@ static bool limits_full(const struct outbound_limits *l)
 }
 
 /*
- * Whether there is room to read a body of `bytes` back for `d`. Peers that do not take theirs keep
+ * Whether there is room to read content of `bytes` back for `d`. Peers that do not take theirs keep
  * them for long, so one domain gets half of the room, the other half is for those that have little
  * of it, and even when all is used up a small message goes on.
  */
@@ -191,10 +191,10 @@ struct attempt dispatch_attempt_text(uint16_t code, const char *enhanced, const 
 static void expire_head(struct dispatcher *x, struct domain *d)
 {
 	for (int i = 0; i < DISPATCH_SLICE && d->active_head != NULL; i++) {
-		const struct envelope *e = message_envelope(d->active_head->message);
+		const struct message *m = d->active_head->message;
 		struct attempt a;
 
-		if (!retry_expired(d->options, e->received_ms, agent_wall_ms(x->self))) {
+		if (!retry_expired(d->options, m->received_ms, agent_wall_ms(x->self))) {
 			return;
 		}
 		a = dispatch_attempt_text(554, "5.4.7", expired_text);
@@ -265,26 +265,26 @@ void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *host
 
 /* ---- the decision ---- */
 
-/* The next delivery's body is at hand, or there is room for it. */
+/* The next delivery's content is at hand, or there is room for it. */
 static bool has_room(const struct dispatcher *x, const struct domain *d)
 {
 	const struct delivery *next = d->active_head;
 
-	return next == NULL || next->uses_body ||
-	       load_fits(x, d, message_envelope(next->message)->body_bytes);
+	return next == NULL || next->uses_content ||
+	       load_fits(x, d, message_content_bytes(next->message));
 }
 
 static void assign(struct dispatcher *x, struct domain *d, struct connection *c)
 {
 	struct delivery *delivery = domain_pop_active(&x->domains, d);
-	bool loading = !delivery->uses_body;
+	bool loading = !delivery->uses_content;
 
 	delivery->place = DELIVERY_ATTEMPT;
 	d->attempt_count++;
 	connection_assign(c, delivery, loading);
 	if (loading) {
-		load_take(c, message_envelope(delivery->message)->body_bytes);
-		x->ops->load_body(x, delivery);
+		load_take(c, message_content_bytes(delivery->message));
+		x->ops->load(x, delivery);
 	}
 }
 
@@ -492,7 +492,7 @@ static void count_attempt(struct domain *d, struct connection *c, const struct d
 
 	d->delivered += recipient_set_count(&c->attempt.delivered);
 	if (!recipient_set_empty(&c->attempt.delivered)) {
-		d->bytes_sent += message_envelope(delivery->message)->body_bytes;
+		d->bytes_sent += delivery->message->body_bytes;
 		if (h != NULL) {
 			h->deliveries++;
 		}
@@ -519,7 +519,7 @@ void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
 		if (d->options->throttle_messages != NULL) {
 			throttle_return(d->options->throttle_messages);
 		}
-		chain_release(&delivery->body, &x->pools->buffers);
+		delivery_unload(delivery, x->pools);
 		domain_push_active_front(&x->domains, d, delivery);
 		return;
 	}
@@ -587,13 +587,15 @@ void dispatch_on_closed(struct connection *c)
 	dispatch_domain(x, d);
 }
 
-void dispatch_body_loaded(struct dispatcher *x, struct delivery *delivery, int result)
+void dispatch_loaded(struct dispatcher *x, struct delivery *delivery, struct content *content,
+		     int result)
 {
 	struct connection *c = delivery->connection;
 
 	ASSERT(c != NULL && c->delivery == delivery && c->state == CONNECTION_LOADING);
+	delivery->loaded = content;
 	if (result != 0) {
-		agent_error(x->self, result, "cannot read a body back from the spool");
+		agent_error(x->self, result, "cannot read a message back from the spool");
 		c->broken = true;
 		snprintf(c->attempt.text, sizeof c->attempt.text,
 			 "451 4.3.0 [internal] cannot read the message back: %s",
@@ -652,33 +654,21 @@ struct domain *dispatch_find(struct dispatcher *x, const char *domain)
 	return d;
 }
 
-static struct domain *domain_of(struct dispatcher *x, struct delivery *delivery)
+void dispatch_enqueue(struct dispatcher *x, struct domain *d, struct delivery *delivery)
 {
-	return dispatch_find(x,
-			     envelope_domain(message_envelope(delivery->message), delivery->index));
-}
-
-struct domain *dispatch_enqueue(struct dispatcher *x, struct delivery *delivery)
-{
-	struct domain *d = domain_of(x, delivery);
-
 	domain_push_active(&x->domains, d, delivery);
 	/* A domain that is full or waits has nothing to decide. */
 	if (d->idle_count > 0 || d->hold == DOMAIN_FREE) {
 		dispatch_domain(x, d);
 	}
-	return d;
 }
 
-struct domain *dispatch_delay(struct dispatcher *x, struct delivery *delivery)
+void dispatch_delay(struct dispatcher *x, struct domain *d, struct delivery *delivery)
 {
-	struct domain *d = domain_of(x, delivery);
-
 	domain_push_delayed(&x->domains, d, delivery);
 	if (d->delayed[0] == delivery) {
 		dispatch_arm_delayed(x, d);
 	}
-	return d;
 }
 
 bool dispatch_drained(const struct dispatcher *x)

@@ -25,27 +25,13 @@ struct dispatcher;
 CONCURRENT
 struct outbound_limits {
 	uint32_t connections_max;
-	/* Bytes of bodies that were read back from the spool for an attempt; a little more when
-	 * schedulers look at the same time. */
+	/* Bytes of what was read back from the spool for an attempt; a little more when schedulers
+	 * look at the same time. */
 	uint64_t loaded_max;
 	_Alignas(64) _Atomic uint32_t connections;
 	_Atomic uint64_t refused;
 	_Atomic uint64_t loaded_bytes;
 };
-
-/* The first place from `from` on that is in the set; ENVELOPE_DELIVERY_RECIPIENTS: there is none.
- */
-static inline unsigned recipient_next(const struct recipient_set *s, unsigned from)
-{
-	for (unsigned at = from; at < ENVELOPE_DELIVERY_RECIPIENTS; at = (at | 63) + 1) {
-		uint64_t bits = s->bits[at >> 6] >> (at & 63);
-
-		if (bits != 0) {
-			return at + (unsigned)__builtin_ctzll(bits);
-		}
-	}
-	return ENVELOPE_DELIVERY_RECIPIENTS;
-}
 
 /* What one recipient was told, when it was told something of its own. */
 SINGLE
@@ -81,11 +67,11 @@ READONLY
 struct dispatch_ops {
 	/* Look up next hops; answer by dispatch_resolved(), later. */
 	void (*resolve)(struct dispatcher *x, struct domain *d);
-	/* Fill delivery->body from the spool; answer by dispatch_body_loaded(), later. */
-	void (*load_body)(struct dispatcher *x, struct delivery *delivery);
-	/* An attempt has ended. The delivery is in transit and the host's, with delivery->body if
-	 * that was loaded: it comes back without it by dispatch_enqueue() or dispatch_delay(), or
-	 * is over. */
+	/* Read the delivery's content back; answer by dispatch_loaded(), later. */
+	void (*load)(struct dispatcher *x, struct delivery *delivery);
+	/* An attempt has ended. The delivery is in transit and the host's, with delivery->loaded if
+	 * its content was read back: it comes back without that by dispatch_enqueue() or
+	 * dispatch_delay(), or is over. Without a connection the content may be on disk only. */
 	void (*on_attempt)(struct dispatcher *x, struct domain *d, struct delivery *delivery,
 			   const struct attempt *attempt);
 	/* Options for a domain that has no record yet. */
@@ -122,14 +108,13 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 BOUND
 struct domain *dispatch_find(struct dispatcher *x, const char *domain);
 
-/* A delivery in transit, whose message's domain is at home here, becomes active. Returns the record
- * that it went to. */
+/* A delivery in transit becomes active in its domain's record. */
 BOUND
-struct domain *dispatch_enqueue(struct dispatcher *x, struct delivery *delivery);
+void dispatch_enqueue(struct dispatcher *x, struct domain *d, struct delivery *delivery);
 
 /* ... or waits until delivery->due_ms. */
 BOUND
-struct domain *dispatch_delay(struct dispatcher *x, struct delivery *delivery);
+void dispatch_delay(struct dispatcher *x, struct domain *d, struct delivery *delivery);
 
 /* Sends what may be sent now, and notes what holds the rest back. */
 BOUND
@@ -141,9 +126,11 @@ BOUND
 void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *hosts, uint32_t count,
 		       bool permanent, const char *trouble, uint64_t ttl_ms);
 
-/* Answer to ops->load_body: 0, or a negative errno. */
+/* Answer to ops->load: 0 and `content`, which is taken over; or a negative errno and what content
+ * could be had, NULL if none. */
 BOUND
-void dispatch_body_loaded(struct dispatcher *x, struct delivery *delivery, int result);
+void dispatch_loaded(struct dispatcher *x, struct delivery *delivery, struct content *content,
+		     int result);
 
 /* An operator's orders (orders.c). Those to a whole queue work in slices, the first one at once. */
 BOUND

@@ -22,10 +22,28 @@ struct delivery *delivery_create(struct mail_pools *p, struct message *m, uint32
 	return d;
 }
 
+bool delivery_give_up_content(struct delivery *d, struct mail_pools *p)
+{
+	CHECK_MAGIC(d, DELIVERY_MAGIC);
+	if (!d->uses_content) {
+		return false;
+	}
+	d->uses_content = false;
+	return message_give_up_content(d->message, p);
+}
+
+void delivery_unload(struct delivery *d, struct mail_pools *p)
+{
+	ASSERT(d->place == DELIVERY_TRANSIT);
+	content_release(d->loaded, p);
+	d->loaded = NULL;
+}
+
 void delivery_destroy(struct delivery *d, struct mail_pools *p)
 {
 	CHECK_MAGIC(d, DELIVERY_MAGIC);
-	chain_release(&d->body, &p->buffers);
+	delivery_unload(d, p);
+	delivery_give_up_content(d, p);
 	free(d->last_text);
 	message_release(d->message, p);
 	d->magic = 0;

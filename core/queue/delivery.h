@@ -42,32 +42,56 @@ struct delivery {
 	/* An operator's order that came while an attempt was under way: fail it afterwards. */
 	bool doomed;
 	bool doomed_quiet;
-	/* Counts among the message's body_users: its attempts read the message's own body. */
-	bool uses_body;
+	/* Counts among the message's content_users: it reads the message's own content. */
+	bool uses_content;
+	struct message *message;
+	struct domain *domain;
+	/* Last reply or reason, for people and bounces; malloc, NULL if none. */
+	char *last_text;
+	/* When to try again, wall clock, ms; 0: now. */
+	uint64_t due_ms;
 	/* Recipients still to be delivered. */
 	struct recipient_set pending;
 	/* Those of them that were deferred since the last wait: others have their turn first. */
 	struct recipient_set tried;
-	/* When to try again, wall clock, ms; 0: now. */
-	uint64_t due_ms;
-	struct message *message;
-	struct domain *domain;
-	/* Body read back from the spool for this attempt. */
-	struct chain body;
-	/* Active queue. */
-	struct delivery *next;
-	struct delivery *prev;
-	/* Delayed queue: place in the heap. */
-	uint32_t heap_index;
-	/* Last reply or reason, for people and bounces; malloc, NULL if none. */
-	char *last_text;
-	/* On whose connection; NULL outside of an attempt. */
-	struct connection *connection;
+	/* What it is part of there, by place. */
+	union {
+		/* ACTIVE: the queue. */
+		struct {
+			struct delivery *next;
+			struct delivery *prev;
+		};
+		/* DELAYED: place in the heap. */
+		uint32_t heap_index;
+		/* ATTEMPT and TRANSIT: on whose connection, NULL outside of an attempt; and content
+		 * that was read back for this attempt, NULL when none was. */
+		struct {
+			struct connection *connection;
+			struct content *loaded;
+		};
+	};
 };
+#ifndef FLYWHEEL_DEBUG
+_Static_assert(sizeof(struct delivery) == 96, "one or more for each queued message");
+#endif
 
 static inline bool recipient_set_has(const struct recipient_set *s, unsigned i)
 {
 	return (s->bits[i >> 6] >> (i & 63) & 1U) != 0;
+}
+
+/* The first place from `from` on that is in the set; ENVELOPE_DELIVERY_RECIPIENTS: there is none.
+ */
+static inline unsigned recipient_set_next(const struct recipient_set *s, unsigned from)
+{
+	for (unsigned at = from; at < ENVELOPE_DELIVERY_RECIPIENTS; at = (at | 63) + 1) {
+		uint64_t bits = s->bits[at >> 6] >> (at & 63);
+
+		if (bits != 0) {
+			return at + (unsigned)__builtin_ctzll(bits);
+		}
+	}
+	return ENVELOPE_DELIVERY_RECIPIENTS;
 }
 
 static inline void recipient_set_add(struct recipient_set *s, unsigned i)
@@ -116,10 +140,39 @@ static inline struct recipient_set recipient_set_first(unsigned count)
 }
 
 /* A delivery for `index` of the message's envelope, all recipients pending, in transit. Takes over
- * one reference to the message. */
+ * one reference to the message, and is no user of its content yet. */
 SINGLE
 struct delivery *delivery_create(struct mail_pools *p, struct message *m, uint32_t index);
 
-/* Frees it, its own body and its reference to the message. */
+/* Envelope and body as this delivery may read them; NULL when they are on disk only. */
+SINGLE
+static inline struct content *delivery_content(const struct delivery *d)
+{
+	if (d->uses_content) {
+		return d->message->content;
+	}
+	return d->place == DELIVERY_TRANSIT || d->place == DELIVERY_ATTEMPT ? d->loaded : NULL;
+}
+
+/* For those who know that the content is there: during an attempt it is. */
+SINGLE
+static inline const struct envelope *delivery_envelope(const struct delivery *d)
+{
+	const struct content *c = delivery_content(d);
+
+	ASSERT(c != NULL);
+	return content_envelope(c);
+}
+
+/* It reads the message's own content no more. True when no other delivery does either: then the
+ * content was dropped, and the spool must have it. */
+SINGLE
+bool delivery_give_up_content(struct delivery *d, struct mail_pools *p);
+
+/* Frees what was read back for it, if anything; it is in transit. */
+SINGLE
+void delivery_unload(struct delivery *d, struct mail_pools *p);
+
+/* Frees it, what was read back for it and its reference to the message; it is in transit. */
 SINGLE
 void delivery_destroy(struct delivery *d, struct mail_pools *p);

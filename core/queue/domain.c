@@ -120,6 +120,14 @@ static void check_entry(struct domain *d, const struct delivery *delivery)
 	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
 	OWNER_CHECK(d);
 	ASSERT(delivery->place == DELIVERY_TRANSIT);
+	ASSERT(delivery->connection == NULL && delivery->loaded == NULL);
+}
+
+static void leave_queue(struct delivery *delivery)
+{
+	delivery->place = DELIVERY_TRANSIT;
+	delivery->connection = NULL;
+	delivery->loaded = NULL;
 }
 
 void domain_push_active(struct domain_table *t, struct domain *d, struct delivery *delivery)
@@ -160,8 +168,6 @@ static void active_unlink(struct domain_table *t, struct domain *d, struct deliv
 {
 	*(delivery->prev != NULL ? &delivery->prev->next : &d->active_head) = delivery->next;
 	*(delivery->next != NULL ? &delivery->next->prev : &d->active_tail) = delivery->prev;
-	delivery->next = NULL;
-	delivery->prev = NULL;
 	d->active_count--;
 	t->active--;
 }
@@ -173,7 +179,7 @@ struct delivery *domain_pop_active(struct domain_table *t, struct domain *d)
 	OWNER_CHECK(d);
 	if (delivery != NULL) {
 		active_unlink(t, d, delivery);
-		delivery->place = DELIVERY_TRANSIT;
+		leave_queue(delivery);
 	}
 	return delivery;
 }
@@ -268,7 +274,7 @@ void domain_remove(struct domain_table *t, struct domain *d, struct delivery *de
 		ASSERT(delivery->place == DELIVERY_DELAYED);
 		delayed_remove(t, d, delivery);
 	}
-	delivery->place = DELIVERY_TRANSIT;
+	leave_queue(delivery);
 }
 
 void domain_destroy(struct domain_table *t, struct domain *d)

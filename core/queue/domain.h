@@ -42,7 +42,7 @@ enum domain_hold {
 	/* outbound_throttle_messages, outbound_throttle_connections; until hold_until_ms */
 	DOMAIN_THROTTLE_MESSAGES,
 	DOMAIN_THROTTLE_CONNECTIONS,
-	/* memory_budget: no room to read a body back; tried again at hold_until_ms. */
+	/* memory_budget: no room to read a message back; tried again at hold_until_ms. */
 	DOMAIN_MEMORY,
 	/* The program stops. */
 	DOMAIN_STOPPING,
@@ -85,7 +85,7 @@ struct domain {
 	/* Deliveries on connections, and those that wait for the spool after an attempt. */
 	uint32_t attempt_count;
 	uint32_t settling_count;
-	/* Bodies that were read back for deliveries on connections. */
+	/* Of messages that were read back for deliveries on connections. */
 	uint64_t loaded_bytes;
 	/* Orders to the whole queue that are being carried out. */
 	uint32_t sweeps;

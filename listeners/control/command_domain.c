@@ -116,7 +116,7 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 		break;
 	case DOMAIN_MEMORY:
 		snprintf(text, size,
-			 "bodies of %llu bytes were read back and are not yet delivered, "
+			 "messages of %llu bytes were read back and are not yet delivered, "
 			 "memory_budget = %llu",
 			 (unsigned long long)atomic_load_explicit(&s->program->limits.loaded_bytes,
 								  memory_order_relaxed),
@@ -166,7 +166,7 @@ static json_t *queue_of(const struct scheduler *s, const struct domain *d)
 	}
 	if (d->active_head != NULL) {
 		value_set_time(v, "oldest_active_received_at",
-			       message_envelope(d->active_head->message)->received_ms);
+			       d->active_head->message->received_ms);
 	}
 	return v;
 }
@@ -289,7 +289,7 @@ static const char *connection_text(enum connection_state state)
 	case CONNECTION_IDLE:
 		return "idle";
 	case CONNECTION_LOADING:
-		return "reading the body from the spool";
+		return "reading the message from the spool";
 	case CONNECTION_ENVELOPE:
 		return "envelope";
 	case CONNECTION_BODY:

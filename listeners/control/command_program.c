@@ -215,8 +215,9 @@ static bool pools_step(struct part *p, struct agent *self)
 
 	p->json = value_array();
 	pool_row(p->json, name, &s->pools.buffers);
-	for (unsigned i = 0; i < MESSAGE_SIZE_CLASSES; i++) {
-		pool_row(p->json, name, &s->pools.messages[i]);
+	pool_row(p->json, name, &s->pools.messages);
+	for (unsigned i = 0; i < CONTENT_SIZE_CLASSES; i++) {
+		pool_row(p->json, name, &s->pools.contents[i]);
 	}
 	pool_row(p->json, name, &s->pools.deliveries);
 	pool_row(p->json, name, &s->requests);

@@ -169,6 +169,11 @@ static void on_back(struct agent *self, void *object, uint64_t unused)
 	}
 }
 
+void part_complete(struct part *p, struct agent *self)
+{
+	agent_send(self, &p->order->scheduler->base, on_back, p, 0);
+}
+
 /* On the part's agent. A task that an agent sends to itself may run in the same duty cycle: then
  * it only goes round. */
 static void on_step(struct agent *self, void *object, uint64_t unused)
@@ -179,7 +184,10 @@ static void on_step(struct agent *self, void *object, uint64_t unused)
 	if (p->cycle_ns != self->now.mono_ns) {
 		p->cycle_ns = self->now.mono_ns;
 		if (p->order->step(p, self)) {
-			agent_send(self, &p->order->scheduler->base, on_back, p, 0);
+			part_complete(p, self);
+			return;
+		}
+		if (p->waits) {
 			return;
 		}
 	}

@@ -36,9 +36,10 @@ struct command;
 struct control;
 struct order;
 struct part;
+struct unread;
 
 /* Runs on the part's agent; true when the part is complete, false to be called again in a later
- * duty cycle. */
+ * duty cycle, or, if the part waits, not at all. */
 typedef bool (*order_step_fn)(struct part *p, struct agent *self);
 /* Runs on the control listener's agent when all parts are back: answers. */
 typedef void (*order_merge_fn)(struct order *o);
@@ -51,6 +52,8 @@ struct part {
 	struct order *order;
 	struct agent *agent;
 	bool back;
+	/* Set by a step that asked for something: when that has come, part_complete() ends it. */
+	bool waits;
 	/* What it found: a value, or text of JSON values separated by commas. */
 	json_t *json;
 	char *text;
@@ -59,6 +62,8 @@ struct part {
 	/* Sums for the command's own use; the walk starts them at 0. */
 	uint64_t totals[ORDER_TOTALS];
 	uint64_t cycle_ns;
+	/* `message`: what is still to be read of it; NULL: nothing. */
+	struct unread *unread;
 	/* A walk over domain records: the next bucket, and how many there were. */
 	uint32_t bucket;
 	uint32_t bucket_count;
@@ -137,6 +142,10 @@ void order_on_scheduler(struct order *o, uint32_t index, order_step_fn step, ord
 BOUND
 void order_on_agents(struct order *o, uint64_t patience_ms, order_step_fn step,
 		     order_merge_fn merge);
+
+/* On the part's agent: the part goes back. Only for one that waits. */
+BOUND
+void part_complete(struct part *p, struct agent *self);
 
 /* On the part's agent: writes one row, which it takes over. */
 SINGLE

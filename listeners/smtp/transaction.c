@@ -424,7 +424,7 @@ static struct message *make_message(struct smtp_session *ss)
 	e->peer_port = ss->accept->peer_port;
 	e->protocol = ss->esmtp ? ENVELOPE_ESMTP : ENVELOPE_SMTP;
 	e->durability = durability_of(ss->options);
-	m->body = tx->body;
+	*message_body(m) = tx->body;
 	tx->body = CHAIN_EMPTY;
 	return m;
 }

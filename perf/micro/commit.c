@@ -206,7 +206,7 @@ static struct message *make_message(struct envelope_builder *b, size_t bytes)
 	e->durability = ENVELOPE_SYNCED;
 	e->body_bytes = bytes;
 	body_fill(body, bytes);
-	chain_append(&m->body, &world.pools.buffers, body, bytes);
+	chain_append(message_body(m), &world.pools.buffers, body, bytes);
 	message_set_resident(m, &world.pools);
 	return m;
 }
@@ -270,7 +270,8 @@ static size_t stored_bytes(const struct size *size)
 {
 	const struct message *m = world.messages[size->index][0][0];
 
-	return record_bytes(message_envelope(m)->size + (uint32_t)m->body.len + RECORD_TRAILER);
+	return record_bytes(message_envelope(m)->size + (uint32_t)message_body(m)->len +
+			    RECORD_TRAILER);
 }
 
 static bool run_over(uint64_t ticks, uint64_t bytes)

@@ -51,7 +51,7 @@ static void build(size_t body)
 	m = message_create(&world.pools, envelope_size(&world.builder));
 	envelope_build(&world.builder, message_envelope(m));
 	if (body > 0) {
-		chain_append(&m->body, &world.pools.buffers, world.body, body);
+		chain_append(message_body(m), &world.pools.buffers, world.body, body);
 		message_set_resident(m, &world.pools);
 	}
 	measure_use(message_envelope(m)->recipient_count);

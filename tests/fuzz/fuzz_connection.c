@@ -265,7 +265,8 @@ void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
 	delivery->place = DELIVERY_TRANSIT;
 	delivery->connection = NULL;
 	/* Whoever still sends it sends nonsense from here on. */
-	for (struct chain_buffer *b = delivery->message->body.head; b != NULL; b = b->next) {
+	for (struct chain_buffer *b = message_body(delivery->message)->head; b != NULL;
+	     b = b->next) {
 		memset(b->data, 'X', b->len);
 	}
 	talk->tries++;
@@ -393,12 +394,13 @@ static struct delivery *make_delivery(unsigned number, unsigned recipients, size
 	memset(line, 'a', sizeof(line));
 	memcpy(line + 78, "\r\n", 2);
 	for (size_t i = 0; i < lines; i++) {
-		chain_append(&m->body, &w.pools.buffers, line, sizeof(line));
+		chain_append(message_body(m), &w.pools.buffers, line, sizeof(line));
 	}
-	e->body_bytes = m->body.len;
+	e->body_bytes = message_body(m)->len;
 	message_set_resident(m, &w.pools);
 	d = delivery_create(&w.pools, m, 0);
-	d->uses_body = true;
+	message_use_content(m, 1);
+	d->uses_content = true;
 	return d;
 }
 

@@ -137,7 +137,7 @@ static void check_message(const struct message *m)
 	const struct envelope *e = message_envelope(m);
 	struct dot_reference r = reference();
 	size_t len;
-	unsigned char *body = flatten(&m->body, &len);
+	unsigned char *body = flatten(message_body(m), &len);
 	size_t received = received_length(body, len);
 
 	FUZZ_CHECK(may_be_stored(&r));
@@ -585,7 +585,7 @@ static void hang_up(void)
 	FUZZ_CHECK(w.listener->session_count == 0 && w.net.closed == 1);
 	FUZZ_CHECK(talk->receiving == 0);
 	FUZZ_CHECK(s->pools.buffers.live == 0 && s->base.timers.armed == 0);
-	FUZZ_CHECK(mail_pools_messages(&s->pools) == 0);
+	FUZZ_CHECK(mail_pools_live(&s->pools) == 0);
 	w.listener->stopping = false;
 }
 

@@ -23,7 +23,7 @@ struct pool_account {
 static struct pool_account pools[POOL_NAMES_MAX];
 static uint32_t pool_count;
 /* Of mail pools that are closed. */
-static int64_t body_bytes;
+static int64_t resident_bytes;
 /* Of this process's one thread, at the beginning. */
 static uint64_t heap_bytes;
 
@@ -84,7 +84,7 @@ void __wrap_pool_close(struct pool *p)
 
 void __wrap_mail_pools_close(struct mail_pools *p)
 {
-	body_bytes += atomic_load(&p->body_bytes);
+	resident_bytes += atomic_load(&p->resident_bytes);
 	__real_mail_pools_close(p);
 }
 
@@ -99,9 +99,9 @@ void accounts_check_closed(void)
 				   a->open, a->name, a->live);
 		}
 	}
-	if (body_bytes != 0) {
-		world_fail("after the stop %" PRId64 " bytes of bodies count as resident",
-			   body_bytes);
+	if (resident_bytes != 0) {
+		world_fail("after the stop %" PRId64 " bytes of content count as resident",
+			   resident_bytes);
 	}
 	if (heap_in_use() != heap_bytes) {
 		world_fail("after the stop %" PRId64 " bytes of memory are not given back",

@@ -20,9 +20,9 @@ static char *copy_body(const struct message *m, size_t max, size_t *len)
 {
 	char *text;
 
-	*len = m->body.len < max ? (size_t)m->body.len : max;
+	*len = message_body(m)->len < max ? (size_t)message_body(m)->len : max;
 	text = world_alloc(*len + 1);
-	chain_copy_out(&m->body, 0, text, *len);
+	chain_copy_out(message_body(m), 0, text, *len);
 	return text;
 }
 

@@ -99,12 +99,13 @@ static void check_body(struct client *t, struct call *c)
 {
 	unsigned char body[BODY_MAX];
 
-	stress_expect("bytes of a body", c->request.body.len, c->body_len);
-	chain_copy_out(&c->request.body, 0, body, c->body_len);
+	stress_expect("message", content_envelope(c->request.content)->id.low, c->number);
+	stress_expect("bytes of a body", c->request.content->body.len, c->body_len);
+	chain_copy_out(&c->request.content->body, 0, body, c->body_len);
 	for (size_t i = 0; i < c->body_len; i++) {
 		stress_expect("byte of a body", body[i], (unsigned char)(c->number + i));
 	}
-	chain_release(&c->request.body, &t->pools.buffers);
+	content_release(c->request.content, &t->pools);
 }
 
 static void on_answer(struct agent *self, void *object, uint64_t value)
@@ -122,6 +123,7 @@ static void on_answer(struct agent *self, void *object, uint64_t value)
 	case SPOOL_STORE:
 		k->alive = true;
 		c->request.entry = c->request.message->spool;
+		c->request.id = c->request.message->id;
 		break;
 	case SPOOL_STATE:
 		k->attempts++;
@@ -155,7 +157,7 @@ static struct message *make_message(struct client *t, struct call *c)
 	envelope_build(&t->builder, e);
 	e->id = (struct message_id){.high = t->base.id, .low = c->number};
 	e->body_bytes = c->body_len;
-	chain_append(&m->body, &t->pools.buffers, body, c->body_len);
+	chain_append(message_body(m), &t->pools.buffers, body, c->body_len);
 	message_set_resident(m, &t->pools);
 	return m;
 }

@@ -310,7 +310,7 @@ static void outcome_note(struct outbound_world *w, const struct domain *d,
 	struct outcome *o = &w->outcomes[w->outcome_count++];
 
 	assert_true(w->outcome_count <= OUTBOUND_OUTCOMES_MAX);
-	o->number = (uint32_t)message_envelope(delivery->message)->id.low;
+	o->number = (uint32_t)delivery->message->id.low;
 	snprintf(o->domain, sizeof o->domain, "%s", d->name);
 	o->attempt = *a;
 	o->attempt.replies = NULL;
@@ -356,30 +356,32 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 
 	outcome_check(delivery, a);
 	outcome_note(w, d, delivery, a);
-	scribble(&delivery->body);
-	chain_release(&delivery->body, &w->pools.buffers);
+	if (delivery->loaded != NULL) {
+		scribble(&delivery->loaded->body);
+	}
+	delivery_unload(delivery, &w->pools);
 	for (unsigned i = 0; i < 2; i++) {
 		delivery->pending.bits[i] &= ~(a->delivered.bits[i] | a->failed.bits[i]);
 	}
 	delivery->doomed = false;
 	if (recipient_set_empty(&delivery->pending) || doomed) {
-		scribble(&delivery->message->body);
+		if (delivery->uses_content) {
+			scribble(message_body(delivery->message));
+		}
 		delivery_destroy(delivery, &w->pools);
 	} else if (recipient_set_empty(&a->deferred)) {
 		delivery->due_ms = 0;
-		dispatch_enqueue(x, delivery);
+		dispatch_enqueue(x, delivery->domain, delivery);
 	} else {
 		delivery->attempts++;
 		delivery->due_ms =
 			w->now.wall_ns / NS_PER_MS + retry_wait_ms(d->options, delivery->attempts);
-		dispatch_delay(x, delivery);
+		dispatch_delay(x, delivery->domain, delivery);
 	}
 }
 
-static const struct dispatch_ops ops = {.resolve = on_resolve,
-					.load_body = on_load,
-					.on_attempt = on_attempt,
-					.options = on_options};
+static const struct dispatch_ops ops = {
+	.resolve = on_resolve, .load = on_load, .on_attempt = on_attempt, .options = on_options};
 
 /* ---- the agent ---- */
 
@@ -396,6 +398,38 @@ static void fill_body(struct outbound_world *w, struct chain *body)
 	}
 }
 
+/* An envelope on disk, so to speak. */
+struct stored_envelope {
+	struct stored_envelope *next;
+	_Alignas(8) unsigned char envelope[];
+};
+
+static void store_envelope(struct outbound_world *w, const struct envelope *e)
+{
+	struct stored_envelope *x = malloc(sizeof *x + e->size);
+
+	assert_non_null(x);
+	memcpy(x->envelope, e, e->size);
+	x->next = w->stored;
+	w->stored = x;
+}
+
+static struct content *read_back(struct outbound_world *w, const struct message *m)
+{
+	const struct stored_envelope *x = w->stored;
+	struct content *c;
+
+	while (memcmp(&((const struct envelope *)(const void *)x->envelope)->id, &m->id,
+		      sizeof m->id) != 0) {
+		x = x->next;
+		assert_non_null(x);
+	}
+	c = content_create(&w->pools, m->envelope_bytes);
+	memcpy(c->envelope, x->envelope, m->envelope_bytes);
+	fill_body(w, &c->body);
+	return c;
+}
+
 static int on_do_work(struct agent *self)
 {
 	struct outbound_world *w = world_of_agent(self);
@@ -406,10 +440,9 @@ static int on_do_work(struct agent *self)
 	}
 	delivery = w->loads[0];
 	memmove(w->loads, w->loads + 1, --w->load_count * sizeof w->loads[0]);
-	if (w->load_result == 0) {
-		fill_body(w, &delivery->body);
-	}
-	dispatch_body_loaded(&w->dispatcher, delivery, w->load_result);
+	dispatch_loaded(&w->dispatcher, delivery,
+			w->load_result == 0 ? read_back(w, delivery->message) : NULL,
+			w->load_result);
 	return 1;
 }
 
@@ -536,11 +569,17 @@ void outbound_free(struct outbound_world *w)
 	dispatcher_close(&w->dispatcher);
 	assert_int_equal(w->pools.deliveries.live, 0);
 	assert_int_equal(w->pools.buffers.live, 0);
-	assert_int_equal(mail_pools_messages(&w->pools), 0);
+	assert_int_equal(mail_pools_live(&w->pools), 0);
 	assert_int_equal(w->agent.timers.armed, 0);
 	runtime_close(&w->runtime);
 	for (unsigned i = 0; i < w->peer_count; i++) {
 		peer_close(&w->peers[i]);
+	}
+	while (w->stored != NULL) {
+		struct stored_envelope *next = w->stored->next;
+
+		free(w->stored);
+		w->stored = next;
 	}
 	mail_pools_close(&w->pools);
 	agent_close(&w->agent);
@@ -720,14 +759,16 @@ struct delivery *outbound_delivery(struct outbound_world *w, const char *domain,
 	e->received_ms = w->now.wall_ns / NS_PER_MS;
 	e->flags = w->envelope_flags;
 	e->durability = (uint8_t)w->durability;
-	fill_body(w, &m->body);
-	e->body_bytes = m->body.len;
+	fill_body(w, message_body(m));
+	e->body_bytes = message_body(m)->len;
 	message_set_resident(m, &w->pools);
-	if (w->not_resident) {
-		message_drop_body(m, &w->pools);
-	}
 	delivery = delivery_create(&w->pools, m, 0);
-	delivery->uses_body = !w->not_resident;
+	message_use_content(m, 1);
+	delivery->uses_content = true;
+	if (w->not_resident) {
+		store_envelope(w, e);
+		assert_true(delivery_give_up_content(delivery, &w->pools));
+	}
 	return delivery;
 }
 
@@ -736,9 +777,9 @@ uint32_t outbound_queue_old(struct outbound_world *w, const char *domain, const 
 {
 	struct delivery *delivery = outbound_delivery(w, domain, locals);
 
-	message_envelope(delivery->message)->received_ms -= age_ms;
+	delivery->message->received_ms -= age_ms;
 	outbound_enter(w);
-	dispatch_enqueue(&w->dispatcher, delivery);
+	dispatch_enqueue(&w->dispatcher, dispatch_find(&w->dispatcher, domain), delivery);
 	outbound_leave(w);
 	return w->numbers;
 }

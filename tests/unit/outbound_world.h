@@ -123,8 +123,10 @@ struct outbound_world {
 	struct outcome outcomes[OUTBOUND_OUTCOMES_MAX];
 	unsigned outcome_count;
 	uint32_t numbers;
-	/* Bodies are read back from here on, instead of being at hand. */
+	/* Content is read back from here on, instead of being at hand; and the envelopes that are
+	 * on disk only. */
 	bool not_resident;
+	struct stored_envelope *stored;
 	/* Loads wait until this is false; and what they end with. */
 	bool hold_loads;
 	int load_result;

@@ -111,13 +111,13 @@ void scheduler_close_accept(struct scheduler *s, struct accept *a)
 void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner)
 {
 	const struct envelope *e = message_envelope(m);
-	size_t len = m->body.len;
+	size_t len = message_body(m)->len;
 
 	assert_int_equal(envelope_check(e, e->size), 0);
 	assert_int_equal(e->body_bytes, len);
 	message_set_resident(m, &s->pools);
 	rig.bodies = realloc(rig.bodies, rig.bodies_len + len + 1);
-	chain_copy_out(&m->body, 0, rig.bodies + rig.bodies_len, len);
+	chain_copy_out(message_body(m), 0, rig.bodies + rig.bodies_len, len);
 	rig.bodies_len += len;
 	rig.bodies[rig.bodies_len] = '\0';
 	rig.envelope_flags = e->flags;
@@ -340,7 +340,7 @@ static inline int tear_down(void **state)
 	assert_true(drained());
 	assert_int_equal(rig.receiving, 0);
 	assert_int_equal(s->pools.buffers.live, 0);
-	assert_int_equal(mail_pools_messages(&s->pools), 0);
+	assert_int_equal(mail_pools_live(&s->pools), 0);
 	assert_int_equal(s->base.timers.armed, 0);
 	assert_true(runtime_invoke_stop(&rig.runtime, 1000));
 	runtime_close(&rig.runtime);

@@ -259,7 +259,7 @@ void world_kill(struct world *w)
 		if (c->request.verb == SPOOL_STORE) {
 			message_release(c->request.message, &w->pools);
 		} else if (c->request.verb == SPOOL_LOAD) {
-			chain_release(&c->request.body, &w->pools.buffers);
+			content_release(c->request.content, &w->pools);
 		}
 		call_end(c);
 	}
@@ -352,7 +352,7 @@ static struct message *make_message(struct world *w, struct model_message *m)
 	for (size_t i = 0; i < m->body_bytes; i++) {
 		body[i] = world_body_byte(&m->id, i);
 	}
-	chain_append(&message->body, &w->pools.buffers, body, m->body_bytes);
+	chain_append(message_body(message), &w->pools.buffers, body, m->body_bytes);
 	message_set_resident(message, &w->pools);
 	free(body);
 	return message;
@@ -371,6 +371,7 @@ static struct call *call_new(struct world *w, struct model_message *m, enum spoo
 	c->request.owner = c;
 	c->request.on_done = on_done;
 	c->request.entry = m->entry;
+	c->request.id = m->id;
 	c->next = w->first_call;
 	if (c->next != NULL) {
 		c->next->prev = c;
@@ -507,13 +508,18 @@ int world_load(struct world *w, struct model_message *m)
 	ASSERT(c->done);
 	result = c->request.result;
 	if (result == 0) {
-		ASSERT(c->request.body.len == m->body_bytes);
-		chain_copy_out(&c->request.body, 0, body, m->body_bytes);
+		const struct content *content = c->request.content;
+
+		ASSERT(content_envelope(content)->id.low == m->id.low);
+		ASSERT(content_envelope(content)->delivery_count == m->delivery_count);
+		ASSERT(content->body.len == m->body_bytes);
+		chain_copy_out(&content->body, 0, body, m->body_bytes);
 		for (size_t i = 0; i < m->body_bytes; i++) {
 			ASSERT(body[i] == world_body_byte(&m->id, i));
 		}
 	}
-	chain_release(&c->request.body, &w->pools.buffers);
+	w->loaded_envelope = c->request.content != NULL;
+	content_release(c->request.content, &w->pools);
 	free(body);
 	call_end(c);
 	return result;

@@ -80,6 +80,8 @@ struct world {
 	bool promised;
 	struct call *first_call;
 	uint64_t recovered;
+	/* The last load gave an envelope. */
+	bool loaded_envelope;
 	/* Deliveries of refused messages that came back. */
 	uint64_t resurrected;
 	char errors[4096];
@@ -109,7 +111,7 @@ struct model_message *world_store(struct world *w, uint32_t deliveries, size_t b
 void world_done(struct world *w, struct model_message *m, uint32_t delivery);
 void world_defer(struct world *w, struct model_message *m, uint32_t delivery, uint16_t attempts,
 		 uint64_t due_ms);
-/* Reads the body back and compares; the result. */
+/* Reads envelope and body back and compares; the result. */
 int world_load(struct world *w, struct model_message *m);
 struct model_message *world_find(const struct world *w, const struct message_id *id);
 

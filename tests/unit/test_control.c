@@ -305,7 +305,7 @@ static void test_memory_shows_budgets_and_pools(void **state)
 	(void)state;
 	assert_true(number_at(v, "resident_bytes") > 0);
 	assert_int_equal(number_at(v, "memory_budget_bytes"), 1000000);
-	assert_int_equal(json_array_size(at(v, "pools")), 2 * 9);
+	assert_int_equal(json_array_size(at(v, "pools")), 2 * 10);
 	json_decref(v);
 }
 

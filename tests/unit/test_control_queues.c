@@ -247,6 +247,54 @@ static void test_message_is_found_where_it_waits(void **state)
 	assert_error("message 00000000000000000000000001", "no delivery of message");
 }
 
+/* What queues know is told at once; the envelope is read once for all rows, and given up again. */
+static void test_message_on_disk_is_read_back(void **state)
+{
+	struct message_id id;
+	json_t *v;
+
+	(void)state;
+	world->on_disk = true;
+	id = queue_mail("m.example", 2, 0);
+	v = result_for_id("message %", &id);
+	assert_int_equal(world->loads, 1);
+	assert_string_equal(text_at(v, "sender"), "sender@here.example");
+	assert_string_equal(text_at(v, "durability"), "synced");
+	assert_int_equal(number_at(v, "recipients_in_all"), 2);
+	assert_int_equal(number_at(v, "body_bytes"), 2048);
+	assert_int_equal(json_array_size(at(v, "deliveries.0.recipients")), 2);
+	assert_string_equal(text_at(v, "deliveries.0.recipients.1"), "r001@m.example");
+	assert_string_equal(text_at(v, "deliveries.0.place"), "active queue");
+	json_decref(v);
+	assert_int_equal(record("m.example")->active_count, 1);
+	assert_int_equal(mail_pools_live(&home("m.example")->pools), 1);
+}
+
+static void test_message_that_cannot_be_read_says_so(void **state)
+{
+	struct message_id id;
+	json_t *v;
+
+	(void)state;
+	world->on_disk = true;
+	world->load_result = -EIO;
+	id = queue_mail("n.example", 2, 120);
+	v = result_for_id("message %", &id);
+	assert_string_equal(text_at(v, "trouble"),
+			    "the envelope cannot be read back: Input/output error");
+	assert_true(json_is_null(at(v, "sender")));
+	assert_true(json_is_null(at(v, "deliveries.0.recipients")));
+	assert_int_equal(number_at(v, "body_bytes"), 2048);
+	assert_int_equal(number_at(v, "deliveries.0.recipients_pending"), 2);
+	assert_string_equal(text_at(v, "deliveries.0.last_reply"), "451 4.2.0 greylisted");
+	json_decref(v);
+	assert_int_equal(record("n.example")->delayed_count, 1);
+	world->load_result = 0;
+	v = result_for_id("message %", &id);
+	assert_string_equal(text_at(v, "sender"), "sender@here.example");
+	json_decref(v);
+}
+
 static void test_message_fail_and_retry(void **state)
 {
 	struct message_id a = queue_mail("m.example", 1, 600);
@@ -331,6 +379,8 @@ int main(void)
 		TEST(test_active_and_delayed_show_only_longer_queues),
 		TEST(test_mailq_is_sorted_and_cut),
 		TEST(test_message_is_found_where_it_waits),
+		TEST(test_message_on_disk_is_read_back),
+		TEST(test_message_that_cannot_be_read_says_so),
 		TEST(test_message_fail_and_retry),
 		TEST(test_flush_moves_delayed_to_active),
 		TEST(test_fail_domain_fails_all_of_it),

@@ -24,14 +24,12 @@ static int set_up(void **state)
 /* No test may leak an object of any pool, or a resident byte. */
 static int tear_down(void **state)
 {
-	int64_t live = pools.buffers.live + pools.deliveries.live;
+	int64_t live =
+		pools.buffers.live + pools.deliveries.live + (int64_t)mail_pools_live(&pools);
 
 	(void)state;
-	for (unsigned i = 0; i < 3; i++) {
-		live += pools.messages[i].live;
-	}
 	mail_pools_close(&pools);
-	return live == 0 && atomic_load(&pools.body_bytes) == 0 ? 0 : -1;
+	return live == 0 && atomic_load(&pools.resident_bytes) == 0 ? 0 : -1;
 }
 
 static struct message *make(const char *const *recipients, unsigned count)
@@ -47,12 +45,18 @@ static struct message *make(const char *const *recipients, unsigned count)
 	m = message_create(&pools, envelope_size(&b));
 	envelope_build(&b, message_envelope(m));
 	envelope_builder_close(&b);
+	message_envelope(m)->id = (struct message_id){4711, 42};
+	message_envelope(m)->received_ms = 1750000000000;
+	message_envelope(m)->body_bytes = 10;
+	chain_append(message_body(m), &pools.buffers, "0123456789", 10);
 	return m;
 }
 
-static void test_create_picks_the_size_class(void **state)
+static const char *const one[] = {"a@x"};
+
+static void test_content_picks_the_size_class(void **state)
 {
-	size_t header = sizeof(struct message);
+	size_t header = sizeof(struct content);
 	const struct {
 		size_t bytes;
 		unsigned size_class;
@@ -73,12 +77,13 @@ static void test_create_picks_the_size_class(void **state)
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct message *m = message_create(&pools, cases[i].bytes);
 
-		assert_int_equal(m->size_class, cases[i].size_class);
+		assert_int_equal(m->content->size_class, cases[i].size_class);
 		assert_int_equal((uintptr_t)message_envelope(m) % 8, 0);
 		memset(message_envelope(m), 0xff, cases[i].bytes);
-		assert_false(m->resident);
+		assert_false(m->content->resident);
 		assert_null(m->spool);
-		assert_int_equal(m->body.len, 0);
+		assert_int_equal(message_body(m)->len, 0);
+		assert_int_equal(m->envelope_bytes, cases[i].bytes);
 		message_release(m, &pools);
 	}
 }
@@ -91,62 +96,128 @@ static void test_release_frees_with_the_last_reference(void **state)
 	message_hold(m, 2);
 	message_release(m, &pools);
 	message_release(m, &pools);
-	assert_int_equal(pools.messages[m->size_class].live, 1);
+	assert_int_equal(mail_pools_live(&pools), 2);
 	message_release(m, &pools);
-	assert_int_equal(mail_pools_messages(&pools), 0);
+	assert_int_equal(mail_pools_live(&pools), 0);
 }
 
-static void test_resident_body_is_counted_until_dropped(void **state)
+/* The block counts with what it takes of memory, so that many small envelopes count too. */
+static void test_resident_content_is_counted_until_dropped(void **state)
 {
-	struct message *m = message_create(&pools, 200);
+	struct message *m = make(one, 1);
 
 	(void)state;
-	chain_append(&m->body, &pools.buffers, "0123456789", 10);
-	assert_int_equal(atomic_load(&pools.body_bytes), 0);
+	assert_int_equal(atomic_load(&pools.resident_bytes), 0);
 	message_set_resident(m, &pools);
-	assert_true(m->resident);
-	assert_int_equal(atomic_load(&pools.body_bytes), CHAIN_BUFFER_SIZE);
-	message_drop_body(m, &pools);
-	assert_false(m->resident);
-	assert_int_equal(atomic_load(&pools.body_bytes), 0);
+	assert_true(m->content->resident);
+	assert_int_equal(atomic_load(&pools.resident_bytes), CHAIN_BUFFER_SIZE + 256);
+	message_use_content(m, 2);
+	assert_false(message_give_up_content(m, &pools));
+	assert_int_equal(atomic_load(&pools.resident_bytes), CHAIN_BUFFER_SIZE + 256);
+	assert_true(message_give_up_content(m, &pools));
+	assert_null(m->content);
+	assert_int_equal(atomic_load(&pools.resident_bytes), 0);
 	assert_int_equal(pools.buffers.live, 0);
-	message_drop_body(m, &pools);
+	assert_int_equal(mail_pools_live(&pools), 1);
 	message_release(m, &pools);
 }
 
-static void test_release_gives_up_the_body_too(void **state)
+static void test_envelope_without_its_body_is_not_counted(void **state)
 {
-	struct message *m = message_create(&pools, 200);
+	struct message *m = make(one, 1);
 
 	(void)state;
-	chain_append(&m->body, &pools.buffers, "0123456789", 10);
+	message_set_resident(m, &pools);
+	message_drop_body(m, &pools);
+	assert_false(m->content->resident);
+	assert_int_equal(atomic_load(&pools.resident_bytes), 0);
+	assert_int_equal(pools.buffers.live, 0);
+	assert_string_equal(envelope_address(message_envelope(m), 0), "a@x");
+	message_use_content(m, 1);
+	assert_true(message_give_up_content(m, &pools));
+	assert_int_equal(atomic_load(&pools.resident_bytes), 0);
+	message_release(m, &pools);
+}
+
+static void test_large_envelope_is_counted_as_it_is(void **state)
+{
+	struct message *m = message_create(&pools, 1000000);
+
+	(void)state;
+	memset(message_envelope(m), 0, 1000000);
+	message_set_resident(m, &pools);
+	assert_int_equal(atomic_load(&pools.resident_bytes), 1000000 + sizeof(struct content));
+	message_release(m, &pools);
+}
+
+static void test_what_queues_need_outlives_the_envelope(void **state)
+{
+	struct message *m = make(one, 1);
+	uint32_t size = message_envelope(m)->size;
+
+	(void)state;
+	message_set_resident(m, &pools);
+	message_use_content(m, 1);
+	assert_true(message_give_up_content(m, &pools));
+	assert_int_equal(m->id.high, 4711);
+	assert_int_equal(m->id.low, 42);
+	assert_int_equal(m->received_ms, 1750000000000);
+	assert_int_equal(m->body_bytes, 10);
+	assert_int_equal(message_content_bytes(m), 10 + size);
+	assert_true(m->has_sender);
+	message_release(m, &pools);
+}
+
+static void test_null_sender_and_one_without_domain_are_no_senders(void **state)
+{
+	static const char *const senders[] = {"", "postmaster"};
+	struct envelope_builder b;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct message *m;
+
+		envelope_builder_init(&b);
+		envelope_set_sender(&b, senders[i], strlen(senders[i]));
+		envelope_add_recipient(&b, "a@x", 3);
+		m = message_create(&pools, envelope_size(&b));
+		envelope_build(&b, message_envelope(m));
+		envelope_builder_close(&b);
+		message_seal(m);
+		assert_false(m->has_sender);
+		message_release(m, &pools);
+	}
+}
+
+static void test_release_gives_up_the_content_too(void **state)
+{
+	struct message *m = make(one, 1);
+
+	(void)state;
 	message_set_resident(m, &pools);
 	message_release(m, &pools);
-	assert_int_equal(atomic_load(&pools.body_bytes), 0);
-	m = message_create(&pools, 200);
-	chain_append(&m->body, &pools.buffers, "not resident", 12);
-	message_release(m, &pools);
-	assert_int_equal(atomic_load(&pools.body_bytes), 0);
+	assert_int_equal(atomic_load(&pools.resident_bytes), 0);
+	message_release(make(one, 1), &pools);
+	assert_int_equal(atomic_load(&pools.resident_bytes), 0);
 }
 
 static void test_release_elsewhere_balances_in_sum(void **state)
 {
 	struct mail_pools other;
-	struct message *m = message_create(&pools, 200);
+	struct message *m = make(one, 1);
 
 	(void)state;
 	mail_pools_init(&other);
-	chain_append(&m->body, &pools.buffers, "0123456789", 10);
 	message_set_resident(m, &pools);
 	message_release(m, &other);
-	assert_int_equal(atomic_load(&pools.body_bytes) + atomic_load(&other.body_bytes), 0);
+	assert_int_equal(atomic_load(&pools.resident_bytes) + atomic_load(&other.resident_bytes),
+			 0);
 	assert_int_equal(pools.buffers.live + other.buffers.live, 0);
 	/* As if it had been made and freed there. */
 	pools.buffers.live = 0;
-	for (unsigned i = 0; i < MESSAGE_SIZE_CLASSES; i++) {
-		pools.messages[i].live = 0;
-	}
-	atomic_store(&pools.body_bytes, 0);
+	pools.messages.live = 0;
+	pools.contents[0].live = 0;
+	atomic_store(&pools.resident_bytes, 0);
 	mail_pools_close(&other);
 }
 
@@ -174,16 +245,67 @@ static void test_delivery_starts_with_all_its_recipients(void **state)
 
 static void test_delivery_destroy_frees_all_it_has(void **state)
 {
-	static const char *const recipients[] = {"a@x"};
-	struct message *m = make(recipients, 1);
+	struct message *m = make(one, 1);
 	struct delivery *d = delivery_create(&pools, m, 0);
 
 	(void)state;
-	chain_append(&d->body, &pools.buffers, "read back", 9);
+	d->loaded = content_create(&pools, 100);
+	chain_append(&d->loaded->body, &pools.buffers, "read back", 9);
 	d->last_text = strdup("451 later");
 	delivery_destroy(d, &pools);
 	assert_int_equal(pools.deliveries.live, 0);
 	assert_int_equal(pools.buffers.live, 0);
+}
+
+/* Whoever goes without a word must not keep others' content in memory for good. */
+static void test_delivery_destroyed_is_no_user_any_more(void **state)
+{
+	static const char *const recipients[] = {"a@x", "b@y"};
+	struct message *m = make(recipients, 2);
+	struct delivery *x = delivery_create(&pools, m, 0);
+	struct delivery *y;
+
+	(void)state;
+	message_hold(m, 1);
+	y = delivery_create(&pools, m, 1);
+	message_set_resident(m, &pools);
+	message_use_content(m, 2);
+	x->uses_content = true;
+	y->uses_content = true;
+	delivery_destroy(x, &pools);
+	assert_non_null(m->content);
+	assert_true(delivery_give_up_content(y, &pools));
+	assert_false(delivery_give_up_content(y, &pools));
+	assert_null(m->content);
+	delivery_destroy(y, &pools);
+}
+
+static void test_delivery_reads_what_is_its_own(void **state)
+{
+	struct message *m = make(one, 1);
+	struct delivery *d = delivery_create(&pools, m, 0);
+
+	(void)state;
+	assert_null(delivery_content(d));
+	message_use_content(m, 1);
+	d->uses_content = true;
+	assert_ptr_equal(delivery_content(d), m->content);
+	assert_ptr_equal(delivery_envelope(d), message_envelope(m));
+	message_set_resident(m, &pools);
+	assert_true(delivery_give_up_content(d, &pools));
+	assert_null(delivery_content(d));
+	d->loaded = content_create(&pools, 100);
+	d->place = DELIVERY_ATTEMPT;
+	assert_ptr_equal(delivery_envelope(d), d->loaded->envelope);
+	d->place = DELIVERY_TRANSIT;
+	delivery_unload(d, &pools);
+	/* What stands there in a queue is another thing. */
+	d->place = DELIVERY_ACTIVE;
+	d->prev = d;
+	assert_null(delivery_content(d));
+	d->place = DELIVERY_TRANSIT;
+	d->prev = NULL;
+	delivery_destroy(d, &pools);
 }
 
 static void test_recipient_set_holds_128(void **state)
@@ -208,13 +330,19 @@ static void test_recipient_set_holds_128(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_create_picks_the_size_class),
+		TEST(test_content_picks_the_size_class),
 		TEST(test_release_frees_with_the_last_reference),
-		TEST(test_resident_body_is_counted_until_dropped),
-		TEST(test_release_gives_up_the_body_too),
+		TEST(test_resident_content_is_counted_until_dropped),
+		TEST(test_envelope_without_its_body_is_not_counted),
+		TEST(test_large_envelope_is_counted_as_it_is),
+		TEST(test_what_queues_need_outlives_the_envelope),
+		TEST(test_null_sender_and_one_without_domain_are_no_senders),
+		TEST(test_release_gives_up_the_content_too),
 		TEST(test_release_elsewhere_balances_in_sum),
 		TEST(test_delivery_starts_with_all_its_recipients),
 		TEST(test_delivery_destroy_frees_all_it_has),
+		TEST(test_delivery_destroyed_is_no_user_any_more),
+		TEST(test_delivery_reads_what_is_its_own),
 		TEST(test_recipient_set_holds_128),
 	};
 

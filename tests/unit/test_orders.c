@@ -79,7 +79,7 @@ static void test_flush_works_in_slices(void **state)
 		struct delivery *delivery = outbound_delivery(w, DOMAIN, "a");
 
 		delivery->due_ms = agent_wall_ms(&w->agent) + 60000 + i;
-		dispatch_delay(&w->dispatcher, delivery);
+		dispatch_delay(&w->dispatcher, d, delivery);
 	}
 	dispatch_flush(&w->dispatcher, d);
 	outbound_leave(w);

@@ -381,9 +381,50 @@ static void test_damaged_body_is_not_delivered(void **state)
 	byte ^= 0x10;
 	assert_int_equal(pwrite(g->fd, &byte, 1, at), 1);
 	assert_int_equal(world_load(w, m), -EIO);
+	assert_true(w->loaded_envelope);
 	assert_int_equal(world_counter(w, "damaged"), 1);
 	world_done(w, m, 0);
 	world_settle(w);
+	world_stop(w);
+	world_free(w);
+}
+
+static void test_damaged_envelope_is_not_given_back(void **state)
+{
+	struct world *w = quiet_world();
+	struct model_message *m = world_store(w, 1, 200000, ENVELOPE_SYNCED);
+	const struct segment *g;
+	unsigned char byte;
+	off_t at;
+
+	(void)state;
+	world_settle(w);
+	g = m->entry->segment;
+	at = (off_t)m->entry->place * RECORD_ALIGN + (off_t)sizeof(struct record_header) + 60;
+	assert_int_equal(pread(g->fd, &byte, 1, at), 1);
+	byte ^= 0x10;
+	assert_int_equal(pwrite(g->fd, &byte, 1, at), 1);
+	assert_int_equal(world_load(w, m), -EIO);
+	assert_false(w->loaded_envelope);
+	assert_int_equal(world_counter(w, "damaged"), 1);
+	world_done(w, m, 0);
+	world_settle(w);
+	world_stop(w);
+	world_free(w);
+}
+
+/* Who asks for it need not know whether it is there. */
+static void test_load_of_what_is_over_finds_nothing(void **state)
+{
+	struct world *w = quiet_world();
+	struct model_message *m = world_store(w, 1, 2000, ENVELOPE_SYNCED);
+
+	(void)state;
+	world_settle(w);
+	world_done(w, m, 0);
+	world_settle(w);
+	assert_int_equal(world_load(w, m), -ENOENT);
+	assert_false(w->loaded_envelope);
 	world_stop(w);
 	world_free(w);
 }
@@ -489,6 +530,8 @@ int main(void)
 		cmocka_unit_test(test_min_free_refuses_mail_and_finishes_old),
 		cmocka_unit_test(test_full_file_system),
 		cmocka_unit_test(test_damaged_body_is_not_delivered),
+		cmocka_unit_test(test_damaged_envelope_is_not_given_back),
+		cmocka_unit_test(test_load_of_what_is_over_finds_nothing),
 		cmocka_unit_test(test_failed_read_is_reported),
 		cmocka_unit_test(test_direct_writes_may_be_refused),
 		cmocka_unit_test(test_no_space_on_a_buffered_durable_write),
