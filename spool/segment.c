@@ -154,10 +154,12 @@ int segment_unlink(struct segment *s, int dir_fd)
 {
 	char name[SEGMENT_NAME_MAX];
 
+	ASSERT(!s->unlinked);
 	segment_name(s->id, name);
 	if (unlinkat(dir_fd, name, 0) != 0 && errno != ENOENT) {
 		return -errno;
 	}
+	s->unlinked = true;
 	return sync_directory(dir_fd);
 }
 

@@ -89,6 +89,9 @@ struct segment {
 	uint32_t pins;
 	/* A read failed or its index is wrong: it is left alone. */
 	bool stuck;
+	/* Its name is gone, perhaps not for good: the directory's sync failed, and a later one that
+	 * succeeds would not say more. */
+	bool unlinked;
 	/* An fsync of it failed, whoever asked for it. */
 	bool sync_failed;
 	/* Records were answered that no sync has covered: a durable write behind them does not. */
@@ -168,7 +171,8 @@ static inline uint64_t segment_block_ceil(uint64_t offset)
 	return segment_block_floor(offset + SEGMENT_BLOCK - 1);
 }
 
-/* Unlinks the file and syncs the directory. Blocks. 0 or a negative errno. */
+/* Unlinks the file and syncs the directory. Blocks. 0 or a negative errno; not again after an error
+ * that left s->unlinked true. */
 SINGLE
 int segment_unlink(struct segment *s, int dir_fd);
 

@@ -360,7 +360,8 @@ static bool unneeded(const struct upkeep *u, const struct segment *g)
 		    u->prepare.segment != g && u->seal.segment != g;
 	bool outlived = g->copies.count == 0 && (g->holds.count == 0 || g->tombs_moved);
 
-	if (!idle || !segment_dead(g)) {
+	/* What may come back holds the tombstones of its messages until the next start. */
+	if (!idle || !segment_dead(g) || g->unlinked) {
 		return false;
 	}
 	switch (g->state) {

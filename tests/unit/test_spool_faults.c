@@ -160,6 +160,44 @@ static void test_failed_durable_write_is_a_failed_sync(void **state)
 	failed_once(MUX_WRITE, false);
 }
 
+static bool is_listed(struct world *w, const struct segment *g)
+{
+	const struct segment_store *s = world_store_of(w, 0);
+
+	return s->segments[g->slot] == g;
+}
+
+/* An unlinked segment may come back with the power when its directory's sync failed, whatever the
+ * next sync says: it counts as there, so that tombstones of its messages stay. */
+static void test_unlinked_segment_counts_when_its_directory_was_not_synced(void **state)
+{
+	struct world *w = quiet_world();
+	struct segment_store *s = world_store_of(w, 0);
+	struct segment *g = s->active;
+	int dir_fd = s->dir_fd;
+	char name[SEGMENT_NAME_MAX];
+
+	(void)state;
+	fail_next(MUX_FSYNC, -EIO, 1);
+	world_store(w, 1, 5000, ENVELOPE_SYNCED);
+	world_settle(w);
+	assert_int_equal(g->state, SEGMENT_ABANDONED);
+	/* Names in it can be unlinked, but it cannot be synced. */
+	s->dir_fd = open(w->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	w->expect_errors = true;
+	finish_all(w);
+	world_step(w, 1000);
+	segment_name(g->id, name);
+	assert_int_equal(faccessat(dir_fd, name, F_OK, 0), -1);
+	assert_true(is_listed(w, g));
+	close(s->dir_fd);
+	s->dir_fd = dir_fd;
+	world_step(w, 5000);
+	assert_true(is_listed(w, g));
+	world_stop(w);
+	world_free(w);
+}
+
 static void test_failing_disk_refuses_mail_and_keeps_promises(void **state)
 {
 	struct world *w = quiet_world();
@@ -522,6 +560,7 @@ int main(void)
 		cmocka_unit_test(test_failed_write_is_written_elsewhere),
 		cmocka_unit_test(test_failed_sync_abandons_the_segment),
 		cmocka_unit_test(test_failed_durable_write_is_a_failed_sync),
+		cmocka_unit_test(test_unlinked_segment_counts_when_its_directory_was_not_synced),
 		cmocka_unit_test(test_failing_disk_refuses_mail_and_keeps_promises),
 		cmocka_unit_test(test_failing_disk_keeps_what_was_promised),
 		cmocka_unit_test(test_hurried_stop_counts_what_it_gives_up),
