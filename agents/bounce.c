@@ -164,6 +164,7 @@ static struct message *make_message(struct bounce *b)
 	e->protocol = ENVELOPE_GENERATED;
 	e->durability = original->durability;
 	e->flags = (uint16_t)(write_body(b, e->id, &m->body) | ENVELOPE_INTERNAL);
+	scheduler_sign(s, &m->body);
 	e->body_bytes = m->body.len;
 	return m;
 }
