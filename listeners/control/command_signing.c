@@ -38,9 +38,9 @@ static void set_times(json_t *v, const struct program *program)
 	for (uint32_t i = 0; i < program->scheduler_count; i++) {
 		histogram_merge(all, &program->schedulers[i]->signing.ns);
 	}
-	value_set_real(v, "signing_time_p50_s", (double)histogram_quantile(all, 0.5) / 1e9);
-	value_set_real(v, "signing_time_p99_s", (double)histogram_quantile(all, 0.99) / 1e9);
-	value_set_real(v, "signing_time_max_s", (double)histogram_quantile(all, 1) / 1e9);
+	value_set_number(v, "signing_time_p50_us", histogram_quantile(all, 0.5) / NS_PER_US);
+	value_set_number(v, "signing_time_p99_us", histogram_quantile(all, 0.99) / NS_PER_US);
+	value_set_number(v, "signing_time_max_us", histogram_quantile(all, 1) / NS_PER_US);
 	free(all);
 }
 
