@@ -10,14 +10,15 @@ void dkim_author_init(struct dkim_author *a, char *domain)
 static void forget(struct dkim_author *a)
 {
 	a->in_domain = false;
-	a->too_long = false;
+	a->bad = false;
 	a->len = 0;
 }
 
 static void keep(struct dkim_author *a, char c)
 {
-	if (a->len == DKIM_AUTHOR_MAX - 1) {
-		a->too_long = true;
+	/* Control characters are in no domain. */
+	if (a->len == DKIM_AUTHOR_MAX - 1 || (c >= 0 && c < ' ') || c == 127) {
+		a->bad = true;
 	} else {
 		a->domain[a->len++] = (char)(c >= 'A' && c <= 'Z' ? c | 32 : c);
 	}
@@ -101,5 +102,5 @@ bool dkim_author_end(struct dkim_author *a)
 		a->len--;
 	}
 	a->domain[a->len] = '\0';
-	return a->len > 0 && !a->too_long;
+	return a->len > 0 && !a->bad;
 }

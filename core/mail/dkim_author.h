@@ -26,7 +26,8 @@ struct dkim_author {
 	bool escaped;
 	bool angle;
 	bool in_domain;
-	bool too_long;
+	/* The domain is too long, or none. */
+	bool bad;
 	bool done;
 };
 

@@ -218,6 +218,8 @@ static const struct {
 	{"From: <>\r\n", NULL},
 	{"From: joe@\r\n", NULL},
 	{"From: \"joe@x.example\"\r\n", NULL},
+	{"From: joe@x.\001example\r\n", NULL},
+	{"From: joe@\177example\r\n", NULL},
 	{"From: Friends:;\r\n", NULL},
 	{"From:\r\n", NULL},
 	{"From joe@x.example Mon 10:00\r\n", NULL},
