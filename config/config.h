@@ -227,8 +227,8 @@ uint32_t config_throttle_count(const struct config *config);
 READONLY
 const struct throttle *config_throttle(const struct config *config, uint32_t index);
 
-/* What mail is signed with whose author is of `domain` (lower case): the policy of that domain, else
- * of its nearest parent that has one; NULL: nothing. O(labels). */
+/* What mail is signed with whose author is of `domain` (lower case): the policy of that domain,
+ * else of its nearest parent that has one; NULL: nothing. O(labels). */
 READONLY
 const struct dkim_policy *config_dkim(const struct config *config, const char *domain);
 
