@@ -803,6 +803,8 @@ static void check_wrong(const char *text, const char *wanted)
 static void test_dkim_when_signatures_are_wrong(void **state)
 {
 	(void)state;
+	check_wrong("dkim a.example { selector = s key = ed25519.pem\nsignature t { } }\n",
+		    "test.conf:2: scope signature \"t\": no key; expected key = \"/PATH\"\n");
 	check_wrong("dkim a.example { selector = s key = ed25519.pem\n"
 		    "signature t { key = ed25519.pem }\n"
 		    "signature u { key = ed25519.pem selector = t } }\n",

@@ -145,8 +145,10 @@ static void check_tag(const char *message, const struct dkim_signature *g, const
 #define EXAMPLE                                                                                    \
 	"From: Joe SixPack <joe@football.example.com>\r\n"                                         \
 	"To: Suzie Q <suzie@shopping.example.net>\r\n"                                             \
+	"X-One: first\r\n"                                                                         \
 	"Subject: Is dinner ready?\r\n"                                                            \
 	"Date: Fri, 11 Jul 2003 21:00:37 -0700 (PDT)\r\n"                                          \
+	"X-One:  second\r\n"                                                                       \
 	"Message-ID: <20030712040037.46341.5F8J@football.example.com>\r\n"                         \
 	"\r\n"                                                                                     \
 	"Hi.\r\n"                                                                                  \
@@ -159,17 +161,17 @@ static void check_tag(const char *message, const struct dkim_signature *g, const
 static const char golden[] =
 	"DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed;\r\n"
 	"\td=football.example.com; s=brisbane; t=1528637909;\r\n"
-	"\th=from:to:subject:date;\r\n"
+	"\th=from:to:subject:date:x-one:x-one;\r\n"
 	"\tbh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;\r\n"
-	"\tb=1b13ExiOw57of7pcMBmixQw/z7f0fPNSyjAAidT6pU0GZojlx3TXlGVmAj7fCWfZCsF6\r\n"
-	"\tTwGiuabdrfQ5rH9tBg==\r\n"
+	"\tb=g/a2IpuFs7htlT6lIUWPZUHFxsKltyuthjOtKH005SDjJnDx9GkhAiRi1RZTyW+J+sRj\r\n"
+	"\tptQi/gRBoHSnPtmXDA==\r\n"
 	"DKIM-Signature: v=1; a=rsa-sha256; c=simple/simple; d=football.example.com;\r\n"
 	"\ts=test; t=1528637909; x=1528724309;\r\n"
-	"\th=from:from:to:subject:subject:date:x-two;\r\n"
+	"\th=from:from:to:subject:subject:date:x-one:x-one:x-two;\r\n"
 	"\tbh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;\r\n"
-	"\tb=QgyG+5GokoeSCk7ydxuRztRGy6Jx0lLS+0pkVytfCvqCw4JtZr2Dh7Tn6J99f2J6Lr2K\r\n"
-	"\tGimMvdfGVo7Gt+C7HtZlldh5zMRW7lt14xQE61+n4lZsHvhDBQ+kv6LTBq92AgAhlnPhXd\r\n"
-	"\tnLkpdABAo5e8Xe1ZQo4JnZZbhirOSf7og=\r\n";
+	"\tb=mz7EPXZBAmCZdyIGQQFOZ/7Bi/wR+wqSRnhr9fqHrkV1/fTec8Mh5aI/AMO1qdKWqEPC\r\n"
+	"\t3BNGvMowl3M24VH8voKgTVrAusErabpI1cZf/CNxWsL63UETH28kWNde6XfU8xALrlQ6Hk\r\n"
+	"\tTu3pKJMLMT1W5vGuqiovRMRcK2z3BLNQ4=\r\n";
 
 static void test_whole_fields(void **state)
 {

@@ -109,6 +109,8 @@ static const struct form bodies[] = {
 	{"0123456789abcde  123456789abcdef0123456789abcde\t 123456789abcdef\r\n",
 	 "0123456789abcde  123456789abcdef0123456789abcde\t 123456789abcdef\r\n",
 	 "0123456789abcde 123456789abcdef0123456789abcde 123456789abcdef\r\n"},
+	{"0123456789 \tabcdef0123456789abcdef\r\n", "0123456789 \tabcdef0123456789abcdef\r\n",
+	 "0123456789 abcdef0123456789abcdef\r\n"},
 	/* Stuffed dots, and those that are none. */
 	{"..\r\n...x\r\na..b\r\n.y\r\n", ".\r\n..x\r\na..b\r\ny\r\n", ".\r\n..x\r\na..b\r\ny\r\n"},
 	{".. \r\n", ". \r\n", ".\r\n"},
