@@ -129,8 +129,8 @@ static const char *const contexts[SCOPES] = {
 	[SCOPE_CONTROL_LISTENER] = "control_listener { %s listen \"/run/x\" { } }",
 	[SCOPE_CONTROL_LISTEN] = "control_listener { listen \"/run/x\" { %s } }",
 	[SCOPE_DKIM] = "dkim example.com { selector = s1 key = rsa.pem %s }",
-	[SCOPE_DKIM_SIGNATURE] = "dkim example.com { selector = s1 key = rsa.pem "
-				 "signature s2 { key = rsa.pem %s } }",
+	[SCOPE_DKIM_SIGNATURE] =
+		"dkim a.b { signature s { key = rsa.pem } signature t { key = rsa.pem %s } }",
 	[SCOPE_BINDING_GROUP] = "binding_group g { %s binding b { } }",
 	[SCOPE_BINDING] = "binding b { %s }",
 	[SCOPE_DOMAIN] = "domain example.com { %s }",
@@ -285,7 +285,7 @@ static void describe_listen(const struct config *config, const struct schema_opt
 static void describe_dkim(const struct config *config, const struct schema_option *option,
 			  enum schema_scope scope, FILE *out)
 {
-	const struct dkim_policy *policy = config_dkim(config, "example.com");
+	const struct dkim_policy *policy = config_dkim_at(config, 0);
 	assert_int_equal(policy->count, scope == SCOPE_DKIM ? 1 : 2);
 	const struct dkim_signature *g = &policy->signatures[policy->count - 1];
 	const struct dkim_settings settings = {
