@@ -167,6 +167,7 @@ static struct message *make_message(struct bounce *b)
 	e->protocol = ENVELOPE_GENERATED;
 	e->durability = original->durability;
 	e->flags = (uint16_t)(write_body(b, e->id, message_body(m)) | ENVELOPE_INTERNAL);
+	scheduler_sign(s, message_body(m));
 	e->body_bytes = message_body(m)->len;
 	return m;
 }

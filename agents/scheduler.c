@@ -164,6 +164,7 @@ static void make_counters(struct scheduler *s)
 	s->bodies_loaded = counter_create(
 		set, "bodies_loaded", COUNTER_SUM,
 		"Bodies and their envelopes read back from the spool for an attempt");
+	signing_init(&s->signing, set);
 }
 
 static int on_start(struct agent *self)
@@ -241,6 +242,7 @@ void scheduler_close(struct scheduler *s)
 	dispatcher_close(&s->dispatcher);
 	log_client_close(&s->log);
 	envelope_builder_close(&s->bounce_envelope);
+	signing_close(&s->signing);
 	pool_close(&s->requests);
 	mail_pools_close(&s->pools);
 	agent_close(&s->base);

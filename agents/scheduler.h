@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "agents/log_writer.h"
+#include "agents/signing.h"
 #include "agents/thread_pool.h"
 #include "config/config.h"
 #include "core/mail/envelope.h"
@@ -132,6 +133,7 @@ struct scheduler {
 	/* From the request to the answer of the spool, ns. */
 	struct histogram store_ns;
 	struct envelope_builder bounce_envelope;
+	struct signing signing;
 };
 
 /* Sets up scheduler `index`; `name` is not copied. */

@@ -60,6 +60,9 @@ static const char *check_instance(const struct tree_scope *scope)
 	if (scope->kind == SCOPE_ESMTP_PEER) {
 		return word_cidr(scope->instance, &network);
 	}
+	if (scope->kind == SCOPE_DKIM || scope->kind == SCOPE_DKIM_SIGNATURE) {
+		return scope->instance[0] == '[' ? "is an address" : word_hostname(scope->instance);
+	}
 	if (scope->kind == SCOPE_BINDING || scope->kind == SCOPE_BINDING_GROUP ||
 	    scope->kind == SCOPE_GROUP) {
 		return scope->instance[0] == '\0' || strpbrk(scope->instance, " :\t") != NULL
@@ -76,6 +79,10 @@ static const char *expected_instance(const struct tree_scope *scope)
 		return "a domain such as \"example.com\"";
 	case SCOPE_ESMTP_PEER:
 		return "a network such as \"10.0.0.0/8\"";
+	case SCOPE_DKIM:
+		return "a domain such as \"example.com\"";
+	case SCOPE_DKIM_SIGNATURE:
+		return "a selector such as \"s2\"";
 	default:
 		return "a name such as \"alpha\"";
 	}
@@ -375,6 +382,7 @@ void build_generation(struct config *config, struct report *report)
 	build_agents(&builder);
 	listeners_build(&builder);
 	domains_build(&builder);
+	dkim_build(&builder);
 	/* After an error it may only seem so. */
 	if (config->smtp_listen_count == 0 && report->errors == 0) {
 		report_warning(report, root->source,

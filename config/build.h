@@ -18,6 +18,14 @@ void build_generation(struct config *config, struct report *report);
 SINGLE
 void listeners_build(struct builder *builder);
 
+/* DKIM: what to sign with, its keys loaded. In dkim.c. */
+SINGLE
+void dkim_build(struct builder *builder);
+
+/* Release the keys. */
+SINGLE
+void dkim_free(struct config *config);
+
 /* Bindings, domains, and the options of those without a stanza. In domains.c. */
 SINGLE
 void domains_build(struct builder *builder);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
+#include "core/mail/dkim.h"
 #include "core/queue/options.h"
 #include "core/runtime/thread_class.h"
 
@@ -145,6 +146,7 @@ struct smtp_options {
 	uint64_t session_timeout_ms;
 	enum config_bare_lf bare_lf;
 	enum config_durability durability;
+	bool dkim_sign;
 };
 
 /* One socket to listen on. */
@@ -224,6 +226,17 @@ READONLY
 uint32_t config_throttle_count(const struct config *config);
 READONLY
 const struct throttle *config_throttle(const struct config *config, uint32_t index);
+
+/* What mail is signed with whose author is of `domain` (lower case): the policy of that domain,
+ * else of its nearest parent that has one; NULL: nothing. O(labels). */
+READONLY
+const struct dkim_policy *config_dkim(const struct config *config, const char *domain);
+
+/* All of them, 0 to count - 1. */
+READONLY
+uint32_t config_dkim_count(const struct config *config);
+READONLY
+const struct dkim_policy *config_dkim_at(const struct config *config, uint32_t index);
 
 /* One line per option: name, type, unit, default, scopes, what it does. For `--help` and docs. */
 READONLY

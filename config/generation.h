@@ -39,6 +39,41 @@ struct peer {
 	const struct smtp_options *smtp;
 };
 
+/* What a `dkim` or `signature` scope says. */
+SINGLE
+struct dkim_settings {
+	const char *selector;
+	const char *key;
+	uint32_t canonicalization;
+	const char *const *fields;
+	uint32_t field_count;
+	const char *const *oversigned;
+	uint32_t oversigned_count;
+	uint64_t expiration_ms;
+};
+
+/* A domain that mail is signed for. */
+READONLY
+struct dkim_domain {
+	const char *name;
+	struct dkim_policy policy;
+};
+
+/* A file with a key; NULL: it is of no use, which was reported. */
+SINGLE
+struct dkim_file {
+	const char *path;
+	struct dkim_key *key;
+};
+
+/* All of them by path: open addressing, a power of two of slots. */
+SINGLE
+struct dkim_files {
+	struct dkim_file *slots;
+	uint32_t mask;
+	uint32_t count;
+};
+
 /* A socket of an SMTP listener. */
 READONLY
 struct smtp_listen {
@@ -105,6 +140,12 @@ struct config {
 
 	struct throttle **throttles;
 	uint32_t throttle_count;
+
+	struct dkim_domain *dkim;
+	uint32_t dkim_count;
+	struct dkim_files dkim_files;
+	/* Interned "dkim". */
+	const char *name_dkim;
 
 	/* By name: open addressing, a power of two. */
 	struct binding **bindings;

@@ -198,7 +198,8 @@ static void parse_option(struct parser *p, struct tree_scope *scope, const struc
 /* Names of domains and of kinds of agents have no case; those of bindings and files do. */
 static bool folds_instance(const char *scope_name)
 {
-	return strcmp(scope_name, "domain") == 0 || strcmp(scope_name, "agent") == 0;
+	return strcmp(scope_name, "domain") == 0 || strcmp(scope_name, "agent") == 0 ||
+	       strcmp(scope_name, "dkim") == 0;
 }
 
 /* `name {` or `name "instance" {` is current at its brace. */

@@ -20,6 +20,7 @@
 #define ESMTP (BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_ESMTP_LISTEN))
 #define CONTROL (BIT(SCOPE_CONTROL_LISTENER) | BIT(SCOPE_CONTROL_LISTEN))
 #define CLIENT (ESMTP | BIT(SCOPE_ESMTP_PEER))
+#define DKIM (BIT(SCOPE_DKIM) | BIT(SCOPE_DKIM_SIGNATURE))
 #define OUTBOUND (GLOBAL | BIT(SCOPE_BINDING_GROUP) | BIT(SCOPE_BINDING) | BIT(SCOPE_DOMAIN))
 
 #define KIB(n) (UINT64_C(n) << 10)
@@ -39,6 +40,7 @@
 #define TO_AGENT(member) .target = TARGET_AGENT, FIELD(struct agent_settings, member)
 #define TO_GROUP(member) .target = TARGET_GROUP, FIELD(struct group_options, member)
 #define TO_IDLE(member) .target = TARGET_IDLE, FIELD(struct idle_options, member)
+#define TO_DKIM(member) .target = TARGET_DKIM, FIELD(struct dkim_settings, member)
 
 static const char *const idle_choices[] = {
 	"busy-spin", "yield", "backoff", "sleep", "noop", "park", NULL,
@@ -46,6 +48,10 @@ static const char *const idle_choices[] = {
 static const char *const durability_choices[] = {"synced", "cached", "memory", NULL};
 static const char *const multiplexor_choices[] = {"auto", "uring", "epoll", "poll", NULL};
 static const char *const bare_lf_choices[] = {"reject", "accept_as_data", NULL};
+
+/* As canons[] of dkim.c knows them. */
+static const char *const canon_choices[] = {"relaxed/relaxed", "relaxed/simple", "simple/relaxed",
+					    "simple/simple", NULL};
 
 static const char *const io_agents[] = {"master", "scheduler", "spool", NULL};
 static const char *const wheel_agents[] = {"wheel", NULL};
@@ -72,6 +78,9 @@ const struct schema_scope_row schema_scope_rows[] = {
 	 INSTANCE_OPTIONAL, NULL},
 	{"listen", "one socket for consoles", SCOPE_CONTROL_LISTEN, BIT(SCOPE_CONTROL_LISTENER),
 	 INSTANCE_REQUIRED, NULL},
+	{"dkim", "signs mail of a domain", SCOPE_DKIM, GLOBAL, INSTANCE_REQUIRED, NULL},
+	{"signature", "one more signature, with a key of its own", SCOPE_DKIM_SIGNATURE,
+	 BIT(SCOPE_DKIM), INSTANCE_REQUIRED, NULL},
 	{"binding_group", "bindings that share options", SCOPE_BINDING_GROUP, GLOBAL,
 	 INSTANCE_REQUIRED, NULL},
 	{"binding", "an identity that mail is sent by", SCOPE_BINDING,
@@ -273,6 +282,35 @@ const struct schema_option schema_options[] = {
 	  TO_SMTP(durability), .scopes = GLOBAL | CLIENT,
 	  .help = "What an accepted message survives; by default what the spool scope says." },
 
+	{ .name = "dkim_sign", .type = TYPE_BOOLEAN, .fallback = "true", TO_SMTP(dkim_sign),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "Mail is signed, if there is a dkim scope for the domain of its From field." },
+
+	/* dkim { } */
+	{ .name = "selector", .type = TYPE_HOSTNAME, TO_DKIM(selector), .scopes = DKIM,
+	  .help = "Under which name the key is published: SELECTOR._domainkey.DOMAIN; a signature "
+		  "scope's own name if not said." },
+	{ .name = "key", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_DKIM(key), .scopes = DKIM,
+	  .help = "File with the private key, RSA or Ed25519, in PEM; read with the "
+		  "configuration." },
+	{ .name = "canonicalization", .type = TYPE_CHOICE, .choices = canon_choices,
+	  .fallback = "relaxed/relaxed", TO_DKIM(canonicalization), .scopes = DKIM,
+	  .help = "What may happen on the way to header and body: white space may change when "
+		  "relaxed, nothing when simple." },
+	{ .name = "headers", .type = TYPE_FIELDS,
+	  .fallback = "( from sender reply-to subject date message-id to cc mime-version "
+		      "content-type content-transfer-encoding in-reply-to references list-id "
+		      "list-help list-unsubscribe list-unsubscribe-post list-subscribe list-post "
+		      "list-owner )",
+	  TO_DKIM(fields), COUNT(struct dkim_settings, field_count), .scopes = DKIM,
+	  .help = "Header fields that are signed, as often as they are there." },
+	{ .name = "oversign", .type = TYPE_FIELDS, .fallback = "( from )", TO_DKIM(oversigned),
+	  COUNT(struct dkim_settings, oversigned_count), .scopes = DKIM,
+	  .help = "Header fields that are signed so that none can be added." },
+	{ .name = "expiration", .type = TYPE_TIME_MS, .min = 1000, .max = TIME_MS_MAX,
+	  TO_DKIM(expiration_ms), .scopes = DKIM,
+	  .help = "How long a signature is good for; without it, for ever." },
+
 	/* Outbound */
 	{ .name = "gateway", .type = TYPE_GATEWAYS, .max = UINT16_MAX, TO_DOMAIN(gateways),
 	  COUNT(struct domain_options, gateway_count), .scopes = OUTBOUND,
@@ -382,6 +420,7 @@ static const struct type_row types[TYPES] = {
 			   "next hops such as \"mx.example.com:25?pref=10\" or \"[::1]:25\""},
 	[TYPE_THROTTLE] = {"throttle", "per second, or N/sec, N/min, N/hour, N/SECONDS",
 			   "a rate such as 50, 300/min or 100/60, or none"},
+	[TYPE_FIELDS] = {"fields", "-", "a list of header field names such as ( from subject )"},
 };
 
 uint32_t schema_option_count(void)

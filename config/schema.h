@@ -27,6 +27,8 @@ enum schema_scope {
 	SCOPE_ESMTP_PEER,
 	SCOPE_CONTROL_LISTENER,
 	SCOPE_CONTROL_LISTEN,
+	SCOPE_DKIM,
+	SCOPE_DKIM_SIGNATURE,
 	SCOPE_BINDING_GROUP,
 	SCOPE_BINDING,
 	SCOPE_DOMAIN,
@@ -68,6 +70,7 @@ enum schema_type {
 	TYPE_DOMAINS,
 	TYPE_GATEWAYS,
 	TYPE_THROTTLE,
+	TYPE_FIELDS,
 	TYPES
 };
 
@@ -87,6 +90,8 @@ enum schema_target {
 	TARGET_GROUP,
 	/* struct idle_options */
 	TARGET_IDLE,
+	/* struct dkim_settings */
+	TARGET_DKIM,
 	TARGETS
 };
 

@@ -1,12 +1,14 @@
 #include "config/word.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/un.h>
 
+#include "core/mail/dkim.h"
 #include "core/runtime/clock.h"
 
 READONLY
@@ -267,6 +269,17 @@ const char *word_domain_pattern(const char *word)
 		return NULL;
 	}
 	return word_domain(word[0] == '.' ? word + 1 : word);
+}
+
+const char *word_field(const char *word)
+{
+	size_t len = strlen(word);
+	for (const char *c = word; *c != '\0'; c++) {
+		if (!isalnum((unsigned char)*c) && *c != '-' && *c != '_') {
+			return "is not the name of a header field";
+		}
+	}
+	return len > 0 && len < DKIM_NAME_MAX ? NULL : "is empty or too long";
 }
 
 const char *word_address(const char *word)

@@ -58,6 +58,10 @@ const char *word_domain(const char *word);
 READONLY
 const char *word_domain_pattern(const char *word);
 
+/* The name of a header field: letters, digits, - and _, at most 63 of them. */
+READONLY
+const char *word_field(const char *word);
+
 /* LOCAL@DOMAIN, not in brackets. */
 READONLY
 const char *word_address(const char *word);

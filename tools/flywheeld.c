@@ -17,8 +17,12 @@
 #include "core/version.h"
 #include "tools/server.h"
 
+/* Of one string of a TXT record (RFC 1035 section 3.3). */
+#define TXT_STRING_MAX 255
+
 static const char *const help_text =
-	"Usage: flywheeld [--config FILE] [--check | --dump | --reference | --version | --help]\n"
+	"Usage: flywheeld [--config FILE] [--check | --dump | --dkim-records | --reference |\n"
+	"                 --version | --help]\n"
 	"\n"
 	"Runs the flywheel mail transfer agent in the foreground until SIGTERM or SIGINT.\n"
 	"\n"
@@ -26,6 +30,7 @@ static const char *const help_text =
 	"      --check        say whether the configuration is valid, and exit: 0, or 1 with one\n"
 	"                     line for each error: FILE:LINE: what is wrong, what was expected\n"
 	"      --dump         print the effective configuration with the origin of each value\n"
+	"      --dkim-records print the DNS records that publish the configured DKIM keys\n"
 	"      --reference    print every option: type, default, scopes, meaning\n"
 	"      --version      print the version\n"
 	"  -h, --help         print this text\n"
@@ -107,7 +112,31 @@ static int serve(struct config *config)
 	return rc == 0 ? 0 : 1;
 }
 
-enum action { ACTION_SERVE, ACTION_CHECK, ACTION_DUMP };
+/* As a zone file has it: in strings of at most 255 bytes. */
+static void print_record(const struct dkim_signature *g)
+{
+	char text[DKIM_RECORD_MAX];
+	size_t len = dkim_key_record(g->key, text);
+
+	printf("%s._domainkey.%s. IN TXT (", g->selector, g->domain);
+	for (size_t at = 0; at < len; at += TXT_STRING_MAX) {
+		printf(" \"%.*s\"", TXT_STRING_MAX, text + at);
+	}
+	puts(" )");
+}
+
+static void print_records(const struct config *config)
+{
+	for (uint32_t i = 0; i < config_dkim_count(config); i++) {
+		const struct dkim_policy *policy = config_dkim_at(config, i);
+
+		for (uint32_t j = 0; j < policy->count; j++) {
+			print_record(&policy->signatures[j]);
+		}
+	}
+}
+
+enum action { ACTION_SERVE, ACTION_CHECK, ACTION_DUMP, ACTION_DKIM_RECORDS };
 
 static int run(const char *path, enum action action)
 {
@@ -125,6 +154,8 @@ static int run(const char *path, enum action action)
 	}
 	if (action == ACTION_CHECK) {
 		puts("configuration valid");
+	} else if (action == ACTION_DKIM_RECORDS) {
+		print_records(config);
 	} else {
 		config_dump(config, stdout);
 	}
@@ -135,13 +166,10 @@ static int run(const char *path, enum action action)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'},
-		{"check", no_argument, NULL, 'k'},
-		{"dump", no_argument, NULL, 'd'},
-		{"reference", no_argument, NULL, 'r'},
-		{"version", no_argument, NULL, 'v'},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
+		{"dump", no_argument, NULL, 'd'},         {"dkim-records", no_argument, NULL, 'm'},
+		{"reference", no_argument, NULL, 'r'},    {"version", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
 	};
 	const char *path = "/etc/flywheel/flywheel.conf";
 	enum action action = ACTION_SERVE;
@@ -157,6 +185,9 @@ int main(int argc, char **argv)
 			break;
 		case 'd':
 			action = ACTION_DUMP;
+			break;
+		case 'm':
+			action = ACTION_DKIM_RECORDS;
 			break;
 		case 'r':
 			config_reference(stdout);

@@ -33,6 +33,8 @@ const struct command command_table[] = {
 	{"suspend domain", "NAME", "send nothing to a domain until it is resumed", 1, 1, true,
 	 command_domain_suspend},
 	{"resume domain", "NAME", "end a suspension", 1, 1, true, command_domain_resume},
+	{"signing_stats", "", "DKIM: what was signed, what was not, and how long it took", 0, 0,
+	 false, command_signing_stats},
 	{"threads", "", "agents and the threads they run in: load, stalls, rings", 0, 0, false,
 	 command_threads},
 	{"counters", "[PATTERN]", "all counters, or those that match, such as 'scheduler.*'", 0, 1,

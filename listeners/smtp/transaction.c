@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agents/signing.h"
 #include "core/mail/header.h"
 #include "core/mail/smtp_refusal.h"
 #include "listeners/smtp/session.h"
@@ -429,9 +430,21 @@ static struct message *make_message(struct smtp_session *ss)
 	return m;
 }
 
+/* Nothing of the message changes any more. */
+static void sign(struct smtp_session *ss)
+{
+	if (ss->options->dkim_sign) {
+		scheduler_sign(scheduler_of(ss), &ss->transaction->body);
+		smtp_transaction_recount(ss);
+	}
+}
+
 static void store(struct smtp_session *ss)
 {
-	struct message *m = make_message(ss);
+	struct message *m;
+
+	sign(ss);
+	m = make_message(ss);
 
 	/* Its envelope is still to be logged when the message has gone its way. */
 	message_hold(m, 1);

@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import test_bounces
+import test_dkim
 import test_peers
 import test_smtp_input
 from flow import Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
@@ -570,7 +571,7 @@ binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }}
 
 # ---- the table ----
 
-I, P, B = test_smtp_input, test_peers, test_bounces
+I, P, B, K = test_smtp_input, test_peers, test_bounces, test_dkim
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
@@ -625,6 +626,13 @@ SHOWN_BY = {
     ("session_timeout", "peer"): I.test_dismisses_those_who_send_a_byte_now_and_then,
     ("bare_lf", "peer"): I.test_refuses_bare_line_ends_or_converts_them,
     ("durability", "peer"): test_cached_mail_survives_a_kill_without_a_sync,
+    ("dkim_sign", "peer"): K.test_does_not_sign_where_told_not_to,
+    ("selector", "dkim"): K.test_signs_as_configured,
+    ("key", "dkim"): K.test_signatures_are_good_for_others,
+    ("canonicalization", "dkim"): K.test_signatures_are_good_for_others,
+    ("headers", "dkim"): K.test_signs_as_configured,
+    ("oversign", "dkim"): K.test_signs_as_configured,
+    ("expiration", "dkim"): K.test_signs_as_configured,
     ("gateway", "domain"): P.test_prefers_the_first_gateway_that_works,
     ("remote_smtp_port", "domain"): test_delivers_to_the_port_that_it_was_told,
     ("max_outbound_connections", "domain"): P.test_never_opens_more_connections_than_allowed,

@@ -101,6 +101,15 @@ uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls)
 	return rig.share[stalls] != 0 ? rig.share[stalls] : UINT64_MAX;
 }
 
+/* Says how much there was to be signed. */
+void scheduler_sign(struct scheduler *s, struct chain *message)
+{
+	struct chain field = CHAIN_EMPTY;
+
+	chain_printf(&field, &s->pools.buffers, "Signed: %u\r\n", (unsigned)message->len);
+	chain_prepend_chain(message, &field);
+}
+
 void scheduler_close_accept(struct scheduler *s, struct accept *a)
 {
 	mux_close(s->base.mux, a->fd);

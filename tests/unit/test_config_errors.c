@@ -262,6 +262,7 @@ static const struct broken values[] = {
 };
 
 static const struct broken combinations[] = {
+	{"signature s { }\n", "1: scope signature \"s\": not possible here; expected it in dkim\n"},
 	{"spool { segment_size = 16M }\n\nmax_message_size = 9M\n",
 	 "3: option \"max_message_size\": more than half of the spool's segment_size; "
 	 "expected at most 8M\n"},
@@ -313,6 +314,23 @@ static const struct broken combinations[] = {
 	{"binding_group g { binding a { } }\nbinding_group h { binding a { } }\n",
 	 "2: scope binding \"a\": is in binding_group \"g\" already; expected each "
 	 "binding in one group\n"},
+	{"dkim a.example { }\ndkim b.example {\n signature s { } }\n",
+	 "1: scope dkim \"a.example\": no key; expected key = \"/PATH\" or signature "
+	 "\"SELECTOR\" { key = \"/PATH\" }\n"
+	 "3: scope signature \"s\": no key; expected key = \"/PATH\"\n"},
+	{"dkim a.example {\nkey = /dev/null }\n",
+	 "2: scope dkim \"a.example\": a key without selector; expected selector = \"s1\"\n"
+	 "2: option \"key\": \"/dev/null\": No such device; expected a PEM file with an RSA key "
+	 "of 1024 to 4096 bits, or an Ed25519 key\n"},
+	/* One file is wrong once. */
+	{"dkim a.example { selector = s key = /nowhere/x\n signature t { key = /nowhere/x } }\n",
+	 "1: option \"key\": \"/nowhere/x\": No such file or directory; expected a PEM file with "
+	 "an RSA key of 1024 to 4096 bits, or an Ed25519 key\n"},
+	{"dkim \"[192.0.2.1]\" { }\ndkim \"b\303\274.example\" { }\n",
+	 "1: scope dkim \"[192.0.2.1]\": its name is an address; expected a domain such as "
+	 "\"example.com\"\n"
+	 "2: scope dkim \"b\303\274.example\": its name is not a host name; expected a domain such "
+	 "as \"example.com\"\n"},
 };
 
 static char *errors_of(const char *text, struct config **config)

@@ -358,6 +358,30 @@ static void test_smuggling_is_harmless_when_bare_is_accepted(void **state)
 	}
 }
 
+/* All of it, once, and before it goes to the spool. */
+static void test_message_is_signed_when_it_is_complete(void **state)
+{
+	char first[40];
+
+	(void)state;
+	for (int on = 0; on < 2; on++) {
+		int fd;
+
+		rig.options.dkim_sign = on;
+		rig.bodies_len = 0;
+		fd = client_in_data();
+		say(fd, "Subject: x\r\n\r\n");
+		say(fd, "hello\r\n.\r\n");
+		expect_lines("250 2.0.0", 1);
+		snprintf(first, sizeof(first),
+			 "Signed: %zu\r\nReceived: ", rig.bodies_len - strlen("Signed: 000\r\n"));
+		assert_int_equal(strncmp(rig.bodies, first, strlen(first)) == 0, on);
+		assert_int_equal(strstr(rig.bodies, "Signed:") != NULL, on);
+		assert_int_equal(rig.messages, on + 1);
+		quit(fd);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -377,6 +401,7 @@ int main(void)
 		TEST(test_octets_in_data),
 		TEST(test_smuggling_is_refused),
 		TEST(test_smuggling_is_harmless_when_bare_is_accepted),
+		TEST(test_message_is_signed_when_it_is_complete),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

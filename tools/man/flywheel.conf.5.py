@@ -14,6 +14,7 @@ SECTIONS = [
     ("Agents and groups", ["agent", "group"]),
     ("SMTP clients", ["esmtp_listener"]),
     ("Sockets of listeners", ["control_listener"]),
+    ("DKIM", ["dkim"]),
     ("Delivery", ["domain"]),
 ]
 

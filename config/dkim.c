@@ -1,0 +1,318 @@
+/*
+ * DKIM: `dkim "example.com" { }` and the `signature "s2" { }` scopes in it become a policy, whose
+ * keys are read now, so that what is wrong with them is said at their line. A key file that several
+ * scopes name is read once; all keys are freed with the generation.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/build.h"
+#include "config/word.h"
+#include "core/runtime/check.h"
+#include "core/runtime/clock.h"
+
+enum { KEYS_FIRST = 16 };
+
+/* In the order of `canonicalization`'s choices. */
+static const enum dkim_canon canons[4][2] = {
+	{DKIM_RELAXED, DKIM_RELAXED},
+	{DKIM_RELAXED, DKIM_SIMPLE},
+	{DKIM_SIMPLE, DKIM_RELAXED},
+	{DKIM_SIMPLE, DKIM_SIMPLE},
+};
+
+/* ---- keys ---- */
+
+/* Paths are interned, so that equal ones are one. */
+static struct dkim_file *file_slot(const struct dkim_files *files, const char *path)
+{
+	uint32_t i = hash_word((uintptr_t)path) & files->mask;
+	while (files->slots[i].path != NULL && files->slots[i].path != path) {
+		i = (i + 1) & files->mask;
+	}
+	return &files->slots[i];
+}
+
+/* Twice as many slots as files, so that every search ends. */
+static void make_room(struct dkim_files *files)
+{
+	struct dkim_files old = *files;
+	uint32_t slots = old.slots != NULL ? (old.mask + 1) * 2 : KEYS_FIRST;
+	if (old.slots != NULL && (old.count + 1) * 2 <= old.mask + 1) {
+		return;
+	}
+	files->slots = calloc(slots, sizeof(*files->slots));
+	if (files->slots == NULL) {
+		fatal("configuration: out of memory (%u keys)", slots);
+	}
+	files->mask = slots - 1;
+	for (uint32_t i = 0; old.slots != NULL && i <= old.mask; i++) {
+		if (old.slots[i].path != NULL) {
+			*file_slot(files, old.slots[i].path) = old.slots[i];
+		}
+	}
+	free(old.slots);
+}
+
+static void warn_key(struct builder *b, struct source source, const char *path,
+		     const struct dkim_key *key)
+{
+	if (dkim_key_algorithm(key) == DKIM_RSA_SHA256 && dkim_key_bits(key) < DKIM_RSA_BITS_GOOD) {
+		report_warning(b->report, source,
+			       "option \"key\": \"%.100s\" has an RSA key of %u bits; expected "
+			       "%u or more",
+			       path, dkim_key_bits(key), DKIM_RSA_BITS_GOOD);
+	}
+	if (dkim_key_is_exposed(key)) {
+		report_warning(b->report, source,
+			       "option \"key\": \"%.100s\" can be read by anybody on this "
+			       "machine; expected a mode such as 0640",
+			       path);
+	}
+}
+
+/* NULL after an error, which is reported where the file is named first. */
+static const struct dkim_key *load_key(struct builder *b, struct source source, const char *path)
+{
+	struct dkim_files *files = &b->config->dkim_files;
+	const char *problem = NULL;
+	make_room(files);
+	struct dkim_file *file = file_slot(files, path);
+	if (file->path == NULL) {
+		file->path = path;
+		files->count++;
+		file->key = dkim_key_load(path, &problem);
+		if (file->key != NULL) {
+			warn_key(b, source, path, file->key);
+		} else {
+			report_error(b->report, source,
+				     "option \"key\": \"%.100s\": %s; expected a PEM file with an "
+				     "RSA key of 1024 to 4096 bits, or an Ed25519 key",
+				     path, problem);
+		}
+	}
+	return file->key;
+}
+
+/* ---- signatures ---- */
+
+static struct source source_of(const struct tree_scope *scope, const char *name)
+{
+	const struct tree_option *option = tree_option_find(scope, name);
+	return option != NULL ? option->value.source : scope->source;
+}
+
+/* A name that comes twice is signed no more than once: interned texts, equal ones are one. */
+static uint32_t drop_duplicates(struct builder *b, const char *const **names, uint32_t count)
+{
+	const char **unique = arena_alloc(&b->config->tree.arena, count * sizeof(*unique),
+					  _Alignof(const char *));
+	uint32_t kept = 0;
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t at = 0;
+		while (at < kept && unique[at] != (*names)[i]) {
+			at++;
+		}
+		if (at == kept) {
+			unique[kept++] = (*names)[i];
+		}
+	}
+	*names = unique;
+	return kept;
+}
+
+static bool has_from(const char *const *names, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		if (strcmp(names[i], "from") == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* A signature without it would say nothing (RFC 6376 section 5.4). Said of the scope that sets what
+ * is signed. */
+static void check_from(struct builder *b, const struct tree_scope *scope,
+		       const struct dkim_settings *settings)
+{
+	bool says = tree_option_find(scope, "headers") != NULL ||
+		    tree_option_find(scope, "oversign") != NULL;
+	if (says && !has_from(settings->fields, settings->field_count) &&
+	    !has_from(settings->oversigned, settings->oversigned_count)) {
+		report_error(b->report, source_of(scope, "headers"),
+			     "option \"headers\": without \"from\"; expected it there or in "
+			     "oversign");
+	}
+}
+
+static void check_selector(struct builder *b, const struct tree_scope *scope,
+			   const struct dkim_policy *policy, const struct dkim_signature *g)
+{
+	if (g->selector[0] == '[') {
+		report_error(b->report, source_of(scope, "selector"),
+			     "option \"selector\": \"%.100s\" is an address; expected a name such "
+			     "as \"s1\"",
+			     g->selector);
+	}
+	for (uint32_t i = 0; i < policy->count; i++) {
+		if (strcmp(policy->signatures[i].selector, g->selector) == 0) {
+			report_error(b->report, source_of(scope, "selector"),
+				     "selector \"%.100s\": comes twice in dkim \"%.100s\"; "
+				     "expected one for each signature",
+				     g->selector, g->domain);
+		}
+	}
+}
+
+static void add_signature(struct builder *b, const struct tree_scope *scope,
+			  const struct dkim_settings *settings, const char *domain,
+			  struct dkim_policy *policy, struct dkim_signature *to)
+{
+	const struct dkim_key *key = load_key(b, source_of(scope, "key"), settings->key);
+	if (key == NULL || settings->selector == NULL) {
+		return;
+	}
+	*to = (struct dkim_signature){
+		.domain = domain,
+		.selector = settings->selector,
+		.key = key,
+		.header = canons[settings->canonicalization][0],
+		.body = canons[settings->canonicalization][1],
+		.fields = settings->fields,
+		.oversigned = settings->oversigned,
+		.expiration_s = settings->expiration_ms / (NS_PER_S / NS_PER_MS),
+	};
+	to->field_count = drop_duplicates(b, &to->fields, settings->field_count);
+	to->oversigned_count = drop_duplicates(b, &to->oversigned, settings->oversigned_count);
+	check_selector(b, scope, policy, to);
+	policy->count++;
+}
+
+/* The scope itself is a signature when it has a key. */
+static bool read_own(struct builder *b, struct tree_scope *scope, struct dkim_settings *settings)
+{
+	struct targets targets = {.base = {[TARGET_DKIM] = settings}};
+	bool others = scope->first_child != NULL;
+	assign_missing(b, scope, TARGET_BIT(TARGET_DKIM));
+	assign_scope(b, scope, &targets);
+	if (settings->key == NULL && !others && tree_option_find(scope, "key") == NULL) {
+		report_error(b->report, scope->source,
+			     "scope dkim \"%.100s\": no key; expected key = \"/PATH\" or "
+			     "signature \"SELECTOR\" { key = \"/PATH\" }",
+			     scope->instance);
+	}
+	if (settings->key != NULL && settings->selector == NULL &&
+	    tree_option_find(scope, "selector") == NULL) {
+		report_error(b->report, source_of(scope, "key"),
+			     "scope dkim \"%.100s\": a key without selector; expected selector = "
+			     "\"s1\"",
+			     scope->instance);
+	}
+	check_from(b, scope, settings);
+	return settings->key != NULL;
+}
+
+/* A `signature` scope: what it does not say is as in the scope around it. */
+static bool read_nested(struct builder *b, const struct tree_scope *scope,
+			struct dkim_settings *settings)
+{
+	struct targets targets = {.base = {[TARGET_DKIM] = settings}};
+	settings->selector = scope->instance;
+	settings->key = NULL;
+	assign_scope(b, scope, &targets);
+	if (settings->key == NULL && tree_option_find(scope, "key") == NULL) {
+		report_error(b->report, scope->source,
+			     "scope signature \"%.100s\": no key; expected key = \"/PATH\"",
+			     scope->instance);
+	}
+	check_from(b, scope, settings);
+	return settings->key != NULL;
+}
+
+static void build_domain(struct builder *b, struct tree_scope *scope, struct dkim_domain *domain)
+{
+	struct dkim_settings settings = {0};
+	struct dkim_signature *signatures;
+	uint32_t count = 1;
+	for (const struct tree_scope *s = scope->first_child; s != NULL; s = s->next) {
+		count++;
+	}
+	signatures = arena_alloc(&b->config->tree.arena, count * sizeof(*signatures),
+				 _Alignof(struct dkim_signature));
+	domain->name = scope->instance;
+	domain->policy.signatures = signatures;
+	if (read_own(b, scope, &settings)) {
+		add_signature(b, scope, &settings, domain->name, &domain->policy, signatures);
+	}
+	for (const struct tree_scope *s = scope->first_child; s != NULL; s = s->next) {
+		struct dkim_settings own = settings;
+		if (s->kind == SCOPE_DKIM_SIGNATURE && read_nested(b, s, &own)) {
+			add_signature(b, s, &own, domain->name, &domain->policy,
+				      &signatures[domain->policy.count]);
+		}
+	}
+	scope->effective = &domain->policy;
+}
+
+void dkim_build(struct builder *b)
+{
+	struct config *config = b->config;
+	struct tree *tree = &config->tree;
+	uint32_t count = 0;
+
+	config->name_dkim = tree_text(tree, "dkim", strlen("dkim"));
+	for (const struct tree_scope *s = tree->root->first_child; s != NULL; s = s->next) {
+		count += s->kind == SCOPE_DKIM;
+	}
+	config->dkim = arena_alloc(&tree->arena, count * sizeof(struct dkim_domain),
+				   _Alignof(struct dkim_domain));
+	for (struct tree_scope *s = tree->root->first_child; s != NULL; s = s->next) {
+		if (s->kind == SCOPE_DKIM) {
+			build_domain(b, s, &config->dkim[config->dkim_count++]);
+		}
+	}
+}
+
+void dkim_free(struct config *config)
+{
+	struct dkim_files *files = &config->dkim_files;
+	for (uint32_t i = 0; files->slots != NULL && i <= files->mask; i++) {
+		dkim_key_free(files->slots[i].key);
+	}
+	free(files->slots);
+}
+
+/* ---- looking up ---- */
+
+uint32_t config_dkim_count(const struct config *config)
+{
+	return config->dkim_count;
+}
+
+const struct dkim_policy *config_dkim_at(const struct config *config, uint32_t index)
+{
+	ASSERT(index < config->dkim_count);
+	return &config->dkim[index].policy;
+}
+
+static const struct dkim_policy *policy_of(const struct config *config, const char *domain)
+{
+	const char *name = intern_find(&config->tree.strings, domain, strlen(domain));
+	const struct tree_scope *scope = name == NULL
+						 ? NULL
+						 : tree_scope_find(&config->tree, config->tree.root,
+								   config->name_dkim, name);
+	return scope == NULL ? NULL : scope->effective;
+}
+
+const struct dkim_policy *config_dkim(const struct config *config, const char *domain)
+{
+	const struct dkim_policy *policy = NULL;
+	while (policy == NULL && domain != NULL) {
+		const char *dot = strchr(domain, '.');
+		policy = policy_of(config, domain);
+		domain = dot != NULL ? dot + 1 : NULL;
+	}
+	return policy;
+}
