@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agents/bounce_log.h"
 #include "agents/scheduler.h"
 #include "agents/scheduler_request.h"
 #include "core/mail/mainlog.h"
@@ -116,17 +117,6 @@ static bool give_up_body(struct scheduler *s, struct delivery *delivery)
 
 /* ---- logging ---- */
 
-/* A reply to this recipient alone decided. */
-static bool has_own_reply(const struct attempt *a, unsigned place)
-{
-	return a->replies != NULL && a->replies[place].text != NULL;
-}
-
-static const char *text_for(const struct attempt *a, unsigned place)
-{
-	return has_own_reply(a, place) ? a->replies[place].text : a->text;
-}
-
 static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 			   const struct recipient_set *set, const struct attempt *a,
 			   size_t (*format)(char *line, const struct mainlog_attempt *a),
@@ -147,8 +137,9 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 
 	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
 		if (recipient_set_has(set, i)) {
-			line.text = text_for(a, i);
-			line.stage = has_own_reply(a, i) ? SMTP_STAGE_DURING_RCPT : a->stage;
+			line.text = attempt_words(a, i);
+			line.stage =
+				attempt_has_own_reply(a, i) ? SMTP_STAGE_DURING_RCPT : a->stage;
 			log_line(&s->log, LOG_MAIN, text, format(text, &line));
 			counter_inc(counter);
 		}
@@ -283,7 +274,7 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
-		bool own = has_own_reply(a, i);
+		bool own = attempt_has_own_reply(a, i);
 		struct bounce_recipient *r = &b->recipients[n];
 
 		if (!recipient_set_has(&a->failed, i)) {
@@ -293,7 +284,7 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 		r->recipient = first + i;
 		r->code = own ? a->replies[i].code : a->code;
 		memcpy(r->enhanced, own ? a->replies[i].enhanced : a->enhanced, sizeof r->enhanced);
-		r->text = strdup(text_for(a, i));
+		r->text = strdup(attempt_words(a, i));
 	}
 	snprintf(b->remote_name, sizeof b->remote_name, "%s",
 		 a->remote_name != NULL && a->remote_ip[0] != '\0' ? a->remote_name : "");
@@ -359,7 +350,7 @@ static const char *text_of_deferred(const struct attempt *a)
 {
 	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
 		if (recipient_set_has(&a->deferred, i)) {
-			return text_for(a, i);
+			return attempt_words(a, i);
 		}
 	}
 	return a->text;
@@ -392,8 +383,11 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 	log_recipients(s, delivery, &a.delivered, &a, mainlog_delivery, s->delivered);
 	log_recipients(s, delivery, &a.deferred, &a, mainlog_transient, s->transient);
 	log_recipients(s, delivery, &a.failed, &a, mainlog_permanent, s->failed);
+	bounce_log_attempt(s, delivery, &a.deferred, &a, false);
+	bounce_log_attempt(s, delivery, &a.failed, &a, true);
 	given_up = give_up(s, d, delivery, &a);
 	log_recipients(s, delivery, &given_up, &a, mainlog_permanent, s->failed);
+	bounce_log_attempt(s, delivery, &given_up, &a, true);
 	remember(s, d, delivery, &a);
 	if (!recipient_set_empty(&a.failed) && wants_bounce(d, delivery)) {
 		bounce_recipients(s, d, delivery, &a);

@@ -239,6 +239,7 @@ void scheduler_close(struct scheduler *s)
 	dispatcher_close(&s->dispatcher);
 	log_client_close(&s->log);
 	envelope_builder_close(&s->bounce_envelope);
+	bounce_classifier_close(&s->classifier);
 	pool_close(&s->requests);
 	mail_pools_close(&s->pools);
 	agent_close(&s->base);
@@ -284,6 +285,7 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 	s->base.errors.on_new = log_panic_on_new;
 	s->base.errors.context = &s->log;
 	envelope_builder_init(&s->bounce_envelope);
+	bounce_classifier_init(&s->classifier, program->bounce_rules);
 	make_counters(s);
 	dispatcher_init(&s->dispatcher, &s->base, &scheduler_dispatch_ops, &s->pools,
 			&program->limits);

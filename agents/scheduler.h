@@ -15,6 +15,7 @@
 #include "agents/log_writer.h"
 #include "agents/thread_pool.h"
 #include "config/config.h"
+#include "core/mail/bounce_class.h"
 #include "core/mail/envelope.h"
 #include "core/mail/message.h"
 #include "core/outbound/dispatch.h"
@@ -30,6 +31,8 @@ struct listener_ops;
 struct master;
 struct scheduler;
 
+enum bounce_way { BOUNCE_IN_BAND, BOUNCE_DEFERRED, BOUNCE_OUT_OF_BAND, BOUNCE_WAYS };
+
 /* What all agents of the program share; immutable once they run. */
 READONLY
 struct program {
@@ -41,6 +44,7 @@ struct program {
 	struct master *master;
 	struct agent *log;
 	struct thread_pool *pool;
+	struct bounce_rules *bounce_rules;
 	const struct listener_ops *listeners[LISTENERS_MAX];
 	uint32_t listener_count;
 	struct outbound_limits limits;
@@ -132,6 +136,9 @@ struct scheduler {
 	/* From the request to the answer of the spool, ns. */
 	struct histogram store_ns;
 	struct envelope_builder bounce_envelope;
+	struct bounce_classifier classifier;
+	/* Recipients that failed, by how it came to be known and by class. */
+	struct counter bounce_classes[BOUNCE_WAYS][BOUNCE_CLASS_MAX + 1];
 };
 
 /* Sets up scheduler `index`; `name` is not copied. */

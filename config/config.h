@@ -108,6 +108,9 @@ struct global_options {
 	/* log { } */
 	const char *log_path;
 	uint64_t log_heartbeat_ms;
+	bool log_transient_failures;
+	/* NULL: the built-in ones. */
+	const char *bounce_rules_path;
 	/* ring slots between two agents: a power of two */
 	uint32_t ring_slots;
 	/* a duty cycle longer than this is counted as a stall */

@@ -114,6 +114,10 @@ const struct schema_option schema_options[] = {
 	{ .name = "stall_threshold", .type = TYPE_TIME_NS, .min = 1000, .max = PAUSE_NS_MAX,
 	  .fallback = "100ms", TO_GLOBAL(stall_ns), .scopes = GLOBAL,
 	  .help = "A longer duty cycle of an agent is counted as a stall." },
+	{ .name = "bounce_rules", .type = TYPE_TEXT, .max = PATH_LEN_MAX,
+	  TO_GLOBAL(bounce_rules_path), .scopes = GLOBAL, .restart = true,
+	  .help = "File of the rules that tell what kind of failure a reply means; by default "
+		  "those that the program has built in." },
 
 	/* spool { } */
 	{ .name = "path", .type = TYPE_TEXT, .max = PATH_LEN_MAX,
@@ -142,6 +146,9 @@ const struct schema_option schema_options[] = {
 	{ .name = "heartbeat", .type = TYPE_TIME_MS, .min = 10, .max = TIME_MS_MAX,
 	  .fallback = "60s", TO_GLOBAL(log_heartbeat_ms), .scopes = LOG,
 	  .help = "How often the log says that the program is alive." },
+	{ .name = "log_transient_failures", .type = TYPE_BOOLEAN, .fallback = "true",
+	  TO_GLOBAL(log_transient_failures), .scopes = LOG, .restart = true,
+	  .help = "Whether the bouncelog has those recipients too that will be tried again." },
 
 	/* group, agent { } */
 	{ .name = "count", .type = TYPE_NUMBER, .min = 1, .max = 256, .fallback = "1",

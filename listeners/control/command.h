@@ -97,6 +97,9 @@ BOUND
 void command_message_fail(struct order *o);
 BOUND
 void command_message_retry(struct order *o);
+/* command_bounce.c */
+BOUND
+void command_bounce_stats(struct order *o);
 /* command_program.c */
 BOUND
 void command_threads(struct order *o);

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import time
 
+import test_bouncelog
 import test_bounces
 import test_peers
 import test_smtp_input
@@ -575,6 +576,7 @@ SHOWN_BY = {
     ("stop_timeout", "global"): test_stops_after_the_stop_timeout_at_the_latest,
     ("ring_slots", "global"): test_loses_nothing_with_small_rings,
     ("stall_threshold", "global"): test_counts_stalls_above_the_threshold,
+    ("bounce_rules", "global"): test_bouncelog.test_goes_by_the_rules_that_it_was_given,
     ("path", "spool"): test_keeps_logs_and_spool_where_it_was_told,
     ("segment_size", "spool"): test_makes_segments_as_configured,
     ("min_free", "spool"): test_takes_no_mail_below_min_free,
@@ -583,6 +585,7 @@ SHOWN_BY = {
     ("durability", "spool"): test_mail_in_memory_survives_a_stop_but_no_kill,
     ("path", "log"): test_keeps_logs_and_spool_where_it_was_told,
     ("heartbeat", "log"): test_says_that_it_is_alive,
+    ("log_transient_failures", "log"): test_bouncelog.test_leaves_deferred_recipients_out_when_told_to,
     ("count", "agent"): test_runs_so_many_agents_in_their_groups,
     ("cores", "agent"): test_pins_threads_to_their_cores,
     ("core", "agent"): test_pins_threads_to_their_cores,

@@ -1,6 +1,6 @@
 /*
- * One text for each rule of config/bounce_rules, in its order: what such a server says. Each is caught
- * by its own rule and by none before it.
+ * One text for each rule of config/bounce_rules, in its order: what such a server says. Each is
+ * caught by its own rule and by none before it.
  */
 #pragma once
 

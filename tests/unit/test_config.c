@@ -70,6 +70,8 @@ static const struct sample samples[] = {
 	{"banner", "\"ready when you are\"", "ready when you are"},
 	{"relay_hosts", "( 10.0.0.0/8, \"2001:db8::/32\" )", "2 ::ffff:10.0.0.0/104 2001:db8::/32"},
 	{"relay_domains", "( Example.com .Example.net \"*\" )", "3 example.com .example.net *"},
+	{"bounce_rules", "\"/etc/flywheel/bounce_rules\"", "/etc/flywheel/bounce_rules"},
+	{"log_transient_failures", "off", "0"},
 	{"max_message_size", "2M", "2097152"},
 	{"max_line_length", "1000", "1000"},
 	{"max_recipients_per_message", "50", "50"},

@@ -165,7 +165,8 @@ static void stop(void)
 
 static int tear_down(void **state)
 {
-	static const char *const names[] = {"mainlog", "rejectlog", "paniclog", "mainlog.1"};
+	static const char *const names[] = {"mainlog",   "rejectlog", "paniclog",
+					    "bouncelog", "fbllog",    "mainlog.1"};
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {

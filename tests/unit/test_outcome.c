@@ -152,6 +152,7 @@ static void start(void)
 	rig->program.config =
 		config_load_text("test.conf", rig->config, strlen(rig->config), stderr);
 	assert_non_null(rig->program.config);
+	rig->program.bounce_rules = bounce_rules_load(NULL, stderr);
 	open_spool();
 	runtime_init(rt, &clock);
 	rt->backend = MUX_POLL;
@@ -184,6 +185,7 @@ static void stop(bool hurry)
 	wheel_agent_destroy(rig->wheel);
 	log_writer_destroy(rig->log);
 	spool_close(p->spool);
+	bounce_rules_free(p->bounce_rules);
 	config_release(p->config);
 }
 
