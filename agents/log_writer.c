@@ -263,6 +263,7 @@ static void stream_abandon(struct log_writer *w, struct log_stream *s)
 		struct log_block *b = s->first;
 
 		fwrite(b->data + s->written, 1, b->len - s->written, stderr);
+		b->lost = true;
 		give_back(w, stream_pop(s));
 	}
 }

@@ -162,6 +162,10 @@ static void make_counters(struct scheduler *s)
 					   "Bodies given up in memory; the spool has them");
 	s->bodies_loaded = counter_create(set, "bodies_loaded", COUNTER_SUM,
 					  "Bodies read back from the spool for an attempt");
+	s->out_of_band = counter_create(set, "out_of_band", COUNTER_SUM,
+					"Messages to bounce domains that were understood, or not");
+	s->feedback_reports = counter_create(set, "feedback_reports", COUNTER_SUM,
+					     "Those of them that were complaints");
 }
 
 static int on_start(struct agent *self)

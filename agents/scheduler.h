@@ -133,6 +133,8 @@ struct scheduler {
 	struct counter *bounces;
 	struct counter *bodies_dropped;
 	struct counter *bodies_loaded;
+	struct counter *out_of_band;
+	struct counter *feedback_reports;
 	/* From the request to the answer of the spool, ns. */
 	struct histogram store_ns;
 	struct envelope_builder bounce_envelope;
@@ -187,6 +189,18 @@ typedef void (*stored_fn)(struct scheduler *s, void *owner, int result);
  */
 BOUND
 void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner);
+
+/*
+ * Understands a message that came for bounce domains, logs what it tells in the bounce log or the
+ * feedback log, and frees it: nobody gets it. Then calls `on_taken` with 0 when the log agent has
+ * written that; or with -EIO: tempfail it. `batch` and `connection` are its numbers in the logs,
+ * `peer_ip` who brought it. Takes over the caller's reference. `on_taken` runs later, never from
+ * within.
+ */
+BOUND
+void scheduler_understand(struct scheduler *s, struct message *m, uint64_t batch,
+			  uint64_t connection, const char *peer_ip, stored_fn on_taken,
+			  void *owner);
 
 /* Reception is to pause: 0, or the reason as a negative errno: -ENOSPC (spool full), -ENOMEM
  * (reception budget used up), -ESHUTDOWN (stopping). While rings or logs are under pressure nothing

@@ -137,6 +137,9 @@ struct smtp_options {
 	/* Lower case; ".example.com" matches subdomains, "*" all. */
 	const char *const *relay_domains;
 	uint32_t relay_domain_count;
+	/* The same; what comes for them is understood as a bounce. */
+	const char *const *bounce_domains;
+	uint32_t bounce_domain_count;
 	uint64_t max_message_bytes;
 	uint32_t max_line_bytes;
 	uint32_t max_recipients_per_message;

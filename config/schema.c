@@ -242,6 +242,11 @@ const struct schema_option schema_options[] = {
 	  TO_SMTP(relay_domains), COUNT(struct smtp_options, relay_domain_count),
 	  .scopes = GLOBAL | CLIENT,
 	  .help = "Domains that anybody may send to; .example.com is all below, * is any." },
+	{ .name = "bounce_domains", .type = TYPE_DOMAINS, .fallback = "( )",
+	  TO_SMTP(bounce_domains), COUNT(struct smtp_options, bounce_domain_count),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "Domains that bounces and complaints come back to: mail for them is taken from "
+		  "anybody, understood, logged and then over." },
 	{ .name = "max_message_size", .type = TYPE_SIZE, .min = KIB(1), .max = GIB(2),
 	  TO_SMTP(max_message_bytes), .scopes = GLOBAL | CLIENT,
 	  .help = "The largest message; by default 32M, or less where the spool or the reception "

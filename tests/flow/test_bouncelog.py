@@ -122,3 +122,181 @@ def test_says_what_is_wrong_with_rules(flow):
         expect_equal(done.returncode, 1, "exit status")
         places = re.findall(rf"^{re.escape(str(path))}:(\d+): ", done.stderr, re.M)
         expect_equal(places, ["2", "3"], f"lines with errors in {done.stderr}")
+
+
+# ---- what comes back as mail ----
+
+DOMAINS = 'bounce_domains = ( "b.flow.test" ".c.flow.test" )'
+
+
+def dsn(recipient="to@away.test", action="failed", status="5.1.1", said="smtp; 550 5.1.1 no such user"):
+    """A notification as RFC 3464 has it, with lines that begin with dots."""
+    return f"""From: MAILER-DAEMON@mx.away.test
+Subject: Undelivered
+Auto-Submitted: auto-replied
+Content-Type: multipart/report; report-type=delivery-status; boundary="=_b"
+
+--=_b
+
+..sorry
+
+--=_b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mx.away.test
+
+Final-Recipient: rfc822; {recipient}
+Action: {action}
+Status: {status}
+Diagnostic-Code: {said}
+
+--=_b
+Content-Type: message/rfc822
+
+Subject: mine
+
+--=_b--
+""".replace("\n", "\r\n")
+
+
+def give(daemon, recipients, body, sender="", source="127.0.0.1"):
+    code, text = daemon.connect(source=source).mail(recipients, sender=sender, body=body)
+    expect_equal(code, 250, f"reply ({text})")
+    return text.split()[-1]
+
+
+def last(daemon, kind="B"):
+    """What the bouncelog said last: class, recipient, text."""
+    b = bounces(daemon, kind)[-1]
+    return b["class"], f"{b['local']}@{b['domain']}", b["text"]
+
+
+def test_understands_bounces_that_come_back(flow):
+    """What is answered 250 is in the log by then: nothing is waited for here."""
+    daemon = Daemon(flow, text=DOMAINS)
+    id_ = give(daemon, "bounces@b.flow.test", dsn())
+    [b] = bounces(daemon)
+    expect_equal([b[f] for f in FIELDS[1:2] + FIELDS[4:13] + FIELDS[14:]],
+                 [id_, "B", "to", "away.test", "bounces", "b.flow.test", "default", "default", "21", "10", "127.0.0.1",
+                  "550 5.1.1 no such user"], "fields")
+    expect(int(b["size"]) > 300 and b["batch"] and b["connection"], f"size, batch, connection: {b}")
+    give(daemon, "x@deep.c.flow.test", dsn(status="5.2.2", said="smtp; 552 mailbox full"), sender="who@ever.test")
+    expect_equal(last(daemon), ("22", "to@away.test", "552 mailbox full"), "of a subdomain")
+    # The recipient that we wrote into the address is right.
+    for address in ("bounce+real=one.test", "bounce-real=one.test"):
+        give(daemon, f"{address}@b.flow.test", dsn())
+        expect_equal(last(daemon), ("10", "real@one.test", "550 5.1.1 no such user"), address)
+    # Not yet failed; and not failed at all.
+    give(daemon, "x@b.flow.test", dsn(action="delayed", status="4.4.1", said="smtp; 451 connection timed out"))
+    expect_equal(last(daemon, "T"), ("24", "to@away.test", "451 connection timed out"), "delayed")
+    give(daemon, "x@b.flow.test", dsn(action="delivered", status="2.0.0", said="smtp; 250 ok"))
+    expect_equal(len(bounces(daemon)), 5, "lines")
+    expect_equal(stats(daemon), {10: (0, 0, 3), 22: (0, 0, 1), 24: (0, 1, 0)}, "bounce_stats")
+    expect_equal(daemon.counter("scheduler.out_of_band"), 6, "counted")
+    expect_equal((daemon.lines("R"), daemon.queued()), ([], 0), "received or queued")
+
+
+test_understands_bounces_that_come_back.short = True
+
+
+def test_understands_what_is_no_notification(flow):
+    daemon = Daemon(flow, text=DOMAINS)
+    for body, found in (
+            ("From: MAILER-DAEMON@x.test\r\nSubject: failure notice\r\n\r\nHi. This is the qmail-send program.\r\n\r\n"
+             "<to@away.test>:\r\n552 5.2.2 over quota\r\n", ("22", "to@away.test")),
+            ("From: Me <me@away.test>\r\nAuto-Submitted: auto-replied\r\nSubject: away\r\n\r\nuntil Monday\r\n",
+             ("60", "me@away.test")),
+            ("From: me@away.test\r\nSubject: unsubscribe\r\n\r\n", ("90", "me@away.test")),
+            ("From: me@away.test\r\nSubject: hello\r\n\r\nnice weather\r\n", ("1", "me@away.test")),
+            ("\r\n", ("1", "@")), ("", ("1", "@"))):
+        give(daemon, "x@b.flow.test", body)
+        expect_equal(last(daemon)[:2], found, f"class and recipient of {body!r}")
+    give(daemon, "bounce+to=away.test@b.flow.test", "Subject: hello\r\n\r\n")
+    expect_equal(last(daemon), ("1", "to@away.test", "hello"), "with the recipient in the address")
+
+
+def test_takes_bounces_for_its_bounce_domains_only(flow):
+    daemon = Daemon(flow, listener='bounce_domains = ( "b.flow.test" )\nrelay_hosts = ( "127.0.0.1" )\n'
+                    'peer "127.0.0.3/32" { bounce_domains = ( "other.test" ) }')
+    for source, taken, refused in (("127.0.0.2", "b.flow.test", "other.test"), ("127.0.0.3", "other.test", "b.flow.test")):
+        client = daemon.connect(source=source)
+        client.say("EHLO client.test", 250)
+        client.say("MAIL FROM:<>", 250)
+        client.say(f"RCPT TO:<x@{refused}>", 550)
+        client.say(f"RCPT TO:<x@sub.{taken}>", 550)
+        client.say(f"RCPT TO:<x@{taken}>", 250)
+        client.say("DATA", 354)
+        client.send(dsn())
+        client.say(".", 250)
+    expect_equal(len(bounces(daemon)), 2, "lines")
+    client = daemon.connect()
+    client.say("EHLO client.test", 250)
+    client.say("MAIL FROM:<>", 250)
+    client.say("RCPT TO:<x@b.flow.test>", 250)
+    client.say("RCPT TO:<x@away.test>", 452)
+
+
+def test_logs_complaints(flow):
+    daemon = Daemon(flow, text=DOMAINS)
+    report = """From: <fbl@provider.test>
+Content-Type: multipart/report; report-type=feedback-report; boundary=b
+
+--b
+Content-Type: message/feedback-report
+
+Feedback-Type: abuse
+User-Agent: Complaints/2.0 (x@y)
+Original-Rcpt-To: <to@provider.test>
+
+--b
+Content-Type: message/rfc822
+
+To: <list@away.test>
+
+--b--
+""".replace("\n", "\r\n")
+    id_ = give(daemon, "fbl@b.flow.test", report)
+    [line] = rows(daemon, file="fbllog")
+    expect_equal(line[1:], [id_, "F", "to", "provider.test", "default", "default", "abuse", "provider.test",
+                            "Complaints/2.0 (x@y)"], "fields")
+    give(daemon, "fbl+real=one.test@b.flow.test", report)
+    expect_equal(rows(daemon, file="fbllog")[-1][3:5], ["real", "one.test"], "the recipient in the address")
+    expect_equal(bounces(daemon), [], "bounces")
+    expect_equal(daemon.counter("scheduler.feedback_reports"), 2, "counted")
+
+
+def test_answers_when_the_log_agent_has_written_it(flow):
+    """While the bouncelog takes nothing, no bounce is answered; nor lost."""
+    log = flow.path / "full"
+    log.mkdir()
+    (log / "bouncelog").symlink_to("/dev/full")
+    daemon = Daemon(flow, text=DOMAINS, log=log)
+    client = daemon.connect()
+    client.say("EHLO client.test", 250)
+    client.say("MAIL FROM:<>", 250)
+    client.say("RCPT TO:<x@b.flow.test>", 250)
+    client.say("DATA", 354)
+    client.send(dsn() + ".\r\n")
+    wait_until(lambda: daemon.counter("log.write_errors") >= 2, "writes that fail")
+    client.socket.settimeout(0.1)
+    expect_equal(client.reply()[0], 0, "a reply before the line is written")
+    # Others are served meanwhile.
+    expect_equal(daemon.connect().say("NOOP")[0], 250, "reply")
+    (log / "bouncelog").unlink()
+    daemon.console("reopen", "logs")
+    wait_until(lambda: len(bounces(daemon)) == 1, "the line in the new file")
+    client = daemon.connect()
+    expect_equal(client.mail("x@b.flow.test", sender="", body=dsn())[0], 250, "reply")
+    expect_equal(len(bounces(daemon)), 2, "lines")
+
+
+def test_understands_its_own_notifications(flow):
+    """The notification of one flywheel goes to the bounce domain of another."""
+    back = Daemon(flow, name="back", text=DOMAINS)
+    bad = Peer(flow, rcpt="552 5.2.2 no room left: over quota")
+    daemon = Daemon(flow, text=f'gateway = "127.0.0.1:{bad.port}"\n'
+                    f'domain "b.flow.test" {{ gateway = "127.0.0.1:{back.port}" }}')
+    give(daemon, "to@away.test", HELLO, sender="list@b.flow.test")
+    wait_bounces(back, "B", 1)
+    expect_equal(last(back), ("22", "to@away.test", "552 5.2.2 no room left: over quota"), "at the other")
+    expect_equal(last(daemon), ("22", "to@away.test", "552 5.2.2 no room left: over quota"), "in band")

@@ -610,6 +610,7 @@ SHOWN_BY = {
     ("banner", "peer"): I.test_greets_and_offers_what_it_has,
     ("relay_hosts", "peer"): I.test_relays_only_for_whom_and_where_it_may,
     ("relay_domains", "peer"): I.test_relays_only_for_whom_and_where_it_may,
+    ("bounce_domains", "peer"): test_bouncelog.test_takes_bounces_for_its_bounce_domains_only,
     ("max_message_size", "peer"): I.test_refuses_messages_that_are_too_large,
     ("max_line_length", "peer"): I.test_refuses_lines_that_are_too_long,
     ("max_recipients_per_message", "peer"): I.test_refuses_more_recipients_than_allowed_and_takes_the_others,

@@ -70,6 +70,7 @@ static const struct sample samples[] = {
 	{"banner", "\"ready when you are\"", "ready when you are"},
 	{"relay_hosts", "( 10.0.0.0/8, \"2001:db8::/32\" )", "2 ::ffff:10.0.0.0/104 2001:db8::/32"},
 	{"relay_domains", "( Example.com .Example.net \"*\" )", "3 example.com .example.net *"},
+	{"bounce_domains", "( B.example.com .Example.net )", "2 b.example.com .example.net"},
 	{"bounce_rules", "\"/etc/flywheel/bounce_rules\"", "/etc/flywheel/bounce_rules"},
 	{"log_transient_failures", "off", "0"},
 	{"max_message_size", "2M", "2097152"},
