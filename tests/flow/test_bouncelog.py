@@ -4,8 +4,9 @@ as mail; complaints."""
 import re
 import subprocess
 
-from flow import Daemon, expect, expect_equal, wait_until
+from flow import Client, Daemon, expect, expect_equal, wait_until
 from peer import Peer
+from test_real_peers import Postfix
 
 HELLO = "Subject: hello\r\n\r\nhello\r\n"
 FIELDS = ("time id batch connection type local domain from_local from_domain group binding stage class size ip "
@@ -300,3 +301,16 @@ def test_understands_its_own_notifications(flow):
     wait_bounces(back, "B", 1)
     expect_equal(last(back), ("22", "to@away.test", "552 5.2.2 no room left: over quota"), "at the other")
     expect_equal(last(daemon), ("22", "to@away.test", "552 5.2.2 no room left: over quota"), "in band")
+
+
+def test_understands_postfix(flow):
+    """What Postfix writes when its next hop refuses a recipient."""
+    said = {"gone": "550 5.1.1 no such user", "full": "552 5.2.2 mailbox is full"}
+    peer = Peer(flow, rcpt=lambda x: said.get(x.rcpt.split("@")[0], True))
+    postfix = Postfix(flow, relay=peer.port)
+    daemon = Daemon(flow, text=DOMAINS)
+    Client(postfix.port).mail([f"{name}@away.test" for name in said], sender="list@b.flow.test", body=HELLO)
+    for mail in peer.wait(1):
+        give(daemon, mail.recipients, mail.data.replace(b"\r\n.", b"\r\n.."))
+    found = {b["local"]: (b["class"], b["domain"], b["from_local"]) for b in bounces(daemon)}
+    expect_equal(found, {"gone": ("10", "away.test", "list"), "full": ("22", "away.test", "list")}, "recipients")
