@@ -316,15 +316,14 @@ static void test_classes_have_names(void **state)
 	bounce_rules_free(rules);
 }
 
-/* A regex that would take for ever does not hold, and the next one is asked. */
+/* A regex that would hold after half a million steps does not, and the next one is asked. */
 static void test_classify_when_a_regex_takes_too_long(void **state)
 {
-	char text[200];
+	static const char rules[] = "10 * ^(?:a+)+$|!$\n20 * a";
 
 	(void)state;
-	memset(text, 'a', sizeof(text));
-	text[sizeof(text) - 1] = '\0';
-	assert_int_equal(classify("10 * (a+)+(a+)+(a+)+$b|(a+)+b\n20 * a", 0, 0, "", text), 20);
+	assert_int_equal(classify(rules, 0, 0, "", "aaaa!"), 10);
+	assert_int_equal(classify(rules, 0, 0, "", "aaaaaaaaaaaaaaaaaaaaa!"), 20);
 }
 
 static void test_parse_when_lines_are_wrong(void **state)

@@ -122,6 +122,12 @@ static void test_parse_when_fields_are_missing(void **state)
 		     "Diagnostic-Code: 552 5.2.2 mailbox full\n");
 	assert_recipient(0, REPORT_FAILED, "to@example.org", 552, "5.2.2",
 			 "552 5.2.2 mailbox full");
+	/* An address is no status, a number is no code. */
+	parse_groups(
+		"Final-Recipient: rfc822; to@example.org\n"
+		"Diagnostic-Code: smtp; host 5.6.7.8 (4.1.20250701) said 5501: 552-5.2.2 full\n");
+	assert_recipient(0, REPORT_FAILED, "to@example.org", 552, "5.2.2",
+			 "host 5.6.7.8 (4.1.20250701) said 5501: 552-5.2.2 full");
 	parse_groups("Final-Recipient: x400; /C=X/\nStatus: 5.0.0\nDiagnostic-Code: smtp; no\n");
 	assert_recipient(0, REPORT_FAILED, "", 0, "5.0.0", "no");
 	/* Without any recipient in it, the words must do. */
@@ -146,6 +152,17 @@ static void test_parse_when_parts_are_encoded_and_nested(void **state)
 	      "Content-Type: message/delivery-status\nContent-Transfer-Encoding: Quoted-Printable\n\n"
 	      "Final-Recipient: rfc822;=\nto=40example.org\nStatus: 4=2E2.2\nDiagnostic-Code: smtp; a=\nb\n");
 	assert_recipient(0, REPORT_FAILED, "to@example.org", 0, "4.2.2", "ab");
+}
+
+/* The first one tells of our message, the others are somebody's story. */
+static void test_parse_when_there_are_several_notifications(void **state)
+{
+	(void)state;
+	parse("Content-Type: multipart/mixed; boundary=o\n\n--o\nContent-Type: message/delivery-status\n\n"
+	      "Final-Recipient: rfc822;to@example.org\nStatus: 5.1.1\nDiagnostic-Code: smtp; no\n\n--o\n"
+	      "Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822;x@example.org\n--o--\n");
+	assert_int_equal(report.recipient_count, 1);
+	assert_recipient(0, REPORT_FAILED, "to@example.org", 0, "5.1.1", "no");
 }
 
 /* What this program sends is what it understands. */
@@ -379,6 +396,7 @@ int main(void)
 		cmocka_unit_test(test_parse_when_it_is_a_delivery_status_notification),
 		cmocka_unit_test(test_parse_when_fields_are_missing),
 		cmocka_unit_test(test_parse_when_parts_are_encoded_and_nested),
+		cmocka_unit_test(test_parse_when_there_are_several_notifications),
 		cmocka_unit_test(test_parse_when_it_was_written_by_dsn_write),
 		cmocka_unit_test(test_parse_when_it_is_written_for_people),
 		cmocka_unit_test(test_parse_when_it_is_an_auto_reply),
