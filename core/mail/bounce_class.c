@@ -1,6 +1,7 @@
 /*
  * Rules are tried in the order of their file, but only those whose words the filter saw in the
- * text: a regex costs about as much as the whole look at the text (fwmicro bounce).
+ * text. All regexes one after the other take more than three times as long, and all of them in one,
+ * with marks, ten times (fwmicro bounce).
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "core/mail/bounce_class.h"
