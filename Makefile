@@ -37,7 +37,7 @@ LDFLAGS := $(filter -fsanitize%,$(CFLAGS_$(VARIANT))) -pthread
 MALLOC_release := -ljemalloc
 MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
-LIBS := -lcrypto -luring -ljansson -lisal -lm $(MALLOC_$(VARIANT))
+LIBS := -lcrypto -luring -ljansson -lisal -lpcre2-8 -lm $(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config
 LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))
@@ -109,6 +109,9 @@ endif
 $(OUT)/%.o: %.c
 	@mkdir -p $(@D)
 	@$(BUILD_CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+# It has a copy of the file in it.
+$(OUT)/core/mail/bounce_builtin.o: config/bounce_rules
 
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
@@ -258,11 +261,13 @@ install: all
 	sed 's|=/usr/local/|=$(PREFIX)/|' tools/flywheel.service > $(UNITS)/flywheel.service
 	chmod 644 $(UNITS)/flywheel.service
 	install -m 644 config/flywheel.conf $(ETC)/flywheel.conf.example
+	install -m 644 config/bounce_rules $(ETC)/bounce_rules.example
 
 # What an operator made stays: configuration, spool, logs.
 uninstall:
 	rm -f $(SBIN)/flywheeld $(BIN)/flywheel $(MAN)/man1/flywheel.1 $(MAN)/man5/flywheel.conf.5 \
-		$(MAN)/man8/flywheeld.8 $(UNITS)/flywheel.service $(ETC)/flywheel.conf.example
+		$(MAN)/man8/flywheeld.8 $(UNITS)/flywheel.service $(ETC)/flywheel.conf.example \
+		$(ETC)/bounce_rules.example
 	@[ ! -d $(ETC) ] || rmdir --ignore-fail-on-non-empty $(ETC)
 
 clean:

@@ -1,5 +1,6 @@
 #include "agents/log_client.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,18 +17,60 @@ void log_client_init(struct log_client *c, struct agent *self, struct agent *wri
 	memset(c, 0, sizeof(*c));
 	c->self = self;
 	c->writer = writer;
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		c->last_wait[i] = &c->waits[i];
+	}
 	pool_init(&c->blocks, "log blocks", sizeof(struct log_block) + LOG_BLOCK_SIZE, CLIENT_KEEP);
+}
+
+static void tell_waiting(struct log_client *c, enum log_file file, int result)
+{
+	struct log_wait *w;
+
+	while ((w = c->waits[file]) != NULL && w->block <= c->back[file]) {
+		c->waits[file] = w->next;
+		if (c->waits[file] == NULL) {
+			c->last_wait[file] = &c->waits[file];
+		}
+		w->on_written(w, result);
+	}
+}
+
+static void on_nothing_to_wait(struct agent *self, void *object, uint64_t unused)
+{
+	struct log_wait *w = object;
+
+	(void)self;
+	(void)unused;
+	w->on_written(w, 0);
+}
+
+void log_client_wait(struct log_client *c, enum log_file file, struct log_wait *w)
+{
+	ASSERT(c->writer != NULL);
+	if (c->begun[file] == c->back[file]) {
+		agent_send(c->self, c->self, on_nothing_to_wait, w, 0);
+		return;
+	}
+	w->next = NULL;
+	w->block = c->begun[file];
+	*c->last_wait[file] = w;
+	c->last_wait[file] = &w->next;
 }
 
 void log_client_on_written(struct agent *self, void *object, uint64_t unused)
 {
 	struct log_block *b = object;
 	struct log_client *c = b->client;
+	enum log_file file = b->file;
+	int result = b->lost ? -EIO : 0;
 
 	(void)unused;
 	ASSERT(c->self == self && c->outstanding > 0);
 	c->outstanding--;
 	pool_put(&c->blocks, b);
+	c->back[file]++;
+	tell_waiting(c, file, result);
 }
 
 static void hand_over(struct log_client *c, enum log_file file)
@@ -48,7 +91,9 @@ static struct log_block *open_block(struct log_client *c, enum log_file file)
 	b->client = c;
 	b->file = file;
 	b->len = 0;
+	b->lost = false;
 	c->open[file] = b;
+	c->begun[file]++;
 	return b;
 }
 

@@ -13,7 +13,7 @@
 #include "core/runtime/agent.h"
 #include "core/runtime/pool.h"
 
-enum log_file { LOG_MAIN, LOG_REJECT, LOG_PANIC, LOG_FILES };
+enum log_file { LOG_MAIN, LOG_REJECT, LOG_PANIC, LOG_BOUNCE, LOG_FEEDBACK, LOG_FILES };
 
 #define LOG_BLOCK_SIZE 32768
 /* Blocks of one agent that the writer may hold before the agent is under pressure. */
@@ -31,7 +31,19 @@ struct log_block {
 	struct log_client *client;
 	enum log_file file;
 	uint32_t len;
+	/* Given up by the writer: its lines are not in the file. */
+	bool lost;
 	char data[];
+};
+
+/* Somebody who waits until what was logged is in its file. */
+SINGLE
+struct log_wait {
+	struct log_wait *next;
+	/* The block to come back, by its number. */
+	uint64_t block;
+	/* 0, or -EIO when the line is lost. May free the wait. */
+	void (*on_written)(struct log_wait *w, int result);
 };
 
 BOUND
@@ -43,6 +55,11 @@ struct log_client {
 	struct log_block *open[LOG_FILES];
 	/* Blocks that the writer holds. */
 	uint32_t outstanding;
+	/* Of each file: blocks ever begun, and come back, which they do in order. */
+	uint64_t begun[LOG_FILES];
+	uint64_t back[LOG_FILES];
+	struct log_wait *waits[LOG_FILES];
+	struct log_wait **last_wait[LOG_FILES];
 };
 
 /* Sets up; the client stays where it is until it is drained. `self` may be NULL in tests without a
@@ -54,6 +71,11 @@ void log_client_init(struct log_client *c, struct agent *self, struct agent *wri
  * never split over two blocks. */
 BOUND
 void log_line(struct log_client *c, enum log_file file, const char *line, size_t len);
+
+/* Calls w->on_written when all that this client logged to `file` so far is in the file: written,
+ * not synced. Later, never from within. There must be a writer. */
+BOUND
+void log_client_wait(struct log_client *c, enum log_file file, struct log_wait *w);
 
 /* "time@agent: text" to paniclog, escaped as in the main log. For an agent's errlog: set on_new to
  * this with the client as context. */

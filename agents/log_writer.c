@@ -24,7 +24,10 @@
 #define GATHER_BLOCKS 64
 #define WRITES_PER_CYCLE 4
 
-static const char *const file_names[LOG_FILES] = {"mainlog", "rejectlog", "paniclog"};
+static const char *const file_names[LOG_FILES] = {
+	[LOG_MAIN] = "mainlog",     [LOG_REJECT] = "rejectlog", [LOG_PANIC] = "paniclog",
+	[LOG_BOUNCE] = "bouncelog", [LOG_FEEDBACK] = "fbllog",
+};
 static char line_feed[] = "\n";
 
 /* One log file. */
@@ -260,6 +263,7 @@ static void stream_abandon(struct log_writer *w, struct log_stream *s)
 		struct log_block *b = s->first;
 
 		fwrite(b->data + s->written, 1, b->len - s->written, stderr);
+		b->lost = true;
 		give_back(w, stream_pop(s));
 	}
 }
@@ -288,6 +292,7 @@ static void on_heartbeat(struct timer *t)
 		size_t len = mainlog_heartbeat(line, agent_wall_ms(t->owner) / 1000);
 
 		log_line(&w->own, LOG_MAIN, line, len);
+		log_line(&w->own, LOG_BOUNCE, line, len);
 	}
 	timer_arm(t, agent_now_ms(t->owner) + w->heartbeat_ms);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agents/bounce_log.h"
 #include "agents/scheduler.h"
 #include "agents/scheduler_request.h"
 #include "core/mail/mainlog.h"
@@ -111,17 +112,6 @@ static void load(struct dispatcher *x, struct delivery *delivery)
 
 /* ---- logging ---- */
 
-/* A reply to this recipient alone decided. */
-static bool has_own_reply(const struct attempt *a, unsigned place)
-{
-	return a->replies != NULL && a->replies[place].text != NULL;
-}
-
-static const char *text_for(const struct attempt *a, unsigned place)
-{
-	return has_own_reply(a, place) ? a->replies[place].text : a->text;
-}
-
 static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 			   const struct recipient_set *set, const struct attempt *a,
 			   size_t (*format)(char *line, const struct mainlog_attempt *a),
@@ -145,8 +135,8 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 	}
 	for (unsigned i = recipient_set_next(set, 0); i < ENVELOPE_DELIVERY_RECIPIENTS;
 	     i = recipient_set_next(set, i + 1)) {
-		line.text = text_for(a, i);
-		line.stage = has_own_reply(a, i) ? SMTP_STAGE_DURING_RCPT : a->stage;
+		line.text = attempt_words(a, i);
+		line.stage = attempt_has_own_reply(a, i) ? SMTP_STAGE_DURING_RCPT : a->stage;
 		log_line(&s->log, LOG_MAIN, text, format(text, &line));
 		counter_inc(counter);
 	}
@@ -279,7 +269,7 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
-		bool own = has_own_reply(a, i);
+		bool own = attempt_has_own_reply(a, i);
 		struct bounce_recipient *r = &b->recipients[n];
 
 		if (!recipient_set_has(&a->failed, i)) {
@@ -289,7 +279,7 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 		r->place = i;
 		r->code = own ? a->replies[i].code : a->code;
 		memcpy(r->enhanced, own ? a->replies[i].enhanced : a->enhanced, sizeof r->enhanced);
-		r->text = strdup(text_for(a, i));
+		r->text = strdup(attempt_words(a, i));
 	}
 	snprintf(b->remote_name, sizeof b->remote_name, "%s",
 		 a->remote_name != NULL && a->remote_ip[0] != '\0' ? a->remote_name : "");
@@ -354,7 +344,7 @@ static const char *text_of_deferred(const struct attempt *a)
 {
 	unsigned first = recipient_set_next(&a->deferred, 0);
 
-	return first < ENVELOPE_DELIVERY_RECIPIENTS ? text_for(a, first) : a->text;
+	return first < ENVELOPE_DELIVERY_RECIPIENTS ? attempt_words(a, first) : a->text;
 }
 
 static void remember(struct scheduler *s, struct domain *d, struct delivery *delivery,
@@ -372,25 +362,79 @@ static void remember(struct scheduler *s, struct domain *d, struct delivery *del
 	d->transient += recipient_set_count(&a->deferred);
 }
 
-static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *delivery,
-		       const struct attempt *found)
+static void conclude(struct scheduler *s, struct delivery *delivery, const struct attempt *found)
 {
-	struct scheduler *s = scheduler_of(x);
+	struct domain *d = delivery->domain;
 	struct attempt a = *found;
 	struct recipient_set given_up;
 
-	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
-	OWNER_CHECK(delivery);
 	log_recipients(s, delivery, &a.delivered, &a, mainlog_delivery, s->delivered);
 	log_recipients(s, delivery, &a.deferred, &a, mainlog_transient, s->transient);
 	log_recipients(s, delivery, &a.failed, &a, mainlog_permanent, s->failed);
+	bounce_log_attempt(s, delivery, &a.deferred, &a, false);
+	bounce_log_attempt(s, delivery, &a.failed, &a, true);
 	given_up = give_up(s, d, delivery, &a);
 	log_recipients(s, delivery, &given_up, &a, mainlog_permanent, s->failed);
+	bounce_log_attempt(s, delivery, &given_up, &a, true);
 	remember(s, d, delivery, &a);
 	if (!recipient_set_empty(&a.failed) && wants_bounce(d, delivery)) {
 		bounce_recipients(s, d, delivery, &a);
 	} else {
 		settle(s, delivery);
+	}
+}
+
+/* An attempt without a connection whose recipients' names have yet to be read back for the bounce
+ * log; nobody was told anything of his own. */
+struct unnamed_attempt {
+	struct delivery *delivery;
+	struct attempt attempt;
+	char remote_name[256];
+};
+
+static void on_named(struct scheduler *s, void *owner, struct content *content, int result)
+{
+	struct unnamed_attempt *u = owner;
+
+	if (content == NULL) {
+		agent_error(&s->base, result, "the bounce log does not say whom a message was for");
+	}
+	u->delivery->loaded = content;
+	u->delivery->domain->settling_count--;
+	conclude(s, u->delivery, &u->attempt);
+	free(u);
+}
+
+static void read_names(struct scheduler *s, struct delivery *delivery, const struct attempt *a)
+{
+	struct unnamed_attempt *u = malloc(sizeof(*u));
+
+	if (u == NULL) {
+		fatal("out of memory for an attempt");
+	}
+	ASSERT(a->replies == NULL);
+	u->delivery = delivery;
+	u->attempt = *a;
+	if (a->remote_name != NULL) {
+		snprintf(u->remote_name, sizeof u->remote_name, "%s", a->remote_name);
+		u->attempt.remote_name = u->remote_name;
+	}
+	delivery->domain->settling_count++;
+	scheduler_load(s, delivery->message, on_named, u);
+}
+
+static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *delivery,
+		       const struct attempt *a)
+{
+	struct scheduler *s = scheduler_of(x);
+
+	(void)d;
+	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
+	OWNER_CHECK(delivery);
+	if (delivery_content(delivery) == NULL) {
+		read_names(s, delivery, a);
+	} else {
+		conclude(s, delivery, a);
 	}
 }
 

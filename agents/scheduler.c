@@ -165,6 +165,10 @@ static void make_counters(struct scheduler *s)
 		set, "bodies_loaded", COUNTER_SUM,
 		"Bodies and their envelopes read back from the spool for an attempt");
 	signing_init(&s->signing, set);
+	s->out_of_band = counter_create(set, "out_of_band", COUNTER_SUM,
+					"Messages to bounce domains that were understood, or not");
+	s->feedback_reports = counter_create(set, "feedback_reports", COUNTER_SUM,
+					     "Those of them that were complaints");
 }
 
 static int on_start(struct agent *self)
@@ -243,6 +247,7 @@ void scheduler_close(struct scheduler *s)
 	log_client_close(&s->log);
 	envelope_builder_close(&s->bounce_envelope);
 	signing_close(&s->signing);
+	bounce_classifier_close(&s->classifier);
 	pool_close(&s->requests);
 	mail_pools_close(&s->pools);
 	agent_close(&s->base);
@@ -288,6 +293,7 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 	s->base.errors.on_new = log_panic_on_new;
 	s->base.errors.context = &s->log;
 	envelope_builder_init(&s->bounce_envelope);
+	bounce_classifier_init(&s->classifier, program->bounce_rules);
 	make_counters(s);
 	dispatcher_init(&s->dispatcher, &s->base, &scheduler_dispatch_ops, &s->pools,
 			&program->limits);

@@ -16,6 +16,7 @@
 #include "agents/signing.h"
 #include "agents/thread_pool.h"
 #include "config/config.h"
+#include "core/mail/bounce_class.h"
 #include "core/mail/envelope.h"
 #include "core/mail/message.h"
 #include "core/outbound/dispatch.h"
@@ -31,6 +32,8 @@ struct listener_ops;
 struct master;
 struct scheduler;
 
+enum bounce_way { BOUNCE_IN_BAND, BOUNCE_DEFERRED, BOUNCE_OUT_OF_BAND, BOUNCE_WAYS };
+
 /* What all agents of the program share; immutable once they run. */
 READONLY
 struct program {
@@ -42,6 +45,7 @@ struct program {
 	struct master *master;
 	struct agent *log;
 	struct thread_pool *pool;
+	struct bounce_rules *bounce_rules;
 	const struct listener_ops *listeners[LISTENERS_MAX];
 	uint32_t listener_count;
 	struct outbound_limits limits;
@@ -130,10 +134,15 @@ struct scheduler {
 	struct counter *bounces;
 	struct counter *bodies_dropped;
 	struct counter *bodies_loaded;
+	struct counter *out_of_band;
+	struct counter *feedback_reports;
 	/* From the request to the answer of the spool, ns. */
 	struct histogram store_ns;
 	struct envelope_builder bounce_envelope;
 	struct signing signing;
+	struct bounce_classifier classifier;
+	/* Recipients that failed, by how it came to be known and by class. */
+	struct counter bounce_classes[BOUNCE_WAYS][BOUNCE_CLASS_MAX + 1];
 };
 
 /* Sets up scheduler `index`; `name` is not copied. */
@@ -192,6 +201,18 @@ typedef void (*loaded_fn)(struct scheduler *s, void *owner, struct content *cont
  */
 BOUND
 void scheduler_load(struct scheduler *s, const struct message *m, loaded_fn on_loaded, void *owner);
+
+/*
+ * Understands a message that came for bounce domains, logs what it tells in the bounce log or the
+ * feedback log, and frees it: nobody gets it. Then calls `on_taken` with 0 when the log agent has
+ * written that; or with -EIO: tempfail it. `batch` and `connection` are its numbers in the logs,
+ * `peer_ip` who brought it. Takes over the caller's reference. `on_taken` runs later, never from
+ * within.
+ */
+BOUND
+void scheduler_understand(struct scheduler *s, struct message *m, uint64_t batch,
+			  uint64_t connection, const char *peer_ip, stored_fn on_taken,
+			  void *owner);
 
 /* Reception is to pause: 0, or the reason as a negative errno: -ENOSPC (spool full), -ENOMEM
  * (reception budget used up), -ESHUTDOWN (stopping). While rings or logs are under pressure nothing

@@ -109,6 +109,9 @@ struct global_options {
 	/* log { } */
 	const char *log_path;
 	uint64_t log_heartbeat_ms;
+	bool log_transient_failures;
+	/* NULL: the built-in ones. */
+	const char *bounce_rules_path;
 	/* ring slots between two agents: a power of two */
 	uint32_t ring_slots;
 	/* a duty cycle longer than this is counted as a stall */
@@ -135,6 +138,9 @@ struct smtp_options {
 	/* Lower case; ".example.com" matches subdomains, "*" all. */
 	const char *const *relay_domains;
 	uint32_t relay_domain_count;
+	/* The same; what comes for them is understood as a bounce. */
+	const char *const *bounce_domains;
+	uint32_t bounce_domain_count;
 	uint64_t max_message_bytes;
 	uint32_t max_line_bytes;
 	uint32_t max_recipients_per_message;

@@ -127,6 +127,10 @@ const struct schema_option schema_options[] = {
 	{ .name = "stall_threshold", .type = TYPE_TIME_NS, .min = 1000, .max = PAUSE_NS_MAX,
 	  .fallback = "100ms", TO_GLOBAL(stall_ns), .scopes = GLOBAL,
 	  .help = "A longer duty cycle of an agent is counted as a stall." },
+	{ .name = "bounce_rules", .type = TYPE_TEXT, .max = PATH_LEN_MAX,
+	  TO_GLOBAL(bounce_rules_path), .scopes = GLOBAL, .restart = true,
+	  .help = "File of the rules that tell what kind of failure a reply means; by default "
+		  "those that the program has built in." },
 
 	/* spool { } */
 	{ .name = "path", .type = TYPE_TEXT, .max = PATH_LEN_MAX,
@@ -155,6 +159,9 @@ const struct schema_option schema_options[] = {
 	{ .name = "heartbeat", .type = TYPE_TIME_MS, .min = 10, .max = TIME_MS_MAX,
 	  .fallback = "60s", TO_GLOBAL(log_heartbeat_ms), .scopes = LOG,
 	  .help = "How often the log says that the program is alive." },
+	{ .name = "log_transient_failures", .type = TYPE_BOOLEAN, .fallback = "true",
+	  TO_GLOBAL(log_transient_failures), .scopes = LOG, .restart = true,
+	  .help = "Whether the bouncelog has those recipients too that will be tried again." },
 
 	/* group, agent { } */
 	{ .name = "count", .type = TYPE_NUMBER, .min = 1, .max = 256, .fallback = "1",
@@ -253,6 +260,11 @@ const struct schema_option schema_options[] = {
 	  TO_SMTP(relay_domains), COUNT(struct smtp_options, relay_domain_count),
 	  .scopes = GLOBAL | CLIENT,
 	  .help = "Domains that anybody may send to; .example.com is all below, * is any." },
+	{ .name = "bounce_domains", .type = TYPE_DOMAINS, .fallback = "( )",
+	  TO_SMTP(bounce_domains), COUNT(struct smtp_options, bounce_domain_count),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "Domains that bounces and complaints come back to: mail for them is taken from "
+		  "anybody, understood, logged and then over." },
 	{ .name = "max_message_size", .type = TYPE_SIZE, .min = KIB(1), .max = GIB(2),
 	  TO_SMTP(max_message_bytes), .scopes = GLOBAL | CLIENT,
 	  .help = "The largest message; by default 32M, or less where the spool or the reception "

@@ -59,6 +59,7 @@ static const char help_text[] =
 	"    message retry ID, message fail ID [quiet]\n"
 	"    flush domain NAME|all, fail domain NAME [quiet]\n"
 	"    suspend domain NAME, resume domain NAME\n"
+	"    bounce_stats           recipients that failed, by class\n"
 	"    threads, counters [PATTERN], errors, memory, version\n"
 	"    reopen logs            after a rotation\n"
 	"    shutdown               stop gracefully\n"

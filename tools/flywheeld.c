@@ -153,6 +153,10 @@ static int run(const char *path, enum action action)
 		return serve(config);
 	}
 	if (action == ACTION_CHECK) {
+		if (!server_bounce_rules_valid(config, stderr)) {
+			config_release(config);
+			return 1;
+		}
 		puts("configuration valid");
 	} else if (action == ACTION_DKIM_RECORDS) {
 		print_records(config);

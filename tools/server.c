@@ -147,6 +147,14 @@ static bool open_log(struct server *s)
 	return s->log != NULL;
 }
 
+static bool load_bounce_rules(struct server *s)
+{
+	const char *path = config_global(s->program.config)->bounce_rules_path;
+
+	s->program.bounce_rules = bounce_rules_load(path, s->errors);
+	return s->program.bounce_rules != NULL;
+}
+
 /* ---- agents ---- */
 
 static void on_recovered(struct agent *self, void *context, struct delivery *delivery)
@@ -275,6 +283,7 @@ void server_destroy(struct server *s)
 	if (p->spool != NULL) {
 		spool_close(p->spool);
 	}
+	bounce_rules_free(p->bounce_rules);
 	config_release(p->config);
 	free(s);
 }
@@ -289,7 +298,7 @@ static int open_all(struct server *s, const struct clock *clock)
 	for (size_t i = 0; i < sizeof listeners / sizeof listeners[0]; i++) {
 		p->listeners[p->listener_count++] = listeners[i];
 	}
-	if (!open_spool(s) || !open_log(s)) {
+	if (!load_bounce_rules(s) || !open_spool(s) || !open_log(s)) {
 		return 1;
 	}
 	set_up_runtime(s, clock);
@@ -324,6 +333,15 @@ struct server *server_create(struct config *config, const struct clock *clock, F
 struct program *server_program(struct server *s)
 {
 	return &s->program;
+}
+
+bool server_bounce_rules_valid(const struct config *config, FILE *errors)
+{
+	struct bounce_rules *rules =
+		bounce_rules_load(config_global(config)->bounce_rules_path, errors);
+
+	bounce_rules_free(rules);
+	return rules != NULL;
 }
 
 static bool count_fits(const struct config *config, enum config_agent kind, const char *name,

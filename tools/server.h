@@ -20,6 +20,11 @@ struct server;
 SINGLE
 bool server_agents_fit(const struct config *config, FILE *errors);
 
+/* True when the file of bounce rules that is configured can be read and has no error; otherwise its
+ * errors are on `errors`. */
+SINGLE
+bool server_bounce_rules_valid(const struct config *config, FILE *errors);
+
 /* Takes `config` over. NULL with a line on `errors` when something cannot be opened; nothing is
  * left behind then. Blocks while it recovers the spool. `errors` must outlive the server. */
 SINGLE

@@ -317,19 +317,24 @@ static int value_copy(const char *from, const char *end, char *to, size_t size)
 	return (int)len;
 }
 
-int header_find(const struct chain *body, const char *name, char *value, size_t size)
+int header_find_in(const char *text, size_t len, const char *name, char *value, size_t size)
 {
-	char text[HEADER_SEARCH_MAX];
-	size_t len = body->len < sizeof(text) ? (size_t)body->len : sizeof(text);
 	const char *end = text + len;
-	const char *found;
+	const char *found = field_find(text, end, name);
 
 	ASSERT(size > 0);
-	chain_copy_out(body, 0, text, len);
-	found = field_find(text, end, name);
 	if (found == NULL) {
 		value[0] = '\0';
 		return -ENOENT;
 	}
 	return value_copy(found, value_end(found, end), value, size);
+}
+
+int header_find(const struct chain *body, const char *name, char *value, size_t size)
+{
+	char text[HEADER_SEARCH_MAX];
+	size_t len = body->len < sizeof(text) ? (size_t)body->len : sizeof(text);
+
+	chain_copy_out(body, 0, text, len);
+	return header_find_in(text, len, name, value, size);
 }

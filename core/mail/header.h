@@ -55,3 +55,7 @@ size_t header_date_format(uint64_t time_s, char text[HEADER_DATE_MAX]);
  */
 SINGLE
 int header_find(const struct chain *body, const char *name, char *value, size_t size);
+
+/* The same in a header that is at hand, `len` bytes of lines, up to its end or an empty line. */
+SINGLE
+int header_find_in(const char *text, size_t len, const char *name, char *value, size_t size);

@@ -12,10 +12,10 @@
 #define WORD_MAX 128
 #define NUMBER_MAX 20
 
-/* The longest line is of type J: two addresses, a text, an IP address, the prefix and numbers, and
- * a separator before each of its 13 other fields. */
-_Static_assert(2 * (LOCAL_MAX + DOMAIN_MAX) + MAINLOG_TEXT_MAX + WORD_MAX + MESSAGE_ID_TEXT +
-			       5 * NUMBER_MAX + 13 + 2 <=
+/* The longest line is of type B: two addresses, a text, three words, the prefix and numbers, and a
+ * separator before each of its 15 other fields. */
+_Static_assert(2 * (LOCAL_MAX + DOMAIN_MAX) + MAINLOG_TEXT_MAX + 3 * WORD_MAX + MESSAGE_ID_TEXT +
+			       6 * NUMBER_MAX + 15 + 2 <=
 		       MAINLOG_LINE_MAX,
 	       "no line is longer");
 
@@ -173,7 +173,7 @@ static void put_address_fields(struct line *l, const char *address)
 	put_field(l, at != NULL ? at + 1 : NULL, DOMAIN_MAX);
 }
 
-static void put_prefix(struct line *l, const struct mainlog_prefix *prefix, const char *type)
+static void put_time_and_id(struct line *l, const struct mainlog_prefix *prefix)
 {
 	put_number(l, prefix->time_s);
 	put(l, '@');
@@ -181,6 +181,11 @@ static void put_prefix(struct line *l, const struct mainlog_prefix *prefix, cons
 		message_id_format(prefix->id, l->at);
 		l->at += MESSAGE_ID_TEXT - 1;
 	}
+}
+
+static void put_prefix(struct line *l, const struct mainlog_prefix *prefix, const char *type)
+{
+	put_time_and_id(l, prefix);
 	put(l, '@');
 	put_hex(l, prefix->batch);
 	put(l, '@');
@@ -271,6 +276,38 @@ size_t mainlog_rejection(char line[MAINLOG_LINE_MAX], const struct mainlog_rejec
 	put_address_fields(&l, r->sender);
 	put_address_fields(&l, r->recipient);
 	put_field(&l, r->text, MAINLOG_TEXT_MAX);
+	return line_close(&l);
+}
+
+size_t mainlog_bounce(char line[MAINLOG_LINE_MAX], const struct mainlog_bounce *b)
+{
+	struct line l = {line, line};
+
+	put_prefix(&l, &b->prefix, b->permanent ? "B" : "T");
+	put_address_fields(&l, b->recipient);
+	put_address_fields(&l, b->sender);
+	put_field(&l, b->binding_group, WORD_MAX);
+	put_field(&l, b->binding, WORD_MAX);
+	put_number_field(&l, (uint64_t)b->stage);
+	put_number_field(&l, b->bounce_class);
+	put_number_field(&l, b->size);
+	put_field(&l, b->remote_ip, WORD_MAX);
+	put_field(&l, b->text, MAINLOG_TEXT_MAX);
+	return line_close(&l);
+}
+
+size_t mainlog_feedback(char line[MAINLOG_LINE_MAX], const struct mainlog_feedback *f)
+{
+	struct line l = {line, line};
+
+	put_time_and_id(&l, &f->prefix);
+	put_field(&l, "F", WORD_MAX);
+	put_address_fields(&l, f->recipient);
+	put_field(&l, f->binding, WORD_MAX);
+	put_field(&l, f->binding_group, WORD_MAX);
+	put_field(&l, f->feedback_type, WORD_MAX);
+	put_field(&l, f->domain, DOMAIN_MAX);
+	put_field(&l, f->user_string, MAINLOG_TEXT_MAX);
 	return line_close(&l);
 }
 

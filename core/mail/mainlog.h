@@ -1,7 +1,7 @@
 /*
- * Lines of the main log, one per fact about a message, and of the reject log. Fields are separated
- * by "@", the fifth is the type; times are whole seconds since 1970, ids that are not known are
- * empty.
+ * Lines of the main log, one per fact about a message, and of the reject log, the bounce log and
+ * the feedback log. Fields are separated by "@", the fifth is the type (of F the third); times are
+ * whole seconds since 1970, ids that are not known are empty.
  *
  *     R  time@mid@batch@conn@R@rcpt_local@rcpt_domain@from_local@from_domain@peer_ip@size@protocol@
  *        binding_group@binding                                                        received
@@ -13,6 +13,11 @@
  *     M1 time@@@@M1                                                         still here, nothing new
  *     J  time@mid@batch@conn@J@peer_ip@stage@code@from_local@from_domain@rcpt_local@rcpt_domain@
  *        text                                                  refused, in the reject log
+ *     B  time@mid@batch@conn@B@rcpt_local@rcpt_domain@from_local@from_domain@binding_group@binding@
+ *        stage@class@size@remote_ip@text        failed for good, in the bounce log, with its class
+ *     T  the same                              failed, tried again: of type T in the bounce log
+ *     F  time@mid@F@rcpt_local@rcpt_domain@binding@binding_group@feedback_type@fbl_domain@
+ *        user_string                            somebody complained, in the feedback log
  *
  * In fields, "@" is written \@ and "\" is written \\; LF, CR and TAB are \n, \r and \t; other
  * octets below 32, and 127, are \xHH with two lower-case hexadecimal digits; all others are
@@ -22,6 +27,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,7 +35,7 @@
 #include "core/mail/smtp_stage.h"
 #include "core/runtime/thread_class.h"
 
-#define MAINLOG_LINE_MAX 4096
+#define MAINLOG_LINE_MAX 4352
 #define MAINLOG_TEXT_MAX 1024
 
 /* What all lines start with. Batch and connection are hexadecimal in the log; 0: empty. */
@@ -82,6 +88,36 @@ struct mainlog_rejection {
 	const char *text;
 };
 
+READONLY
+struct mainlog_bounce {
+	struct mainlog_prefix prefix;
+	/* B; else T. */
+	bool permanent;
+	const char *recipient;
+	const char *sender;
+	const char *binding_group;
+	const char *binding;
+	enum smtp_stage stage;
+	/* core/mail/bounce_class.h */
+	unsigned bounce_class;
+	uint64_t size;
+	const char *remote_ip;
+	const char *text;
+};
+
+/* Batch and connection of the prefix are not used. */
+READONLY
+struct mainlog_feedback {
+	struct mainlog_prefix prefix;
+	const char *recipient;
+	const char *binding_group;
+	const char *binding;
+	const char *feedback_type;
+	/* Who reports. */
+	const char *domain;
+	const char *user_string;
+};
+
 /* Each writes one line with its LF, without a NUL, and returns its length, at most
  * MAINLOG_LINE_MAX. */
 CONCURRENT
@@ -94,6 +130,10 @@ CONCURRENT
 size_t mainlog_permanent(char line[MAINLOG_LINE_MAX], const struct mainlog_attempt *a);
 CONCURRENT
 size_t mainlog_rejection(char line[MAINLOG_LINE_MAX], const struct mainlog_rejection *r);
+CONCURRENT
+size_t mainlog_bounce(char line[MAINLOG_LINE_MAX], const struct mainlog_bounce *b);
+CONCURRENT
+size_t mainlog_feedback(char line[MAINLOG_LINE_MAX], const struct mainlog_feedback *f);
 CONCURRENT
 size_t mainlog_heartbeat(char line[MAINLOG_LINE_MAX], uint64_t time_s);
 

@@ -62,6 +62,18 @@ struct attempt {
 	bool not_tried;
 };
 
+/* A reply to this recipient alone decided. */
+static inline bool attempt_has_own_reply(const struct attempt *a, unsigned place)
+{
+	return a->replies != NULL && a->replies[place].text != NULL;
+}
+
+/* What this recipient was told. */
+static inline const char *attempt_words(const struct attempt *a, unsigned place)
+{
+	return attempt_has_own_reply(a, place) ? a->replies[place].text : a->text;
+}
+
 /* What the dispatcher asks of its host. */
 READONLY
 struct dispatch_ops {

@@ -39,6 +39,8 @@ const struct command command_table[] = {
 	 command_threads},
 	{"counters", "[PATTERN]", "all counters, or those that match, such as 'scheduler.*'", 0, 1,
 	 false, command_counters},
+	{"bounce_stats", "", "recipients that failed, by class: in band, deferred, out of band", 0,
+	 0, false, command_bounce_stats},
 	{"errors", "", "distinct errors of all agents since the start", 0, 0, false,
 	 command_errors},
 	{"memory", "", "memory of the process, budgets and pools", 0, 0, false, command_memory},

@@ -28,6 +28,8 @@ static const struct smtp_refusal reception_limit = {
 static const struct smtp_refusal too_large = {552, "5.3.4", "Message is too large"};
 static const struct smtp_refusal relaying_denied = {550, "5.7.1", "Relaying denied"};
 static const struct smtp_refusal no_room = {452, "4.3.2", "Too much mail at once, try again later"};
+static const struct smtp_refusal not_together = {
+	452, "4.5.3", "Send what is for bounce domains by itself, and the rest after it"};
 static const struct smtp_refusal too_many_recipients = {452, "4.5.3", "Too many recipients"};
 
 /* What the scheduler's reasons to refuse mail become. */
@@ -245,6 +247,13 @@ static bool may_relay(const struct smtp_session *ss, const struct address *a)
 	       relay_domain_allowed(ss->options, address_domain(a), a->domain_len);
 }
 
+/* Mail for a bounce domain is understood, not queued, so it is not to be queued for others too. */
+static bool goes_back(const struct smtp_session *ss, const struct address *a)
+{
+	return a->domain_len != 0 &&
+	       relay_domain_bounces(ss->options, address_domain(a), a->domain_len);
+}
+
 static uint32_t recipients_max(const struct smtp_session *ss)
 {
 	uint32_t max = ss->options->max_recipients_per_message;
@@ -256,11 +265,18 @@ static uint32_t recipients_max(const struct smtp_session *ss)
 static const struct smtp_refusal *judge_recipient(const struct smtp_session *ss, struct address *a,
 						  enum smtp_count *count)
 {
+	const struct smtp_transaction *tx = ss->transaction;
+	bool bounce = goes_back(ss, a);
+
 	if (a->domain_len == 0) {
 		complete_postmaster(ss, a);
-	} else if (!may_relay(ss, a)) {
+	} else if (!bounce && !may_relay(ss, a)) {
 		*count = SMTP_COUNT_REFUSED_RELAY;
 		return &relaying_denied;
+	}
+	if (tx->envelope.recipient_count > 0 && bounce != tx->out_of_band) {
+		*count = SMTP_COUNT_REFUSED_RECIPIENTS;
+		return &not_together;
 	}
 	if (ss->transaction->envelope.recipient_count >= recipients_max(ss)) {
 		*count = SMTP_COUNT_REFUSED_RECIPIENTS;
@@ -297,6 +313,7 @@ static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 		refuse(ss, c, refused, count);
 		return;
 	}
+	tx->out_of_band = goes_back(ss, &a);
 	/* One that was given before is as welcome, and gets one copy. */
 	envelope_add_recipient(&tx->envelope, a.text, a.len);
 	smtp_transaction_recount(ss);

@@ -37,12 +37,22 @@ static bool pattern_holds(const char *pattern, const char *domain, size_t len)
 	return len == n && memcmp(domain, pattern, n) == 0;
 }
 
-bool relay_domain_allowed(const struct smtp_options *options, const char *domain, size_t len)
+static bool list_holds(const char *const *list, uint32_t count, const char *domain, size_t len)
 {
-	for (uint32_t i = 0; i < options->relay_domain_count; i++) {
-		if (pattern_holds(options->relay_domains[i], domain, len)) {
+	for (uint32_t i = 0; i < count; i++) {
+		if (pattern_holds(list[i], domain, len)) {
 			return true;
 		}
 	}
 	return false;
+}
+
+bool relay_domain_allowed(const struct smtp_options *options, const char *domain, size_t len)
+{
+	return list_holds(options->relay_domains, options->relay_domain_count, domain, len);
+}
+
+bool relay_domain_bounces(const struct smtp_options *options, const char *domain, size_t len)
+{
+	return list_holds(options->bounce_domains, options->bounce_domain_count, domain, len);
 }

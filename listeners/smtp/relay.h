@@ -13,6 +13,11 @@
 READONLY
 bool relay_host_allowed(const struct smtp_options *options, const struct in6_addr *peer);
 
+/* Whether what comes for `domain`, in lower case, is a bounce: bounce_domains has it, in the same
+ * ways as relay_domains below. */
+READONLY
+bool relay_domain_bounces(const struct smtp_options *options, const char *domain, size_t len);
+
 /* Whether anybody may send to `domain`, which is in lower case: relay_domains has it, or one above
  * it as ".example.com" (not example.com itself), or "*". */
 READONLY

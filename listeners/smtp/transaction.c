@@ -357,7 +357,10 @@ static void accept_message(struct smtp_session *ss)
 	struct smtp_transaction *tx = ss->transaction;
 	char id[MESSAGE_ID_TEXT];
 
-	smtp_log_reception(ss, tx->message);
+	/* What was understood has its lines, and goes nowhere. */
+	if (!tx->out_of_band) {
+		smtp_log_reception(ss, tx->message);
+	}
 	smtp_count(smtp_session_counts(ss), SMTP_COUNT_ACCEPTED);
 	ss->receptions++;
 	ss->idle_commands = 0;
@@ -366,7 +369,8 @@ static void accept_message(struct smtp_session *ss)
 		return;
 	}
 	message_id_format(&tx->id, id);
-	smtp_session_say(ss, "250 2.0.0 OK: queued as ");
+	smtp_session_say(ss,
+			 tx->out_of_band ? "250 2.0.0 OK: taken as " : "250 2.0.0 OK: queued as ");
 	smtp_session_say(ss, id);
 	smtp_session_say(ss, "\r\n");
 }
@@ -451,6 +455,11 @@ static void store(struct smtp_session *ss)
 	ss->transaction->message = m;
 	ss->state = SMTP_SESSION_STORING;
 	ss->storing = true;
+	if (ss->transaction->out_of_band) {
+		scheduler_understand(scheduler_of(ss), m, ss->transaction->batch,
+				     ss->accept->number, ss->accept->peer_text, on_stored, ss);
+		return;
+	}
 	scheduler_store(scheduler_of(ss), m, on_stored, ss);
 }
 

@@ -40,6 +40,8 @@ struct smtp_transaction {
 	uint64_t batch;
 	struct envelope_builder envelope;
 	bool smtputf8;
+	/* All recipients are in bounce domains. */
+	bool out_of_band;
 	/* From DATA on. */
 	bool has_id;
 	/* The message will be refused, and is not kept any more. */

@@ -15,6 +15,7 @@ FILES = {
     f"{PREFIX}/bin/flywheel": 0o755,
     f"{PREFIX}/lib/systemd/system/flywheel.service": 0o644,
     "/etc/flywheel/flywheel.conf.example": 0o644,
+    "/etc/flywheel/bounce_rules.example": 0o644,
     **{f"{PREFIX}/share/man/{page}": 0o644 for page in PAGES},
 }
 # What the manual is written in; anything else at the start of a line is a mistake.

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import time
 
+import test_bouncelog
 import test_bounces
 import test_dkim
 import test_peers
@@ -585,6 +586,7 @@ SHOWN_BY = {
     ("stop_timeout", "global"): test_stops_after_the_stop_timeout_at_the_latest,
     ("ring_slots", "global"): test_loses_nothing_with_small_rings,
     ("stall_threshold", "global"): test_counts_stalls_above_the_threshold,
+    ("bounce_rules", "global"): test_bouncelog.test_goes_by_the_rules_that_it_was_given,
     ("path", "spool"): test_keeps_logs_and_spool_where_it_was_told,
     ("segment_size", "spool"): test_makes_segments_as_configured,
     ("min_free", "spool"): test_takes_no_mail_below_min_free,
@@ -593,6 +595,7 @@ SHOWN_BY = {
     ("durability", "spool"): test_mail_in_memory_survives_a_stop_but_no_kill,
     ("path", "log"): test_keeps_logs_and_spool_where_it_was_told,
     ("heartbeat", "log"): test_says_that_it_is_alive,
+    ("log_transient_failures", "log"): test_bouncelog.test_leaves_deferred_recipients_out_when_told_to,
     ("count", "agent"): test_runs_so_many_agents_in_their_groups,
     ("cores", "agent"): test_pins_threads_to_their_cores,
     ("core", "agent"): test_pins_threads_to_their_cores,
@@ -617,6 +620,7 @@ SHOWN_BY = {
     ("banner", "peer"): I.test_greets_and_offers_what_it_has,
     ("relay_hosts", "peer"): I.test_relays_only_for_whom_and_where_it_may,
     ("relay_domains", "peer"): I.test_relays_only_for_whom_and_where_it_may,
+    ("bounce_domains", "peer"): test_bouncelog.test_takes_bounces_for_its_bounce_domains_only,
     ("max_message_size", "peer"): I.test_refuses_messages_that_are_too_large,
     ("max_line_length", "peer"): I.test_refuses_lines_that_are_too_long,
     ("max_recipients_per_message", "peer"): I.test_refuses_more_recipients_than_allowed_and_takes_the_others,

@@ -180,6 +180,53 @@ static void rejection(const struct fields *f, char line[MAINLOG_LINE_MAX])
 	check_string(line, len, 12, r.text, MAINLOG_TEXT_MAX);
 }
 
+static void bounce(const struct fields *f, char line[MAINLOG_LINE_MAX])
+{
+	struct mainlog_bounce b = {
+		.prefix = f->prefix,
+		.permanent = (f->number & 1) != 0,
+		.recipient = f->strings[0],
+		.sender = f->strings[1],
+		.binding_group = f->strings[2],
+		.binding = f->strings[3],
+		.bounce_class = (unsigned)f->number,
+		.size = f->number,
+		.remote_ip = f->strings[2],
+		.text = f->strings[3],
+	};
+	size_t len = mainlog_bounce(line, &b);
+
+	check_line(line, len, 15);
+	check_address(line, len, 5, b.recipient);
+	check_address(line, len, 7, b.sender);
+	check_string(line, len, 9, b.binding_group, 128);
+	check_string(line, len, 10, b.binding, 128);
+	check_string(line, len, 14, b.remote_ip, 128);
+	check_string(line, len, 15, b.text, MAINLOG_TEXT_MAX);
+}
+
+static void feedback(const struct fields *f, char line[MAINLOG_LINE_MAX])
+{
+	struct mainlog_feedback b = {
+		.prefix = f->prefix,
+		.recipient = f->strings[0],
+		.binding_group = f->strings[1],
+		.binding = f->strings[2],
+		.feedback_type = f->strings[3],
+		.domain = f->strings[1],
+		.user_string = f->strings[2],
+	};
+	size_t len = mainlog_feedback(line, &b);
+
+	check_line(line, len, 9);
+	check_address(line, len, 3, b.recipient);
+	check_string(line, len, 5, b.binding, 128);
+	check_string(line, len, 6, b.binding_group, 128);
+	check_string(line, len, 7, b.feedback_type, 128);
+	check_string(line, len, 8, b.domain, 1020);
+	check_string(line, len, 9, b.user_string, MAINLOG_TEXT_MAX);
+}
+
 /* Any bytes and any room, into memory that is watched. */
 static void escape_bytes(struct fuzz_input in)
 {
@@ -234,7 +281,7 @@ static void take_fields(struct fields *f, struct fuzz_input *in)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input in = fuzz_input(data, size);
-	unsigned kind = fuzz_byte(&in) % 7;
+	unsigned kind = fuzz_byte(&in) % 9;
 	char *line = malloc(MAINLOG_LINE_MAX);
 	struct fields f;
 
@@ -249,6 +296,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			reception(&f, line);
 		} else if (kind == 4) {
 			rejection(&f, line);
+		} else if (kind == 7) {
+			bounce(&f, line);
+		} else if (kind == 8) {
+			feedback(&f, line);
 		} else {
 			attempt(&f, line, kind);
 		}

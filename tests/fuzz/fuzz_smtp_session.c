@@ -220,6 +220,15 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 	talk->store = (struct store){m, on_stored, owner};
 }
 
+void scheduler_understand(struct scheduler *s, struct message *m, uint64_t batch,
+			  uint64_t connection, const char *peer_ip, stored_fn on_taken, void *owner)
+{
+	(void)batch;
+	(void)connection;
+	(void)peer_ip;
+	scheduler_store(s, m, on_taken, owner);
+}
+
 static void check_log(const char *line, size_t len, unsigned fields, char type)
 {
 	size_t n;

@@ -160,6 +160,7 @@ static inline void start(void)
 	rig->program.config =
 		config_load_text("test.conf", rig->config, strlen(rig->config), stderr);
 	assert_non_null(rig->program.config);
+	rig->program.bounce_rules = bounce_rules_load(NULL, stderr);
 	open_spool();
 	runtime_init(rt, &clock);
 	rt->backend = MUX_POLL;
@@ -194,6 +195,7 @@ static inline void stop(bool hurry)
 	wheel_agent_destroy(rig->wheel);
 	log_writer_destroy(rig->log);
 	spool_close(p->spool);
+	bounce_rules_free(p->bounce_rules);
 	config_release(p->config);
 }
 
@@ -336,15 +338,15 @@ static inline struct domain *record(const char *name)
 	return d;
 }
 
-/* Lines of the main log that hold `text`. */
-static inline unsigned logged(const char *text)
+/* Lines of a log that hold `text`. */
+static inline unsigned logged_in(const char *log, const char *text)
 {
 	char path[96];
 	char line[4096];
 	unsigned count = 0;
 	FILE *f;
 
-	snprintf(path, sizeof path, "%s/log/mainlog", rig->path);
+	snprintf(path, sizeof path, "%s/log/%s", rig->path, log);
 	f = fopen(path, "r");
 	assert_non_null(f);
 	while (fgets(line, sizeof line, f) != NULL) {
@@ -352,6 +354,11 @@ static inline unsigned logged(const char *text)
 	}
 	fclose(f);
 	return count;
+}
+
+static inline unsigned logged(const char *text)
+{
+	return logged_in("mainlog", text);
 }
 
 /* Nothing is left anywhere: neither in memory nor for a restart. */

@@ -59,6 +59,8 @@ static struct rig {
 	unsigned closed;
 	/* What it was given. */
 	unsigned messages;
+	/* Of them, for bounce domains. */
+	unsigned understood;
 	char *bodies;
 	size_t bodies_len;
 	uint16_t envelope_flags;
@@ -135,6 +137,16 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 	rig.messages++;
 	assert_true(rig.store_count < STORES_MAX);
 	rig.stores[rig.store_count++] = (struct store){m, on_stored, owner};
+}
+
+void scheduler_understand(struct scheduler *s, struct message *m, uint64_t batch,
+			  uint64_t connection, const char *peer_ip, stored_fn on_taken, void *owner)
+{
+	rig.understood++;
+	(void)batch;
+	(void)connection;
+	(void)peer_ip;
+	scheduler_store(s, m, on_taken, owner);
 }
 
 void log_line(struct log_client *c, enum log_file file, const char *line, size_t len)
@@ -230,6 +242,7 @@ static inline uint64_t clock_now(void *context)
 /* ---- set-up ---- */
 
 static const char *const relay_domains[] = {"example.net", ".example.org"};
+static const char *const bounce_domains[] = {"b.example.com"};
 
 static inline void default_options(void)
 {
@@ -238,6 +251,8 @@ static inline void default_options(void)
 		.banner = "ESMTP flywheel",
 		.relay_domains = relay_domains,
 		.relay_domain_count = 2,
+		.bounce_domains = bounce_domains,
+		.bounce_domain_count = 1,
 		.max_message_bytes = 20000,
 		.max_line_bytes = 1000,
 		.max_recipients_per_message = 5,

@@ -165,7 +165,8 @@ static void stop(void)
 
 static int tear_down(void **state)
 {
-	static const char *const names[] = {"mainlog", "rejectlog", "paniclog", "mainlog.1"};
+	static const char *const names[] = {"mainlog",   "rejectlog", "paniclog",
+					    "bouncelog", "fbllog",    "mainlog.1"};
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -396,6 +397,56 @@ static void test_reopen_that_fails_uses_the_old_file_until_it_works(void **state
 	assert_content("mainlog", "here again\n");
 }
 
+struct waiting {
+	struct log_wait wait;
+	unsigned told;
+	int result;
+};
+
+static void on_waited(struct log_wait *w, int result)
+{
+	struct waiting *x = CONTAINER_OF(w, struct waiting, wait);
+
+	x->told++;
+	x->result = result;
+}
+
+static void test_wait_ends_when_the_lines_are_written(void **state)
+{
+	struct waiting x[3] = {{.wait = {.on_written = on_waited}},
+			       {.wait = {.on_written = on_waited}},
+			       {.wait = {.on_written = on_waited}}};
+
+	(void)state;
+	start(0);
+	/* Nothing to wait for; and not from within. */
+	log_client_wait(&world.client, LOG_BOUNCE, &x[0].wait);
+	assert_int_equal(x[0].told, 0);
+	step(4);
+	assert_int_equal(x[0].told, 1);
+	assert_int_equal(x[0].result, 0);
+	x[0].told = 0;
+	world.flushing = false;
+	say(LOG_BOUNCE, "one");
+	log_client_wait(&world.client, LOG_BOUNCE, &x[0].wait);
+	say(LOG_BOUNCE, "two");
+	log_client_wait(&world.client, LOG_BOUNCE, &x[1].wait);
+	say(LOG_MAIN, "other");
+	log_client_wait(&world.client, LOG_MAIN, &x[2].wait);
+	step(4);
+	assert_int_equal(x[0].told + x[1].told + x[2].told, 0);
+	assert_content("bouncelog", "");
+	world.flushing = true;
+	while (x[0].told == 0) {
+		step(1);
+	}
+	assert_content("bouncelog", "one\ntwo\n");
+	step(4);
+	assert_int_equal(x[1].told, 1);
+	assert_int_equal(x[2].told, 1);
+	stop();
+}
+
 static void test_pressure_when_the_writer_holds_many_blocks(void **state)
 {
 	(void)state;
@@ -448,17 +499,24 @@ static void test_panic_line_is_escaped(void **state)
 
 static void test_stop_does_not_hang_on_a_full_disk(void **state)
 {
+	struct waiting x = {.wait = {.on_written = on_waited}};
+
 	(void)state;
 	assert_int_equal(mkdir(path_of(""), 0755), 0);
 	assert_int_equal(symlink("/dev/full", path_of("mainlog")), 0);
 	start(0);
 	say(LOG_MAIN, "goes to stderr");
+	/* Who waits for it is told that it is not in the file. */
+	log_client_wait(&world.client, LOG_MAIN, &x.wait);
 	step(4);
+	assert_int_equal(x.told, 0);
 	runtime_stop(&world.rt);
 	step(20);
 	assert_int_equal(atomic_load(&world.rt.state), RUNTIME_STOPPING);
 	world.now.mono_ns += 9 * NS_PER_S;
 	stop();
+	assert_int_equal(x.told, 1);
+	assert_int_equal(x.result, -EIO);
 }
 
 static void test_create_fails_when_the_path_is_wrong(void **state)
@@ -508,6 +566,7 @@ int main(void)
 		TEST(test_reopen_writes_a_torn_line_anew),
 		TEST(test_rotation_goes_on_in_the_new_file),
 		TEST(test_reopen_that_fails_uses_the_old_file_until_it_works),
+		TEST(test_wait_ends_when_the_lines_are_written),
 		TEST(test_pressure_when_the_writer_holds_many_blocks),
 		TEST(test_heartbeat_by_the_wall_clock),
 		TEST(test_panic_line_is_escaped),

@@ -109,6 +109,51 @@ static void test_rejection_and_heartbeat_lines(void **state)
 	assert_line(line, mainlog_heartbeat(line, 1753000000), "1753000000@@@@M1\n");
 }
 
+static void test_bounce_and_feedback_lines(void **state)
+{
+	struct mainlog_bounce b = {
+		.prefix = {.time_s = 99, .id = &id, .batch = 10, .connection = 7},
+		.permanent = true,
+		.recipient = "a@b",
+		.sender = "\"x@y\"@c",
+		.binding_group = "g",
+		.binding = "v",
+		.stage = SMTP_STAGE_OUT_OF_BAND,
+		.bounce_class = 22,
+		.size = 4711,
+		.remote_ip = "192.0.2.1",
+		.text = "5.2.2 full@last",
+	};
+	struct mainlog_feedback f = {
+		.prefix = {.time_s = 99, .batch = 10},
+		.recipient = "a@b",
+		.binding_group = "g",
+		.binding = "v",
+		.feedback_type = "abuse",
+		.domain = "example.com",
+		.user_string = "Some/1.0",
+	};
+	char id_text[MESSAGE_ID_TEXT];
+	char expected[256];
+	char line[MAINLOG_LINE_MAX];
+
+	(void)state;
+	message_id_format(&id, id_text);
+	snprintf(expected, sizeof(expected),
+		 "99@%s@a@7@B@a@b@\"x\\@y\"@c@g@v@21@22@4711@192.0.2.1@5.2.2 full\\@last\n",
+		 id_text);
+	assert_line(line, mainlog_bounce(line, &b), expected);
+	b.permanent = false;
+	b.prefix.id = NULL;
+	assert_line(line, mainlog_bounce(line, &b),
+		    "99@@a@7@T@a@b@\"x\\@y\"@c@g@v@21@22@4711@192.0.2.1@5.2.2 full\\@last\n");
+	assert_line(line, mainlog_feedback(line, &f), "99@@F@a@b@v@g@abuse@example.com@Some/1.0\n");
+	f.prefix.id = &id;
+	snprintf(expected, sizeof(expected), "99@%s@F@a@b@v@g@abuse@example.com@Some/1.0\n",
+		 id_text);
+	assert_line(line, mainlog_feedback(line, &f), expected);
+}
+
 static void test_fields_escape_what_would_tear_them(void **state)
 {
 	char line[MAINLOG_LINE_MAX];
@@ -171,6 +216,10 @@ static void test_longest_lines_fit(void **state)
 					    .text = bad};
 		struct mainlog_rejection j = {p,   bad, SMTP_STAGE_UNKNOWN, UINT32_MAX, bad,
 					      bad, bad};
+		struct mainlog_bounce b = {
+			p,          true,       bad, bad, bad, bad, SMTP_STAGE_UNKNOWN,
+			UINT32_MAX, UINT64_MAX, bad, bad};
+		struct mainlog_feedback c = {p, bad, bad, bad, bad, bad, bad};
 
 		memset(bad, fills[f], 20000);
 		bad[10000] = '@';
@@ -180,6 +229,8 @@ static void test_longest_lines_fit(void **state)
 		assert_true(mainlog_transient(line, &a) <= MAINLOG_LINE_MAX);
 		assert_true(mainlog_permanent(line, &a) <= MAINLOG_LINE_MAX);
 		assert_true(mainlog_rejection(line, &j) <= MAINLOG_LINE_MAX);
+		assert_true(mainlog_bounce(line, &b) <= MAINLOG_LINE_MAX);
+		assert_true(mainlog_feedback(line, &c) <= MAINLOG_LINE_MAX);
 	}
 	free(line);
 	free(bad);
@@ -257,6 +308,7 @@ int main(void)
 		cmocka_unit_test(test_reception_line),
 		cmocka_unit_test(test_attempt_lines),
 		cmocka_unit_test(test_rejection_and_heartbeat_lines),
+		cmocka_unit_test(test_bounce_and_feedback_lines),
 		cmocka_unit_test(test_fields_escape_what_would_tear_them),
 		cmocka_unit_test(test_text_is_cut_at_its_limit_between_characters),
 		cmocka_unit_test(test_longest_lines_fit),

@@ -132,8 +132,8 @@ static void test_operators_fail_reads_back(void **state)
 	assert_nothing_left();
 }
 
-/* Whom nobody is told of needs no envelope. */
-static void test_quiet_fail_and_null_sender_read_nothing(void **state)
+/* Who failed is read back for the bounce log, also where nobody is told of it. */
+static void test_quiet_fail_and_null_sender_are_read_back_for_the_log(void **state)
 {
 	(void)state;
 	defer("me@here.test", "later@good.test");
@@ -142,7 +142,10 @@ static void test_quiet_fail_and_null_sender_read_nothing(void **state)
 	fail_all(false);
 	assert_int_equal(TOTAL(failed), 2);
 	assert_int_equal(TOTAL(bounces), 0);
-	assert_int_equal(loads(), 0);
+	assert_int_equal(loads(), 2);
+	settle();
+	assert_int_equal(logged_in("bouncelog", "@later@good.test@me@here.test@"), 2);
+	assert_int_equal(logged_in("bouncelog", "@later@good.test@@@"), 2);
 	assert_nothing_left();
 }
 
@@ -232,7 +235,7 @@ static void test_operators_fail_that_cannot_read_tries_again(void **state)
 	fail_all(false);
 	pass_ms(1000);
 	assert_int_equal(TOTAL(bounces), 0);
-	assert_int_equal(loads(), 2);
+	assert_int_equal(loads(), 3);
 	assert_int_equal(record("good.test")->settling_count, 1);
 	mend(&x);
 	pass_ms(1000);
@@ -282,7 +285,7 @@ int main(void)
 		TEST(test_attempt_reads_back),
 		TEST(test_expiry_reads_back),
 		TEST(test_operators_fail_reads_back),
-		TEST(test_quiet_fail_and_null_sender_read_nothing),
+		TEST(test_quiet_fail_and_null_sender_are_read_back_for_the_log),
 		TEST(test_content_over_the_budget_is_dropped),
 		TEST(test_content_that_is_not_spooled_is_kept_over_the_budget),
 		TEST(test_attempt_that_cannot_read_waits),

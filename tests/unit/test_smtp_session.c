@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+
 #include "listeners/smtp/relay.h"
 #include "tests/unit/smtp_world.h"
 
@@ -132,6 +134,40 @@ static void test_relaying_by_domain(void **state)
 	assert_int_equal(counter_get(rig.scheduler.rejected), 3);
 	assert_non_null(strstr(rig.reject_log,
 			       "@42@J@192.0.2.1@4@550@a@example.com@b@a.example.net@5.7.1 "));
+	quit(fd);
+}
+
+/* Bounces are taken from anybody, but by themselves. */
+static void test_bounce_domains(void **state)
+{
+	int fd = client_hello();
+
+	(void)state;
+	expect(fd, MAIL, "250 ");
+	expect(fd, "RCPT TO:<x@b.example.com>\r\n", "250 ");
+	expect(fd, "RCPT TO:<b@example.net>\r\n", "452 4.5.3");
+	expect(fd, "RCPT TO:<y@B.example.com>\r\n", "250 ");
+	expect(fd, "RCPT TO:<y@a.b.example.com>\r\n", "550 5.7.1");
+	expect(fd, "DATA\r\n", "354 ");
+	expect(fd, "Subject: x\r\n\r\nhello\r\n.\r\n", "250 2.0.0 OK: taken as ");
+	assert_int_equal(rig.understood, 1);
+	assert_int_equal(rig.recipients, 2);
+	/* It is no reception: nobody will get it. */
+	assert_string_equal(rig.main_log, "");
+	expect(fd, MAIL, "250 ");
+	expect(fd, "RCPT TO:<b@example.net>\r\n", "250 ");
+	expect(fd, "RCPT TO:<x@b.example.com>\r\n", "452 4.5.3");
+	expect(fd, "DATA\r\n", "354 ");
+	expect(fd, "Subject: x\r\n\r\nhello\r\n.\r\n", "250 2.0.0 OK: queued as ");
+	assert_int_equal(rig.understood, 1);
+	assert_int_equal(rig.messages, 2);
+	/* The log agent could not write it. */
+	rig.store_result = -EIO;
+	expect(fd, MAIL, "250 ");
+	expect(fd, "RCPT TO:<x@b.example.com>\r\n", "250 ");
+	expect(fd, "DATA\r\n", "354 ");
+	expect(fd, "Subject: x\r\n\r\nhello\r\n.\r\n", "451 4.3.0 ");
+	rig.store_result = 0;
 	quit(fd);
 }
 
@@ -391,6 +427,7 @@ int main(void)
 		TEST(test_other_commands),
 		TEST(test_addresses_when_invalid),
 		TEST(test_relaying_by_domain),
+		TEST(test_bounce_domains),
 		TEST(test_relaying_by_host),
 		TEST(test_lines_when_too_long),
 		TEST(test_recipients_when_too_many),
