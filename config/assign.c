@@ -228,6 +228,9 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 	case TYPE_DOMAINS:
 		((const char **)items)[i] = tree_text_folded(tree, word, strlen(word));
 		return word_domain_pattern(word);
+	case TYPE_NAME_SERVERS:
+		((const char **)items)[i] = word;
+		return word_name_server(word);
 	default:
 		ASSERT(a->option->type == TYPE_GATEWAYS);
 		problem = word_gateway(word, &((struct gateway *)items)[i], host, sizeof(host));
@@ -242,7 +245,7 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 static bool is_list(enum schema_type type)
 {
 	return type == TYPE_CORES || type == TYPE_NETWORKS || type == TYPE_DOMAINS ||
-	       type == TYPE_GATEWAYS;
+	       type == TYPE_NAME_SERVERS || type == TYPE_GATEWAYS;
 }
 
 static size_t item_size(enum schema_type type)
@@ -253,6 +256,7 @@ static size_t item_size(enum schema_type type)
 	case TYPE_NETWORKS:
 		return sizeof(struct cidr);
 	case TYPE_DOMAINS:
+	case TYPE_NAME_SERVERS:
 		return sizeof(const char *);
 	default:
 		return sizeof(struct gateway);

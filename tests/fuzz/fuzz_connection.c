@@ -433,7 +433,7 @@ static void begin(unsigned options, unsigned more, unsigned size)
 		}
 	}
 	host.address.ss_family = AF_INET;
-	strcpy(host.name, "mx.test");
+	host.name = "mx.test";
 	on_agent_begin();
 	talk->connection = connection_open(&w.dispatcher, &talk->domain, &host, &error);
 	on_agent_end();

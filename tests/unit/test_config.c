@@ -48,6 +48,19 @@ static const struct sample samples[] = {
 	{"spare_segments", "9", "9"},
 	{"durability", "cached", "1"},
 	{"heartbeat", "7s", "7000"},
+	{"mode", "recursive", "1"},
+	{"forwarders", "( 192.0.2.1 \"2001:db8::1@5353\" )", "2 192.0.2.1 2001:db8::1@5353"},
+	{"resolv_conf", "\"/somewhere/resolv.conf\"", "/somewhere/resolv.conf"},
+	{"hosts_file", "\"/somewhere/hosts\"", "/somewhere/hosts"},
+	{"trust_anchor", "\"example.com. DS 1 8 2 AB\"", "example.com. DS 1 8 2 AB"},
+	{"trust_anchor_file", "\"/somewhere/root.key\"", "/somewhere/root.key"},
+	{"root_hints", "\"/somewhere/root.hints\"", "/somewhere/root.hints"},
+	{"local_zone_file", "\"/somewhere/zone\"", "/somewhere/zone"},
+	{"timeout", "9s", "9000"},
+	{"max_pending", "17", "17"},
+	{"cache_entries", "18", "18"},
+	{"min_ttl", "19s", "19000"},
+	{"max_ttl", "20h", "72000000"},
 	{"count", "3", "3"},
 	{"cores", "( 3 )", "1 3"},
 	{"core", "5", "5"},
@@ -81,6 +94,7 @@ static const struct sample samples[] = {
 	{"gateway", "( \"mx.example.org?pref=20\" \"[2001:db8::1]:2525\" )",
 	 "2 2001:db8::1 2525 10 mx.example.org 25 20"},
 	{"remote_smtp_port", "2525", "2525"},
+	{"address_family", "ipv6", "2"},
 	{"max_outbound_connections", "3", "3"},
 	{"max_deliveries_per_connection", "11", "11"},
 	{"max_recipients_per_batch", "1", "1"},
@@ -108,6 +122,7 @@ static const char *const contexts[SCOPES] = {
 	[SCOPE_GLOBAL] = "%s esmtp_listener { listen 127.0.0.1:25 { } }",
 	[SCOPE_SPOOL] = "spool { %s }",
 	[SCOPE_LOG] = "log { %s }",
+	[SCOPE_RESOLVER] = "resolver { %s }",
 	[SCOPE_GROUP] = "group crew { %s } agent wheel { group = crew }",
 	[SCOPE_AGENT] = "agent scheduler { %s } group crew { }",
 	[SCOPE_SERVICE_AGENT] = "agent log { %s } group crew { }",
@@ -184,7 +199,7 @@ static void describe_list(const struct schema_option *option, const void *items,
 			const struct cidr *c = (const struct cidr *)items + i;
 			inet_ntop(AF_INET6, &c->address, text, sizeof(text));
 			fprintf(out, " %s/%u", text, c->prefix);
-		} else if (option->type == TYPE_DOMAINS) {
+		} else if (option->type == TYPE_DOMAINS || option->type == TYPE_NAME_SERVERS) {
 			fprintf(out, " %s", ((const char *const *)items)[i]);
 		} else if (option->type == TYPE_GATEWAYS) {
 			const struct gateway *g = (const struct gateway *)items + i;
@@ -219,6 +234,7 @@ static void describe_field(const struct schema_option *option, const void *base,
 	case TYPE_CORES:
 	case TYPE_NETWORKS:
 	case TYPE_DOMAINS:
+	case TYPE_NAME_SERVERS:
 	case TYPE_GATEWAYS:
 		memcpy(&pointer, field, sizeof(pointer));
 		memcpy(&count, (const char *)base + option->count_offset, sizeof(count));
