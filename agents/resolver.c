@@ -536,6 +536,23 @@ struct dns_answer *resolver_peek(struct resolver *r, const char *name, enum dns_
 		       : NULL;
 }
 
+void resolver_stats(const struct resolver *r, struct resolver_stats *stats)
+{
+	*stats = (struct resolver_stats){
+		.kept = r->cache.count,
+		.kept_max = r->cache.count_max,
+		.hits = counter_get(r->cache_hits),
+		.merged = counter_get(r->merged),
+		.evicted = r->cache.evicted,
+		.pending = r->pending,
+		.waiting = r->waiting,
+		.flushes = counter_get(r->flushes),
+	};
+	for (size_t i = 0; i < sizeof counted / sizeof counted[0]; i++) {
+		stats->questions += counter_get(r->queries[i]);
+	}
+}
+
 /* ---- life ---- */
 
 static int resolver_start(struct agent *self)

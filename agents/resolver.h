@@ -66,6 +66,23 @@ BOUND
 struct dns_answer *resolver_peek(struct resolver *r, const char *name, enum dns_type type,
 				 uint32_t *ttl_s);
 
+/* What it has done, and what it has. */
+SINGLE
+struct resolver_stats {
+	uint64_t kept;
+	uint64_t kept_max;
+	uint64_t questions;
+	uint64_t hits;
+	uint64_t merged;
+	uint64_t evicted;
+	uint64_t pending;
+	uint64_t waiting;
+	uint64_t flushes;
+};
+
+BOUND
+void resolver_stats(const struct resolver *r, struct resolver_stats *stats);
+
 struct resolver_flush;
 typedef void (*resolver_flushed_fn)(struct agent *self, struct resolver_flush *f);
 

@@ -139,19 +139,24 @@ void dns_cache_put(struct dns_cache *c, const char *name, struct dns_answer *ans
 	c->count++;
 }
 
+static void drop_all(struct dns_cache *c)
+{
+	while (c->last != NULL) {
+		drop(c, slot_of(c, c->last->name, c->last->answer->type));
+	}
+}
+
 uint32_t dns_cache_clear(struct dns_cache *c)
 {
 	uint32_t count = c->count;
 
-	while (c->last != NULL) {
-		drop(c, slot_of(c, c->last->name, c->last->answer->type));
-	}
+	drop_all(c);
 	return count;
 }
 
 void dns_cache_close(struct dns_cache *c)
 {
-	dns_cache_clear(c);
+	drop_all(c);
 	free(c->buckets);
 	c->buckets = NULL;
 }

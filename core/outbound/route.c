@@ -9,6 +9,9 @@
 #include "core/runtime/check.h"
 #include "core/runtime/clock.h"
 
+/* Hosts are used for as long at least, or they would be looked up again before they are. */
+#define HOSTS_MS_MIN 1000
+
 /* Questions: the domain's MX, then two for each target: AAAA and A. */
 #define QUESTION_MX 0
 #define QUESTION_OF(target, family) (1 + 2 * (target) + (family))
@@ -49,6 +52,27 @@ struct route {
 	uint32_t target_count;
 	struct target targets[NEXT_HOP_MAX];
 };
+
+/* The result of a look-up that failed for now; ROUTE_NO_ADDRESS: it did not. */
+static enum route_result transient_of(enum dns_status status)
+{
+	switch (status) {
+	case DNS_SERVFAIL:
+		return ROUTE_SERVFAIL;
+	case DNS_BOGUS:
+		return ROUTE_BOGUS;
+	case DNS_TIMEOUT:
+		return ROUTE_TIMEOUT;
+	case DNS_CANCELLED:
+		return ROUTE_CANCELLED;
+	case DNS_FOUND:
+	case DNS_NXDOMAIN:
+	case DNS_NODATA:
+	case DNS_STATUSES:
+		break;
+	}
+	return ROUTE_NO_ADDRESS;
+}
 
 /* ---- addresses ---- */
 
@@ -390,7 +414,10 @@ void route_answer(struct route *r, uint32_t id, struct dns_answer *answer, uint3
 	}
 	ASSERT(*slot == NULL);
 	*slot = dns_answer_hold(answer);
-	r->ttl_s = ttl_s < r->ttl_s ? ttl_s : r->ttl_s;
+	/* A failure is good for no time, which does not make what was found so. */
+	if (transient_of(answer->status) == ROUTE_NO_ADDRESS) {
+		r->ttl_s = ttl_s < r->ttl_s ? ttl_s : r->ttl_s;
+	}
 	if (id == QUESTION_MX) {
 		on_mx(r);
 	}
@@ -483,26 +510,6 @@ static enum dns_status worse(enum dns_status a, enum dns_status b)
 	};
 
 	return rank[b] > rank[a] ? b : a;
-}
-
-static enum route_result transient_of(enum dns_status status)
-{
-	switch (status) {
-	case DNS_SERVFAIL:
-		return ROUTE_SERVFAIL;
-	case DNS_BOGUS:
-		return ROUTE_BOGUS;
-	case DNS_TIMEOUT:
-		return ROUTE_TIMEOUT;
-	case DNS_CANCELLED:
-		return ROUTE_CANCELLED;
-	case DNS_FOUND:
-	case DNS_NXDOMAIN:
-	case DNS_NODATA:
-	case DNS_STATUSES:
-		break;
-	}
-	return ROUTE_NO_ADDRESS;
 }
 
 /* What stands in the way of a look-up, in words. */
@@ -698,6 +705,9 @@ void route_finish(struct route *r, struct route_verdict *v)
 	}
 	if (v->result == ROUTE_HOSTS || route_is_permanent(v->result)) {
 		v->ttl_ms = r->ttl_s == UINT32_MAX ? UINT64_MAX / 4 : (uint64_t)r->ttl_s * 1000;
+	}
+	if (v->result == ROUTE_HOSTS && v->ttl_ms < HOSTS_MS_MIN) {
+		v->ttl_ms = HOSTS_MS_MIN;
 	}
 	if (g.incomplete && v->ttl_ms > r->options->host_failure_retry_ms) {
 		v->ttl_ms = r->options->host_failure_retry_ms;

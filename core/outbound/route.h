@@ -93,7 +93,8 @@ struct route *route_create(const struct domain_options *options, const char *dom
 SINGLE
 bool route_next_question(struct route *r, uint32_t *id, const char **name, enum dns_type *type);
 
-/* The answer to a question, to be kept for `ttl_s`; a reference is taken. */
+/* The answer to a question, to be kept for `ttl_s`, which does not count for a failure; a reference
+ * is taken. */
 SINGLE
 void route_answer(struct route *r, uint32_t id, struct dns_answer *answer, uint32_t ttl_s);
 

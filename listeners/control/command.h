@@ -97,6 +97,15 @@ BOUND
 void command_message_fail(struct order *o);
 BOUND
 void command_message_retry(struct order *o);
+/* command_dns.c */
+BOUND
+void command_dig(struct order *o);
+BOUND
+void command_dns_cache_stats(struct order *o);
+BOUND
+void command_dns_cache_flush(struct order *o);
+BOUND
+void command_dns_cache_lookup(struct order *o);
 /* command_program.c */
 BOUND
 void command_threads(struct order *o);
