@@ -432,7 +432,7 @@ static void begin(unsigned options, unsigned more, unsigned size)
 			message_envelope(talk->deliveries[i]->message)->flags = ENVELOPE_SMTPUTF8;
 		}
 	}
-	host.address.ss_family = AF_INET;
+	host.address.any.sa_family = AF_INET;
 	host.name = "mx.test";
 	on_agent_begin();
 	talk->connection = connection_open(&w.dispatcher, &talk->domain, &host, &error);
