@@ -37,7 +37,7 @@ LDFLAGS := $(filter -fsanitize%,$(CFLAGS_$(VARIANT))) -pthread
 MALLOC_release := -ljemalloc
 MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
-LIBS := -lcrypto -luring -ljansson -lisal -lpcre2-8 -lm $(MALLOC_$(VARIANT))
+LIBS := -lcrypto -luring -ljansson -lisal -lpcre2-8 -lunbound -lm $(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config
 LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))
@@ -57,7 +57,7 @@ SIM_SRC := $(filter-out $(SIM_UNIT_SRC),$(sort $(wildcard tests/sim/*.c)))
 SIM_OBJ := $(SIM_SRC:%.c=$(OUT)/%.o) $(OUT)/tools/server.o
 # The calls that the simulated kernel answers, and those that the books and accounts look at.
 SIM_WRAP := $(shell sed -n 's/.* \*\?__wrap_\([a-z_0-9]*\)[^;]*.*/\1/p' tests/sim/kernel_wrap.h \
-	tests/sim/books_wrap.h tests/sim/accounts_wrap.h)
+	tests/sim/books_wrap.h tests/sim/accounts_wrap.h tests/sim/resolver_wrap.h)
 SIM_LDFLAGS := $(LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%)
 STRESS_SRC := $(sort $(wildcard tests/stress/stress_*.c))
 STRESS := $(STRESS_SRC:tests/stress/%.c=$(OUT)/stress/%)

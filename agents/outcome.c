@@ -1,6 +1,6 @@
 /*
  * What becomes of an attempt: log it, tell the sender of failures, tell the spool, queue again what
- * remains. Also the two things a dispatcher asks for: next hops and content read back.
+ * remains. Also what a dispatcher asks for: content read back; next hops are in lookup.c.
  *
  * Start reading at on_attempt(), last in this file.
  */
@@ -12,64 +12,11 @@
 #include "agents/scheduler.h"
 #include "agents/scheduler_request.h"
 #include "core/mail/mainlog.h"
-#include "core/outbound/next_hop.h"
 #include "core/queue/retry.h"
 
 static struct scheduler *scheduler_of(struct dispatcher *x)
 {
 	return CONTAINER_OF(x, struct scheduler, dispatcher);
-}
-
-/* ---- next hops ---- */
-
-SINGLE
-struct lookup {
-	struct job job;
-	struct scheduler *scheduler;
-	struct domain *domain;
-	const struct domain_options *options;
-	struct next_hop_answer answer;
-	char name[256];
-};
-
-static void lookup_work(struct job *job)
-{
-	struct lookup *l = CONTAINER_OF(job, struct lookup, job);
-
-	next_hop_lookup(l->options, l->name, &l->answer);
-}
-
-static void lookup_done(struct agent *self, struct job *job, int result)
-{
-	struct lookup *l = CONTAINER_OF(job, struct lookup, job);
-	struct scheduler *s = l->scheduler;
-
-	(void)self;
-	s->lookups_waiting--;
-	if (result != 0) {
-		snprintf(l->answer.trouble, sizeof l->answer.trouble,
-			 "too many look-ups wait (pool backlog)");
-	}
-	dispatch_resolved(&s->dispatcher, l->domain, l->answer.hosts, l->answer.count, false,
-			  l->answer.trouble, NEXT_HOP_TTL_MS);
-	free(l);
-}
-
-static void resolve(struct dispatcher *x, struct domain *d)
-{
-	struct scheduler *s = scheduler_of(x);
-	struct lookup *l = calloc(1, sizeof *l);
-
-	if (l == NULL) {
-		fatal("out of memory for a look-up");
-	}
-	l->job = (struct job){.work = lookup_work, .on_done = lookup_done, .from = &s->base};
-	l->scheduler = s;
-	l->domain = d;
-	l->options = d->options;
-	snprintf(l->name, sizeof l->name, "%s", d->name);
-	s->lookups_waiting++;
-	thread_pool_run(s->program->pool, &s->base, &l->job);
 }
 
 /* ---- content ---- */
@@ -445,7 +392,7 @@ static const struct domain_options *options(struct dispatcher *x, const char *do
 }
 
 const struct dispatch_ops scheduler_dispatch_ops = {
-	.resolve = resolve,
+	.resolve = scheduler_resolve,
 	.load = load,
 	.on_attempt = on_attempt,
 	.options = options,

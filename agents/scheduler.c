@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "agents/master.h"
@@ -202,6 +203,7 @@ static void on_stop(struct agent *self)
 	s->stopping = true;
 	tell_listeners_to_stop(s, false);
 	dispatch_stop(&s->dispatcher, false);
+	resolver_give_up(s->program->resolver, self);
 	scheduler_keep_all(s);
 }
 
@@ -287,6 +289,9 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 	s->program = program;
 	s->index = index;
 	s->global = config_global(program->config);
+	if (getrandom(&s->route_seed, sizeof s->route_seed, 0) != sizeof s->route_seed) {
+		fatal("no random numbers at start");
+	}
 	mail_pools_init(&s->pools);
 	pool_init(&s->requests, "spool request", sizeof(struct scheduler_request), REQUESTS_KEEP);
 	log_client_init(&s->log, &s->base, program->log);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "agents/log_writer.h"
+#include "agents/resolver.h"
 #include "agents/signing.h"
 #include "agents/thread_pool.h"
 #include "config/config.h"
@@ -46,6 +47,10 @@ struct program {
 	struct agent *log;
 	struct thread_pool *pool;
 	struct bounce_rules *bounce_rules;
+	struct resolver *resolver;
+	/* Who this machine is to the name service. */
+	struct route_self self;
+	struct route_listen *listens;
 	const struct listener_ops *listeners[LISTENERS_MAX];
 	uint32_t listener_count;
 	struct outbound_limits limits;
@@ -111,6 +116,8 @@ struct scheduler {
 	void *listener_state[LISTENERS_MAX];
 	/* Last count used for a message id. */
 	uint64_t id_count;
+	/* What the order among equal mail exchangers is drawn from. */
+	uint64_t route_seed;
 	/* Requests at the spool, bounces being made, names being looked up. */
 	uint32_t spool_waiting;
 	uint32_t bounces_waiting;
@@ -157,6 +164,10 @@ void scheduler_close(struct scheduler *s);
  * its arrival there. */
 BOUND
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery);
+
+/* Finds out where this program takes mail: program->self, program->listens. At the start. */
+SINGLE
+void program_find_self(struct program *p);
 
 /* Bytes of envelopes and bodies in memory, of all schedulers. */
 READONLY

@@ -33,6 +33,10 @@ void scheduler_request_put(struct scheduler_request *r);
 /* Sets up what the dispatcher asks of the scheduler: outcome.c. */
 extern const struct dispatch_ops scheduler_dispatch_ops;
 
+/* Looks next hops up: lookup.c. */
+BOUND
+void scheduler_resolve(struct dispatcher *x, struct domain *d);
+
 /* A delivery arrives at its home: task. */
 BOUND
 void scheduler_on_delivery(struct agent *self, void *delivery, uint64_t value);

@@ -1,5 +1,5 @@
 /*
- * Thread pool for what may block: name look-ups by libc, writing zeros into files. One agent, the
+ * Thread pool for what may block: making a resolver's cache anew, which reads files. One agent, the
  * pool, keeps a bounded queue of jobs and hands them to worker agents, each a thread of its own
  * that parks when it has nothing to do. A job's blocking part runs on a worker, then its on_done
  * runs on the agent that asked.

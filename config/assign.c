@@ -231,6 +231,9 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 	case TYPE_FIELDS:
 		((const char **)items)[i] = tree_text_folded(tree, word, strlen(word));
 		return word_field(word);
+	case TYPE_NAME_SERVERS:
+		((const char **)items)[i] = word;
+		return word_name_server(word);
 	default:
 		ASSERT(a->option->type == TYPE_GATEWAYS);
 		problem = word_gateway(word, &((struct gateway *)items)[i], host, sizeof(host));
@@ -245,7 +248,7 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 static bool is_list(enum schema_type type)
 {
 	return type == TYPE_CORES || type == TYPE_NETWORKS || type == TYPE_DOMAINS ||
-	       type == TYPE_GATEWAYS || type == TYPE_FIELDS;
+	       type == TYPE_NAME_SERVERS || type == TYPE_GATEWAYS || type == TYPE_FIELDS;
 }
 
 static size_t item_size(enum schema_type type)
@@ -257,6 +260,7 @@ static size_t item_size(enum schema_type type)
 		return sizeof(struct cidr);
 	case TYPE_DOMAINS:
 	case TYPE_FIELDS:
+	case TYPE_NAME_SERVERS:
 		return sizeof(const char *);
 	default:
 		return sizeof(struct gateway);

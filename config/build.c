@@ -9,7 +9,7 @@
 
 /* In the order of enum config_agent. */
 static const char *const agent_names[CONFIG_AGENTS] = {
-	"master", "scheduler", "spool", "wheel", "log", "pool",
+	"master", "scheduler", "spool", "wheel", "log", "pool", "resolver",
 };
 
 /* When nothing else limits it. */
@@ -175,8 +175,8 @@ static void check_grouped(struct builder *b, const struct tree_scope *scope, con
 static void check_agent(struct builder *b, const struct tree_scope *scope,
 			const struct agent_settings *settings)
 {
-	bool single = strcmp(scope->instance, "master") == 0 || scope->kind == SCOPE_WHEEL_AGENT ||
-		      scope->kind == SCOPE_LOG_AGENT;
+	bool single = strcmp(scope->instance, "master") == 0 ||
+		      scope->kind == SCOPE_SERVICE_AGENT || scope->kind == SCOPE_LOG_AGENT;
 
 	if (single && settings->count != 1) {
 		report_error(b->report, source_of(scope, "count"),
@@ -348,6 +348,21 @@ static void check_descriptors(struct builder *b, const struct tree_scope *root)
 	}
 }
 
+static void check_resolver(struct builder *b, const struct tree_scope *scope)
+{
+	const struct resolver_options *o = &b->config->global.resolver;
+
+	if (o->mode == CONFIG_RESOLVER_RECURSIVE && o->forwarder_count != 0) {
+		report_error(b->report, source_of(scope, "forwarders"),
+			     "option \"forwarders\": mode is recursive; expected forwarders, or "
+			     "that mode");
+	}
+	if (o->min_ttl_ms > o->max_ttl_ms) {
+		report_error(b->report, source_of(scope, "min_ttl"),
+			     "option \"min_ttl\": longer than max_ttl; expected at most that");
+	}
+}
+
 static void build_program(struct builder *b)
 {
 	struct config *config = b->config;
@@ -356,6 +371,7 @@ static void build_program(struct builder *b)
 		root,
 		open_scope(b, "spool", NULL),
 		open_scope(b, "log", NULL),
+		open_scope(b, "resolver", NULL),
 	};
 	struct targets targets = {.base = {[TARGET_GLOBAL] = &config->global}};
 
@@ -367,6 +383,7 @@ static void build_program(struct builder *b)
 	}
 	derive_defaults(b);
 	check_descriptors(b, root);
+	check_resolver(b, scopes[3]);
 }
 
 void build_generation(struct config *config, struct report *report)

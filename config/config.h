@@ -55,7 +55,7 @@ struct group_options {
 };
 
 /* `agent KIND { count = N cores = ( ... ) group = NAME idle = ... }`: kinds are scheduler, spool,
- * wheel, log, master, pool. Without `group` each one has a thread of its own; the master
+ * wheel, log, resolver, master, pool. Without `group` each one has a thread of its own; the master
  * shares the first scheduler's. */
 READONLY
 struct agent_options {
@@ -74,12 +74,42 @@ enum config_agent {
 	CONFIG_AGENT_WHEEL,
 	CONFIG_AGENT_LOG,
 	CONFIG_AGENT_POOL,
+	CONFIG_AGENT_RESOLVER,
 	CONFIG_AGENTS
 };
 
 enum config_durability { CONFIG_SYNCED, CONFIG_CACHED, CONFIG_MEMORY };
 enum config_multiplexor { CONFIG_MUX_AUTO, CONFIG_MUX_URING, CONFIG_MUX_EPOLL, CONFIG_MUX_POLL };
 enum config_bare_lf { CONFIG_BARE_LF_REJECT, CONFIG_BARE_LF_ACCEPT };
+
+/* Whom the resolver asks: `forwarders`, or the name servers of resolv.conf; or, from the root on,
+ * those that each domain names. */
+enum config_resolver_mode { CONFIG_RESOLVER_FORWARD, CONFIG_RESOLVER_RECURSIVE };
+
+/* resolver { } */
+READONLY
+struct resolver_options {
+	enum config_resolver_mode mode;
+	/* "192.0.2.1" or "192.0.2.1@5353" */
+	const char *const *forwarders;
+	uint32_t forwarder_count;
+	const char *resolv_conf;
+	const char *hosts_file;
+	/* A DS or DNSKEY record, and a file of some; both NULL: nothing is validated. */
+	const char *trust_anchor;
+	const char *trust_anchor_file;
+	/* NULL: built in. */
+	const char *root_hints;
+	/* Records that need no asking; NULL: none. */
+	const char *local_zone_file;
+	uint64_t timeout_ms;
+	/* Questions under way, and answers that are kept. */
+	uint32_t max_pending;
+	uint32_t cache_entries;
+	/* Bounds of how long an answer is kept. */
+	uint64_t min_ttl_ms;
+	uint64_t max_ttl_ms;
+};
 
 /* What applies to the whole program. */
 READONLY
@@ -118,6 +148,7 @@ struct global_options {
 	uint64_t stall_ns;
 	/* thread pool { }: queue bound */
 	uint32_t pool_backlog;
+	struct resolver_options resolver;
 };
 
 /* `network/prefix`, IPv4 as v4-mapped IPv6. */

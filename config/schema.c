@@ -13,9 +13,10 @@
 #define GLOBAL BIT(SCOPE_GLOBAL)
 #define SPOOL BIT(SCOPE_SPOOL)
 #define LOG BIT(SCOPE_LOG)
-#define SINGLE_AGENTS (BIT(SCOPE_WHEEL_AGENT) | BIT(SCOPE_LOG_AGENT))
+#define SINGLE_AGENTS (BIT(SCOPE_SERVICE_AGENT) | BIT(SCOPE_LOG_AGENT))
 #define SERVICE (SINGLE_AGENTS | BIT(SCOPE_POOL_AGENT))
 #define AGENTS (BIT(SCOPE_AGENT) | SERVICE)
+#define RESOLVER BIT(SCOPE_RESOLVER)
 #define GROUP BIT(SCOPE_GROUP)
 #define ESMTP (BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_ESMTP_LISTEN))
 #define CONTROL (BIT(SCOPE_CONTROL_LISTENER) | BIT(SCOPE_CONTROL_LISTEN))
@@ -47,6 +48,8 @@ static const char *const idle_choices[] = {
 };
 static const char *const durability_choices[] = {"synced", "cached", "memory", NULL};
 static const char *const multiplexor_choices[] = {"auto", "uring", "epoll", "poll", NULL};
+static const char *const resolver_mode_choices[] = {"forward", "recursive", NULL};
+static const char *const family_choices[] = {"any", "ipv4", "ipv6", NULL};
 static const char *const bare_lf_choices[] = {"reject", "accept_as_data", NULL};
 
 /* As canons[] of dkim.c knows them. */
@@ -54,17 +57,18 @@ static const char *const canon_choices[] = {"relaxed/relaxed", "relaxed/simple",
 					    "simple/simple", NULL};
 
 static const char *const io_agents[] = {"master", "scheduler", "spool", NULL};
-static const char *const wheel_agents[] = {"wheel", NULL};
+static const char *const service_agents[] = {"wheel", "resolver", NULL};
 static const char *const log_agents[] = {"log", NULL};
 static const char *const pool_agents[] = {"pool", NULL};
 
 const struct schema_scope_row schema_scope_rows[] = {
 	{"spool", "where accepted mail is kept", SCOPE_SPOOL, GLOBAL, INSTANCE_NONE, NULL},
 	{"log", "what became of each message", SCOPE_LOG, GLOBAL, INSTANCE_NONE, NULL},
+	{"resolver", "who knows where mail goes", SCOPE_RESOLVER, GLOBAL, INSTANCE_NONE, NULL},
 	{"group", "a thread that agents share", SCOPE_GROUP, GLOBAL, INSTANCE_REQUIRED, NULL},
 	{"agent", "agents that do I/O", SCOPE_AGENT, GLOBAL, INSTANCE_REQUIRED, io_agents},
-	{"agent", "the agent of timers", SCOPE_WHEEL_AGENT, GLOBAL, INSTANCE_REQUIRED,
-	 wheel_agents},
+	{"agent", "agents that serve others", SCOPE_SERVICE_AGENT, GLOBAL, INSTANCE_REQUIRED,
+	 service_agents},
 	{"agent", "the agent that writes the logs", SCOPE_LOG_AGENT, GLOBAL, INSTANCE_REQUIRED,
 	 log_agents},
 	{"agent", "threads for what may block", SCOPE_POOL_AGENT, GLOBAL, INSTANCE_REQUIRED,
@@ -163,6 +167,49 @@ const struct schema_option schema_options[] = {
 	  TO_GLOBAL(log_transient_failures), .scopes = LOG, .restart = true,
 	  .help = "Whether the bouncelog has those recipients too that will be tried again." },
 
+	/* resolver { } */
+	{ .name = "mode", .type = TYPE_CHOICE, .choices = resolver_mode_choices,
+	  .fallback = "forward", TO_GLOBAL(resolver.mode), .scopes = RESOLVER, .restart = true,
+	  .help = "Whom to ask: forward asks forwarders, recursive asks from the root on." },
+	{ .name = "forwarders", .type = TYPE_NAME_SERVERS, .fallback = "( )",
+	  TO_GLOBAL(resolver.forwarders), COUNT(struct global_options, resolver.forwarder_count),
+	  .scopes = RESOLVER, .restart = true,
+	  .help = "Name servers to ask; by default those of resolv_conf." },
+	{ .name = "resolv_conf", .type = TYPE_TEXT, .max = PATH_LEN_MAX,
+	  .fallback = "/etc/resolv.conf", TO_GLOBAL(resolver.resolv_conf), .scopes = RESOLVER,
+	  .restart = true, .help = "Where the machine's name servers are written." },
+	{ .name = "hosts_file", .type = TYPE_TEXT, .max = PATH_LEN_MAX, .fallback = "/etc/hosts",
+	  TO_GLOBAL(resolver.hosts_file), .scopes = RESOLVER, .restart = true,
+	  .help = "Names with addresses that nobody is asked for, as in hosts(5)." },
+	{ .name = "trust_anchor", .type = TYPE_TEXT, .max = 4096,
+	  TO_GLOBAL(resolver.trust_anchor), .scopes = RESOLVER, .restart = true,
+	  .help = "A DS or DNSKEY record; answers below its name are validated." },
+	{ .name = "trust_anchor_file", .type = TYPE_TEXT, .max = PATH_LEN_MAX,
+	  TO_GLOBAL(resolver.trust_anchor_file), .scopes = RESOLVER, .restart = true,
+	  .help = "A file of such records; Debian has the root's in /usr/share/dns/root.key." },
+	{ .name = "root_hints", .type = TYPE_TEXT, .max = PATH_LEN_MAX,
+	  TO_GLOBAL(resolver.root_hints), .scopes = RESOLVER, .restart = true,
+	  .help = "The root's name servers, for mode recursive; by default those built in." },
+	{ .name = "local_zone_file", .type = TYPE_TEXT, .max = PATH_LEN_MAX,
+	  TO_GLOBAL(resolver.local_zone_file), .scopes = RESOLVER, .restart = true,
+	  .help = "Records, one a line, that nobody is asked for; a zone whose SOA is there is "
+		  "answered from it alone." },
+	{ .name = "timeout", .type = TYPE_TIME_MS, .min = 1, .max = 600000, .fallback = "20s",
+	  TO_GLOBAL(resolver.timeout_ms), .scopes = RESOLVER, .restart = true,
+	  .help = "How long an answer is waited for." },
+	{ .name = "max_pending", .type = TYPE_NUMBER, .min = 1, .max = 65536, .fallback = "1024",
+	  TO_GLOBAL(resolver.max_pending), .scopes = RESOLVER, .restart = true,
+	  .help = "Questions under way at a time; others wait." },
+	{ .name = "cache_entries", .type = TYPE_NUMBER, .max = 10000000, .fallback = "100000",
+	  TO_GLOBAL(resolver.cache_entries), .scopes = RESOLVER, .restart = true,
+	  .help = "Answers that are kept at hand." },
+	{ .name = "min_ttl", .type = TYPE_TIME_MS, .max = TIME_MS_MAX, .fallback = "30s",
+	  TO_GLOBAL(resolver.min_ttl_ms), .scopes = RESOLVER, .restart = true,
+	  .help = "How long an answer is kept at least, that there is nothing too." },
+	{ .name = "max_ttl", .type = TYPE_TIME_MS, .max = TIME_MS_MAX, .fallback = "1d",
+	  TO_GLOBAL(resolver.max_ttl_ms), .scopes = RESOLVER, .restart = true,
+	  .help = "How long an answer is kept at most." },
+
 	/* group, agent { } */
 	{ .name = "count", .type = TYPE_NUMBER, .min = 1, .max = 256, .fallback = "1",
 	  TO_AGENT(count), .scopes = BIT(SCOPE_AGENT) | SINGLE_AGENTS, .restart = true,
@@ -201,7 +248,7 @@ const struct schema_option schema_options[] = {
 	  .help = "Idle strategy park: after work the thread sleeps this long, whatever comes in, "
 		  "to do more at once." },
 	{ .name = "coalesce", .type = TYPE_TIME_NS, .max = PAUSE_NS_MAX, .fallback = "1ms",
-	  TO_IDLE(coalesce_ns), .scopes = BIT(SCOPE_WHEEL_AGENT) | BIT(SCOPE_POOL_AGENT),
+	  TO_IDLE(coalesce_ns), .scopes = BIT(SCOPE_SERVICE_AGENT) | BIT(SCOPE_POOL_AGENT),
 	  .restart = true,
 	  .help = "Idle strategy park: after work the thread sleeps this long, whatever comes in, "
 		  "to do more at once." },
@@ -326,10 +373,13 @@ const struct schema_option schema_options[] = {
 	/* Outbound */
 	{ .name = "gateway", .type = TYPE_GATEWAYS, .max = UINT16_MAX, TO_DOMAIN(gateways),
 	  COUNT(struct domain_options, gateway_count), .scopes = OUTBOUND,
-	  .help = "Next hops instead of the domain's own; a lower pref is tried first." },
+	  .help = "Next hops instead of the domain's mail exchangers; a lower pref is tried first." },
 	{ .name = "remote_smtp_port", .type = TYPE_NUMBER, .min = 1, .max = UINT16_MAX,
 	  .fallback = "25", TO_DOMAIN(remote_smtp_port), .scopes = OUTBOUND,
 	  .help = "Port of next hops that do not name one." },
+	{ .name = "address_family", .type = TYPE_CHOICE, .choices = family_choices,
+	  .fallback = "any", TO_DOMAIN(address_family), .scopes = OUTBOUND,
+	  .help = "Which addresses of next hops with a name are used." },
 	{ .name = "max_outbound_connections", .type = TYPE_NUMBER, .min = 1, .max = 1000000,
 	  .fallback = "32", TO_DOMAIN(max_outbound_connections), .scopes = OUTBOUND,
 	  .help = "Connections to one domain by one binding at a time." },
@@ -428,6 +478,8 @@ static const struct type_row types[TYPES] = {
 			   "a list of networks such as ( \"10.0.0.0/8\" \"::1\" )"},
 	[TYPE_DOMAINS] = {"domains", "-",
 			  "a list of domains such as ( \"example.com\" \".example.net\" )"},
+	[TYPE_NAME_SERVERS] = {"name servers", "-",
+			       "a list of name servers such as ( \"192.0.2.1\" \"::1@5353\" )"},
 	[TYPE_GATEWAYS] = {"gateways", "-",
 			   "next hops such as \"mx.example.com:25?pref=10\" or \"[::1]:25\""},
 	[TYPE_THROTTLE] = {"throttle", "per second, or N/sec, N/min, N/hour, N/SECONDS",

@@ -348,6 +348,26 @@ const char *word_cidr(const char *word, struct cidr *network)
 	return has_host_bits(network) ? "has bits set after its prefix" : NULL;
 }
 
+const char *word_name_server(const char *word)
+{
+	char text[INET6_ADDRSTRLEN] = "";
+	const char *at = strchrnul(word, '@');
+	size_t len = (size_t)(at - word);
+	struct in6_addr address;
+	uint64_t port = 53;
+
+	if (len < sizeof(text)) {
+		memcpy(text, word, len);
+	}
+	if (inet_pton(AF_INET, text, &address) != 1 && inet_pton(AF_INET6, text, &address) != 1) {
+		return "is not an address";
+	}
+	if (*at == '@' && (word_number(at + 1, &port) != NULL || port < 1 || port > UINT16_MAX)) {
+		return "has a port that is not 1 to 65535";
+	}
+	return NULL;
+}
+
 bool word_cidr_has(const struct cidr *network, const struct in6_addr *address)
 {
 	unsigned bytes = network->prefix / 8;

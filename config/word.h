@@ -70,6 +70,10 @@ const char *word_address(const char *word);
 READONLY
 const char *word_cidr(const char *word, struct cidr *network);
 
+/* An address, with "@PORT" or without. */
+READONLY
+const char *word_name_server(const char *word);
+
 /* Whether `address` (IPv4 as v4-mapped) is in the network. */
 READONLY
 bool word_cidr_has(const struct cidr *network, const struct in6_addr *address);

@@ -205,6 +205,8 @@ static void compose(struct server *s)
 	runtime_add(rt, group_for(s, CONFIG_AGENT_WHEEL, 0, "wheel"), wheel_agent_base(s->wheel));
 	runtime_set_wheel(rt, wheel_agent_base(s->wheel), wheel_agent_on_arm);
 	runtime_add(rt, group_for(s, CONFIG_AGENT_LOG, 0, "log"), p->log);
+	runtime_add(rt, group_for(s, CONFIG_AGENT_RESOLVER, 0, "resolver"),
+		    resolver_agent(p->resolver));
 }
 
 /* The pool hands out; its workers, each with a thread of its own, are what has cores. */
@@ -223,6 +225,7 @@ static int add_pool(struct server *s)
 		snprintf(name, sizeof name, "worker.%u", i);
 		find_group(&p->runtime, name)->core = o->cores[i];
 	}
+	resolver_set_pool(p->resolver, p->pool);
 	return rc;
 }
 
@@ -271,6 +274,8 @@ void server_destroy(struct server *s)
 	if (p->pool != NULL) {
 		thread_pool_destroy(p->pool);
 	}
+	resolver_destroy(p->resolver);
+	free(p->listens);
 	if (s->wheel != NULL) {
 		wheel_agent_destroy(s->wheel);
 	}
@@ -302,6 +307,11 @@ static int open_all(struct server *s, const struct clock *clock)
 		return 1;
 	}
 	set_up_runtime(s, clock);
+	program_find_self(p);
+	p->resolver = resolver_create("resolver", &config_global(p->config)->resolver, s->errors);
+	if (p->resolver == NULL) {
+		return 1;
+	}
 	add_schedulers(s);
 	p->master = master_create("master", p, s->errors);
 	if (p->master == NULL) {

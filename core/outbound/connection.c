@@ -664,7 +664,7 @@ static void describe_address(struct connection *c)
 struct connection *connection_open(struct dispatcher *x, struct domain *d, const struct host *host,
 				   int *error)
 {
-	int fd = socket(host->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd = socket(host->address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	struct connection *c;
 
 	if (fd < 0) {
@@ -678,7 +678,7 @@ struct connection *connection_open(struct dispatcher *x, struct domain *d, const
 	c->dispatcher = x;
 	c->domain = d;
 	c->fd = fd;
-	c->address = host->address;
+	memcpy(&c->address, &host->address, host->address_len);
 	c->address_len = host->address_len;
 	text_copy(c->host_name, sizeof c->host_name, host->name);
 	describe_address(c);

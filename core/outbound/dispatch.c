@@ -8,7 +8,7 @@
 #include "core/outbound/connection.h"
 #include "core/outbound/dispatch_parts.h"
 #include "core/outbound/host_list.h"
-#include "core/outbound/next_hop.h"
+#include "core/outbound/route.h"
 #include "core/queue/retry.h"
 #include "core/queue/throttle.h"
 #include "core/runtime/check.h"
@@ -18,6 +18,8 @@
 #define RECORD_KEEP_MS 600000
 /* How long a domain waits that a shared limit stands in the way of: others may make room. */
 #define SHARED_LIMIT_MS 200
+/* What the name service refuses is asked again after this at the latest. */
+#define REFUSAL_MS_MAX UINT64_C(86400000)
 /* When memory is used up, each domain may still read one message of this size back at a time. */
 #define LOAD_SMALL_BYTES 65536
 
@@ -26,6 +28,33 @@ static const char *const expired_text = "554 5.4.7 [internal] exceeded max time 
 static uint64_t now_ms(const struct dispatcher *x)
 {
 	return agent_now_ms(x->self);
+}
+
+static void create_route_counters(struct dispatcher *x)
+{
+	static const char *const names[ROUTE_RESULTS][2] = {
+		[ROUTE_HOSTS] = {"outbound.route_found", "Look-ups of next hops that found some"},
+		[ROUTE_NXDOMAIN] = {"outbound.route_nxdomain", "... domains that do not exist"},
+		[ROUTE_NULL_MX] = {"outbound.route_null_mx", "... domains that take no mail"},
+		[ROUTE_NO_ADDRESS] = {"outbound.route_no_address", "... domains without addresses"},
+		[ROUTE_LOOP] = {"outbound.route_loop", "... domains that are this machine's"},
+		[ROUTE_BAD_LITERAL] = {"outbound.route_bad_literal", "... literals, no addresses"},
+		[ROUTE_SERVFAIL] = {"outbound.route_servfail", "... the name service failed"},
+		[ROUTE_BOGUS] = {"outbound.route_bogus", "... DNSSEC validation failed"},
+		[ROUTE_TIMEOUT] = {"outbound.route_timeout", "... no answer in time"},
+		[ROUTE_CANCELLED] = {"outbound.route_cancelled", "... given up at the stop"},
+	};
+	struct counter_set *set = x->self->counters;
+
+	for (int i = 0; i < ROUTE_RESULTS; i++) {
+		x->routes[i] = counter_create(set, names[i][0], COUNTER_SUM, names[i][1]);
+	}
+	x->mx_aliases = counter_create(set, "outbound.mx_alias", COUNTER_SUM,
+				       "Next hops whose name is an alias (CNAME)");
+	x->mx_dead = counter_create(set, "outbound.mx_dead", COUNTER_SUM,
+				    "Next hops whose name had no address");
+	x->mx_literals = counter_create(set, "outbound.mx_literal", COUNTER_SUM,
+					"Mail exchangers left out, being addresses");
 }
 
 void dispatcher_init(struct dispatcher *x, struct agent *self, const struct dispatch_ops *ops,
@@ -57,6 +86,7 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 			       "Times a domain had to wait for room to read a body back");
 	x->commands_pipelined = counter_create(self->counters, "outbound.pipelined", COUNTER_SUM,
 					       "SMTP commands sent without waiting for a reply");
+	create_route_counters(x);
 	x->reused = counter_create(self->counters, "outbound.reused", COUNTER_SUM,
 				   "Transactions on a connection that had carried one before");
 }
@@ -206,58 +236,127 @@ static void expire_head(struct dispatcher *x, struct domain *d)
 
 static bool hosts_known(struct dispatcher *x, struct domain *d)
 {
-	struct host *hosts;
-	uint32_t count;
+	struct route_verdict verdict;
 
 	if (d->host_count != 0 && now_ms(x) < d->resolved_until_ms) {
 		return true;
 	}
-	if (next_hop_literal(d->options, &hosts, &count)) {
-		dispatch_resolved(x, d, hosts, count, false, NULL, UINT64_MAX / 4);
-		return true;
+	if (d->resolving) {
+		return false;
 	}
-	if (!d->resolving) {
-		d->resolving = true;
-		x->ops->resolve(x, d);
+	if (route_literal(d->options, d->name, &verdict)) {
+		dispatch_resolved(x, d, &verdict);
+		return verdict.result == ROUTE_HOSTS;
 	}
+	d->resolving = true;
+	x->ops->resolve(x, d);
 	return false;
 }
 
-/* A look-up that failed: the one that waits longest hears of it, the others wait. */
-static void unresolved(struct dispatcher *x, struct domain *d, bool permanent, const char *trouble)
+static enum domain_hold hold_of(enum route_result result)
 {
-	struct attempt a;
-	char text[ATTEMPT_TEXT];
-
-	text_copy(d->trouble, sizeof d->trouble, trouble);
-	snprintf(text, sizeof text, "%s [internal] %s", permanent ? "550 5.1.2" : "451 4.4.3",
-		 trouble);
-	a = dispatch_attempt_text(permanent ? 550 : 451, permanent ? "5.1.2" : "4.4.3", text);
-	do {
-		struct delivery *delivery = domain_pop_active(&x->domains, d);
-
-		if (delivery == NULL) {
-			break;
-		}
-		dispatch_without_connection(x, delivery, &a, permanent);
-	} while (permanent);
-	hold_until(d, DOMAIN_UNRESOLVED, now_ms(x) + d->options->host_failure_retry_ms);
+	return route_is_permanent(result) ? DOMAIN_NO_ROUTE
+	       : result == ROUTE_BOGUS    ? DOMAIN_DNS_BOGUS
+	       : result == ROUTE_TIMEOUT  ? DOMAIN_DNS_TIMEOUT
+					  : DOMAIN_UNRESOLVED;
 }
 
-void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *hosts, uint32_t count,
-		       bool permanent, const char *trouble, uint64_t ttl_ms)
+static struct attempt refusal(uint16_t code, const char *enhanced, const char *trouble)
+{
+	char text[ATTEMPT_TEXT];
+
+	snprintf(text, sizeof text, "%u %s [internal] %s", code, enhanced, trouble);
+	return dispatch_attempt_text(code, enhanced, text);
+}
+
+/* A look-up that failed: the one that waits longest hears of it, the others wait. */
+static void put_off(struct dispatcher *x, struct domain *d, const struct route_verdict *v)
+{
+	struct attempt a = refusal(route_code(v->result), route_enhanced(v->result), v->text);
+	struct delivery *delivery = domain_pop_active(&x->domains, d);
+
+	if (delivery != NULL) {
+		dispatch_without_connection(x, delivery, &a, false);
+	}
+	hold_until(d, hold_of(v->result), now_ms(x) + d->options->host_failure_retry_ms);
+}
+
+static bool is_refused(const struct dispatcher *x, const struct domain *d)
+{
+	return d->hold == DOMAIN_NO_ROUTE && d->hold_until_ms > now_ms(x);
+}
+
+static void on_refuse_more(struct agent *self, void *object, uint64_t value)
+{
+	struct domain *d = object;
+
+	(void)self;
+	(void)value;
+	OWNER_CHECK(d);
+	d->sweeps--;
+	dispatch_domain(d->owner, d);
+}
+
+/* What the name service says no to fails, all of it, in slices. */
+static void refuse_active(struct dispatcher *x, struct domain *d)
+{
+	struct attempt a = refusal(d->refusal_code, d->refusal_enhanced, d->trouble);
+	struct delivery *delivery;
+
+	for (int i = 0; i < DISPATCH_SLICE; i++) {
+		delivery = domain_pop_active(&x->domains, d);
+		if (delivery == NULL) {
+			return;
+		}
+		dispatch_without_connection(x, delivery, &a, true);
+	}
+	d->sweeps++;
+	agent_send(x->self, x->self, on_refuse_more, d, 0);
+}
+
+/* It holds for as long as the name service says, and for mail that comes meanwhile, too. */
+static void refuse(struct dispatcher *x, struct domain *d, const struct route_verdict *v)
+{
+	uint64_t ttl_ms = v->ttl_ms < REFUSAL_MS_MAX ? v->ttl_ms : REFUSAL_MS_MAX;
+
+	host_list_clear(d);
+	d->refusal_code = route_code(v->result);
+	d->refusal_enhanced = route_enhanced(v->result);
+	hold_until(d, DOMAIN_NO_ROUTE, now_ms(x) + ttl_ms + 1);
+	refuse_active(x, d);
+}
+
+static void count_route(struct dispatcher *x, const struct route_verdict *v)
+{
+	counter_inc(x->routes[v->result]);
+	counter_add(x->mx_aliases, v->alias_count);
+	counter_add(x->mx_dead, v->dead_count);
+	counter_add(x->mx_literals, v->literal_count);
+}
+
+void dispatch_resolved(struct dispatcher *x, struct domain *d, struct route_verdict *v)
 {
 	bool asked = d->resolving;
 
 	OWNER_CHECK(d);
 	d->resolving = false;
-	if (count == 0) {
-		free(hosts);
-		unresolved(x, d, permanent, trouble);
+	count_route(x, v);
+	if (x->stopping || v->result == ROUTE_CANCELLED) {
+		free(v->hosts);
 		return;
 	}
-	host_list_replace(d, hosts, count);
-	d->resolved_until_ms = now_ms(x) + ttl_ms;
+	d->mx_secure = v->mx_secure;
+	if (v->result != ROUTE_HOSTS) {
+		text_copy(d->trouble, sizeof d->trouble, v->text);
+		if (route_is_permanent(v->result)) {
+			refuse(x, d, v);
+		} else {
+			put_off(x, d, v);
+		}
+		return;
+	}
+	host_list_replace(d, v->hosts, v->count);
+	d->resolved_until_ms = now_ms(x) + v->ttl_ms;
 	if (asked) {
 		dispatch_domain(x, d);
 	}
@@ -386,7 +485,9 @@ static bool open_one(struct dispatcher *x, struct domain *d)
 	int error;
 
 	if (!hosts_known(x, d)) {
-		dispatch_hold(d, DOMAIN_RESOLVING);
+		if (d->resolving) {
+			dispatch_hold(d, DOMAIN_RESOLVING);
+		}
 		return false;
 	}
 	host = host_choose(d, now_ms(x), &until_ms);
@@ -428,7 +529,12 @@ static bool held_for_good(struct dispatcher *x, struct domain *d)
 		}
 		return true;
 	}
-	return (d->hold == DOMAIN_UNRESOLVED || d->hold == DOMAIN_HOSTS_DOWN) &&
+	if (is_refused(x, d)) {
+		refuse_active(x, d);
+		return true;
+	}
+	return (d->hold == DOMAIN_UNRESOLVED || d->hold == DOMAIN_DNS_BOGUS ||
+		d->hold == DOMAIN_DNS_TIMEOUT || d->hold == DOMAIN_HOSTS_DOWN) &&
 	       d->hold_until_ms > now_ms(x) && d->idle_count == 0;
 }
 
@@ -470,7 +576,9 @@ void dispatch_on_ready(struct connection *c)
 
 	/* One that has worked for long says nothing about new ones. */
 	if (c->transactions == 0) {
-		d->trouble[0] = '\0';
+		if (d->hold != DOMAIN_NO_ROUTE) {
+			d->trouble[0] = '\0';
+		}
 		if (h != NULL) {
 			h->failed_until_ms = 0;
 		}
@@ -658,7 +766,7 @@ void dispatch_enqueue(struct dispatcher *x, struct domain *d, struct delivery *d
 {
 	domain_push_active(&x->domains, d, delivery);
 	/* A domain that is full or waits has nothing to decide. */
-	if (d->idle_count > 0 || d->hold == DOMAIN_FREE) {
+	if (d->idle_count > 0 || d->hold == DOMAIN_FREE || d->hold == DOMAIN_NO_ROUTE) {
 		dispatch_domain(x, d);
 	}
 }

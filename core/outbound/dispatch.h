@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "core/mail/smtp_stage.h"
+#include "core/outbound/route.h"
 #include "core/queue/domain.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/thread_class.h"
@@ -110,6 +111,11 @@ struct dispatcher {
 	struct counter *held_by_memory;
 	struct counter *commands_pipelined;
 	struct counter *reused;
+	/* Verdicts, and what was odd about exchangers. */
+	struct counter *routes[ROUTE_RESULTS];
+	struct counter *mx_aliases;
+	struct counter *mx_dead;
+	struct counter *mx_literals;
 };
 
 SINGLE
@@ -132,11 +138,11 @@ void dispatch_delay(struct dispatcher *x, struct domain *d, struct delivery *del
 BOUND
 void dispatch_domain(struct dispatcher *x, struct domain *d);
 
-/* Answer to ops->resolve: takes over `hosts` (malloc); count 0: failed, `trouble` says why, and
- * `permanent` that the domain does not exist. Valid for `ttl_ms`. */
+/* Answer to ops->resolve; takes over verdict->hosts. A permanent verdict fails what is active, and
+ * what becomes so while the verdict holds; for a transient one mail waits for host_failure_retry.
+ */
 BOUND
-void dispatch_resolved(struct dispatcher *x, struct domain *d, struct host *hosts, uint32_t count,
-		       bool permanent, const char *trouble, uint64_t ttl_ms);
+void dispatch_resolved(struct dispatcher *x, struct domain *d, struct route_verdict *verdict);
 
 /* Answer to ops->load: 0 and `content`, which is taken over; or a negative errno and what content
  * could be had, NULL if none. */

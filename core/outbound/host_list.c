@@ -24,7 +24,7 @@ struct host *host_choose(struct domain *d, uint64_t now_ms, uint64_t *until_ms)
 	return best;
 }
 
-static bool has_address(const struct host *h, const struct sockaddr_storage *address, socklen_t len)
+static bool has_address(const struct host *h, const void *address, socklen_t len)
 {
 	return h->address_len == len && memcmp(&h->address, address, len) == 0;
 }
@@ -83,6 +83,13 @@ static void hosts_carry_over(struct domain *d, struct host *hosts, uint32_t coun
 			h->connections += has_address(h, &c->address, c->address_len) ? 1 : 0;
 		}
 	}
+}
+
+void host_list_clear(struct domain *d)
+{
+	free(d->hosts);
+	d->hosts = NULL;
+	d->host_count = 0;
 }
 
 void host_list_replace(struct domain *d, struct host *hosts, uint32_t count)

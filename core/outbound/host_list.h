@@ -16,6 +16,10 @@ struct host *host_choose(struct domain *d, uint64_t now_ms, uint64_t *until_ms);
 BOUND
 struct host *host_of(const struct connection *c);
 
+/* Forgets all hosts; connections go on. */
+BOUND
+void host_list_clear(struct domain *d);
+
 /* Takes over a new list (malloc, 1 or more): an address that is listed twice is one host; what was
  * remembered of those that were in the old list is kept. */
 BOUND

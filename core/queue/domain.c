@@ -314,7 +314,13 @@ const char *domain_hold_text(enum domain_hold hold)
 	case DOMAIN_RESOLVING:
 		return "next hops are being looked up";
 	case DOMAIN_UNRESOLVED:
-		return "next hops could not be looked up (host_failure_retry)";
+		return "the name service failed (host_failure_retry)";
+	case DOMAIN_DNS_BOGUS:
+		return "DNSSEC validation of the next hops failed (host_failure_retry)";
+	case DOMAIN_DNS_TIMEOUT:
+		return "no answer from the name service in time (host_failure_retry)";
+	case DOMAIN_NO_ROUTE:
+		return "the name service says that no mail can be delivered";
 	case DOMAIN_HOSTS_DOWN:
 		return "every next hop failed (host_failure_retry)";
 	case DOMAIN_CONNECTIONS:

@@ -31,8 +31,13 @@ enum domain_hold {
 	DOMAIN_SUSPENDED,
 	/* Next hops are being looked up. */
 	DOMAIN_RESOLVING,
-	/* The look-up failed; tried again at hold_until_ms. */
+	/* The look-up failed, was answered what DNSSEC proves wrong, or was not answered in time;
+	 * tried again at hold_until_ms. */
 	DOMAIN_UNRESOLVED,
+	DOMAIN_DNS_BOGUS,
+	DOMAIN_DNS_TIMEOUT,
+	/* The name service says that mail cannot be delivered: until hold_until_ms it fails. */
+	DOMAIN_NO_ROUTE,
 	/* Every next hop refused; tried again at hold_until_ms. */
 	DOMAIN_HOSTS_DOWN,
 	/* max_outbound_connections */
@@ -48,16 +53,26 @@ enum domain_hold {
 	DOMAIN_STOPPING,
 };
 
+/* Of an Internet host. */
+union host_address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
 /* One address of a next hop, and what is remembered of it. */
 BOUND
 struct host {
-	char name[256];
-	struct sockaddr_storage address;
-	socklen_t address_len;
+	/* In the same allocation as the list; hosts with one name share it. */
+	const char *name;
+	union host_address address;
 	uint16_t preference;
+	uint8_t address_len;
+	/* DNSSEC has proven the address. */
+	bool secure;
+	uint32_t connections;
 	/* Left alone until then, monotonic ms; 0: fine. */
 	uint64_t failed_until_ms;
-	uint32_t connections;
 	uint64_t failures;
 	uint64_t deliveries;
 };
@@ -94,6 +109,11 @@ struct domain {
 	uint32_t host_count;
 	uint64_t resolved_until_ms;
 	bool resolving;
+	/* DNSSEC has proven the mail exchangers, or that there are none. */
+	bool mx_secure;
+	/* DOMAIN_NO_ROUTE: the reply that mail fails with; its text is `trouble`. */
+	uint16_t refusal_code;
+	const char *refusal_enhanced;
 
 	/* Connections, in a list of the dispatcher's. */
 	struct connection *connections;
@@ -121,6 +141,10 @@ struct domain {
 	uint64_t connections_max;
 	uint64_t bytes_sent;
 };
+
+/* There may be millions of them: with two hosts, and the text and room around, one takes less than
+ * a KiB. */
+_Static_assert(sizeof(struct domain) + 2 * sizeof(struct host) <= 800, "domain records have grown");
 
 /* All records of one scheduler. */
 BOUND

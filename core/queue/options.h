@@ -21,12 +21,17 @@ struct gateway {
 	uint16_t preference;
 };
 
+/* Which addresses of next hops are used. */
+enum address_family { ADDRESS_FAMILY_ANY, ADDRESS_FAMILY_IPV4, ADDRESS_FAMILY_IPV6 };
+
 READONLY
 struct domain_options {
-	/* Next hops; 0 of them: the domain's own addresses. Sorted by preference. */
+	/* Next hops; 0 of them: the domain's mail exchangers. Sorted by preference. */
 	const struct gateway *gateways;
 	uint32_t gateway_count;
 	uint16_t remote_smtp_port;
+	/* Of names that are looked up. */
+	enum address_family address_family;
 	uint32_t max_outbound_connections;
 	/* Successful deliveries on one connection before it is closed; 0: no limit. */
 	uint32_t max_deliveries_per_connection;

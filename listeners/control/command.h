@@ -103,6 +103,15 @@ void command_signing_stats(struct order *o);
 /* command_bounce.c */
 BOUND
 void command_bounce_stats(struct order *o);
+/* command_dns.c */
+BOUND
+void command_dig(struct order *o);
+BOUND
+void command_dns_cache_stats(struct order *o);
+BOUND
+void command_dns_cache_flush(struct order *o);
+BOUND
+void command_dns_cache_lookup(struct order *o);
 /* command_program.c */
 BOUND
 void command_threads(struct order *o);

@@ -90,7 +90,12 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 		snprintf(text, size, "waiting for the name service to answer");
 		break;
 	case DOMAIN_UNRESOLVED:
+	case DOMAIN_DNS_BOGUS:
+	case DOMAIN_DNS_TIMEOUT:
 		snprintf(text, size, "looking up the next hops failed: %s", trouble);
+		break;
+	case DOMAIN_NO_ROUTE:
+		snprintf(text, size, "mail fails for good: %s", trouble);
 		break;
 	case DOMAIN_HOSTS_DOWN:
 		snprintf(text, size, "every next hop failed and is left alone, last: %s", trouble);
@@ -227,20 +232,21 @@ static json_t *limits_of(const struct scheduler *s, const struct domain *d)
 	return rows;
 }
 
-static json_t *address_of(const struct sockaddr_storage *address)
+static json_t *address_of(const void *of)
 {
+	const struct sockaddr *address = of;
 	char ip[INET6_ADDRSTRLEN] = "";
 	char text[INET6_ADDRSTRLEN + 16];
 	unsigned port;
 
-	if (address->ss_family == AF_INET) {
-		const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
+	if (address->sa_family == AF_INET) {
+		const struct sockaddr_in *in = of;
 
 		inet_ntop(AF_INET, &in->sin_addr, ip, sizeof(ip));
 		port = ntohs(in->sin_port);
 		snprintf(text, sizeof(text), "%s:%u", ip, port);
-	} else if (address->ss_family == AF_INET6) {
-		const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)address;
+	} else if (address->sa_family == AF_INET6) {
+		const struct sockaddr_in6 *in = of;
 
 		inet_ntop(AF_INET6, &in->sin6_addr, ip, sizeof(ip));
 		port = ntohs(in->sin6_port);

@@ -222,11 +222,33 @@ void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn mer
 	}
 }
 
+void order_on_agent(struct order *o, struct agent *agent, order_step_fn step, order_merge_fn merge)
+{
+	parts_make(o, 1, step, merge);
+	part_send(o, 0, agent);
+}
+
+void order_wait(struct order *o)
+{
+	o->waiting++;
+}
+
+bool order_back(struct order *o)
+{
+	CHECK_MAGIC(o, ORDER_MAGIC);
+	ASSERT(o->waiting > 0);
+	o->waiting--;
+	if (o->released) {
+		order_destroy(o);
+		return false;
+	}
+	return true;
+}
+
 void order_on_scheduler(struct order *o, uint32_t index, order_step_fn step, order_merge_fn merge)
 {
 	ASSERT(index < o->program->scheduler_count);
-	parts_make(o, 1, step, merge);
-	part_send(o, 0, &o->program->schedulers[index]->base);
+	order_on_agent(o, &o->program->schedulers[index]->base, step, merge);
 }
 
 static void on_impatient(struct timer *t)

@@ -133,7 +133,20 @@ void order_answer_rows(struct order *o, const char *key, const char *more_key, j
 BOUND
 void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn merge);
 
-/* Asks one. */
+/* Asks one agent. */
+BOUND
+void order_on_agent(struct order *o, struct agent *agent, order_step_fn step, order_merge_fn merge);
+
+/* The order waits for something that is no part of it, and stays until order_back(). */
+BOUND
+void order_wait(struct order *o);
+
+/* It has come. True: the order is to be answered. False: nobody wants that, and the order is gone.
+ */
+BOUND
+bool order_back(struct order *o);
+
+/* Asks one scheduler. */
 BOUND
 void order_on_scheduler(struct order *o, uint32_t index, order_step_fn step, order_merge_fn merge);
 

@@ -149,7 +149,7 @@ class Peer:
     or to a function of the session that returns one of these, or True for the usual. `ends`: byte
     sequences that end the data of a lax server; its messages keep their dots."""
 
-    def __init__(self, flow, port=0, offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 0"), ends=(), **replies):
+    def __init__(self, flow, port=0, host="127.0.0.1", offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 0"), ends=(), **replies):
         self.replies = replies
         self.offers = offers
         self.ends = ends
@@ -159,7 +159,7 @@ class Peer:
         self.open = set()
         self.peak = 0
         self.lock = threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", port), backlog=500)
+        self.listener = socket.create_server((host, port), backlog=500)
         self.port = self.listener.getsockname()[1]
         flow.closers.append(self.close)
         threading.Thread(target=self.serve, daemon=True).start()

@@ -434,8 +434,8 @@ static void begin(unsigned options, unsigned more, unsigned size)
 			message_envelope(talk->deliveries[i]->message)->flags = ENVELOPE_SMTPUTF8;
 		}
 	}
-	host.address.ss_family = AF_INET;
-	strcpy(host.name, "mx.test");
+	host.address.any.sa_family = AF_INET;
+	host.name = "mx.test";
 	on_agent_begin();
 	talk->connection = connection_open(&w.dispatcher, &talk->domain, &host, &error);
 	on_agent_end();

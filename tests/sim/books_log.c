@@ -148,6 +148,10 @@ static bool has_reason(const struct books *b, const struct book_entry *e,
 	    strncmp(a->text, "554 Message manually purged.", 28) == 0) {
 		return was_ordered(b, e, d);
 	}
+	if (strstr(a->text, "[internal] domain ") != NULL) {
+		return (strncmp(a->text, "550 5.1.2 ", 10) == 0 && d->said_nxdomain) ||
+		       (strncmp(a->text, "556 5.1.10 ", 11) == 0 && d->said_null_mx);
+	}
 	return a->text[0] == '5' && (d->fail != 0 || d->garbage != 0);
 }
 

@@ -132,6 +132,10 @@ static void look_reader(void *object, uint64_t unused)
 		if (f->signals != 0) {
 			finish_reader(f, POLLIN);
 		}
+	} else if (f->kind == KERNEL_EVENTFD) {
+		if (f->rung) {
+			finish_reader(f, POLLIN);
+		}
 	} else if (f->kind == KERNEL_LISTENER) {
 		/* Stays busy; reap() accepts. */
 		if (f->reader->list == NULL) {

@@ -85,10 +85,33 @@ static const char *any_domain(const struct session *n)
 static void say_look(struct session *n)
 {
 	static const char *const looks[] = {
-		"summary", "domains",  "domain all", "active 0", "delayed 1",
-		"mailq",   "mailq 3",  "threads",    "counters", "counters scheduler.*",
-		"errors",  "memory",   "version",    "help",     "help flush domain",
-		"",        "nonsense", "flush",      "\"x",      "active many",
+		"summary",
+		"domains",
+		"domain all",
+		"active 0",
+		"delayed 1",
+		"mailq",
+		"mailq 3",
+		"threads",
+		"counters",
+		"counters scheduler.*",
+		"errors",
+		"memory",
+		"version",
+		"help",
+		"help flush domain",
+		"",
+		"nonsense",
+		"flush",
+		"\"x",
+		"active many",
+		"dig d0.test MX",
+		"dig mx1.d1.test. A",
+		"dig d0.test WHAT",
+		"dns_cache stats",
+		"dns_cache lookup d0.test mx",
+		"dns_cache flush",
+		"dns_cache flush",
 	};
 
 	say(n, "%s", looks[world_below(sizeof(looks) / sizeof(looks[0]))]);

@@ -137,6 +137,18 @@ static void draw_limits(struct scenario_domain *d)
 	}
 }
 
+/* Half of the domains are known to the name service only. */
+static void draw_name_service(struct scenario *s, struct scenario_domain *d)
+{
+	d->by_mx = world_chance(500);
+	if (!d->by_mx || s->clean) {
+		return;
+	}
+	d->dns_fail = world_chance(500) ? (unsigned)world_below(300) : 0;
+	d->dns_refuse = world_chance(300) ? (unsigned)world_below(300) : 0;
+	d->dns_silence = world_chance(300) ? (unsigned)world_below(100) : 0;
+}
+
 static void draw_domain(struct scenario *s, uint32_t index)
 {
 	struct scenario_domain *d = &s->domains[index];
@@ -157,6 +169,7 @@ static void draw_domain(struct scenario *s, uint32_t index)
 		   s->domains[0].throttle_messages == 0 && s->domains[0].max_recipients == 100) {
 		d->port = s->domains[0].port;
 	}
+	draw_name_service(s, d);
 	if (s->clean) {
 		return;
 	}
@@ -280,7 +293,8 @@ static void text_groups(struct scenario *s, const char *const *groups, unsigned 
 
 static void text_agents(struct scenario *s)
 {
-	static const char *const kinds[] = {"master", "scheduler", "spool", "wheel", "log", "pool"};
+	static const char *const kinds[] = {"master", "scheduler", "spool",   "wheel",
+					    "log",    "pool",      "resolver"};
 	const unsigned count = sizeof(kinds) / sizeof(kinds[0]);
 	enum grouping how = (enum grouping)world_below(GROUPINGS);
 	const char *groups[sizeof(kinds) / sizeof(kinds[0])];
@@ -328,6 +342,15 @@ static void text_globals(struct scenario *s)
 	text(s, "control_listener { listen \"%s\" { } }\n", SCENARIO_CONTROL);
 }
 
+static void text_resolver(struct scenario *s)
+{
+	text(s, "resolver { timeout = \"%us\" max_pending = %u cache_entries = %u ",
+	     (unsigned)between(1, 10), (unsigned)spread(1, 1024),
+	     (unsigned)(world_chance(300) ? 0 : spread(1, 100)));
+	text(s, "min_ttl = \"%us\" max_ttl = \"%us\" }\n", (unsigned)between(0, 5),
+	     (unsigned)between(5, 60));
+}
+
 static void text_listens(struct scenario *s)
 {
 	static const char *const names[] = {
@@ -366,7 +389,10 @@ static void text_timeouts(struct scenario *s)
 
 static void text_domain(struct scenario *s, const struct scenario_domain *d)
 {
-	text(s, "domain \"%s\" {\n\tgateway = \"127.0.0.1:%u\"\n", d->name, d->port);
+	text(s,
+	     d->by_mx ? "domain \"%s\" {\n\tremote_smtp_port = %u\n"
+		      : "domain \"%s\" {\n\tgateway = \"127.0.0.1:%u\"\n",
+	     d->name, d->port);
 	text(s, "\tmax_outbound_connections = %u\n", d->max_connections);
 	text(s, "\tmax_deliveries_per_connection = %u\n", d->max_deliveries_per_connection);
 	text(s, "\tmax_recipients_per_batch = %u\n", d->max_recipients);
@@ -399,6 +425,7 @@ struct scenario *scenario_draw(void)
 	s->spool_writers = has_large_mail(s) || has_many_messages(s) ? 1 : (uint32_t)between(1, 3);
 	text_globals(s);
 	text_agents(s);
+	text_resolver(s);
 	text_listens(s);
 	text_timeouts(s);
 	for (uint32_t i = 0; i < s->domain_count; i++) {

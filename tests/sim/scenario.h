@@ -33,6 +33,15 @@ struct scenario_domain {
 	uint64_t expiration_ns;
 	/* generate_bounces */
 	bool bounces;
+	/* No gateway: the name service knows its exchangers (resolver.c). */
+	bool by_mx;
+	/* Of its answers, permille: failures, of which those that are for good; silence. */
+	unsigned dns_fail;
+	unsigned dns_refuse;
+	unsigned dns_silence;
+	/* It has said that there is no such domain, or that it takes no mail. */
+	bool said_nxdomain;
+	bool said_null_mx;
 	/* Receivers' answers, permille: see receiver.h. */
 	unsigned defer;
 	unsigned fail;

@@ -835,7 +835,7 @@ struct host outbound_host(const char *address, uint16_t port, uint16_t preferenc
 	assert_int_equal(inet_pton(AF_INET, address, &a.sin_addr), 1);
 	memcpy(&h.address, &a, sizeof a);
 	h.address_len = sizeof a;
-	snprintf(h.name, sizeof h.name, "mx.%s", address);
+	h.name = address;
 	return h;
 }
 
@@ -843,16 +843,23 @@ void outbound_resolve(struct outbound_world *w, const struct host *hosts, uint32
 		      bool permanent, uint64_t ttl_ms)
 {
 	struct domain *d = w->resolving[0];
-	struct host *copy = NULL;
+	struct route_verdict v = {
+		.result = count > 0   ? ROUTE_HOSTS
+			  : permanent ? ROUTE_NXDOMAIN
+				      : ROUTE_SERVFAIL,
+		.count = count,
+		.ttl_ms = ttl_ms,
+		.text = "cannot look it up",
+	};
 
 	assert_true(w->resolving_count > 0);
 	memmove(w->resolving, w->resolving + 1, --w->resolving_count * sizeof w->resolving[0]);
 	if (count > 0) {
-		copy = calloc(count, sizeof *copy);
-		assert_non_null(copy);
-		memcpy(copy, hosts, count * sizeof *copy);
+		v.hosts = calloc(count, sizeof *hosts);
+		assert_non_null(v.hosts);
+		memcpy(v.hosts, hosts, count * sizeof *hosts);
 	}
 	outbound_enter(w);
-	dispatch_resolved(&w->dispatcher, d, copy, count, permanent, "cannot look it up", ttl_ms);
+	dispatch_resolved(&w->dispatcher, d, &v);
 	outbound_leave(w);
 }

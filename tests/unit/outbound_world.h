@@ -197,7 +197,7 @@ void outbound_assert_verdict(const struct outbound_world *w, uint32_t number,
 /* Stops; `hurry`: at once. True when all connections are gone. */
 bool outbound_stop(struct outbound_world *w, bool hurry);
 
-/* A host for dispatch_resolved(). */
+/* A host for outbound_resolve(); `address`, which is its name too, must stay. */
 struct host outbound_host(const char *address, uint16_t port, uint16_t preference);
 /* Answers the first look-up that waits; count 0: it failed. */
 void outbound_resolve(struct outbound_world *w, const struct host *hosts, uint32_t count,

@@ -133,6 +133,9 @@ static inline void add_agents(void)
 	runtime_add(&p->runtime, make_group("wheel"), wheel_agent_base(rig->wheel));
 	runtime_set_wheel(&p->runtime, wheel_agent_base(rig->wheel), wheel_agent_on_arm);
 	runtime_add(&p->runtime, make_group("log"), p->log);
+	p->resolver = resolver_create("resolver", &config_global(p->config)->resolver, stderr);
+	assert_non_null(p->resolver);
+	runtime_add(&p->runtime, make_group("resolver"), resolver_agent(p->resolver));
 }
 
 static inline void settle(void)
@@ -192,6 +195,7 @@ static inline void stop(bool hurry)
 		scheduler_close(&rig->schedulers[i]);
 	}
 	agent_close(&rig->writer.base);
+	resolver_destroy(p->resolver);
 	wheel_agent_destroy(rig->wheel);
 	log_writer_destroy(rig->log);
 	spool_close(p->spool);

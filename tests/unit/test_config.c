@@ -51,6 +51,19 @@ static const struct sample samples[] = {
 	{"spare_segments", "9", "9"},
 	{"durability", "cached", "1"},
 	{"heartbeat", "7s", "7000"},
+	{"mode", "recursive", "1"},
+	{"forwarders", "( 192.0.2.1 \"2001:db8::1@5353\" )", "2 192.0.2.1 2001:db8::1@5353"},
+	{"resolv_conf", "\"/somewhere/resolv.conf\"", "/somewhere/resolv.conf"},
+	{"hosts_file", "\"/somewhere/hosts\"", "/somewhere/hosts"},
+	{"trust_anchor", "\"example.com. DS 1 8 2 AB\"", "example.com. DS 1 8 2 AB"},
+	{"trust_anchor_file", "\"/somewhere/root.key\"", "/somewhere/root.key"},
+	{"root_hints", "\"/somewhere/root.hints\"", "/somewhere/root.hints"},
+	{"local_zone_file", "\"/somewhere/zone\"", "/somewhere/zone"},
+	{"timeout", "9s", "9000"},
+	{"max_pending", "17", "17"},
+	{"cache_entries", "18", "18"},
+	{"min_ttl", "19s", "19000"},
+	{"max_ttl", "20h", "72000000"},
 	{"count", "3", "3"},
 	{"cores", "( 3 )", "1 3"},
 	{"core", "5", "5"},
@@ -95,6 +108,7 @@ static const struct sample samples[] = {
 	{"gateway", "( \"mx.example.org?pref=20\" \"[2001:db8::1]:2525\" )",
 	 "2 2001:db8::1 2525 10 mx.example.org 25 20"},
 	{"remote_smtp_port", "2525", "2525"},
+	{"address_family", "ipv6", "2"},
 	{"max_outbound_connections", "3", "3"},
 	{"max_deliveries_per_connection", "11", "11"},
 	{"max_recipients_per_batch", "1", "1"},
@@ -122,9 +136,10 @@ static const char *const contexts[SCOPES] = {
 	[SCOPE_GLOBAL] = "%s esmtp_listener { listen 127.0.0.1:25 { } }",
 	[SCOPE_SPOOL] = "spool { %s }",
 	[SCOPE_LOG] = "log { %s }",
+	[SCOPE_RESOLVER] = "resolver { %s }",
 	[SCOPE_GROUP] = "group crew { %s } agent wheel { group = crew }",
 	[SCOPE_AGENT] = "agent scheduler { %s } group crew { }",
-	[SCOPE_WHEEL_AGENT] = "agent wheel { %s } group crew { }",
+	[SCOPE_SERVICE_AGENT] = "agent wheel { %s } group crew { }",
 	[SCOPE_LOG_AGENT] = "agent log { %s } group crew { }",
 	[SCOPE_POOL_AGENT] = "agent pool { count = 1 %s } group crew { }",
 	[SCOPE_ESMTP_LISTENER] = "esmtp_listener { %s listen 127.0.0.1:25 { } }",
@@ -202,7 +217,8 @@ static void describe_list(const struct schema_option *option, const void *items,
 			const struct cidr *c = (const struct cidr *)items + i;
 			inet_ntop(AF_INET6, &c->address, text, sizeof(text));
 			fprintf(out, " %s/%u", text, c->prefix);
-		} else if (option->type == TYPE_DOMAINS || option->type == TYPE_FIELDS) {
+		} else if (option->type == TYPE_DOMAINS || option->type == TYPE_FIELDS ||
+			   option->type == TYPE_NAME_SERVERS) {
 			fprintf(out, " %s", ((const char *const *)items)[i]);
 		} else if (option->type == TYPE_GATEWAYS) {
 			const struct gateway *g = (const struct gateway *)items + i;
@@ -237,6 +253,7 @@ static void describe_field(const struct schema_option *option, const void *base,
 	case TYPE_CORES:
 	case TYPE_NETWORKS:
 	case TYPE_DOMAINS:
+	case TYPE_NAME_SERVERS:
 	case TYPE_GATEWAYS:
 	case TYPE_FIELDS:
 		memcpy(&pointer, field, sizeof(pointer));
@@ -250,10 +267,10 @@ static void describe_field(const struct schema_option *option, const void *base,
 
 static enum config_agent agent_of(enum schema_scope scope)
 {
-	return scope == SCOPE_POOL_AGENT    ? CONFIG_AGENT_POOL
-	       : scope == SCOPE_WHEEL_AGENT ? CONFIG_AGENT_WHEEL
-	       : scope == SCOPE_LOG_AGENT   ? CONFIG_AGENT_LOG
-					    : CONFIG_AGENT_SCHEDULER;
+	return scope == SCOPE_POOL_AGENT      ? CONFIG_AGENT_POOL
+	       : scope == SCOPE_SERVICE_AGENT ? CONFIG_AGENT_WHEEL
+	       : scope == SCOPE_LOG_AGENT     ? CONFIG_AGENT_LOG
+					      : CONFIG_AGENT_SCHEDULER;
 }
 
 /* Agents are put together from two structs; this puts them back. */
@@ -402,7 +419,7 @@ static void test_every_option_changes_the_answer_in_every_scope(void **state)
 		for (enum schema_scope scope = 0; scope < SCOPES; scope++) {
 			bool allowed = (option->scopes >> scope & 1) != 0;
 			/* There is one wheel and one log agent, whoever counts. */
-			bool fixed = (scope == SCOPE_WHEEL_AGENT || scope == SCOPE_LOG_AGENT) &&
+			bool fixed = (scope == SCOPE_SERVICE_AGENT || scope == SCOPE_LOG_AGENT) &&
 				     strcmp(option->name, "count") == 0;
 			if (allowed && !fixed) {
 				check_option_in(option, scope);

@@ -89,7 +89,7 @@ static void test_domain_names_hosts_and_the_last_trouble(void **state)
 	d = record("down.example");
 	d->hosts = calloc(1, sizeof(struct host));
 	d->host_count = 1;
-	snprintf(d->hosts[0].name, sizeof(d->hosts[0].name), "mx1.down.example");
+	d->hosts[0].name = "mx1.down.example";
 	*(struct sockaddr_in *)(void *)&d->hosts[0].address = (struct sockaddr_in){
 		.sin_family = AF_INET, .sin_port = htons(25), .sin_addr.s_addr = htonl(0x0a000001)};
 	d->hosts[0].failed_until_ms = world->now.mono_ns / NS_PER_MS + 90000;

@@ -422,6 +422,35 @@ static void test_look_up_fails_for_good(void **state)
 	}
 }
 
+/* All of a long queue, in slices, and what comes while the verdict holds; then it is asked again.
+ */
+static void test_refusal_holds_for_its_time(void **state)
+{
+	struct host host = outbound_host("127.0.0.1", peer->port, 10);
+
+	(void)state;
+	outbound_domain(w, "named.test", NULL);
+	queue_many("named.test", 2500);
+	outbound_settle(w);
+	outbound_resolve(w, NULL, 0, true, 60000);
+	outbound_until(w, 2500);
+	assert_int_equal(outbound_record(w, "named.test")->hold, DOMAIN_NO_ROUTE);
+	assert_int_equal(outbound_record(w, "named.test")->sweeps, 0);
+	outbound_pass(w, 59000);
+	queue_many("named.test", 1);
+	outbound_until(w, 2501);
+	assert_code(2501, 550);
+	assert_string_equal(outbound_attempt(w, 2501)->enhanced, "5.1.2");
+	assert_int_equal(w->resolves, 1);
+	outbound_pass(w, 2000);
+	queue_many("named.test", 1);
+	outbound_settle(w);
+	assert_int_equal(w->resolves, 2);
+	outbound_resolve(w, &host, 1, false, 60000);
+	outbound_until(w, 2502);
+	assert_int_equal(delivered(2502), 1);
+}
+
 /* Connections to an address that left the list and came back are still counted. */
 static void test_host_comes_back_into_the_list(void **state)
 {
@@ -757,6 +786,7 @@ int main(void)
 		TEST(test_look_up_and_time_to_live),
 		TEST(test_look_up_fails),
 		TEST(test_look_up_fails_for_good),
+		TEST(test_refusal_holds_for_its_time),
 		TEST(test_host_comes_back_into_the_list),
 		TEST(test_deferred_comes_again_when_due),
 		TEST(test_expires_in_a_queue_that_is_held),

@@ -11,6 +11,7 @@ SECTIONS = [
     ("The program", ["global"]),
     ("Spool", ["spool"]),
     ("Logs", ["log"]),
+    ("Name service", ["resolver"]),
     ("Agents and groups", ["agent", "group"]),
     ("SMTP clients", ["esmtp_listener"]),
     ("Sockets of listeners", ["control_listener"]),

@@ -1,0 +1,181 @@
+/*
+ * Look-ups of next hops: a route (core/outbound/route.h) says what to ask, the resolver answers,
+ * and the dispatcher gets the verdict. Each domain has one under way at most, and none waits for
+ * another.
+ *
+ * Start reading at scheduler_resolve().
+ */
+#include <ifaddrs.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agents/resolver.h"
+#include "agents/scheduler.h"
+#include "agents/scheduler_request.h"
+#include "core/outbound/route.h"
+
+BOUND
+struct lookup {
+	struct scheduler *scheduler;
+	struct domain *domain;
+	struct route *route;
+};
+
+BOUND
+struct lookup_question {
+	struct dns_question question;
+	struct lookup *lookup;
+	uint32_t id;
+};
+
+static void on_answer(struct agent *self, struct dns_question *question, struct dns_answer *answer,
+		      uint32_t ttl_s);
+
+/* Whatever is to be asked now is, at once. */
+static void ask(struct lookup *l)
+{
+	struct scheduler *s = l->scheduler;
+	const char *name;
+	enum dns_type type;
+	uint32_t id;
+
+	while (route_next_question(l->route, &id, &name, &type)) {
+		struct lookup_question *q = calloc(1, sizeof *q);
+
+		if (q == NULL) {
+			fatal("out of memory for a look-up");
+		}
+		q->question =
+			(struct dns_question){.name = name, .type = type, .on_answer = on_answer};
+		q->lookup = l;
+		q->id = id;
+		resolver_ask(s->program->resolver, &s->base, &q->question);
+	}
+}
+
+static void end(struct lookup *l, struct route_verdict *verdict)
+{
+	struct scheduler *s = l->scheduler;
+	struct domain *d = l->domain;
+
+	s->lookups_waiting--;
+	route_destroy(l->route);
+	free(l);
+	dispatch_resolved(&s->dispatcher, d, verdict);
+}
+
+static void on_answer(struct agent *self, struct dns_question *question, struct dns_answer *answer,
+		      uint32_t ttl_s)
+{
+	struct lookup_question *q = CONTAINER_OF(question, struct lookup_question, question);
+	struct lookup *l = q->lookup;
+	struct route_verdict verdict = {.result = ROUTE_CANCELLED};
+
+	(void)self;
+	route_answer(l->route, q->id, answer, ttl_s);
+	free(q);
+	/* The resolver was told to give up, so what is asked from now on would be too late. */
+	if (!l->scheduler->stopping) {
+		ask(l);
+	}
+	if (route_done(l->route)) {
+		route_finish(l->route, &verdict);
+		end(l, &verdict);
+	} else if (l->scheduler->stopping && route_idle(l->route)) {
+		end(l, &verdict);
+	}
+}
+
+void scheduler_resolve(struct dispatcher *x, struct domain *d)
+{
+	struct scheduler *s = CONTAINER_OF(x, struct scheduler, dispatcher);
+	struct lookup *l = calloc(1, sizeof *l);
+
+	if (l == NULL) {
+		fatal("out of memory for a look-up");
+	}
+	s->route_seed = s->route_seed * UINT64_C(6364136223846793005) + 1442695040888963407U;
+	l->scheduler = s;
+	l->domain = d;
+	l->route = route_create(d->options, d->name, &s->program->self, s->route_seed);
+	s->lookups_waiting++;
+	ask(l);
+}
+
+/* ---- who we are ---- */
+
+static struct in6_addr mapped(const struct in_addr *v4)
+{
+	struct in6_addr address = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
+
+	memcpy(address.s6_addr + 12, v4, 4);
+	return address;
+}
+
+static bool address_of(const struct sockaddr *a, struct in6_addr *address)
+{
+	if (a != NULL && a->sa_family == AF_INET) {
+		*address = mapped(&((const struct sockaddr_in *)(const void *)a)->sin_addr);
+		return true;
+	}
+	if (a != NULL && a->sa_family == AF_INET6) {
+		*address = ((const struct sockaddr_in6 *)(const void *)a)->sin6_addr;
+		return true;
+	}
+	return false;
+}
+
+static void add_listen(struct program *p, const struct in6_addr *address, uint16_t port)
+{
+	struct route_listen *grown =
+		realloc(p->listens, (p->self.listen_count + 1) * sizeof *grown);
+
+	if (grown == NULL) {
+		fatal("out of memory at start");
+	}
+	grown[p->self.listen_count++] = (struct route_listen){*address, port};
+	p->listens = grown;
+	p->self.listens = grown;
+}
+
+/* A wildcard stands for every address of this machine. */
+static void add_interfaces(struct program *p, uint16_t port, bool v4_only)
+{
+	struct ifaddrs *list = NULL;
+	struct in6_addr address;
+
+	if (getifaddrs(&list) != 0) {
+		return;
+	}
+	for (const struct ifaddrs *i = list; i != NULL; i = i->ifa_next) {
+		if (address_of(i->ifa_addr, &address) &&
+		    (!v4_only || i->ifa_addr->sa_family == AF_INET)) {
+			add_listen(p, &address, port);
+		}
+	}
+	freeifaddrs(list);
+}
+
+void program_find_self(struct program *p)
+{
+	p->self.hostname = config_global(p->config)->hostname;
+	for (uint32_t i = 0; i < config_smtp_listen_count(p->config); i++) {
+		const struct sockaddr_storage *s = &config_smtp_listen(p->config, i)->address;
+		struct in_addr any = {INADDR_ANY};
+		struct in6_addr any_v4 = mapped(&any);
+		struct in6_addr address;
+		uint16_t port;
+
+		if (!address_of((const struct sockaddr *)s, &address)) {
+			continue;
+		}
+		/* In the same place in both families. */
+		port = ntohs(((const struct sockaddr_in *)(const void *)s)->sin_port);
+		if (IN6_IS_ADDR_UNSPECIFIED(&address) ||
+		    memcmp(&address, &any_v4, sizeof address) == 0) {
+			add_interfaces(p, port, s->ss_family == AF_INET);
+		} else {
+			add_listen(p, &address, port);
+		}
+	}
+}

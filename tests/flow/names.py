@@ -1,0 +1,127 @@
+"""Name servers for tests: nsd on a loopback port, with zones that are signed, badly signed, or fail."""
+
+import re
+import socket
+import subprocess
+import threading
+
+from flow import Failure, Skip, die_with_us, free_port, wait_until
+
+
+def tool(name, *arguments, folder):
+    done = subprocess.run([name, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        raise Failure(f"{name}: {done.stdout}{done.stderr}")
+    return done.stdout.strip()
+
+
+class Zone:
+    """Records of one zone, as text. `state`: plain, signed, bogus (signatures that have expired, but the
+    parent vouches for the key), or broken (the server fails when it is asked)."""
+
+    def __init__(self, name, records="", state="signed"):
+        self.name = name
+        self.records = records
+        self.state = state
+
+    def text(self):
+        return (f"$ORIGIN {self.name}.\n$TTL 3600\n@ SOA ns hostmaster 1 3600 600 86400 300\n@ NS ns\n"
+                f"ns A 127.0.0.1\n{self.records}\n")
+
+
+class NameServer:
+    """nsd with some zones, the parents first in `zones`; self.anchor is a file with the first zone's key."""
+
+    def __init__(self, flow, *zones):
+        self.flow = flow
+        self.port = free_port()
+        self.folder = flow.path / f"nsd-{self.port}"
+        self.folder.mkdir()
+        self.anchor = self.folder / "anchor"
+        files = self.write(zones)
+        lines = [f"server:\n ip-address: 127.0.0.1@{self.port}\n username: \"\"\n chroot: \"\"\n database: \"\"\n"
+                 f" zonesdir: \"{self.folder}\"\n pidfile: \"{self.folder}/pid\"\n logfile: \"{self.folder}/log\"\n"
+                 f" xfrdfile: \"{self.folder}/xfrd\"\n zonelistfile: \"{self.folder}/list\"\n"
+                 f" xfrdir: \"{self.folder}\"\n server-count: 1\nremote-control:\n control-enable: no\n"]
+        lines += [f"zone:\n name: \"{name}\"\n zonefile: \"{file}\"\n" for name, file in files.items()]
+        (self.folder / "nsd.conf").write_text("".join(lines))
+        self.start()
+
+    def write(self, zones):
+        """Zone files, the children's first: a parent has the digest of their keys. By name of the zone."""
+        files, delegations = {}, {zone.name: "" for zone in zones}
+        for zone in reversed(zones):
+            file = self.folder / f"{zone.name}.zone"
+            zone.records += "\n" + delegations[zone.name]
+            file.write_text(zone.text())
+            parent = max((n for n in delegations if zone.name.endswith("." + n)), key=len, default=None)
+            if parent:
+                delegations[parent] += f"{zone.name}. NS ns.{parent}.\n"
+            if zone.state in ("signed", "bogus"):
+                key = tool("ldns-keygen", "-a", "ECDSAP256SHA256", "-k", zone.name, folder=self.folder)
+                times = ("-i", "20200101000000", "-e", "20200201000000") if zone.state == "bogus" else ()
+                tool("ldns-signzone", *times, "-f", f"{file}.signed", file, key, folder=self.folder)
+                file = f"{file}.signed"
+                self.anchor.write_text((self.folder / f"{key}.key").read_text())
+                if parent:
+                    delegations[parent] += (self.folder / f"{key}.ds").read_text() + "\n"
+            files[zone.name] = file if zone.state != "broken" else self.folder / "no-such-file"
+        return files
+
+    def start(self):
+        output = open(self.folder / "out", "wb")
+        try:
+            self.process = subprocess.Popen(["nsd", "-d", "-c", self.folder / "nsd.conf"], stdout=output, stderr=output,
+                                            preexec_fn=die_with_us)
+        except FileNotFoundError:
+            raise Skip("nsd is not installed") from None
+        self.flow.closers.append(self.stop)
+        wait_until(self.answers, "nsd to answer")
+        log = (self.folder / "log").read_text()
+        if re.search(r"with \d+ errors", log):
+            raise Failure(f"nsd does not like a zone: {log}")
+
+    def answers(self):
+        """To a question for the root, with anything."""
+        if self.process.poll() is not None:
+            raise Failure("nsd ended: " + (self.folder / "out").read_text() + (self.folder / "log").read_text())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(0.2)
+            s.connect(("127.0.0.1", self.port))
+            try:
+                s.send(b"\x12\x34\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01")
+                return s.recv(512)[:2] == b"\x12\x34"
+            except OSError:
+                return False
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+
+    def resolver(self, text="", trusted=True):
+        """The stanza that makes a daemon ask it."""
+        anchor = f'trust_anchor_file = "{self.anchor}"' if trusted else ""
+        return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) {anchor} {text} }}\n'
+
+
+class SilentServer:
+    """Takes questions, keeps their names and types, and never answers."""
+
+    def __init__(self, flow, host="127.0.0.1", port=0):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((host, port))
+        self.port = self.socket.getsockname()[1]
+        self.questions = []
+        flow.closers.append(self.socket.close)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                self.questions.append(self.socket.recv(2048)[12:])
+            except OSError:
+                return
+
+    def asked(self, label):
+        return [q for q in self.questions if bytes([len(label)]) + label.encode().lower() in q.lower()]
