@@ -103,7 +103,7 @@ static const struct broken names[] = {
 	 "1: scope log: not possible here; expected it in the global scope\n"},
 	{"agent shceduler { }\n",
 	 "1: scope agent \"shceduler\": unknown; expected one of master, scheduler, "
-	 "spool, wheel, log, resolver, pool\n"},
+	 "spool, wheel, resolver, log, pool\n"},
 	{"agent wheel { backlog = 5 }\n",
 	 "1: option \"backlog\": not possible here; expected it in agent pool\n"},
 	{"domain \"a b\" { }\n",
