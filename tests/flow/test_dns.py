@@ -367,9 +367,9 @@ def test_refuses_tasks_above_the_backlog(flow):
         wait_until(lambda: daemon.counter("pool.queued") == count, f"{count} tasks at the pool")
     expect("too many tasks wait (pool backlog)" in daemon.console("dns_cache", "flush", fail=True), "it was not refused")
     expect_equal(daemon.counter("pool.refused"), 1, "tasks refused")
-    for _ in range(2):
-        hosts.write_text("192.0.2.5 late\n")
     for flush in flushes:
+        # One reader at a time.
+        hosts.write_text("192.0.2.5 late\n")
         out, errors = flush.communicate(timeout=60)
         expect_equal((flush.returncode, errors), (0, ""), f"end of a flush: {out}")
 
