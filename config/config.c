@@ -24,6 +24,7 @@ static struct config *config_new(void)
 static void config_free(struct config *config)
 {
 	domains_free(config);
+	tls_free(config);
 	free(config->throttles);
 	intern_free(&config->shared);
 	tree_free(&config->tree);

@@ -26,6 +26,7 @@ enum schema_scope {
 	SCOPE_ESMTP_PEER,
 	SCOPE_CONTROL_LISTENER,
 	SCOPE_CONTROL_LISTEN,
+	SCOPE_TLS_CERTIFICATE,
 	SCOPE_BINDING_GROUP,
 	SCOPE_BINDING,
 	SCOPE_DOMAIN,
@@ -67,6 +68,8 @@ enum schema_type {
 	TYPE_DOMAINS,
 	TYPE_GATEWAYS,
 	TYPE_THROTTLE,
+	/* A file of trusted roots; stored as a client's context. */
+	TYPE_TLS_CA,
 	TYPES
 };
 
@@ -84,6 +87,8 @@ enum schema_target {
 	TARGET_AGENT,
 	/* struct group_options */
 	TARGET_GROUP,
+	/* struct tls_pair */
+	TARGET_TLS_PAIR,
 	/* struct idle_options */
 	TARGET_IDLE,
 	TARGETS

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/outbound/connection.h"
+#include "core/outbound/connection_tls.h"
 #include "core/outbound/dispatch_parts.h"
 #include "core/outbound/host_list.h"
 #include "core/outbound/next_hop.h"
@@ -59,6 +60,7 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 					       "SMTP commands sent without waiting for a reply");
 	x->reused = counter_create(self->counters, "outbound.reused", COUNTER_SUM,
 				   "Transactions on a connection that had carried one before");
+	connection_tls_init(x);
 }
 
 /* ---- limits that all schedulers share ---- */
@@ -709,4 +711,5 @@ void dispatcher_close(struct dispatcher *x)
 {
 	domain_table_close(&x->domains);
 	pool_close(&x->connections);
+	tls_sessions_close(&x->tls_sessions);
 }

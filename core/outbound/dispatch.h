@@ -15,6 +15,7 @@
 #include "core/queue/domain.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/thread_class.h"
+#include "core/runtime/tls_sessions.h"
 
 struct connection;
 struct dispatcher;
@@ -98,6 +99,15 @@ struct dispatcher {
 	struct counter *held_by_memory;
 	struct counter *commands_pipelined;
 	struct counter *reused;
+	/* For hosts whose domain names no roots of its own; NULL: nobody sends by TLS. */
+	const struct tls_context *tls_client;
+	struct tls_sessions tls_sessions;
+	struct counter *tls_12;
+	struct counter *tls_13;
+	struct counter *tls_resumed;
+	struct counter *tls_verified;
+	struct counter *tls_failed;
+	struct counter *tls_fallbacks;
 };
 
 SINGLE

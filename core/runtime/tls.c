@@ -89,7 +89,7 @@ static void complain(char why[TLS_WHY], const char *what, const char *object)
 	char reason[TLS_WHY];
 
 	tls_explain(NULL, reason);
-	snprintf(why, TLS_WHY, "%s \"%.80s\": %.80s", what, object, reason);
+	snprintf(why, TLS_WHY, "%s \"%.160s\": %.100s", what, object, reason);
 }
 
 /* ---- sessions ---- */

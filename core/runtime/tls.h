@@ -16,7 +16,7 @@
 #include "core/runtime/thread_class.h"
 
 /* Longest line about what went wrong, with its NUL. */
-#define TLS_WHY 200
+#define TLS_WHY 320
 /* Longest key of a session in a cache, with its NUL. */
 #define TLS_SESSION_KEY 384
 

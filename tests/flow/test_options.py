@@ -13,6 +13,7 @@ import time
 import test_bounces
 import test_peers
 import test_smtp_input
+import test_tls
 from flow import Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
 from peer import Peer
 
@@ -561,7 +562,7 @@ binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }}
 
 # ---- the table ----
 
-I, P, B = test_smtp_input, test_peers, test_bounces
+I, P, B, T = test_smtp_input, test_peers, test_bounces, test_tls
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
@@ -616,6 +617,20 @@ SHOWN_BY = {
     ("session_timeout", "peer"): I.test_dismisses_those_who_send_a_byte_now_and_then,
     ("bare_lf", "peer"): I.test_refuses_bare_line_ends_or_converts_them,
     ("durability", "peer"): test_cached_mail_survives_a_kill_without_a_sync,
+    ("tls_certificate", "peer"): T.test_offers_starttls_where_it_has_a_certificate,
+    ("tls_key", "peer"): T.test_offers_starttls_where_it_has_a_certificate,
+    ("tls_ciphers", "peer"): T.test_agrees_on_what_it_was_told,
+    ("tls_protocols", "peer"): T.test_agrees_on_what_it_was_told,
+    ("tls_client_ca", "peer"): T.test_knows_clients_by_their_certificates,
+    ("tls_verify_mode", "peer"): T.test_knows_clients_by_their_certificates,
+    ("tls_verified_peer_can_relay", "peer"): T.test_knows_clients_by_their_certificates,
+    ("use_ssl", "peer"): T.test_speaks_tls_from_the_first_byte_where_told,
+    ("starttls_injection_policy", "peer"): T.test_obeys_nothing_that_came_with_starttls,
+    ("certificate", "tls_certificate"): T.test_shows_the_certificate_that_is_asked_for,
+    ("key", "tls_certificate"): T.test_shows_the_certificate_that_is_asked_for,
+    ("tls", "domain"): T.test_sends_in_plain_text_when_told,
+    ("tls_ca", "domain"): T.test_verifies_the_next_hop,
+    ("tls_failure_retry", "domain"): T.test_tries_tls_again_after_a_while,
     ("gateway", "domain"): P.test_prefers_the_first_gateway_that_works,
     ("remote_smtp_port", "domain"): test_delivers_to_the_port_that_it_was_told,
     ("max_outbound_connections", "domain"): P.test_never_opens_more_connections_than_allowed,
