@@ -8,7 +8,7 @@ import subprocess
 import xml.etree.ElementTree
 
 from certificates import Certificates
-from flow import PATIENCE, Client, Daemon, Skip, expect, expect_equal, wait_until
+from flow import PATIENCE, Client, Daemon, Sink, Skip, expect, expect_equal, wait_until
 from peer import Peer
 from test_real_peers import Postfix, swaks
 
@@ -536,3 +536,50 @@ def test_relays_by_tls_between_two_of_its_kind(flow):
 
 
 test_relays_by_tls_between_two_of_its_kind.short = True
+
+
+def volume(flow, load_option, listener_option, *sink_options):
+    """Fwload to flywheeld to fwsink, all of it by TLS, on connections that come and go."""
+    c = Certificates(flow)
+    sink = Sink(flow, "--cert", c.make("localhost"), "--key", c.key, *sink_options)
+    daemon = Daemon(flow, sink_port=sink.port, listener=f"{tls_options(c)} {listener_option}",
+                    text="tls = required max_deliveries_per_connection = 50 memory_budget = 1M")
+    load = flow.load(daemon, "--messages", 600, "--size", "100k", "--domains", 5, "--per-connection", 20, load_option)
+    expect_equal((load["accepted"], load["protocol_errors"]), (600, 0), "accepted, errors")
+    expect(load["tls_handshakes"] >= 30, f"handshakes: {load}")
+    wait_until(lambda: sink.count("deliveries") >= 600, "deliveries")
+    daemon.wait_for_rest()
+    stats = sink.stop()
+    expect_equal((stats["distinct"], stats["bad"], stats["duplicates"], stats["protocol_errors"]), (600, 0, 0, 0),
+                 "distinct, bad, duplicates, errors")
+    expect(stats["tls_handshakes"] >= 12 and stats["tls_resumed"] > 0, f"handshakes: {stats}")
+    expect_equal(daemon.counter("scheduler.smtp_tls13"), load["tls_handshakes"], "handshakes of clients")
+
+
+def test_carries_much_by_starttls(flow):
+    volume(flow, "--starttls", "")
+
+
+def test_carries_much_from_clients_that_begin_with_tls(flow):
+    volume(flow, "--tls", "use_ssl = true")
+
+
+test_carries_much_by_starttls.backends = ["uring", "epoll", "poll"]
+test_carries_much_by_starttls.short = True
+
+
+def test_sink_begins_with_tls_where_told(flow):
+    c = Certificates(flow)
+    sink = Sink(flow, "--cert", c.make("localhost"), "--key", c.key, "--tls")
+    done = flow.run("fwload", "--to", f"127.0.0.1:{sink.port}", "--messages", 200, "--tls", "--json")
+    expect('"accepted": 200' in done, done)
+    flow.run("fwload", "--to", f"127.0.0.1:{sink.port}", "--messages", 1, "--timeout", 1, wanted=1)
+    flow.run("fwsink", "--tls", wanted=2)
+    stats = sink.stop()
+    expect_equal((stats["messages"], stats["bad"]), (200, 0), "messages")
+
+
+def test_load_needs_starttls_where_it_is_told_to_use_it(flow):
+    sink = Sink(flow)
+    text = flow.run("fwload", "--to", f"127.0.0.1:{sink.port}", "--messages", 1, "--starttls", wanted=1)
+    expect("STARTTLS refused" in text or "502" in text, text)
