@@ -16,7 +16,8 @@ static bool same_text(const char *a, const char *b)
 
 static struct tls_made *made_new(struct config *config)
 {
-	struct tls_made *made = arena_alloc(&config->tree.arena, sizeof(*made), _Alignof(*made));
+	struct tls_made *made =
+		arena_alloc(&config->tree.arena, sizeof(*made), _Alignof(struct tls_made));
 	made->next = config->tls_made;
 	config->tls_made = made;
 	return made;

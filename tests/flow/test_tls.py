@@ -311,6 +311,16 @@ test_sends_by_tls_where_it_is_offered.backends = ["uring", "epoll", "poll"]
 test_sends_by_tls_where_it_is_offered.short = True
 
 
+def test_forgets_what_was_offered_before_tls(flow):
+    c = Certificates(flow)
+    peer = Peer(flow, tls=c.server(), ehlo=lambda s: "502 no" if isinstance(s.socket, ssl.SSLSocket) else True)
+    daemon = Daemon(flow, sink_port=peer.port)
+    send(daemon)
+    peer.wait(1)
+    expect_equal([line for _, line in peer.said("HELO")], ["HELO flow.test"], "HELO")
+    expect_equal([line for _, line in peer.said("MAIL")], ["MAIL FROM:<from@sender.test>"], "MAIL")
+
+
 def test_shows_how_it_sends(flow):
     c = Certificates(flow)
     peer = Peer(flow, tls=c.server())
@@ -470,6 +480,10 @@ def test_verifies_the_next_hop(flow):
         expect_equal(peer.mails, [], "mail")
         send(daemon, "trusting.test")
         peer.wait(1)
+        # The session that this one left is no proof for another domain.
+        daemon.wait_lines("D", 1)
+        send(daemon, "again.test")
+        expect(reason in daemon.wait_lines("T", 2)[1][13], "a session was resumed")
     peer = Peer(flow, tls=c.server())
     daemon = Daemon(flow, text=f'{by_name(peer)} tls = verify tls_ca = "{c.ca}"')
     send(daemon)

@@ -490,6 +490,31 @@ static void test_key_update_is_answered(void **state)
 	mux_destroy(m);
 }
 
+/* A client that asks for it is told no, whether or not the owner has something to say. */
+static void test_renegotiation_is_refused(void **state)
+{
+	struct mux *m = make(state);
+	struct end e;
+	struct hand h;
+
+	pair_up(&e, &h, m, 65536, TLS1_2_VERSION);
+	end_recv(&e);
+	assert_int_equal(SSL_renegotiate(h.ssl), 1);
+	SSL_do_handshake(h.ssl);
+	hand_push(&h, m, 65536);
+	for (int i = 0; i < 100 && BIO_pending(h.in) == 0; i++) {
+		rounds(m);
+		hand_pull(&h);
+	}
+	ERR_clear_error();
+	assert_int_equal(SSL_do_handshake(h.ssl), -1);
+	assert_int_equal(ERR_GET_REASON(ERR_peek_error()), SSL_R_NO_RENEGOTIATION);
+	assert_int_equal(e.received, 0);
+	end_close(&e);
+	hand_close(&h);
+	mux_destroy(m);
+}
+
 /* ---- ends ---- */
 
 static void test_end_when_notified(void **state)
@@ -870,6 +895,7 @@ int main(void)
 		cmocka_unit_test(test_send_small_pieces),
 		cmocka_unit_test(test_send_to_slow_peer),
 		cmocka_unit_test(test_key_update_is_answered),
+		cmocka_unit_test(test_renegotiation_is_refused),
 		cmocka_unit_test(test_end_when_notified),
 		cmocka_unit_test(test_end_when_cut),
 		cmocka_unit_test(test_close_notifies_the_peer),

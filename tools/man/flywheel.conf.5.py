@@ -13,6 +13,7 @@ SECTIONS = [
     ("Logs", ["log"]),
     ("Agents and groups", ["agent", "group"]),
     ("SMTP clients", ["esmtp_listener"]),
+    ("Certificates by name", ["tls_certificate"]),
     ("Sockets of listeners", ["control_listener"]),
     ("Delivery", ["domain"]),
 ]
