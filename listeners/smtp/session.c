@@ -467,7 +467,7 @@ static void on_recv(struct stream *stream, const unsigned char *data, int result
 	if (result > 0) {
 		on_input(ss, data, (size_t)result);
 	} else if (result == 0 || result == -ECONNABORTED) {
-		/* SMTP says itself where a message ends: TLS need not (RFC 3207 has no word). */
+		/* SMTP itself says where a message ends: an end without close_notify cuts none. */
 		on_end_of_input(ss);
 	} else {
 		lose(ss);
