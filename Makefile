@@ -37,7 +37,8 @@ LDFLAGS := $(filter -fsanitize%,$(CFLAGS_$(VARIANT))) -pthread
 MALLOC_release := -ljemalloc
 MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
-LIBS := -lcrypto -luring -ljansson -lisal -lpcre2-8 -lunbound -lm $(MALLOC_$(VARIANT))
+TLS_LIBS := -lssl -lcrypto
+LIBS := $(TLS_LIBS) -luring -ljansson -lisal -lpcre2-8 -lunbound -lm $(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config
 LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))
@@ -122,11 +123,11 @@ $(OUT)/flywheeld: $(OUT)/tools/flywheeld.o $(OUT)/tools/server.o $(LIB)
 $(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -ledit -ljansson -o $@
 $(OUT)/fwload: $(OUT)/perf/fwload.o $(PERF_SHARED:%.c=$(OUT)/%.o)
-	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
+	@$(BUILD_CC) $(LDFLAGS) $^ -lisal $(TLS_LIBS) -o $@
 $(OUT)/fwsink: $(OUT)/perf/fwsink.o $(PERF_SHARED:%.c=$(OUT)/%.o)
-	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
+	@$(BUILD_CC) $(LDFLAGS) $^ -lisal $(TLS_LIBS) -o $@
 $(OUT)/fwhostile: $(OUT)/perf/fwhostile.o $(PERF_SHARED:%.c=$(OUT)/%.o)
-	@$(BUILD_CC) $(LDFLAGS) $^ -lisal -o $@
+	@$(BUILD_CC) $(LDFLAGS) $^ -lisal $(TLS_LIBS) -o $@
 $(OUT)/fwmicro: $(MICRO_SRC:%.c=$(OUT)/%.o) $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
 

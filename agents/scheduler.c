@@ -302,4 +302,5 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 	make_counters(s);
 	dispatcher_init(&s->dispatcher, &s->base, &scheduler_dispatch_ops, &s->pools,
 			&program->limits);
+	s->dispatcher.tls_client = config_tls_client(program->config);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/build.h"
 #include "config/parser.h"
 #include "config/word.h"
 #include "core/runtime/check.h"
@@ -177,6 +178,16 @@ static const char *assign_throttle(const struct assignment *a, const char *word)
 	return problem;
 }
 
+static const char *assign_tls_ca(const struct assignment *a, const char *word)
+{
+	struct tls_context *context;
+	const char *problem = tls_build_client(a->builder, word, &context);
+	if (problem == NULL) {
+		put_pointer(a, context);
+	}
+	return problem;
+}
+
 static const char *assign_word(const struct assignment *a, const char *word)
 {
 	bool flag;
@@ -208,6 +219,8 @@ static const char *assign_word(const struct assignment *a, const char *word)
 		return assign_text(a, word);
 	case TYPE_THROTTLE:
 		return assign_throttle(a, word);
+	case TYPE_TLS_CA:
+		return assign_tls_ca(a, word);
 	default:
 		return assign_integer(a, word);
 	}

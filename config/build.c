@@ -57,6 +57,10 @@ static const char *check_instance(const struct tree_scope *scope)
 	if (scope->kind == SCOPE_DOMAIN) {
 		return word_domain(scope->instance);
 	}
+	if (scope->kind == SCOPE_TLS_CERTIFICATE) {
+		return word_domain(scope->instance +
+				   (strncmp(scope->instance, "*.", 2) == 0 ? 2 : 0));
+	}
 	if (scope->kind == SCOPE_ESMTP_PEER) {
 		return word_cidr(scope->instance, &network);
 	}
@@ -77,6 +81,8 @@ static const char *expected_instance(const struct tree_scope *scope)
 	switch (scope->kind) {
 	case SCOPE_DOMAIN:
 		return "a domain such as \"example.com\"";
+	case SCOPE_TLS_CERTIFICATE:
+		return "a host such as \"mx.example.com\" or \"*.example.com\"";
 	case SCOPE_ESMTP_PEER:
 		return "a network such as \"10.0.0.0/8\"";
 	case SCOPE_DKIM:
@@ -397,6 +403,7 @@ void build_generation(struct config *config, struct report *report)
 	build_program(&builder);
 	build_groups(&builder);
 	build_agents(&builder);
+	tls_build(&builder);
 	listeners_build(&builder);
 	domains_build(&builder);
 	dkim_build(&builder);

@@ -26,6 +26,25 @@ void dkim_build(struct builder *builder);
 SINGLE
 void dkim_free(struct config *config);
 
+/* Certificates by name; before the listeners. In tls.c. */
+SINGLE
+void tls_build(struct builder *builder);
+
+/* What clients get who see these options, which were read from `scope` and those around it: sets
+ * options->tls. In tls.c. */
+SINGLE
+void tls_build_server(struct builder *builder, const struct tree_scope *scope,
+		      struct smtp_options *options);
+
+/* The context of a client that trusts the roots in the file `ca` (NULL: none). NULL, or what is
+ * wrong with the file. In tls.c. */
+SINGLE
+const char *tls_build_client(struct builder *builder, const char *ca, struct tls_context **context);
+
+/* Frees the contexts. In tls.c. */
+SINGLE
+void tls_free(struct config *config);
+
 /* Bindings, domains, and the options of those without a stanza. In domains.c. */
 SINGLE
 void domains_build(struct builder *builder);

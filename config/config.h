@@ -17,6 +17,7 @@
 #include "core/mail/dkim.h"
 #include "core/queue/options.h"
 #include "core/runtime/thread_class.h"
+#include "core/runtime/tls.h"
 
 struct config;
 
@@ -80,6 +81,7 @@ enum config_agent {
 
 enum config_durability { CONFIG_SYNCED, CONFIG_CACHED, CONFIG_MEMORY };
 enum config_multiplexor { CONFIG_MUX_AUTO, CONFIG_MUX_URING, CONFIG_MUX_EPOLL, CONFIG_MUX_POLL };
+enum config_injection { CONFIG_INJECTION_REJECT, CONFIG_INJECTION_IGNORE, CONFIG_INJECTION_ALLOW };
 enum config_bare_lf { CONFIG_BARE_LF_REJECT, CONFIG_BARE_LF_ACCEPT };
 
 /* Whom the resolver asks: `forwarders`, or the name servers of resolv.conf; or, from the root on,
@@ -184,6 +186,20 @@ struct smtp_options {
 	enum config_bare_lf bare_lf;
 	enum config_durability durability;
 	bool dkim_sign;
+	/* PEM files; NULL: none. */
+	const char *tls_certificate;
+	const char *tls_key;
+	const char *tls_ciphers;
+	const char *tls_protocols;
+	const char *tls_client_ca;
+	enum tls_client_certificate tls_verify_mode;
+	enum config_injection starttls_injection;
+	/* TLS from the first byte. */
+	bool use_ssl;
+	/* A client whose certificate was verified may send to any domain. */
+	bool tls_verified_peer_can_relay;
+	/* Made from the above; NULL: TLS is not offered. */
+	const struct tls_context *tls;
 };
 
 /* One socket to listen on. */
@@ -257,6 +273,14 @@ const struct smtp_options *config_smtp(const struct config *config, uint32_t ind
 READONLY
 const struct domain_options *config_domain(const struct config *config, const char *binding,
 					   const char *domain, size_t domain_len);
+
+/* Makes the client context of outbound TLS, unless all say tls = no; once, before the generation is
+ * shared. 0, or a negative errno after one line on `errors`. */
+SINGLE
+int config_tls_open(struct config *config, FILE *errors);
+/* NULL: nobody needs it. */
+READONLY
+const struct tls_context *config_tls_client(const struct config *config);
 
 /* All throttles of this generation, 0 to count - 1, for display. */
 READONLY

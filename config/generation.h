@@ -14,6 +14,7 @@
 #include "config/schema.h"
 #include "config/tree.h"
 #include "core/queue/throttle.h"
+#include "core/runtime/tls.h"
 
 /* `agent KIND { }` while it is put together. */
 SINGLE
@@ -111,6 +112,17 @@ struct memo {
 	uint32_t mask;
 };
 
+/* A context that was made for options like these. NULL `context`: that failed, and was said. */
+SINGLE
+struct tls_made {
+	struct tls_made *next;
+	struct tls_server_options server;
+	/* A client's. */
+	bool is_client;
+	const char *ca;
+	struct tls_context *context;
+};
+
 #define CONFIG_MAGIC UINT32_C(0x434f4e46)
 
 READONLY
@@ -125,6 +137,16 @@ struct config {
 	struct agent_options agents[CONFIG_AGENTS];
 	struct group_options *groups;
 	uint32_t group_count;
+
+	/* TLS contexts, and the certificates of tls_certificate { }. */
+	struct tls_made *tls_made;
+	/* What config_tls_open() made, and whether anybody needs it, and with the system's roots.
+	 */
+	struct tls_context *tls_client;
+	bool tls_needed;
+	bool tls_verifies;
+	struct tls_pair *tls_pairs;
+	uint32_t tls_pair_count;
 
 	struct smtp_listen *smtp_listens;
 	uint32_t smtp_listen_count;

@@ -96,8 +96,11 @@ static void overlay(struct smtp_options *options, const struct tree_scope *scope
 	assign_overlay(TARGET_SMTP, &settings->set, options, &settings->values);
 }
 
-static const struct smtp_options *share(struct builder *b, const struct smtp_options *options)
+/* The one copy of what applies to clients of `scope`. */
+static const struct smtp_options *share(struct builder *b, const struct tree_scope *scope,
+					struct smtp_options *options)
 {
+	tls_build_server(b, scope, options);
 	return intern_bytes(&b->config->shared, options, sizeof(*options));
 }
 
@@ -127,7 +130,7 @@ static void add_peers(struct builder *b, const struct tree_scope *scope, struct 
 		if (s->kind == SCOPE_ESMTP_PEER &&
 		    word_cidr(s->instance, &first[count].network) == NULL) {
 			overlay(&options, s);
-			first[count].smtp = share(b, &options);
+			first[count].smtp = share(b, s, &options);
 			count++;
 		}
 	}
@@ -149,7 +152,7 @@ static void add_smtp_listen(struct builder *b, const struct tree_scope *listener
 	overlay(&options, listener);
 	overlay(&options, scope);
 	listen->options = *socket;
-	listen->smtp = share(b, &options);
+	listen->smtp = share(b, scope, &options);
 	listen->peers = arena_alloc(&config->tree.arena, peers * sizeof(struct peer),
 				    _Alignof(struct peer));
 	add_peers(b, scope, listen);

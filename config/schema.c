@@ -40,9 +40,15 @@
 #define TO_DOMAIN(member) .target = TARGET_DOMAIN, FIELD(struct domain_options, member)
 #define TO_AGENT(member) .target = TARGET_AGENT, FIELD(struct agent_settings, member)
 #define TO_GROUP(member) .target = TARGET_GROUP, FIELD(struct group_options, member)
+#define TO_TLS_PAIR(member) .target = TARGET_TLS_PAIR, FIELD(struct tls_pair, member)
 #define TO_IDLE(member) .target = TARGET_IDLE, FIELD(struct idle_options, member)
 #define TO_DKIM(member) .target = TARGET_DKIM, FIELD(struct dkim_settings, member)
 
+static const char *const verify_mode_choices[] = {"optional", "none", "require", NULL};
+static const char *const injection_choices[] = {"reject", "ignore", "allow", NULL};
+static const char *const tls_choices[] = {
+	"no", "opportunistic", "required", "verify", "dane", "dane-or-opportunistic", NULL,
+};
 static const char *const idle_choices[] = {
 	"busy-spin", "yield", "backoff", "sleep", "noop", "park", NULL,
 };
@@ -85,6 +91,8 @@ const struct schema_scope_row schema_scope_rows[] = {
 	{"dkim", "signs mail of a domain", SCOPE_DKIM, GLOBAL, INSTANCE_REQUIRED, NULL},
 	{"signature", "one more signature, with a key of its own", SCOPE_DKIM_SIGNATURE,
 	 BIT(SCOPE_DKIM), INSTANCE_REQUIRED, NULL},
+	{"tls_certificate", "a certificate for clients that ask for a name", SCOPE_TLS_CERTIFICATE,
+	 GLOBAL, INSTANCE_REQUIRED, NULL},
 	{"binding_group", "bindings that share options", SCOPE_BINDING_GROUP, GLOBAL,
 	 INSTANCE_REQUIRED, NULL},
 	{"binding", "an identity that mail is sent by", SCOPE_BINDING,
@@ -370,6 +378,48 @@ const struct schema_option schema_options[] = {
 	  TO_DKIM(expiration_ms), .scopes = DKIM,
 	  .help = "How long a signature is good for; without it, for ever." },
 
+	{ .name = "tls_certificate", .type = TYPE_TEXT, .max = PATH_LEN_MAX,
+	  TO_SMTP(tls_certificate), .scopes = GLOBAL | CLIENT,
+	  .help = "PEM file of the certificate, with its chain; STARTTLS is offered where there "
+		  "is one." },
+	{ .name = "tls_key", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_SMTP(tls_key),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "PEM file of its key; by default the certificate's file." },
+	{ .name = "tls_ciphers", .type = TYPE_TEXT, .max = 1000, TO_SMTP(tls_ciphers),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "What clients may choose from, as ciphers(1) writes it, with the names of TLS "
+		  "1.3; by default what has forward secrecy and AEAD." },
+	{ .name = "tls_protocols", .type = TYPE_TEXT, .max = 100, TO_SMTP(tls_protocols),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "TLSv1.2, TLSv1.3, or by default both: TLSv1.2:TLSv1.3." },
+	{ .name = "tls_client_ca", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_SMTP(tls_client_ca),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "PEM file of the roots of clients' certificates; without it none is asked "
+		  "for." },
+	{ .name = "tls_verify_mode", .type = TYPE_CHOICE, .choices = verify_mode_choices,
+	  .fallback = "optional", TO_SMTP(tls_verify_mode), .scopes = GLOBAL | CLIENT,
+	  .help = "With tls_client_ca: a client may show a certificate, is not asked, or is "
+		  "refused without a good one." },
+	{ .name = "tls_verified_peer_can_relay", .type = TYPE_BOOLEAN, .fallback = "false",
+	  TO_SMTP(tls_verified_peer_can_relay), .scopes = GLOBAL | CLIENT,
+	  .help = "A client with a certificate of tls_client_ca may send to any domain." },
+	{ .name = "use_ssl", .type = TYPE_BOOLEAN, .fallback = "false", TO_SMTP(use_ssl),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "TLS from the first byte, instead of STARTTLS." },
+	{ .name = "starttls_injection_policy", .type = TYPE_CHOICE,
+	  .choices = injection_choices, .fallback = "reject", TO_SMTP(starttls_injection),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "What to do with commands that came with STARTTLS, in plain text: refuse, "
+		  "forget, or obey them after the handshake." },
+
+	/* tls_certificate "mx.example.com" { } */
+	{ .name = "certificate", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_TLS_PAIR(certificate),
+	  .scopes = BIT(SCOPE_TLS_CERTIFICATE),
+	  .help = "PEM file of the certificate, with its chain." },
+	{ .name = "key", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_TLS_PAIR(key),
+	  .scopes = BIT(SCOPE_TLS_CERTIFICATE),
+	  .help = "PEM file of its key; by default the certificate's file." },
+
 	/* Outbound */
 	{ .name = "gateway", .type = TYPE_GATEWAYS, .max = UINT16_MAX, TO_DOMAIN(gateways),
 	  COUNT(struct domain_options, gateway_count), .scopes = OUTBOUND,
@@ -422,6 +472,18 @@ const struct schema_option schema_options[] = {
 	{ .name = "host_failure_retry", .type = TYPE_TIME_MS, .min = 100, .max = TIME_MS_MAX,
 	  .fallback = "120s", TO_DOMAIN(host_failure_retry_ms), .scopes = OUTBOUND,
 	  .help = "How long a host that refused a connection is left alone." },
+	{ .name = "tls", .type = TYPE_CHOICE, .choices = tls_choices,
+	  .fallback = "opportunistic", TO_DOMAIN(tls), .scopes = OUTBOUND,
+	  .help = "Never; where it is offered and works; always, or not at all; the same with a "
+		  "certificate that is verified; by TLSA records." },
+	{ .name = "tls_ca", .type = TYPE_TLS_CA, .max = PATH_LEN_MAX, TO_DOMAIN(tls_client),
+	  .scopes = OUTBOUND,
+	  .help = "For tls = verify: PEM file of the trusted roots; by default those that the "
+		  "system trusts." },
+	{ .name = "tls_failure_retry", .type = TYPE_TIME_MS, .min = 1, .max = TIME_MS_MAX,
+	  .fallback = "1h", TO_DOMAIN(tls_failure_retry_ms), .scopes = OUTBOUND,
+	  .help = "How long a host with which TLS failed gets plain text, where tls allows "
+		  "that." },
 	{ .name = "suspend_delivery", .type = TYPE_BOOLEAN, .fallback = "false",
 	  TO_DOMAIN(suspend_delivery), .scopes = OUTBOUND,
 	  .help = "Mail is accepted and kept, not delivered." },
@@ -482,6 +544,7 @@ static const struct type_row types[TYPES] = {
 			       "a list of name servers such as ( \"192.0.2.1\" \"::1@5353\" )"},
 	[TYPE_GATEWAYS] = {"gateways", "-",
 			   "next hops such as \"mx.example.com:25?pref=10\" or \"[::1]:25\""},
+	[TYPE_TLS_CA] = {"path", "-", "a file of PEM certificates"},
 	[TYPE_THROTTLE] = {"throttle", "per second, or N/sec, N/min, N/hour, N/SECONDS",
 			   "a rate such as 50, 300/min or 100/60, or none"},
 	[TYPE_FIELDS] = {"fields", "-", "a list of header field names such as ( from subject )"},

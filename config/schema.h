@@ -30,6 +30,7 @@ enum schema_scope {
 	SCOPE_CONTROL_LISTEN,
 	SCOPE_DKIM,
 	SCOPE_DKIM_SIGNATURE,
+	SCOPE_TLS_CERTIFICATE,
 	SCOPE_BINDING_GROUP,
 	SCOPE_BINDING,
 	SCOPE_DOMAIN,
@@ -73,6 +74,8 @@ enum schema_type {
 	TYPE_GATEWAYS,
 	TYPE_THROTTLE,
 	TYPE_FIELDS,
+	/* A file of trusted roots; stored as a client's context. */
+	TYPE_TLS_CA,
 	TYPES
 };
 
@@ -90,6 +93,8 @@ enum schema_target {
 	TARGET_AGENT,
 	/* struct group_options */
 	TARGET_GROUP,
+	/* struct tls_pair */
+	TARGET_TLS_PAIR,
 	/* struct idle_options */
 	TARGET_IDLE,
 	/* struct dkim_settings */

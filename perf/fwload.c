@@ -49,6 +49,8 @@ static const char help[] =
 	"  --rate N               N messages per second whatever the server does; latency then runs\n"
 	"                         from the time at which a message was due (default: each session\n"
 	"                         sends as soon as it has its reply)\n"
+	"  --starttls             say STARTTLS, and go on in TLS; the server is not verified\n"
+	"  --tls                  TLS from the first byte\n"
 	"  --no-pipelining        one command at a time, even if the server offers PIPELINING\n"
 	"  --timeout S            how long to wait for a reply (default 60)\n"
 	"  --connect-retry S      go on for S seconds when no connection can be made (default 0)\n"
@@ -84,6 +86,8 @@ enum option_code {
 	OPTION_TURNS,
 	OPTION_PER_CONNECTION,
 	OPTION_RATE,
+	OPTION_STARTTLS,
+	OPTION_TLS,
 	OPTION_NO_PIPELINING,
 	OPTION_TIMEOUT,
 	OPTION_CONNECT_RETRY,
@@ -112,6 +116,8 @@ static const struct option options[] = {
 	{"turns", no_argument, NULL, OPTION_TURNS},
 	{"per-connection", required_argument, NULL, OPTION_PER_CONNECTION},
 	{"rate", required_argument, NULL, OPTION_RATE},
+	{"starttls", no_argument, NULL, OPTION_STARTTLS},
+	{"tls", no_argument, NULL, OPTION_TLS},
 	{"no-pipelining", no_argument, NULL, OPTION_NO_PIPELINING},
 	{"timeout", required_argument, NULL, OPTION_TIMEOUT},
 	{"connect-retry", required_argument, NULL, OPTION_CONNECT_RETRY},
@@ -242,6 +248,11 @@ static bool set_manner(struct load_options *o, int code, const char *name)
 		return true;
 	case OPTION_RATE:
 		o->rate = real(name, 1e9);
+		return true;
+	case OPTION_STARTTLS:
+	case OPTION_TLS:
+		o->starttls = code == OPTION_STARTTLS;
+		o->tls = o->tls != NULL ? o->tls : link_context(NULL, NULL);
 		return true;
 	case OPTION_NO_PIPELINING:
 		o->no_pipelining = true;
@@ -378,5 +389,6 @@ int main(int argc, char **argv)
 	}
 	print_summary(&load, json);
 	text_free(&load.first_trouble);
+	SSL_CTX_free(load.options.tls);
 	return load_succeeded(&load) ? 0 : 1;
 }

@@ -44,6 +44,9 @@ static const char help[] =
 	"                         changes; a reader always sees a complete file\n"
 	"\n"
 	"What is offered:\n"
+	"  --cert FILE            offer STARTTLS with this certificate (PEM)\n"
+	"  --key FILE             its key (default: the same file)\n"
+	"  --tls                  TLS from the first byte instead\n"
 	"  --no-pipelining        do not offer PIPELINING\n"
 	"  --no-ehlo              answer EHLO with 502\n"
 	"  --max-size BYTES       offer SIZE and refuse what is bigger (default 64m)\n"
@@ -88,6 +91,9 @@ enum option_code {
 	OPTION_SAVE,
 	OPTION_LOG,
 	OPTION_STATS_FILE,
+	OPTION_CERT,
+	OPTION_KEY,
+	OPTION_TLS,
 	OPTION_NO_PIPELINING,
 	OPTION_NO_EHLO,
 	OPTION_MAX_SIZE,
@@ -116,6 +122,9 @@ static const struct option options[] = {
 	{"save", required_argument, NULL, OPTION_SAVE},
 	{"log", required_argument, NULL, OPTION_LOG},
 	{"stats-file", required_argument, NULL, OPTION_STATS_FILE},
+	{"cert", required_argument, NULL, OPTION_CERT},
+	{"key", required_argument, NULL, OPTION_KEY},
+	{"tls", no_argument, NULL, OPTION_TLS},
 	{"no-pipelining", no_argument, NULL, OPTION_NO_PIPELINING},
 	{"no-ehlo", no_argument, NULL, OPTION_NO_EHLO},
 	{"max-size", required_argument, NULL, OPTION_MAX_SIZE},
@@ -138,6 +147,8 @@ struct command_line {
 	const char *port_file;
 	const char *record;
 	const char *log;
+	const char *certificate;
+	const char *key;
 	bool json;
 };
 
@@ -228,6 +239,15 @@ static void set_output(struct sink *sink, struct command_line *c, int code)
 		break;
 	case OPTION_JSON:
 		c->json = true;
+		break;
+	case OPTION_CERT:
+		c->certificate = optarg;
+		break;
+	case OPTION_KEY:
+		c->key = optarg;
+		break;
+	case OPTION_TLS:
+		sink->options.tls_first = true;
 		break;
 	case OPTION_HELP:
 		fputs(help, stdout);
@@ -321,6 +341,16 @@ static void parse_command_line(struct sink *sink, struct command_line *c, int ar
 	}
 }
 
+static void open_tls(struct sink *sink, const struct command_line *c)
+{
+	if (c->certificate != NULL) {
+		sink->options.tls =
+			link_context(c->certificate, c->key != NULL ? c->key : c->certificate);
+	} else if (sink->options.tls_first || c->key != NULL) {
+		errx(2, "TLS needs --cert");
+	}
+}
+
 static FILE *open_output(const char *path)
 {
 	FILE *file = NULL;
@@ -404,6 +434,7 @@ static void release(struct sink *sink)
 	}
 	free(sink->options.reject_recipients);
 	free(sink->options.defer_recipients);
+	SSL_CTX_free(sink->options.tls);
 }
 
 int main(int argc, char **argv)
@@ -419,6 +450,7 @@ int main(int argc, char **argv)
 	sink.options.linger_ns = NS_PER_S;
 	parse_command_line(&sink, &c, argc, argv);
 	raise_descriptor_limit();
+	open_tls(&sink, &c);
 	sink.ledger.record = open_output(c.record);
 	sink.options.log = open_output(c.log);
 	open_listener(&sink, &c);

@@ -17,6 +17,7 @@
 
 #include "perf/endpoint.h"
 #include "perf/latency.h"
+#include "perf/link.h"
 #include "perf/message_pool.h"
 #include "perf/text.h"
 
@@ -45,6 +46,9 @@ struct load_options {
 	const char *id_prefix;
 	const char *hostname;
 	bool no_pipelining;
+	/* NULL: plain text. After STARTTLS, or from the first byte. */
+	SSL_CTX *tls;
+	bool starttls;
 	bool retry;
 	uint64_t retry_delay_ns;
 	/* Descriptor of the file of accepted ids, or -1. */
@@ -68,6 +72,7 @@ struct load_counts {
 	uint64_t bytes;
 	uint64_t connections;
 	uint64_t connect_failures;
+	uint64_t tls_handshakes;
 	uint64_t connections_lost;
 	uint64_t timeouts;
 	/* Answers that are no SMTP, or that nobody asked for. */

@@ -75,6 +75,7 @@ void load_append_json(const struct load *load, struct text *t)
 	append_count(t, "recipients_refused", c->recipients_refused);
 	append_count(t, "connections", c->connections);
 	append_count(t, "connect_failures", c->connect_failures);
+	append_count(t, "tls_handshakes", c->tls_handshakes);
 	append_count(t, "connections_lost", c->connections_lost);
 	append_count(t, "timeouts", c->timeouts);
 	append_count(t, "protocol_errors", c->protocol_errors);

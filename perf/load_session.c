@@ -41,18 +41,18 @@ static bool has_output(const struct load_session *s)
 static ssize_t send_some(struct load_session *s)
 {
 	struct iovec parts[2];
-	struct msghdr message = {.msg_iov = parts};
+	size_t count = 0;
 	size_t from_tail = s->sent > s->out.len ? s->sent - s->out.len : 0;
 
 	if (s->sent < s->out.len) {
-		parts[message.msg_iovlen].iov_base = s->out.data + s->sent;
-		parts[message.msg_iovlen++].iov_len = s->out.len - s->sent;
+		parts[count].iov_base = s->out.data + s->sent;
+		parts[count++].iov_len = s->out.len - s->sent;
 	}
 	if (s->tail_len > 0) {
-		parts[message.msg_iovlen].iov_base = (char *)(uintptr_t)s->tail + from_tail;
-		parts[message.msg_iovlen++].iov_len = s->tail_len - from_tail;
+		parts[count].iov_base = (char *)(uintptr_t)s->tail + from_tail;
+		parts[count++].iov_len = s->tail_len - from_tail;
 	}
-	return sendmsg(s->fd, &message, MSG_NOSIGNAL);
+	return link_send(s->fd, s->tls, parts, count);
 }
 
 /* Sends what waits. A broken connection shows when it is read. */
@@ -246,6 +246,8 @@ static void finish_transaction(struct load_session *s)
 static void drop_socket(struct load_session *s)
 {
 	if (s->fd >= 0) {
+		link_forget(s->tls);
+		s->tls = NULL;
 		close(s->fd);
 		s->fd = -1;
 	}
@@ -427,9 +429,46 @@ static void on_dot_reply(struct load_session *s, unsigned code)
 	finish_transaction(s);
 }
 
+/* Ends the connection when it fails, and goes on when it is done. */
+static void shake(struct load_session *s)
+{
+	int rc = link_shake(s->tls);
+
+	if (rc < 0) {
+		lose_connection(s, "TLS handshake failed");
+	} else if (rc > 0) {
+		s->load->counts.tls_handshakes++;
+		s->pipelining = false;
+		s->offers_size = false;
+		if (options_of(s)->starttls) {
+			greet(s, "EHLO", LOAD_EHLO);
+		} else {
+			wait_for(s, LOAD_BANNER);
+		}
+	}
+}
+
+static void start_tls(struct load_session *s)
+{
+	s->tls = link_secure(options_of(s)->tls, s->fd);
+	wait_for(s, LOAD_SHAKING);
+	shake(s);
+}
+
+static void on_starttls_reply(struct load_session *s, unsigned code)
+{
+	if (code == 220) {
+		start_tls(s);
+	} else {
+		lose_connection(s, "STARTTLS refused");
+	}
+}
+
 static void on_ehlo_reply(struct load_session *s, unsigned code)
 {
-	if (code / 100 == 2) {
+	if (code / 100 == 2 && options_of(s)->starttls && s->tls == NULL) {
+		send_line(s, "STARTTLS\r\n", LOAD_STARTTLS);
+	} else if (code / 100 == 2) {
 		s->connect_failing_ns = 0;
 		s->pipelining = s->pipelining && !options_of(s)->no_pipelining;
 		next(s);
@@ -480,6 +519,9 @@ static void on_reply(struct load_session *s, unsigned code)
 	switch (s->state) {
 	case LOAD_BANNER:
 		on_banner(s, code);
+		break;
+	case LOAD_STARTTLS:
+		on_starttls_reply(s, code);
 		break;
 	case LOAD_EHLO:
 	case LOAD_HELO:
@@ -588,7 +630,7 @@ static void read_replies(struct load_session *s, bool hang_up)
 		if (kept > 0) {
 			memcpy(buffer, s->in.data, kept);
 		}
-		n = recv(fd, buffer + kept, LOAD_READ_MAX, 0);
+		n = link_recv(fd, s->tls, buffer + kept, LOAD_READ_MAX);
 		if (n > 0) {
 			s->in.len = 0;
 			take_lines(s, buffer, kept + (size_t)n);
@@ -611,7 +653,11 @@ static void on_connected(struct load_session *s, uint32_t events)
 		lose_connection(s, strerror(error));
 	} else if ((events & EPOLLOUT) != 0) {
 		s->load->counts.connections++;
-		wait_for(s, LOAD_BANNER);
+		if (options_of(s)->tls != NULL && !options_of(s)->starttls) {
+			start_tls(s);
+		} else {
+			wait_for(s, LOAD_BANNER);
+		}
 	}
 }
 
@@ -620,9 +666,14 @@ void load_session_on_event(struct load_session *s, uint32_t events)
 	if (s->state == LOAD_CONNECTING) {
 		on_connected(s, events);
 	}
-	if (s->fd < 0 || s->state == LOAD_CONNECTING) {
+	if (s->state == LOAD_SHAKING) {
+		shake(s);
+	}
+	if (s->fd < 0 || s->state == LOAD_CONNECTING || s->state == LOAD_SHAKING) {
 		return;
 	}
+	/* What TLS has read already brings no event. */
+	events |= s->tls != NULL ? EPOLLIN | EPOLLOUT : 0;
 	if ((events & EPOLLOUT) != 0) {
 		flush(s);
 	}

@@ -18,7 +18,10 @@ enum load_state {
 	/* Its time, wake_ns: to connect again or to try again. */
 	LOAD_PAUSED,
 	LOAD_CONNECTING,
+	/* The end of the TLS handshake. */
+	LOAD_SHAKING,
 	LOAD_BANNER,
+	LOAD_STARTTLS,
 	LOAD_EHLO,
 	LOAD_HELO,
 	/* A message that is due. */
@@ -45,6 +48,8 @@ struct load_session {
 	struct load *load;
 	enum load_state state;
 	int fd;
+	/* NULL: plain text. */
+	SSL *tls;
 	bool pipelining;
 	bool offers_size;
 	bool has_message;

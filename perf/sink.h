@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "perf/fault.h"
+#include "perf/link.h"
 #include "perf/sink_ledger.h"
 #include "perf/text.h"
 
@@ -25,6 +26,9 @@ struct sink_options {
 	const char **defer_recipients;
 	bool no_pipelining;
 	bool no_ehlo;
+	/* NULL: plain text only. After STARTTLS, or from the first byte. */
+	SSL_CTX *tls;
+	bool tls_first;
 	uint64_t connections_max;
 	uint64_t messages_per_connection_max;
 	uint64_t size_max;

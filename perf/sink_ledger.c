@@ -189,6 +189,8 @@ void sink_ledger_append_json(const struct sink_ledger *ledger, struct text *t, b
 	append_count(t, "connections_open", ledger->connections_open);
 	append_count(t, "connections_peak", ledger->connections_peak);
 	append_count(t, "connections_refused", ledger->connections_refused);
+	append_count(t, "tls_handshakes", ledger->tls_handshakes);
+	append_count(t, "tls_resumed", ledger->tls_resumed);
 	append_count(t, "messages_per_connection_max", ledger->messages_per_connection_max);
 	append_count(t, "recipients_per_transaction_max", ledger->recipients_max);
 	append_count(t, "first_arrival_ns", ledger->first_ns);

@@ -51,6 +51,8 @@ struct sink_ledger {
 	uint64_t connections_open;
 	uint64_t connections_peak;
 	uint64_t connections_refused;
+	uint64_t tls_handshakes;
+	uint64_t tls_resumed;
 	/* Transactions that were refused, here or there, by fault or by rule. */
 	uint64_t refused;
 	/* A peer that broke the rules of SMTP: wrong order, early talk, a lone LF. */

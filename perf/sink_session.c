@@ -55,8 +55,9 @@ static void protocol_error(struct sink_session *s, const char *reply)
 /* Sends what waits. A peer that is gone makes the session end. */
 static void flush(struct sink_session *s)
 {
-	while (s->out.len > 0 && !s->dropped) {
-		ssize_t n = send(s->fd, s->out.data, s->out.len, MSG_NOSIGNAL);
+	while (s->out.len > 0 && !s->dropped && !s->shaking) {
+		struct iovec part = {s->out.data, s->out.len};
+		ssize_t n = link_send(s->fd, s->tls, &part, 1);
 		if (n >= 0) {
 			text_consume(&s->out, (size_t)n);
 		} else if (errno == EAGAIN) {
@@ -200,9 +201,10 @@ static void on_ehlo(struct sink_session *s, bool extended)
 	}
 	if (extended) {
 		snprintf(reply, sizeof(reply),
-			 "250-%s\r\n%s250-8BITMIME\r\n250-SIZE %lu\r\n"
+			 "250-%s\r\n%s%s250-8BITMIME\r\n250-SIZE %lu\r\n"
 			 "250-ENHANCEDSTATUSCODES\r\n250 SMTPUTF8\r\n",
-			 o->hostname, o->no_pipelining ? "" : "250-PIPELINING\r\n", o->size_max);
+			 o->hostname, o->no_pipelining ? "" : "250-PIPELINING\r\n",
+			 o->tls != NULL && s->tls == NULL ? "250-STARTTLS\r\n" : "", o->size_max);
 	} else {
 		snprintf(reply, sizeof(reply), "250 %s\r\n", o->hostname);
 	}
@@ -397,6 +399,30 @@ static void on_other(struct sink_session *s, const char *line, size_t len)
 	}
 }
 
+static void begin_tls(struct sink_session *s)
+{
+	s->tls = link_secure(s->sink->options.tls, s->fd);
+	s->shaking = true;
+	s->greeted = false;
+	reset_transaction(s);
+}
+
+/* The reply is short and the first since the client's last command: it goes out at once. */
+static void on_starttls(struct sink_session *s)
+{
+	if (s->sink->options.tls == NULL || s->tls != NULL) {
+		protocol_error(s, "502 5.5.1 Not offered\r\n");
+		return;
+	}
+	put(s, "220 2.0.0 Go ahead\r\n");
+	flush(s);
+	if (s->out.len > 0) {
+		s->dropped = true;
+	} else {
+		begin_tls(s);
+	}
+}
+
 /* True when `line` starts with the verb `verb`, in any case. */
 static bool is_verb(const char *line, size_t len, const char *verb)
 {
@@ -421,6 +447,8 @@ static void on_command(struct sink_session *s, const char *line, size_t len)
 		on_ehlo(s, true);
 	} else if (is_verb(line, len, "HELO")) {
 		on_ehlo(s, false);
+	} else if (is_verb(line, len, "STARTTLS")) {
+		on_starttls(s);
 	} else if (is_verb(line, len, "RSET")) {
 		reset_transaction(s);
 		answer(s, STAGE_RSET, "250 2.0.0 Reset\r\n");
@@ -537,7 +565,7 @@ static size_t take_body(struct sink_session *s, const char *p, size_t len)
 
 static bool is_stopped(const struct sink_session *s)
 {
-	return s->paused || s->closing || s->dropped || s->flood_lines > 0;
+	return s->paused || s->closing || s->dropped || s->flood_lines > 0 || s->shaking;
 }
 
 /* Takes what it can of `len` bytes, and keeps the rest for later. */
@@ -612,7 +640,7 @@ static void read_input(struct sink_session *s, bool hang_up)
 
 	while (!is_stopped(s) && (hang_up || n == (ssize_t)limit)) {
 		size_t kept = reload(s);
-		n = recv(s->fd, s->sink->buffer + kept, limit, 0);
+		n = link_recv(s->fd, s->tls, s->sink->buffer + kept, limit);
 		if (n > 0) {
 			take_input(s, s->sink->buffer, kept + (size_t)n);
 			if (rate > 0) {
@@ -654,10 +682,34 @@ static void go_on_sending(struct sink_session *s)
 	}
 }
 
+static void greet(struct sink_session *s);
+
+/* False while the handshake is not done. */
+static bool shake(struct sink_session *s)
+{
+	int rc = link_shake(s->tls);
+
+	s->shaking = rc == 0;
+	if (rc < 0) {
+		s->dropped = true;
+	} else if (rc > 0) {
+		s->sink->ledger.tls_handshakes++;
+		s->sink->ledger.tls_resumed += SSL_session_reused(s->tls) == 1;
+		if (s->sink->options.tls_first) {
+			greet(s);
+		}
+	}
+	return rc > 0;
+}
+
 void sink_session_on_event(struct sink_session *s, uint32_t events)
 {
 	bool hang_up = (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
 
+	if (s->shaking && !shake(s)) {
+		settle(s);
+		return;
+	}
 	if (hang_up && is_stopped(s)) {
 		s->dropped = true;
 	}
@@ -749,6 +801,8 @@ void sink_session_open(struct sink *sink, int fd)
 		sink->ledger.connections_refused++;
 		put(s, "421 4.7.0 Too many connections\r\n");
 		s->closing = true;
+	} else if (sink->options.tls_first) {
+		begin_tls(s);
 	} else {
 		greet(s);
 	}
@@ -782,6 +836,7 @@ void sink_session_close(struct sink_session *s)
 	}
 	domain_tally_move(&sink->ledger.domains, s->domain, UINT32_MAX);
 	sink->ledger.connections_open--;
+	link_forget(s->tls);
 	close(s->fd);
 	message_reader_free(&s->reader);
 	text_free(&s->in);

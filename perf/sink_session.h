@@ -27,6 +27,10 @@ struct sink_session {
 	struct sink_session *prev;
 	struct sink_session *next_paused;
 	int fd;
+	/* NULL: plain text. */
+	SSL *tls;
+	/* The handshake is under way. */
+	bool shaking;
 	uint64_t number;
 	enum sink_session_state state;
 	bool greeted;

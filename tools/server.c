@@ -329,7 +329,7 @@ struct server *server_create(struct config *config, const struct clock *clock, F
 
 	s->program.config = config;
 	s->errors = errors;
-	rc = open_all(s, clock);
+	rc = config_tls_open(config, errors) == 0 ? open_all(s, clock) : 1;
 	if (rc == 0) {
 		return s;
 	}

@@ -13,6 +13,7 @@
 #define COLUMNS 77
 #define TAB_COLUMNS 8
 #define PEER_MAX (INET6_ADDRSTRLEN + 16)
+#define TLS_TEXT_MAX 96
 
 /* A field in the making. */
 struct field {
@@ -167,6 +168,18 @@ static void put_from(struct field *f, const struct header_received *r)
 	field_clause(f, (const char *const[]){"from", helo, peer}, r->peer_ip != NULL ? 3 : 2);
 }
 
+/* "with ESMTPS (TLSv1.3 TLS_AES_256_GCM_SHA384)" */
+static void put_protocol(struct field *f, const struct header_received *r)
+{
+	char tls[TLS_TEXT_MAX];
+
+	field_clause(f, (const char *const[]){"with", protocol_name(r)}, 2);
+	if (r->tls && r->tls_version != NULL && r->tls_cipher != NULL) {
+		snprintf(tls, sizeof(tls), "(%.20s %.60s)", r->tls_version, r->tls_cipher);
+		field_clause(f, (const char *const[]){tls}, 1);
+	}
+}
+
 static void put_id(struct field *f, const struct message_id *id)
 {
 	char text[MESSAGE_ID_TEXT + 1];
@@ -187,7 +200,7 @@ size_t header_received_format(const struct header_received *r, char text[HEADER_
 	field_put(&f, "Received:", 9);
 	put_from(&f, r);
 	field_clause(&f, (const char *const[]){"by", hostname}, 2);
-	field_clause(&f, (const char *const[]){"with", protocol_name(r)}, 2);
+	put_protocol(&f, r);
 	put_id(&f, r->id);
 	field_word(&f, date);
 	field_put(&f, "\r\n", 2);

@@ -31,11 +31,14 @@ struct header_received {
 	/* The transaction used SMTPUTF8; TLS was on. */
 	bool smtputf8;
 	bool tls;
+	/* "TLSv1.3", "TLS_AES_256_GCM_SHA384"; NULL: not known. */
+	const char *tls_version;
+	const char *tls_cipher;
 };
 
 /*
  * Writes a Received field with its final CR LF, folded below 78 columns where the words allow it:
- *     Received: from HELO ([1.2.3.4]) by HOSTNAME with ESMTP id ID; DATE
+ *     Received: from HELO ([1.2.3.4]) by HOSTNAME with ESMTPS (VERSION CIPHER) id ID; DATE
  * RFC 5321 section 4.4; protocols SMTP, ESMTP, ESMTPS, UTF8SMTP, UTF8SMTPS (RFC 3848, RFC 6531
  * section 4.3). Returns its length; NUL-terminated. HELO and HOSTNAME are cut at 255 bytes.
  */

@@ -9,11 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/outbound/connection_tls.h"
 #include "core/runtime/check.h"
 #include "core/runtime/text.h"
 
-static void on_received(struct mux_op *op, int result);
-static void on_sent(struct mux_op *op, int result);
+static void on_received(struct stream *stream, const unsigned char *data, int result);
+static void on_sent(struct stream *stream, int result);
 static void on_timer(struct timer *t);
 static void attempt_end(struct connection *c);
 
@@ -30,7 +31,8 @@ static struct chain *body_of(struct connection *c)
 static bool sets_up(enum connection_state state)
 {
 	return state == CONNECTION_CONNECTING || state == CONNECTION_BANNER ||
-	       state == CONNECTION_EHLO || state == CONNECTION_HELO;
+	       state == CONNECTION_EHLO || state == CONNECTION_HELO ||
+	       state == CONNECTION_STARTTLS || state == CONNECTION_SECURING;
 }
 
 /* The only place where the state changes, so that the record's counts follow it. */
@@ -62,7 +64,7 @@ static void on_free(struct agent *self, void *object, uint64_t value)
 	(void)self;
 	(void)value;
 	CHECK_MAGIC(c, CONNECTION_MAGIC);
-	mux_close(x->self->mux, c->fd);
+	stream_close(&c->stream);
 	chain_release(&c->commands, &x->pools->buffers);
 	chain_release(&c->sending, &x->pools->buffers);
 	dispatch_on_closed(c);
@@ -74,7 +76,7 @@ static void on_free(struct agent *self, void *object, uint64_t value)
  * have read the body, which is the delivery's. */
 static void finish_close(struct connection *c)
 {
-	if (c->freed || mux_op_busy(&c->recv_op) || mux_op_busy(&c->send_op)) {
+	if (c->freed || stream_busy(&c->stream)) {
 		return;
 	}
 	c->freed = true;
@@ -89,13 +91,12 @@ static void start_close(struct connection *c)
 	if (c->state == CONNECTION_CLOSING) {
 		return;
 	}
-	if (c->delivery != NULL && (c->state != CONNECTION_BODY || !mux_op_busy(&c->send_op))) {
+	if (c->delivery != NULL && (c->state != CONNECTION_BODY || !stream_send_busy(&c->stream))) {
 		attempt_end(c);
 	}
 	change_state(c, CONNECTION_CLOSING);
 	timer_cancel(&c->timer);
-	mux_cancel(c->dispatcher->self->mux, &c->recv_op);
-	mux_cancel(c->dispatcher->self->mux, &c->send_op);
+	stream_cancel(&c->stream);
 	finish_close(c);
 }
 
@@ -107,14 +108,14 @@ static void send_commands(struct connection *c)
 	struct chain_buffer *cursor = NULL;
 	unsigned count;
 
-	if (mux_op_busy(&c->send_op) || c->commands.len == 0) {
+	if (stream_send_busy(&c->stream) || c->commands.len == 0) {
 		return;
 	}
 	c->sending = c->commands;
 	c->commands = CHAIN_EMPTY;
 	count = chain_iov(&c->sending, &cursor, c->iov, CONNECTION_IOV);
 	ASSERT(count > 0 && cursor == NULL);
-	mux_send(c->dispatcher->self->mux, &c->send_op, c->fd, c->iov, count);
+	stream_send(&c->stream, c->iov, count);
 }
 
 /* Says these words, the last of which is NULL, and ends the line. */
@@ -145,7 +146,7 @@ static void send_body(struct connection *c)
 			c->iov[count++] = (struct iovec){(void *)(uintptr_t) ".\r\n", 3};
 		}
 	}
-	mux_send(c->dispatcher->self->mux, &c->send_op, c->fd, c->iov, count);
+	stream_send(&c->stream, c->iov, count);
 }
 
 /* ---- the end of an attempt ---- */
@@ -223,6 +224,14 @@ static bool used_before(const struct connection *c)
 	return c->transactions > 1 && c->step == 0 && c->state == CONNECTION_ENVELOPE;
 }
 
+/* The host is to blame, unless it only failed to do what it need not. */
+static void setup_failed(struct connection *c)
+{
+	if (!connection_tls_forgive(c)) {
+		dispatch_on_setup_failed(c);
+	}
+}
+
 /* The connection is of no more use: it broke, timed out, or the peer makes no sense. */
 static void fail(struct connection *c, const char *enhanced, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -245,7 +254,7 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 		return;
 	}
 	if (sets_up(c->state)) {
-		dispatch_on_setup_failed(c);
+		setup_failed(c);
 	} else if (c->delivery != NULL) {
 		/* A peer may close what has been idle just when we use it again. */
 		c->attempt.not_tried = used_before(c) && c->reply.text_len == 0;
@@ -335,6 +344,10 @@ static enum smtp_stage stage_of(const struct connection *c)
 	case CONNECTION_EHLO:
 	case CONNECTION_HELO:
 		return SMTP_STAGE_DURING_EHLO;
+	case CONNECTION_STARTTLS:
+		return SMTP_STAGE_DURING_STARTTLS;
+	case CONNECTION_SECURING:
+		return SMTP_STAGE_TLS_HANDSHAKE;
 	case CONNECTION_ENVELOPE:
 		return c->step == 0                ? SMTP_STAGE_DURING_MAIL
 		       : c->step <= c->batch_count ? SMTP_STAGE_DURING_RCPT
@@ -508,7 +521,7 @@ static void on_data_reply(struct connection *c)
 	if (c->reply.code == 354) {
 		c->body_sent = !wanted;
 		set_state(c, CONNECTION_BODY, options_of(c)->body_timeout_ms);
-		if (wanted && !mux_op_busy(&c->send_op)) {
+		if (wanted && !stream_send_busy(&c->stream)) {
 			send_body(c);
 		} else if (!wanted) {
 			/* RFC 2920 section 3.1: nobody is left, so end the data it asks for. */
@@ -556,14 +569,14 @@ static void on_envelope_reply(struct connection *c)
 		transaction_done(c, !c->mail_refused);
 		return;
 	}
-	if (!mux_op_busy(&c->send_op)) {
+	if (!stream_send_busy(&c->stream)) {
 		send_steps(c);
 	}
 }
 
 static void on_body_reply(struct connection *c)
 {
-	if (!c->body_sent || c->send_failed || mux_op_busy(&c->send_op)) {
+	if (!c->body_sent || c->send_failed || stream_send_busy(&c->stream)) {
 		/* It did not wait for the end: what it says stands unless it claims to have it. */
 		c->attempt.stage = SMTP_STAGE_BODY;
 		if (smtp_reply_class(&c->reply) >= 4) {
@@ -591,11 +604,31 @@ static void on_body_reply(struct connection *c)
 
 /* ---- setting up ---- */
 
+void connection_setup_say(struct connection *c, enum connection_state state, const char *verb,
+			  const char *argument)
+{
+	set_state(c, state, options_of(c)->ehlo_timeout_ms);
+	command(c, verb, argument[0] != '\0' ? " " : "", argument, NULL);
+	send_commands(c);
+}
+
+void connection_setup_wait(struct connection *c, enum connection_state state)
+{
+	set_state(c, state, options_of(c)->ehlo_timeout_ms);
+}
+
+void connection_setup_fail(struct connection *c, enum smtp_stage stage, const char *enhanced,
+			   const char *text)
+{
+	c->attempt.stage = stage;
+	fail(c, enhanced, "%s", text);
+}
+
 static void setup_refused(struct connection *c)
 {
 	attempt_reply(c);
 	c->attempt.stage = stage_of(c);
-	dispatch_on_setup_failed(c);
+	setup_failed(c);
 	start_close(c);
 }
 
@@ -617,6 +650,9 @@ static void on_setup_reply(struct connection *c)
 			c->extensions = c->reply.extensions;
 			c->size_max = c->reply.size_max;
 		}
+		if (connection_tls_begin(c)) {
+			return;
+		}
 		set_state(c, CONNECTION_IDLE, options_of(c)->idle_timeout_ms);
 		dispatch_on_ready(c);
 	} else {
@@ -624,29 +660,21 @@ static void on_setup_reply(struct connection *c)
 	}
 }
 
-static void on_connected(struct mux_op *op, int result)
+static void on_connected(struct connection *c, int result)
 {
-	struct connection *c = CONTAINER_OF(op, struct connection, send_op);
 	int on = 1;
 
-	CHECK_MAGIC(c, CONNECTION_MAGIC);
-	OWNER_CHECK(c);
-	if (c->state == CONNECTION_CLOSING) {
-		finish_close(c);
-		return;
-	}
 	if (result < 0) {
 		c->attempt.stage = SMTP_STAGE_NOT_CONNECTED;
 		fail(c, "4.4.1", "451 4.4.1 [internal] cannot connect to %s: %s", c->remote_ip,
 		     strerror(-result));
 		return;
 	}
-	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	mux_op_init(&c->send_op, c->dispatcher->self, on_sent);
+	setsockopt(c->stream.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	/* The banner is part of connecting: connect_timeout runs on. */
 	change_state(c, CONNECTION_BANNER);
 	c->since_ms = agent_now_ms(c->dispatcher->self);
-	mux_recv(c->dispatcher->self->mux, &c->recv_op, c->fd);
+	stream_recv(&c->stream);
 }
 
 static void describe_address(struct connection *c)
@@ -677,7 +705,6 @@ struct connection *connection_open(struct dispatcher *x, struct domain *d, const
 	OWNER_CLAIM(c);
 	c->dispatcher = x;
 	c->domain = d;
-	c->fd = fd;
 	memcpy(&c->address, &host->address, host->address_len);
 	c->address_len = host->address_len;
 	text_copy(c->host_name, sizeof c->host_name, host->name);
@@ -685,14 +712,12 @@ struct connection *connection_open(struct dispatcher *x, struct domain *d, const
 	attempt_reset(c);
 	smtp_reply_reset(&c->reply);
 	timer_init(&c->timer, x->self, on_timer);
-	mux_op_init(&c->recv_op, x->self, on_received);
-	mux_op_init(&c->send_op, x->self, on_connected);
-	c->send_op.address = c->address;
-	c->send_op.address_len = c->address_len;
+	stream_init(&c->stream, x->self, on_received, on_sent);
+	stream_open(&c->stream, fd);
 	/* The state of a connection that does not count yet is CLOSING. */
 	c->state = CONNECTION_CLOSING;
 	set_state(c, CONNECTION_CONNECTING, options_of(c)->connect_timeout_ms);
-	mux_connect(x->self->mux, &c->send_op, fd);
+	stream_connect(&c->stream, &c->address, c->address_len);
 	return c;
 }
 
@@ -707,6 +732,10 @@ static const char *waited_for(const struct connection *c)
 		return "banner";
 	case SMTP_STAGE_DURING_EHLO:
 		return "EHLO response";
+	case SMTP_STAGE_DURING_STARTTLS:
+		return "STARTTLS response";
+	case SMTP_STAGE_TLS_HANDSHAKE:
+		return "end of the TLS handshake";
 	case SMTP_STAGE_DURING_MAIL:
 		return "MAIL FROM response";
 	case SMTP_STAGE_DURING_RCPT:
@@ -755,24 +784,28 @@ void connection_abort(struct connection *c, const char *text)
 	}
 }
 
-static void on_sent(struct mux_op *op, int result)
+static void on_sent(struct stream *stream, int result)
 {
-	struct connection *c = CONTAINER_OF(op, struct connection, send_op);
+	struct connection *c = CONTAINER_OF(stream, struct connection, stream);
 
 	CHECK_MAGIC(c, CONNECTION_MAGIC);
 	OWNER_CHECK(c);
 	chain_release(&c->sending, &c->dispatcher->pools->buffers);
 	if (c->state == CONNECTION_CLOSING) {
 		finish_close(c);
+	} else if (c->state == CONNECTION_CONNECTING) {
+		on_connected(c, result);
 	} else if (result < 0) {
 		/* The peer may have said why before it closed: what it said is read first. */
 		c->send_failed = true;
-		if (!mux_op_busy(&c->recv_op)) {
+		if (!stream_recv_busy(&c->stream)) {
 			c->attempt.stage = stage_of(c);
 			fail(c, "4.4.2", "451 4.4.2 [internal] cannot send: %s", strerror(-result));
 		}
 	} else if (c->commands.len != 0) {
 		send_commands(c);
+	} else if (c->state == CONNECTION_SECURING) {
+		connection_tls_handshake(c);
 	} else if (c->state == CONNECTION_ENVELOPE && c->steps_sent <= c->batch_count + 1 &&
 		   ((c->extensions & SMTP_EXTENSION_PIPELINING) || c->steps_sent == c->step)) {
 		send_steps(c);
@@ -790,7 +823,7 @@ static void on_disconnect(struct connection *c, int result)
 		return;
 	}
 	c->attempt.stage = stage_of(c);
-	if (result == 0) {
+	if (result == 0 || result == -ECONNABORTED) {
 		fail(c, "4.4.2", "451 4.4.2 [internal] connection closed by remote host");
 	} else {
 		fail(c, "4.4.2", "451 4.4.2 [internal] connection lost: %s", strerror(-result));
@@ -837,6 +870,9 @@ static void connection_on_reply(struct connection *c)
 	case CONNECTION_HELO:
 		on_setup_reply(c);
 		break;
+	case CONNECTION_STARTTLS:
+		connection_tls_on_reply(c);
+		break;
 	case CONNECTION_ENVELOPE:
 		on_envelope_reply(c);
 		break;
@@ -852,6 +888,7 @@ static void connection_on_reply(struct connection *c)
 		}
 		break;
 	case CONNECTION_CONNECTING:
+	case CONNECTION_SECURING:
 	case CONNECTION_IDLE:
 	case CONNECTION_LOADING:
 	case CONNECTION_QUIT:
@@ -866,10 +903,9 @@ static void connection_on_reply(struct connection *c)
 	}
 }
 
-static void on_received(struct mux_op *op, int result)
+static void on_received(struct stream *stream, const unsigned char *data, int result)
 {
-	struct connection *c = CONTAINER_OF(op, struct connection, recv_op);
-	const unsigned char *data = op->data;
+	struct connection *c = CONTAINER_OF(stream, struct connection, stream);
 	size_t len = result > 0 ? (size_t)result : 0;
 	size_t used;
 
@@ -889,13 +925,14 @@ static void on_received(struct mux_op *op, int result)
 			fail(c, "4.5.0", "451 4.5.0 [internal] the peer's reply is %s: %.200s",
 			     rc == -EMSGSIZE ? "too long" : "none", c->reply.text);
 		} else if (rc > 0) {
+			c->unread = len;
 			connection_on_reply(c);
 			smtp_reply_reset(&c->reply);
 		}
 	}
 	if (c->state == CONNECTION_CLOSING) {
 		finish_close(c);
-	} else if (!c->broken) {
-		mux_recv(c->dispatcher->self->mux, &c->recv_op, c->fd);
+	} else if (!c->broken && c->state != CONNECTION_SECURING) {
+		stream_recv(&c->stream);
 	}
 }

@@ -16,7 +16,7 @@
 #include "core/mail/smtp_reply.h"
 #include "core/outbound/dispatch.h"
 #include "core/queue/domain.h"
-#include "core/runtime/mux.h"
+#include "core/runtime/stream.h"
 #include "core/runtime/timer.h"
 
 #define CONNECTION_MAGIC 0x636f6e6eU
@@ -27,6 +27,9 @@ enum connection_state {
 	CONNECTION_BANNER,
 	CONNECTION_EHLO,
 	CONNECTION_HELO,
+	/* STARTTLS was said; the handshake. */
+	CONNECTION_STARTTLS,
+	CONNECTION_SECURING,
 	/* Waits for a delivery. */
 	CONNECTION_IDLE,
 	/* Has a delivery whose content is read back. */
@@ -50,16 +53,15 @@ struct connection {
 	struct domain *domain;
 	struct connection *next;
 	struct connection *prev;
-	int fd;
-	struct mux_op recv_op;
-	/* Connect, then send. */
-	struct mux_op send_op;
+	struct stream stream;
 	struct timer timer;
 	uint64_t since_ms;
 	struct sockaddr_storage address;
 	socklen_t address_len;
 	char host_name[256];
 	char remote_ip[INET6_ADDRSTRLEN];
+	/* Bytes that came together with the reply that is looked at. */
+	size_t unread;
 	uint32_t extensions;
 	uint64_t size_max;
 	/* Deliveries that ended in a 2xx. */

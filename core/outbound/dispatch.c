@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/outbound/connection.h"
+#include "core/outbound/connection_tls.h"
 #include "core/outbound/dispatch_parts.h"
 #include "core/outbound/host_list.h"
 #include "core/outbound/route.h"
@@ -89,6 +90,7 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 	create_route_counters(x);
 	x->reused = counter_create(self->counters, "outbound.reused", COUNTER_SUM,
 				   "Transactions on a connection that had carried one before");
+	connection_tls_init(x);
 }
 
 /* ---- limits that all schedulers share ---- */
@@ -809,4 +811,5 @@ void dispatcher_close(struct dispatcher *x)
 {
 	domain_table_close(&x->domains);
 	pool_close(&x->connections);
+	tls_sessions_close(&x->tls_sessions);
 }

@@ -16,6 +16,7 @@
 #include "core/queue/domain.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/thread_class.h"
+#include "core/runtime/tls_sessions.h"
 
 struct connection;
 struct dispatcher;
@@ -116,6 +117,15 @@ struct dispatcher {
 	struct counter *mx_aliases;
 	struct counter *mx_dead;
 	struct counter *mx_literals;
+	/* For hosts whose domain names no roots of its own; NULL: nobody sends by TLS. */
+	const struct tls_context *tls_client;
+	struct tls_sessions tls_sessions;
+	struct counter *tls_12;
+	struct counter *tls_13;
+	struct counter *tls_resumed;
+	struct counter *tls_verified;
+	struct counter *tls_failed;
+	struct counter *tls_fallbacks;
 };
 
 SINGLE

@@ -75,6 +75,7 @@ static void hosts_carry_over(struct domain *d, struct host *hosts, uint32_t coun
 
 			if (has_address(h, &old->address, old->address_len)) {
 				h->failed_until_ms = old->failed_until_ms;
+				h->plain_until_ms = old->plain_until_ms;
 				h->failures = old->failures;
 				h->deliveries = old->deliveries;
 			}

@@ -13,6 +13,7 @@ static void forget_failures(struct domain *d)
 {
 	for (uint32_t i = 0; i < d->host_count; i++) {
 		d->hosts[i].failed_until_ms = 0;
+		d->hosts[i].plain_until_ms = 0;
 	}
 	if (!d->resolving) {
 		dispatch_hold(d, DOMAIN_FREE);

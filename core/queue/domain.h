@@ -73,6 +73,8 @@ struct host {
 	uint32_t connections;
 	/* Left alone until then, monotonic ms; 0: fine. */
 	uint64_t failed_until_ms;
+	/* TLS failed: gets plain text until then, where that is allowed, monotonic ms. */
+	uint64_t plain_until_ms;
 	uint64_t failures;
 	uint64_t deliveries;
 };

@@ -11,6 +11,21 @@
 #include "core/runtime/thread_class.h"
 
 struct throttle;
+struct tls_context;
+
+/* How mail is sent: RFC 3207, RFC 7435. The order is that of the configuration's words. */
+enum domain_tls {
+	DOMAIN_TLS_NO,
+	/* Where the peer offers it, unverified; else, and when it fails, plain text. */
+	DOMAIN_TLS_OPPORTUNISTIC,
+	/* Never plain text, unverified. */
+	DOMAIN_TLS_REQUIRED,
+	/* Never plain text, and the peer's certificate has its name and a trusted root. */
+	DOMAIN_TLS_VERIFY,
+	/* By TLSA records (RFC 7672); opportunistic where there are none. */
+	DOMAIN_TLS_DANE,
+	DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+};
 
 /* One next hop: `host` is an address literal without brackets, or a name to look up. */
 READONLY
@@ -50,6 +65,11 @@ struct domain_options {
 	uint64_t idle_timeout_ms;
 	/* How long a host that refused a connection is left alone. */
 	uint64_t host_failure_retry_ms;
+	enum domain_tls tls;
+	/* Trusts the roots of tls_ca; NULL: the program's client context. */
+	const struct tls_context *tls_client;
+	/* How long a host with which TLS failed gets plain text, when it may. */
+	uint64_t tls_failure_retry_ms;
 	bool suspend_delivery;
 	bool generate_bounces;
 	const char *ehlo_hostname;

@@ -184,6 +184,13 @@ void mux_fsync(struct mux *m, struct mux_op *op, int fd)
 	m->ops->start(m, op);
 }
 
+void mux_nop(struct mux *m, struct mux_op *op)
+{
+	op_begin(m, op, MUX_NOP, -1);
+	op->data = NULL;
+	m->ops->start(m, op);
+}
+
 void mux_cancel(struct mux *m, struct mux_op *op)
 {
 	CHECK_MAGIC(m, MUX_MAGIC);

@@ -40,6 +40,7 @@ enum mux_verb {
 	MUX_READ,
 	MUX_WRITE,
 	MUX_FSYNC,
+	MUX_NOP,
 };
 
 typedef void (*mux_fn)(struct mux_op *op, int result);
@@ -148,6 +149,11 @@ void mux_write_synced(struct mux *m, struct mux_op *op, int fd, const void *data
 /* fdatasync(2). */
 BOUND
 void mux_fsync(struct mux *m, struct mux_op *op, int fd);
+
+/* Completes with 0 at the next reap, without a system call: for owners that have something to tell
+ * already, and must not from within the call that asks for it. */
+BOUND
+void mux_nop(struct mux *m, struct mux_op *op);
 
 /* Asks that a busy op ends soon: its callback runs once more, with -ECANCELED or the result that it
  * had won already. Idle ops are left alone. */

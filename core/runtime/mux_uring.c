@@ -189,7 +189,8 @@ static void prepare(struct mux_uring *u, struct io_uring_sqe *sqe, struct mux_op
 		io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
 		break;
 	case MUX_IDLE:
-		ASSERT(op->verb != MUX_IDLE);
+	case MUX_NOP:
+		ASSERT(op->verb != MUX_IDLE && op->verb != MUX_NOP);
 	}
 }
 
@@ -256,6 +257,10 @@ static void uring_start(struct mux *m, struct mux_op *op)
 {
 	struct mux_uring *u = uring_of(m);
 
+	if (op->verb == MUX_NOP) {
+		mux_list_push(&u->done, op);
+		return;
+	}
 	op->buffer = 0;
 	/* An idle connection must not hold a buffer. */
 	op->polling = op->verb == MUX_RECV && u->buffer_ring == NULL;

@@ -188,7 +188,9 @@ void readiness_start(struct mux *m, struct mux_op *op)
 	struct readiness *r = readiness_of(m);
 	int events = op_events(op);
 
-	if (events == 0) {
+	if (op->verb == MUX_NOP) {
+		op_done(r, op, 0);
+	} else if (events == 0) {
 		op_done(r, op, do_file(op));
 	} else {
 		start_socket(r, op, events);

@@ -277,6 +277,10 @@ static json_t *hosts_of(const struct scheduler *s, const struct domain *d)
 		value_set_number(row, "connections", h->connections);
 		value_set_number(row, "deliveries", h->deliveries);
 		value_set_number(row, "failures", h->failures);
+		value_set(row, "plain_for_s",
+			  h->plain_until_ms > now_ms
+				  ? json_real((double)(h->plain_until_ms - now_ms) / 1000)
+				  : json_null());
 		value_append(rows, row);
 	}
 	return rows;
@@ -292,6 +296,9 @@ static const char *connection_text(enum connection_state state)
 	case CONNECTION_EHLO:
 	case CONNECTION_HELO:
 		return "greeting";
+	case CONNECTION_STARTTLS:
+	case CONNECTION_SECURING:
+		return "beginning TLS";
 	case CONNECTION_IDLE:
 		return "idle";
 	case CONNECTION_LOADING:
@@ -310,6 +317,23 @@ static const char *connection_text(enum connection_state state)
 	return "unknown";
 }
 
+/* "TLSv1.3 TLS_AES_256_GCM_SHA384, pkix": version, cipher, how the peer was verified. */
+static json_t *tls_of(const struct connection *c)
+{
+	struct tls_agreed agreed;
+	char text[128];
+
+	if (!stream_is_secure(&c->stream) || c->state == CONNECTION_SECURING ||
+	    c->state == CONNECTION_CLOSING) {
+		return value_text("plain");
+	}
+	agreed = stream_agreed(&c->stream);
+	snprintf(text, sizeof(text), "%s %s, %s%s", agreed.version, agreed.cipher,
+		 agreed.verified ? agreed.verification : "not verified",
+		 agreed.resumed ? ", resumed" : "");
+	return value_text(text);
+}
+
 static json_t *connections_of(const struct scheduler *s, const struct domain *d)
 {
 	json_t *rows = value_array();
@@ -324,6 +348,7 @@ static json_t *connections_of(const struct scheduler *s, const struct domain *d)
 		value_set_text(row, "state", connection_text(c->state));
 		value_set_real(row, "for_s", (double)(agent_now_ms(&s->base) - c->since_ms) / 1000);
 		value_set_number(row, "delivered", c->delivered);
+		value_set(row, "tls", tls_of(c));
 		value_append(rows, row);
 		shown++;
 	}

@@ -16,6 +16,8 @@ static const struct smtp_refusal long_line = {500, "5.5.2", "Line too long"};
 static const struct smtp_refusal early_talker = {554, "5.5.1", "Spoke before the greeting"};
 static const struct smtp_refusal early_data = {503, "5.5.1", "Unexpected input before 354"};
 static const struct smtp_refusal not_offered = {502, "5.5.1", "Command not implemented"};
+static const struct smtp_refusal early_tls = {554, "5.5.1", "Unexpected input after STARTTLS"};
+static const struct smtp_refusal tls_twice = {503, "5.5.1", "TLS is on already"};
 static const struct smtp_refusal needs_helo = {503, "5.5.1", "Send EHLO or HELO first"};
 static const struct smtp_refusal nested_mail = {503, "5.5.1", "Sender was given already"};
 static const struct smtp_refusal needs_mail = {503, "5.5.1", "Send MAIL first"};
@@ -143,12 +145,14 @@ static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *
 
 static void say_extensions(struct smtp_session *ss)
 {
+	bool starttls = ss->options->tls != NULL && !ss->secure;
 	char lines[512];
 
 	snprintf(lines, sizeof(lines),
 		 "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n"
-		 "250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250 HELP\r\n",
-		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
+		 "250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n%s250 HELP\r\n",
+		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes,
+		 starttls ? "250-STARTTLS\r\n" : "");
 	smtp_session_say(ss, lines);
 }
 
@@ -406,6 +410,30 @@ static void on_not_offered(struct smtp_session *ss, const struct smtp_command *c
 	refuse_idle(ss, c, &not_offered, SMTP_COUNT_REFUSED_UNKNOWN);
 }
 
+/* RFC 3207. What was sent after it in plain text may be anybody's: obeyed after the handshake, it
+ * would seem to be the client's (section 6). */
+static void on_starttls(struct smtp_session *ss, const struct smtp_command *c)
+{
+	if (ss->options->tls == NULL || ss->options->use_ssl) {
+		on_not_offered(ss, c);
+		return;
+	}
+	if (ss->secure) {
+		refuse_idle(ss, c, &tls_twice, SMTP_COUNT_REFUSED_ORDER);
+		return;
+	}
+	if (ss->unread > 0 && ss->options->starttls_injection == CONFIG_INJECTION_REJECT) {
+		smtp_log_rejection(ss, SMTP_STAGE_DURING_STARTTLS, &early_tls, NULL, NULL);
+		refuse(ss, c, &early_tls, SMTP_COUNT_STARTTLS_INJECTION);
+		smtp_session_close(ss, true);
+		return;
+	}
+	if (count_idle(ss)) {
+		smtp_session_say(ss, "220 2.0.0 Ready to start TLS\r\n");
+		smtp_session_secure(ss);
+	}
+}
+
 /* What follows it may be mail data, and must not be taken for commands. */
 static void on_bdat(struct smtp_session *ss, const struct smtp_command *c)
 {
@@ -427,20 +455,13 @@ static void on_quit(struct smtp_session *ss, const struct smtp_command *c)
 typedef void (*command_fn)(struct smtp_session *ss, const struct smtp_command *c);
 
 static const command_fn commands[] = {
-	[SMTP_VERB_UNKNOWN] = on_not_offered,
-	[SMTP_VERB_HELO] = on_hello,
-	[SMTP_VERB_EHLO] = on_hello,
-	[SMTP_VERB_MAIL] = on_mail,
-	[SMTP_VERB_RCPT] = on_rcpt,
-	[SMTP_VERB_DATA] = on_data,
-	[SMTP_VERB_RSET] = on_rset,
-	[SMTP_VERB_NOOP] = on_noop,
-	[SMTP_VERB_QUIT] = on_quit,
-	[SMTP_VERB_VRFY] = on_vrfy,
-	[SMTP_VERB_EXPN] = on_not_offered,
-	[SMTP_VERB_HELP] = on_help,
-	[SMTP_VERB_STARTTLS] = on_not_offered,
-	[SMTP_VERB_AUTH] = on_not_offered,
+	[SMTP_VERB_UNKNOWN] = on_not_offered, [SMTP_VERB_HELO] = on_hello,
+	[SMTP_VERB_EHLO] = on_hello,          [SMTP_VERB_MAIL] = on_mail,
+	[SMTP_VERB_RCPT] = on_rcpt,           [SMTP_VERB_DATA] = on_data,
+	[SMTP_VERB_RSET] = on_rset,           [SMTP_VERB_NOOP] = on_noop,
+	[SMTP_VERB_QUIT] = on_quit,           [SMTP_VERB_VRFY] = on_vrfy,
+	[SMTP_VERB_EXPN] = on_not_offered,    [SMTP_VERB_HELP] = on_help,
+	[SMTP_VERB_STARTTLS] = on_starttls,   [SMTP_VERB_AUTH] = on_not_offered,
 	[SMTP_VERB_BDAT] = on_bdat,
 };
 

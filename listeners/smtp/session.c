@@ -1,9 +1,9 @@
 #include "listeners/smtp/session.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "listeners/smtp/dialogue.h"
 #include "listeners/smtp/relay.h"
@@ -15,8 +15,8 @@
 #define LINE_MAX_BYTES (SMTP_COMMAND_LINE_MAX + 2)
 _Static_assert(LINE_MAX_BYTES <= CHAIN_BUFFER_SIZE, "a line in progress takes one buffer");
 
-static void on_recv(struct mux_op *op, int result);
-static void on_sent(struct mux_op *op, int result);
+static void on_recv(struct stream *stream, const unsigned char *data, int result);
+static void on_sent(struct stream *stream, int result);
 static void on_deadline(struct timer *t);
 
 static struct scheduler *scheduler_of(const struct smtp_session *ss)
@@ -104,16 +104,13 @@ void smtp_session_dismiss(struct smtp_session *ss, const char *status, const cha
 /* No more words: the connection is cut as soon as nothing uses it. */
 static void kill_session(struct smtp_session *ss)
 {
-	struct mux *mux = scheduler_of(ss)->base.mux;
-
 	ss->state = SMTP_SESSION_DEAD;
 	if (!ss->storing) {
 		smtp_transaction_abort(ss);
 	}
 	session_list_remove(&ss->waiting);
 	timer_cancel(&ss->deadline);
-	mux_cancel(mux, &ss->recv);
-	mux_cancel(mux, &ss->send);
+	stream_cancel(&ss->stream);
 }
 
 /* The client is gone, or may as well be. */
@@ -146,6 +143,7 @@ static void free_session(struct smtp_session *ss)
 	chain_release(&ss->output, buffers_of(ss));
 	chain_release(&ss->sending, buffers_of(ss));
 	session_list_remove(&ss->all);
+	stream_release(&ss->stream);
 	l->session_count--;
 	counter_sub(l->counts.of[SMTP_COUNT_SESSIONS_OPEN], 1);
 	ss->magic = 0;
@@ -161,7 +159,7 @@ static void finish_close(struct smtp_session *ss)
 		kill_session(ss);
 		return;
 	}
-	shutdown(ss->accept->fd, SHUT_WR);
+	stream_end(&ss->stream);
 	ss->state = SMTP_SESSION_LINGERING;
 	timer_arm(&ss->deadline, now_ms(ss) + SMTP_LINGER_MS);
 }
@@ -245,7 +243,7 @@ static void consume(struct smtp_session *ss, const unsigned char *data, size_t l
 	if (len == 0 || ss->state == SMTP_SESSION_CLOSING) {
 		return;
 	}
-	if (ss->state != SMTP_SESSION_STORING) {
+	if (ss->state != SMTP_SESSION_STORING && ss->state != SMTP_SESSION_SECURING) {
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_OUTPUT_BLOCKED);
 	}
 	chain_append(&ss->held, buffers_of(ss), data, len);
@@ -266,6 +264,82 @@ void smtp_session_resume(struct smtp_session *ss)
 	chain_release(&held, buffers_of(ss));
 }
 
+/* ---- TLS ---- */
+
+/* Nothing can be said any more, in plain text or in TLS. */
+static void handshake_failed(struct smtp_session *ss, const char *why)
+{
+	char text[TLS_WHY + 32];
+	const struct smtp_refusal refusal = {454, "4.7.0", text};
+
+	snprintf(text, sizeof(text), "TLS handshake failed: %s", why);
+	smtp_count(smtp_session_counts(ss), SMTP_COUNT_TLS_FAILED);
+	smtp_log_rejection(ss, SMTP_STAGE_TLS_HANDSHAKE, &refusal, NULL, NULL);
+	kill_session(ss);
+}
+
+static void count_handshake(struct smtp_session *ss, const struct tls_agreed *agreed)
+{
+	struct smtp_counts *counts = smtp_session_counts(ss);
+
+	smtp_count(counts,
+		   strcmp(agreed->version, "TLSv1.3") == 0 ? SMTP_COUNT_TLS_13 : SMTP_COUNT_TLS_12);
+	if (agreed->resumed) {
+		smtp_count(counts, SMTP_COUNT_TLS_RESUMED);
+	}
+}
+
+/* RFC 3207 section 4.2: all that was learned before is forgotten. With TLS from the start, the
+ * banner is still to come, as everywhere. */
+static void on_secured(struct stream *stream, int result)
+{
+	struct smtp_session *ss = CONTAINER_OF(stream, struct smtp_session, stream);
+	struct tls_agreed agreed;
+
+	CHECK_MAGIC(ss, SMTP_SESSION_MAGIC);
+	OWNER_CHECK(ss);
+	if (result != 0) {
+		handshake_failed(ss, stream_why(stream));
+		smtp_session_settle(ss);
+		return;
+	}
+	agreed = stream_agreed(stream);
+	count_handshake(ss, &agreed);
+	ss->secure = true;
+	ss->has_helo = false;
+	ss->esmtp = false;
+	ss->relay_host |= agreed.verified && ss->options->tls_verified_peer_can_relay;
+	touch(ss);
+	if (ss->options->use_ssl) {
+		ss->state = SMTP_SESSION_GREETING;
+		session_list_add(&ss->listener->arrivals, &ss->waiting);
+	} else {
+		ss->state = SMTP_SESSION_COMMANDS;
+		smtp_session_resume(ss);
+	}
+	smtp_session_settle(ss);
+}
+
+/* Once 220 has gone, and no sooner. */
+static void begin_handshake(struct smtp_session *ss)
+{
+	const struct tls_wish wish = {.context = ss->options->tls};
+
+	if (stream_is_secure(&ss->stream) || stream_busy(&ss->stream)) {
+		return;
+	}
+	if (ss->options->starttls_injection == CONFIG_INJECTION_IGNORE) {
+		chain_release(&ss->held, buffers_of(ss));
+	}
+	stream_secure(&ss->stream, &wish, on_secured);
+}
+
+void smtp_session_secure(struct smtp_session *ss)
+{
+	smtp_transaction_abort(ss);
+	ss->state = SMTP_SESSION_SECURING;
+}
+
 /* ---- what every event ends with ---- */
 
 /* The client has closed its side and all that it said was looked at. */
@@ -280,7 +354,7 @@ static void flush(struct smtp_session *ss)
 {
 	unsigned count;
 
-	if (mux_op_busy(&ss->send)) {
+	if (stream_send_busy(&ss->stream)) {
 		return;
 	}
 	if (ss->sending.len == 0) {
@@ -290,13 +364,13 @@ static void flush(struct smtp_session *ss)
 	}
 	if (ss->sending.len > 0) {
 		count = chain_iov(&ss->sending, &ss->send_next, ss->iov, SMTP_SESSION_IOV);
-		mux_send(scheduler_of(ss)->base.mux, &ss->send, ss->accept->fd, ss->iov, count);
+		stream_send(&ss->stream, ss->iov, count);
 	}
 }
 
 static bool wants_to_read(const struct smtp_session *ss)
 {
-	if (ss->eof || mux_op_busy(&ss->recv)) {
+	if (ss->eof || stream_recv_busy(&ss->stream)) {
 		return false;
 	}
 	return ss->state == SMTP_SESSION_GREETING || ss->state == SMTP_SESSION_LINGERING ||
@@ -320,7 +394,7 @@ static void read_on(struct smtp_session *ss)
 	if (takes_input(ss)) {
 		session_list_remove(&ss->waiting);
 	}
-	mux_recv(l->scheduler->base.mux, &ss->recv, ss->accept->fd);
+	stream_recv(&ss->stream);
 }
 
 void smtp_session_settle(struct smtp_session *ss)
@@ -334,12 +408,15 @@ void smtp_session_settle(struct smtp_session *ss)
 	if (ss->state != SMTP_SESSION_DEAD) {
 		flush(ss);
 	}
-	if (ss->state == SMTP_SESSION_CLOSING && !mux_op_busy(&ss->send)) {
+	if (ss->state == SMTP_SESSION_CLOSING && !stream_send_busy(&ss->stream)) {
 		finish_close(ss);
+	}
+	if (ss->state == SMTP_SESSION_SECURING) {
+		begin_handshake(ss);
 	}
 	if (ss->state != SMTP_SESSION_DEAD) {
 		read_on(ss);
-	} else if (!mux_op_busy(&ss->recv) && !mux_op_busy(&ss->send) && !ss->storing) {
+	} else if (!stream_busy(&ss->stream) && !ss->storing) {
 		free_session(ss);
 	}
 }
@@ -366,6 +443,7 @@ static void on_input(struct smtp_session *ss, const unsigned char *data, size_t 
 			kill_session(ss);
 		}
 		break;
+	case SMTP_SESSION_SECURING:
 	case SMTP_SESSION_CLOSING:
 	case SMTP_SESSION_DEAD:
 		break;
@@ -380,15 +458,16 @@ static void on_end_of_input(struct smtp_session *ss)
 	}
 }
 
-static void on_recv(struct mux_op *op, int result)
+static void on_recv(struct stream *stream, const unsigned char *data, int result)
 {
-	struct smtp_session *ss = CONTAINER_OF(op, struct smtp_session, recv);
+	struct smtp_session *ss = CONTAINER_OF(stream, struct smtp_session, stream);
 
 	CHECK_MAGIC(ss, SMTP_SESSION_MAGIC);
 	OWNER_CHECK(ss);
 	if (result > 0) {
-		on_input(ss, op->data, (size_t)result);
-	} else if (result == 0) {
+		on_input(ss, data, (size_t)result);
+	} else if (result == 0 || result == -ECONNABORTED) {
+		/* SMTP itself says where a message ends: an end without close_notify cuts none. */
 		on_end_of_input(ss);
 	} else {
 		lose(ss);
@@ -396,9 +475,9 @@ static void on_recv(struct mux_op *op, int result)
 	smtp_session_settle(ss);
 }
 
-static void on_sent(struct mux_op *op, int result)
+static void on_sent(struct stream *stream, int result)
 {
-	struct smtp_session *ss = CONTAINER_OF(op, struct smtp_session, send);
+	struct smtp_session *ss = CONTAINER_OF(stream, struct smtp_session, stream);
 
 	CHECK_MAGIC(ss, SMTP_SESSION_MAGIC);
 	OWNER_CHECK(ss);
@@ -451,6 +530,10 @@ static void on_deadline(struct timer *t)
 	case SMTP_SESSION_STORING:
 		timer_arm(&ss->deadline, now_ms(ss) + ss->options->idle_timeout_ms);
 		break;
+	case SMTP_SESSION_SECURING:
+		smtp_count(smtp_session_counts(ss), SMTP_COUNT_TIMEOUT_IDLE);
+		handshake_failed(ss, "timed out");
+		break;
 	case SMTP_SESSION_CLOSING:
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_TIMEOUT_CLOSING);
 		kill_session(ss);
@@ -479,11 +562,15 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	ss->options = config_smtp(s->program->config, a->listen, &a->peer);
 	ss->relay_host = relay_host_allowed(ss->options, &a->peer);
 	ss->began_ms = agent_now_ms(&s->base);
-	mux_op_init(&ss->recv, &s->base, on_recv);
-	mux_op_init(&ss->send, &s->base, on_sent);
+	stream_init(&ss->stream, &s->base, on_recv, on_sent);
+	stream_open(&ss->stream, a->fd);
 	timer_init(&ss->deadline, &s->base, on_deadline);
 	session_list_add(&l->sessions, &ss->all);
-	session_list_add(&l->arrivals, &ss->waiting);
+	if (ss->options->use_ssl) {
+		ss->state = SMTP_SESSION_SECURING;
+	} else {
+		session_list_add(&l->arrivals, &ss->waiting);
+	}
 	l->session_count++;
 	smtp_count(&l->counts, SMTP_COUNT_SESSIONS);
 	counter_add(l->counts.of[SMTP_COUNT_SESSIONS_OPEN], 1);
@@ -513,6 +600,10 @@ void smtp_session_stop(struct smtp_session *ss, bool hurry)
 	case SMTP_SESSION_COMMANDS:
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_REFUSED_STOPPING);
 		smtp_session_dismiss(ss, "4.3.2", "Shutting down");
+		break;
+	case SMTP_SESSION_SECURING:
+		/* In the middle of a handshake nothing can be said. */
+		kill_session(ss);
 		break;
 	case SMTP_SESSION_CLOSING:
 	case SMTP_SESSION_LINGERING:

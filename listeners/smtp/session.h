@@ -20,7 +20,7 @@
 #include "core/mail/chain.h"
 #include "core/mail/smtp_command.h"
 #include "core/runtime/check.h"
-#include "core/runtime/mux.h"
+#include "core/runtime/stream.h"
 #include "core/runtime/thread_class.h"
 #include "core/runtime/timer.h"
 #include "listeners/smtp/listener.h"
@@ -45,6 +45,8 @@ enum smtp_session_state {
 	/* The banner was not sent yet: whoever talks now is dismissed. */
 	SMTP_SESSION_GREETING,
 	SMTP_SESSION_COMMANDS,
+	/* STARTTLS was answered, or TLS comes first: the handshake follows what is being sent. */
+	SMTP_SESSION_SECURING,
 	SMTP_SESSION_DATA,
 	/* A message is at the spool. */
 	SMTP_SESSION_STORING,
@@ -65,7 +67,9 @@ struct smtp_session {
 	/* HELO or EHLO was obeyed; it was EHLO. */
 	bool has_helo;
 	bool esmtp;
-	/* relay_hosts has the client. */
+	/* TLS is on. */
+	bool secure;
+	/* relay_hosts has the client, or its certificate counts as much. */
 	bool relay_host;
 	/* The client will send nothing more. */
 	bool eof;
@@ -99,8 +103,7 @@ struct smtp_session {
 	struct chain sending;
 	struct chain_buffer *send_next;
 	struct iovec iov[SMTP_SESSION_IOV];
-	struct mux_op recv;
-	struct mux_op send;
+	struct stream stream;
 	char helo[SMTP_HELO_MAX + 1];
 };
 _Static_assert(sizeof(struct smtp_session) <= 2048, "an idle connection is to stay small");
@@ -145,6 +148,10 @@ void smtp_session_close(struct smtp_session *ss, bool linger);
 /* 421 with `status` and `text`, then close. */
 BOUND
 void smtp_session_dismiss(struct smtp_session *ss, const char *status, const char *text);
+
+/* STARTTLS was obeyed: what comes after the replies so far is TLS. */
+BOUND
+void smtp_session_secure(struct smtp_session *ss);
 
 /* The listener stops: see struct listener_ops. May free the session. */
 BOUND

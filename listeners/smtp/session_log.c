@@ -30,7 +30,9 @@ void smtp_log_reception(struct smtp_session *ss, const struct message *m)
 		.sender = envelope_sender(e),
 		.peer_ip = ss->accept->peer_text,
 		.size = e->body_bytes,
-		.protocol = ss->esmtp ? "esmtp" : "smtp",
+		.protocol = !ss->esmtp   ? "smtp"
+			    : ss->secure ? "esmtps"
+					 : "esmtp",
 		.binding_group = BINDING,
 		.binding = BINDING,
 	};

@@ -176,8 +176,13 @@ void smtp_transaction_begin(struct smtp_session *ss)
 	struct smtp_transaction *tx = ss->transaction;
 	struct scheduler *s = scheduler_of(ss);
 	const struct smtp_options *o = ss->options;
+	struct tls_agreed agreed = {0};
 	char received[HEADER_RECEIVED_MAX];
 	size_t len;
+
+	if (ss->secure) {
+		agreed = stream_agreed(&ss->stream);
+	}
 
 	tx->id = scheduler_new_id(s);
 	tx->has_id = true;
@@ -190,6 +195,9 @@ void smtp_transaction_begin(struct smtp_session *ss)
 			.time_s = agent_wall_ms(&s->base) / 1000,
 			.protocol = ss->esmtp ? ENVELOPE_ESMTP : ENVELOPE_SMTP,
 			.smtputf8 = (tx->envelope.flags & ENVELOPE_SMTPUTF8) != 0,
+			.tls = ss->secure,
+			.tls_version = agreed.version,
+			.tls_cipher = agreed.cipher,
 		},
 		received);
 	chain_append(&tx->body, &s->pools.buffers, received, len);

@@ -105,12 +105,22 @@ class Session(threading.Thread):
             self.say(reply)
         elif verb == "DATA":
             self.data()
+        elif verb == "STARTTLS":
+            self.start_tls()
         elif verb == "QUIT":
             self.say("221 bye")
             return False
         else:
             self.say(self.answer(verb.lower(), "250 ok"))
         return True
+
+    def start_tls(self):
+        reply = self.answer("starttls", "220 go" if self.peer.tls else "502 what?")
+        self.say(reply)
+        if reply.startswith("220") and self.peer.tls:
+            self.socket = self.peer.tls.wrap_socket(self.socket, server_side=True)
+            self.file = self.socket.makefile("rb")
+            self.peer.secured.append((self.socket.version(), self.socket.session_reused))
 
     def data(self):
         if not self.recipients:
@@ -147,11 +157,16 @@ class Session(threading.Thread):
 class Peer:
     """`replies` maps a stage (banner ehlo helo mail rcpt data dot rset) to a reply, to None (close),
     or to a function of the session that returns one of these, or True for the usual. `ends`: byte
-    sequences that end the data of a lax server; its messages keep their dots."""
+    sequences that end the data of a lax server; its messages keep their dots. `tls`: an ssl.SSLContext,
+    with which STARTTLS is offered and obeyed."""
 
-    def __init__(self, flow, port=0, host="127.0.0.1", offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 0"), ends=(), **replies):
+    def __init__(self, flow, port=0, host="127.0.0.1", offers=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 0"), ends=(), tls=None,
+                 **replies):
         self.replies = replies
-        self.offers = offers
+        self.offers = (*offers, "STARTTLS") if tls else offers
+        self.tls = tls
+        # Version, and whether a session was resumed, of each handshake.
+        self.secured = []
         self.ends = ends
         self.mails = []
         self.commands = []

@@ -16,6 +16,7 @@ import test_dkim
 import test_dns
 import test_peers
 import test_smtp_input
+import test_tls
 from flow import Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
 from peer import Peer
 
@@ -562,7 +563,7 @@ binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }}
 
 # ---- the table ----
 
-I, P, B, K, N = test_smtp_input, test_peers, test_bounces, test_dkim, test_dns
+I, P, B, K, N, T = test_smtp_input, test_peers, test_bounces, test_dkim, test_dns, test_tls
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
@@ -640,6 +641,20 @@ SHOWN_BY = {
     ("headers", "dkim"): K.test_signs_as_configured,
     ("oversign", "dkim"): K.test_signs_as_configured,
     ("expiration", "dkim"): K.test_signs_as_configured,
+    ("tls_certificate", "peer"): T.test_offers_starttls_where_it_has_a_certificate,
+    ("tls_key", "peer"): T.test_offers_starttls_where_it_has_a_certificate,
+    ("tls_ciphers", "peer"): T.test_agrees_on_what_it_was_told,
+    ("tls_protocols", "peer"): T.test_agrees_on_what_it_was_told,
+    ("tls_client_ca", "peer"): T.test_knows_clients_by_their_certificates,
+    ("tls_verify_mode", "peer"): T.test_knows_clients_by_their_certificates,
+    ("tls_verified_peer_can_relay", "peer"): T.test_knows_clients_by_their_certificates,
+    ("use_ssl", "peer"): T.test_speaks_tls_from_the_first_byte_where_told,
+    ("starttls_injection_policy", "peer"): T.test_obeys_nothing_that_came_with_starttls,
+    ("certificate", "tls_certificate"): T.test_shows_the_certificate_that_is_asked_for,
+    ("key", "tls_certificate"): T.test_shows_the_certificate_that_is_asked_for,
+    ("tls", "domain"): T.test_sends_in_plain_text_when_told,
+    ("tls_ca", "domain"): T.test_verifies_the_next_hop,
+    ("tls_failure_retry", "domain"): T.test_tries_tls_again_after_a_while,
     ("gateway", "domain"): P.test_prefers_the_first_gateway_that_works,
     ("remote_smtp_port", "domain"): test_delivers_to_the_port_that_it_was_told,
     ("address_family", "domain"): N.test_uses_the_address_families_that_it_was_told,

@@ -238,7 +238,9 @@ static void sim_submit(struct mux *base)
 	struct mux_op *op;
 
 	while ((op = mux_list_pop(&m->started)) != NULL) {
-		if (op->verb == MUX_READ || op->verb == MUX_WRITE || op->verb == MUX_FSYNC) {
+		if (op->verb == MUX_NOP) {
+			complete(m, op, 0);
+		} else if (op->verb == MUX_READ || op->verb == MUX_WRITE || op->verb == MUX_FSYNC) {
 			start_disk(m, op);
 		} else {
 			start_socket(m, op);
@@ -249,12 +251,12 @@ static void sim_submit(struct mux *base)
 static void sim_cancel(struct mux *base, struct mux_op *op)
 {
 	struct mux_sim *m = sim_of(base);
-	struct kernel_fd *f = kernel_open_fd(op->fd);
+	struct kernel_fd *f = op->verb != MUX_NOP ? kernel_open_fd(op->fd) : NULL;
 
 	if (op->list == &m->started) {
 		mux_list_remove(op);
 		complete(m, op, -ECANCELED);
-	} else if (op->list == NULL && (op == f->reader || op == f->writer)) {
+	} else if (op->list == NULL && f != NULL && (op == f->reader || op == f->writer)) {
 		if (op == f->reader) {
 			f->reader = NULL;
 		} else {

@@ -323,6 +323,8 @@ static void text_globals(struct scenario *s)
 {
 	unsigned compact_below;
 
+	/* OpenSSL has randomness of its own. */
+	text(s, "tls = no\n");
 	text(s, "hostname = \"sim.test\"\nnode_id = %u\n", (unsigned)world_below(65536));
 	text(s, "memory_budget = \"%s\"\n", world_chance(500) ? "1M" : "64M");
 	if (!s->clean && world_chance(200)) {

@@ -23,17 +23,19 @@
 #include "config/schema.h"
 #include "core/queue/throttle.h"
 #include "tests/unit/dkim_keys.h"
+#include "tests/unit/tls_world.h"
 
 enum { TEXT_MAX = 4096 };
 
 /* A value that is nobody's default, and how describe() shows it. */
 struct sample {
+	/* Where several options have it: after the name of a scope. */
 	const char *name;
 	const char *written;
 	const char *shown;
 };
 
-static const struct sample samples[] = {
+static struct sample samples[] = {
 	{"hostname", "mx7.example.org", "mx7.example.org"},
 	{"node_id", "4711", "4711"},
 	{"multiplexor", "epoll", "2"},
@@ -100,11 +102,25 @@ static const struct sample samples[] = {
 	{"dkim_sign", "no", "0"},
 	{"selector", "s9", "s9"},
 	/* Shown as the kind of key in the file. */
-	{"key", "ed25519.pem", "1"},
+	{"dkim key", "ed25519.pem", "1"},
 	{"canonicalization", "simple/relaxed", "2"},
 	{"headers", "( From X-Mine from )", "2 from x-mine"},
 	{"oversign", "( Subject To )", "2 subject to"},
 	{"expiration", "14d", "1209600000"},
+	{"tls_certificate", NULL, "both.pem"},
+	{"tls_key", NULL, "key.pem"},
+	{"tls_ciphers", "ECDHE+AESGCM", "ECDHE+AESGCM"},
+	{"tls_protocols", "\"TLSv1.3\"", "TLSv1.3"},
+	{"tls_client_ca", NULL, "ca.pem"},
+	{"tls_verify_mode", "require", "2"},
+	{"tls_verified_peer_can_relay", "true", "1"},
+	{"use_ssl", NULL, "1"},
+	{"starttls_injection_policy", "ignore", "1"},
+	{"certificate", NULL, "both.pem"},
+	{"tls_certificate key", NULL, "both.pem"},
+	{"tls", "verify", "3"},
+	{"tls_ca", NULL, "a client's context"},
+	{"tls_failure_retry", "5m", "300000"},
 	{"gateway", "( \"mx.example.org?pref=20\" \"[2001:db8::1]:2525\" )",
 	 "2 2001:db8::1 2525 10 mx.example.org 25 20"},
 	{"remote_smtp_port", "2525", "2525"},
@@ -132,7 +148,7 @@ static const struct sample samples[] = {
 };
 
 /* What stands around an option of each kind of scope. */
-static const char *const contexts[SCOPES] = {
+static const char *contexts[SCOPES] = {
 	[SCOPE_GLOBAL] = "%s esmtp_listener { listen 127.0.0.1:25 { } }",
 	[SCOPE_SPOOL] = "spool { %s }",
 	[SCOPE_LOG] = "log { %s }",
@@ -241,6 +257,10 @@ static void describe_field(const struct schema_option *option, const void *base,
 		memcpy(&pointer, field, sizeof(pointer));
 		fputs(pointer != NULL ? pointer : "unset", out);
 		break;
+	case TYPE_TLS_CA:
+		memcpy(&pointer, field, sizeof(pointer));
+		fputs(pointer != NULL ? "a client's context" : "unset", out);
+		break;
 	case TYPE_THROTTLE:
 		memcpy(&pointer, field, sizeof(pointer));
 		if (pointer == NULL) {
@@ -347,6 +367,11 @@ static void describe(const struct config *config, const struct schema_option *op
 	case TARGET_AGENT:
 		describe_agent(option, config_agent(config, agent_of(scope)), out);
 		break;
+	case TARGET_TLS_PAIR:
+		if (config->tls_pair_count != 0) {
+			describe_field(option, &config->tls_pairs[0], out);
+		}
+		break;
 	case TARGET_GROUP:
 		describe_field(option, group, out);
 		break;
@@ -363,15 +388,72 @@ static void describe(const struct config *config, const struct schema_option *op
 	fclose(out);
 }
 
+static const char *plain_name(const struct sample *sample)
+{
+	const char *space = strchr(sample->name, ' ');
+	return space != NULL ? space + 1 : sample->name;
+}
+
 static const struct sample *sample_of(const struct schema_option *option)
 {
 	for (size_t i = 0; i < sizeof(samples) / sizeof(samples[0]); i++) {
-		if (strcmp(samples[i].name, option->name) == 0) {
+		bool dkim = strncmp(samples[i].name, "dkim ", 5) == 0;
+		if (strcmp(plain_name(&samples[i]), option->name) == 0 &&
+		    (dkim == (option->target == TARGET_DKIM) ||
+		     plain_name(&samples[i]) == samples[i].name)) {
 			return &samples[i];
 		}
 	}
 	fail_msg("option \"%s\" has no sample in this test", option->name);
 	return NULL;
+}
+
+/* Options that name files, or need them. */
+static const char *const file_samples[][2] = {
+	{"tls_certificate", "\"%/both.pem\""},
+	{"tls_key", "\"%/key.pem\""},
+	{"tls_client_ca", "\"%/ca.pem\""},
+	{"use_ssl", "true tls_certificate = \"%/both.pem\""},
+	{"certificate", "\"%/both.pem\""},
+	{"tls_certificate key", "\"%/both.pem\""},
+	{"tls_ca", "\"%/ca.pem\""},
+};
+
+/* `format` with the folder for each %. */
+static void write_path(char *text, size_t size, const char *format)
+{
+	FILE *out = fmemopen(text, size, "w");
+	assert_non_null(out);
+	for (; *format != '\0'; format++) {
+		if (*format == '%') {
+			fputs(tls_folder, out);
+		} else {
+			fputc(*format, out);
+		}
+	}
+	fclose(out);
+}
+
+/* Their paths are known only now. */
+static int name_files(void **state)
+{
+	static char texts[sizeof(file_samples) / sizeof(file_samples[0])][256];
+	static char stanza[256];
+	int rc = tls_make_files(state);
+	write_path(stanza, sizeof(stanza),
+		   "tls_certificate mx.example.com { certificate = \"%/mx.pem\" "
+		   "key = \"%/key.pem\" $s }");
+	*strchr(stanza, '$') = '%';
+	contexts[SCOPE_TLS_CERTIFICATE] = stanza;
+	for (size_t f = 0; rc == 0 && f < sizeof(file_samples) / sizeof(file_samples[0]); f++) {
+		for (size_t i = 0; i < sizeof(samples) / sizeof(samples[0]); i++) {
+			if (strcmp(samples[i].name, file_samples[f][0]) == 0) {
+				write_path(texts[f], sizeof(texts[f]), file_samples[f][1]);
+				samples[i].written = texts[f];
+			}
+		}
+	}
+	return rc;
 }
 
 static struct config *load_in(enum schema_scope scope, const char *statement)
@@ -401,6 +483,12 @@ static void check_option_in(const struct schema_option *option, enum schema_scop
 	describe(config, option, scope, with, sizeof(with));
 	config_release(config);
 
+	/* Of a path, its end. */
+	size_t shown = strlen(sample->shown);
+	char *end = with[0] == '/' && strlen(with) > shown && sample->shown[0] != '/'
+			    ? with + strlen(with) - shown
+			    : with;
+	memmove(with, end, strlen(end) + 1);
 	if (strcmp(with, sample->shown) != 0 || strcmp(with, without) == 0) {
 		print_error("%s in scope %d: \"%s\" without, \"%s\" with\n", statement, (int)scope,
 			    without, with);
@@ -436,7 +524,7 @@ static void test_every_sample_has_an_option(void **state)
 	for (size_t i = 0; i < sizeof(samples) / sizeof(samples[0]); i++) {
 		bool found = false;
 		for (enum schema_scope scope = 0; scope < SCOPES; scope++) {
-			found |= schema_option_find(samples[i].name, scope) != NULL;
+			found |= schema_option_find(plain_name(&samples[i]), scope) != NULL;
 		}
 		assert_true(found);
 	}
@@ -758,21 +846,19 @@ static char folder[] = "/tmp/test_config-XXXXXX";
 
 static int enter_folder(void **state)
 {
-	(void)state;
 	assert_non_null(mkdtemp(folder));
 	assert_int_equal(chdir(folder), 0);
 	write_key("rsa.pem", dkim_rsa_8463);
 	write_key("ed25519.pem", dkim_ed25519_8463);
-	return 0;
+	return name_files(state);
 }
 
 static int leave_folder(void **state)
 {
-	(void)state;
 	assert_int_equal(unlink("rsa.pem"), 0);
 	assert_int_equal(unlink("ed25519.pem"), 0);
 	assert_int_equal(rmdir(folder), 0);
-	return 0;
+	return tls_remove_files(state);
 }
 
 static const char *selector_for(const struct config *config, const char *domain)

@@ -75,6 +75,22 @@ static const struct broken syntax[] = {
 	 "1: option \"hostname\": \"a?b\" is not a host name; expected a host name such "
 	 "as \"mta1.example.com\"\n"
 	 "2: unexpected byte 0x01; expected text\n"},
+	{"tls_certificate = \"/nowhere\"\nesmtp_listener { listen 127.0.0.1:25 { } }\n",
+	 "1: option \"tls_certificate\": cannot be used: certificate \"/nowhere\": No such file or "
+	 "directory\n"},
+	{"esmtp_listener { listen 127.0.0.1:25 {\nuse_ssl = true\n} }\n",
+	 "2: option \"use_ssl\": there is no certificate; expected tls_certificate = \"FILE\"\n"},
+	{"tls_certificate a.test {\n}\n",
+	 "1: scope tls_certificate \"a.test\": has no file; expected certificate = \"FILE\"\n"},
+	{"tls_certificate a.test { certificate = \"/nowhere\" }\n",
+	 "1: scope tls_certificate \"a.test\": cannot be used: certificate \"/nowhere\": No such file "
+	 "or directory\n"},
+	{"tls_certificate \"*.*.test\" { certificate = x }\n",
+	 "1: scope tls_certificate \"*.*.test\": its name is not a domain; expected a host such as "
+	 "\"mx.example.com\" or \"*.example.com\"\n"},
+	{"domain a.example { tls_ca = \"/nowhere\" }\n",
+	 "1: option \"tls_ca\": \"/nowhere\" cannot be read as one; expected a file of PEM "
+	 "certificates\n"},
 	{"{ hostname = x }\n", "1: unexpected {; expected the name of an option or scope\n"},
 };
 

@@ -120,7 +120,7 @@ static void test_accepted_after_failed_send_is_deferred(void **state)
 		outbound_step(w);
 	}
 	c = outbound_record(w, DOMAIN)->connections;
-	assert_int_equal(shutdown(c->fd, SHUT_WR), 0);
+	assert_int_equal(shutdown(c->stream.fd, SHUT_WR), 0);
 	outbound_settle(w);
 	assert_int_equal(c->state, CONNECTION_BODY);
 	assert_int_equal(send(peer->connections[0].fd, claim, sizeof claim - 1, 0),

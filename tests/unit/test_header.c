@@ -96,6 +96,21 @@ static void test_received_names_the_protocol(void **state)
 	}
 }
 
+static void test_received_names_version_and_cipher(void **state)
+{
+	char text[HEADER_RECEIVED_MAX];
+	struct header_received r = received();
+
+	(void)state;
+	r.tls_version = "TLSv1.3";
+	r.tls_cipher = "TLS_AES_256_GCM_SHA384";
+	assert_well_formed(text, header_received_format(&r, text));
+	assert_null(strstr(text, "TLSv1.3"));
+	r.tls = true;
+	assert_well_formed(text, header_received_format(&r, text));
+	assert_non_null(strstr(text, "with ESMTPS\r\n\t(TLSv1.3 TLS_AES_256_GCM_SHA384) id "));
+}
+
 static void test_received_writes_ipv6_and_no_address(void **state)
 {
 	char text[HEADER_RECEIVED_MAX];
@@ -281,6 +296,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_received_of_a_usual_session),
 		TEST(test_received_names_the_protocol),
+		TEST(test_received_names_version_and_cipher),
 		TEST(test_received_writes_ipv6_and_no_address),
 		TEST(test_received_lets_no_helo_forge_it),
 		TEST(test_received_folds_names_of_any_length),

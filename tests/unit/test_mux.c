@@ -187,6 +187,47 @@ static void test_files_when_they_fail(void **state)
 	mux_destroy(m);
 }
 
+static void on_nop(struct mux_op *op, int result)
+{
+	struct probe *p = probe_of(op);
+
+	p->runs++;
+	p->result = result;
+	assert_false(mux_op_busy(op));
+	if (p->again) {
+		p->again = false;
+		mux_nop(p->m, op);
+	}
+}
+
+static void test_nop_completes_at_the_next_reap(void **state)
+{
+	struct mux *m = make(state);
+	struct probe p;
+
+	settle(m);
+	probe_init(&p, m, on_nop);
+	p.again = true;
+	starting++;
+	mux_nop(m, &p.op);
+	starting--;
+	assert_true(mux_ready(m));
+	assert_int_equal(mux_pending(m), 1);
+	/* A sleep does not come between. */
+	assert_true(mux_wait(m, PATIENCE_NS));
+	assert_int_equal(p.runs, 0);
+	run_until(m, &p.runs, 2);
+	assert_int_equal(p.result, 0);
+	/* One that was cancelled runs once, too. */
+	mux_nop(m, &p.op);
+	mux_cancel(m, &p.op);
+	run_until(m, &p.runs, 3);
+	settle(m);
+	assert_int_equal(p.runs, 3);
+	assert_int_equal(mux_pending(m), 0);
+	mux_destroy(m);
+}
+
 static void test_cancel_when_the_result_is_there(void **state)
 {
 	struct mux *m = make(state);
@@ -685,6 +726,7 @@ static const struct CMUnitTest each_backend[] = {
 	cmocka_unit_test(test_files_are_written_synced_and_read),
 	cmocka_unit_test(test_synced_writes_write),
 	cmocka_unit_test(test_files_when_they_fail),
+	cmocka_unit_test(test_nop_completes_at_the_next_reap),
 	cmocka_unit_test(test_cancel_when_the_result_is_there),
 	cmocka_unit_test(test_cancel_when_the_queue_is_full),
 	cmocka_unit_test(test_reap_honours_its_limit),

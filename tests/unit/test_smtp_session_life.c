@@ -55,7 +55,7 @@ static void test_client_that_is_lost_while_message_is_at_spool(void **state)
 
 	(void)state;
 	rig.options.max_idle_commands = 0;
-	while (!mux_op_busy(&ss->send)) {
+	while (!stream_send_busy(&ss->stream)) {
 		for (unsigned i = 0; i < 100; i++) {
 			client_send(fd, "HELP\r\n", 6);
 		}

@@ -14,6 +14,7 @@ SECTIONS = [
     ("Name service", ["resolver"]),
     ("Agents and groups", ["agent", "group"]),
     ("SMTP clients", ["esmtp_listener"]),
+    ("Certificates by name", ["tls_certificate"]),
     ("Sockets of listeners", ["control_listener"]),
     ("DKIM", ["dkim"]),
     ("Delivery", ["domain"]),

@@ -1,0 +1,230 @@
+#include "core/outbound/connection_tls.h"
+
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/outbound/host_list.h"
+#include "core/runtime/check.h"
+
+#define WHY_MAX (TLS_WHY + 64)
+
+static const struct domain_options *options_of(const struct connection *c)
+{
+	return c->domain->options;
+}
+
+void connection_tls_init(struct dispatcher *x)
+{
+	struct counter_set *set = x->self->counters;
+
+	tls_sessions_init(&x->tls_sessions);
+	x->tls_12 = counter_create(set, "outbound.tls12", COUNTER_SUM,
+				   "Outbound connections that began TLS 1.2");
+	x->tls_13 = counter_create(set, "outbound.tls13", COUNTER_SUM,
+				   "Outbound connections that began TLS 1.3");
+	x->tls_resumed = counter_create(set, "outbound.tls_resumed", COUNTER_SUM,
+					"Outbound TLS sessions that were resumed");
+	x->tls_verified = counter_create(set, "outbound.tls_verified", COUNTER_SUM,
+					 "Outbound connections whose peer was verified");
+	x->tls_failed = counter_create(set, "outbound.tls_failed", COUNTER_SUM,
+				       "Outbound connections that ended for want of TLS");
+	x->tls_fallbacks = counter_create(set, "outbound.tls_fallbacks", COUNTER_SUM,
+					  "Times a host was given plain text because TLS failed");
+}
+
+uint32_t connection_tlsa_records(const struct connection *c, const struct tls_tlsa **records)
+{
+	(void)c;
+	*records = NULL;
+	return 0;
+}
+
+/* ---- policy ---- */
+
+/* Plain text, or a peer that is not what it should be, is out of the question. */
+static bool is_strict(const struct connection *c)
+{
+	const struct tls_tlsa *records;
+
+	switch (options_of(c)->tls) {
+	case DOMAIN_TLS_NO:
+	case DOMAIN_TLS_OPPORTUNISTIC:
+		return false;
+	case DOMAIN_TLS_REQUIRED:
+	case DOMAIN_TLS_VERIFY:
+		return true;
+	case DOMAIN_TLS_DANE:
+	case DOMAIN_TLS_DANE_OR_OPPORTUNISTIC:
+		break;
+	}
+	return connection_tlsa_records(c, &records) > 0;
+}
+
+static enum tls_verify verification_of(const struct connection *c)
+{
+	const struct tls_tlsa *records;
+
+	switch (options_of(c)->tls) {
+	case DOMAIN_TLS_NO:
+	case DOMAIN_TLS_OPPORTUNISTIC:
+	case DOMAIN_TLS_REQUIRED:
+		return TLS_VERIFY_NONE;
+	case DOMAIN_TLS_VERIFY:
+		return TLS_VERIFY_PKIX;
+	case DOMAIN_TLS_DANE:
+	case DOMAIN_TLS_DANE_OR_OPPORTUNISTIC:
+		break;
+	}
+	return connection_tlsa_records(c, &records) > 0 ? TLS_VERIFY_DANE : TLS_VERIFY_NONE;
+}
+
+static bool wants_plain(const struct connection *c)
+{
+	const struct host *h = host_of(c);
+
+	if (options_of(c)->tls == DOMAIN_TLS_NO) {
+		return true;
+	}
+	return !is_strict(c) && h != NULL && h->plain_until_ms > agent_now_ms(c->dispatcher->self);
+}
+
+bool connection_tls_begin(struct connection *c)
+{
+	char text[WHY_MAX + sizeof c->host_name];
+
+	if (stream_is_secure(&c->stream) || wants_plain(c)) {
+		return false;
+	}
+	if ((c->extensions & SMTP_EXTENSION_STARTTLS) != 0) {
+		connection_setup_say(c, CONNECTION_STARTTLS, "STARTTLS", "");
+		return true;
+	}
+	if (!is_strict(c)) {
+		return false;
+	}
+	snprintf(text, sizeof text,
+		 "451 4.7.4 [internal] TLS is required, and %s does not offer STARTTLS",
+		 c->host_name);
+	counter_inc(c->dispatcher->tls_failed);
+	connection_setup_fail(c, SMTP_STAGE_AFTER_EHLO, "4.7.4", text);
+	return true;
+}
+
+/* ---- failures ---- */
+
+bool connection_tls_forgive(struct connection *c)
+{
+	struct dispatcher *x = c->dispatcher;
+	struct host *h = host_of(c);
+
+	if (c->state != CONNECTION_STARTTLS && c->state != CONNECTION_SECURING) {
+		return false;
+	}
+	counter_inc(x->tls_failed);
+	if (is_strict(c) || h == NULL) {
+		return false;
+	}
+	h->plain_until_ms = agent_now_ms(x->self) + options_of(c)->tls_failure_retry_ms;
+	counter_inc(x->tls_fallbacks);
+	agent_error(x->self, 0, "TLS with %.60s (%s) failed, going on in plain text: %.100s",
+		    c->host_name, c->remote_ip, c->attempt.text);
+	return true;
+}
+
+static void handshake_failed(struct connection *c, enum smtp_stage stage, const char *why)
+{
+	char text[WHY_MAX];
+
+	snprintf(text, sizeof text, "451 4.7.5 [internal] TLS handshake failed: %s", why);
+	connection_setup_fail(c, stage, "4.7.5", text);
+}
+
+/* ---- STARTTLS and the handshake ---- */
+
+/* What came after the reply, in plain text, may be anybody's: taken for a reply in TLS it could
+ * pretend to be the peer's. */
+void connection_tls_on_reply(struct connection *c)
+{
+	char text[WHY_MAX];
+
+	if (smtp_reply_class(&c->reply) != 2) {
+		snprintf(text, sizeof text,
+			 "451 4.7.4 [internal] STARTTLS was offered and refused: %.120s",
+			 c->reply.text);
+		connection_setup_fail(c, SMTP_STAGE_DURING_STARTTLS, "4.7.4", text);
+	} else if (c->unread > 0) {
+		handshake_failed(c, SMTP_STAGE_AFTER_STARTTLS,
+				 "the peer sent on in plain text after its reply to STARTTLS");
+	} else {
+		connection_setup_wait(c, CONNECTION_SECURING);
+		connection_tls_handshake(c);
+	}
+}
+
+static void count_handshake(struct dispatcher *x, const struct tls_agreed *agreed)
+{
+	counter_inc(strcmp(agreed->version, "TLSv1.3") == 0 ? x->tls_13 : x->tls_12);
+	if (agreed->resumed) {
+		counter_inc(x->tls_resumed);
+	}
+	if (agreed->verified) {
+		counter_inc(x->tls_verified);
+	}
+}
+
+/* RFC 3207 section 4.2: what was learned before is forgotten, and EHLO said again. */
+static void on_secured(struct stream *stream, int result)
+{
+	struct connection *c = CONTAINER_OF(stream, struct connection, stream);
+	struct tls_agreed agreed;
+
+	CHECK_MAGIC(c, CONNECTION_MAGIC);
+	OWNER_CHECK(c);
+	if (result != 0) {
+		handshake_failed(c, SMTP_STAGE_TLS_HANDSHAKE, stream_why(stream));
+		return;
+	}
+	agreed = stream_agreed(stream);
+	count_handshake(c->dispatcher, &agreed);
+	c->extensions = 0;
+	c->size_max = 0;
+	smtp_reply_reset(&c->reply);
+	connection_setup_say(c, CONNECTION_EHLO, "EHLO", options_of(c)->ehlo_hostname);
+	stream_recv(stream);
+}
+
+/* Whoever resumes a session takes over what was verified in it: its key says what that was. */
+static void session_key(const struct connection *c, const struct tls_wish *wish,
+			char key[TLS_SESSION_KEY])
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&c->address;
+
+	/* The port is at the same place in both families. */
+	snprintf(key, TLS_SESSION_KEY, "%u %p %.255s %s %u", (unsigned)wish->verify,
+		 (const void *)wish->context, c->host_name, c->remote_ip, in->sin_port);
+}
+
+void connection_tls_handshake(struct connection *c)
+{
+	const struct domain_options *o = options_of(c);
+	struct tls_wish wish = {
+		.context = o->tls_client != NULL ? o->tls_client : c->dispatcher->tls_client,
+		.verify = verification_of(c),
+		.name = c->host_name,
+	};
+	char key[TLS_SESSION_KEY];
+
+	if (stream_is_secure(&c->stream) || stream_busy(&c->stream)) {
+		return;
+	}
+	if (wish.verify == TLS_VERIFY_DANE) {
+		/* Records may change while a session lives: it is not kept. */
+		wish.tlsa_count = connection_tlsa_records(c, &wish.tlsa);
+	} else {
+		session_key(c, &wish, key);
+		wish.sessions = &c->dispatcher->tls_sessions;
+		wish.session_key = key;
+	}
+	stream_secure(&c->stream, &wish, on_secured);
+}
