@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/mail/address.h"
 #include "core/mail/smtp_command.h"
@@ -21,6 +22,7 @@ static const struct smtp_refusal nested_mail = {503, "5.5.1", "Sender was given 
 static const struct smtp_refusal needs_mail = {503, "5.5.1", "Send MAIL first"};
 static const struct smtp_refusal needs_rcpt = {503, "5.5.1", "Send RCPT first"};
 static const struct smtp_refusal no_recipients = {554, "5.5.1", "No valid recipients"};
+static const struct smtp_refusal chunks_begun = {503, "5.5.1", "Go on with BDAT, or send RSET"};
 static const struct smtp_refusal idle_limit = {421, "4.7.0",
 					       "Too many commands without mail, closing"};
 static const struct smtp_refusal reception_limit = {
@@ -84,7 +86,8 @@ static void log_refusal(struct smtp_session *ss, const struct smtp_command *c,
 {
 	char path[ADDRESS_MAX + 1];
 
-	if (c->verb != SMTP_VERB_MAIL && c->verb != SMTP_VERB_RCPT && c->verb != SMTP_VERB_DATA) {
+	if (c->verb != SMTP_VERB_MAIL && c->verb != SMTP_VERB_RCPT && c->verb != SMTP_VERB_DATA &&
+	    c->verb != SMTP_VERB_BDAT) {
 		return;
 	}
 	path_text(c, path);
@@ -125,8 +128,9 @@ static void refuse_idle(struct smtp_session *ss, const struct smtp_command *c,
 	}
 }
 
-/* The scheduler can take no mail now. */
-static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *c, int error)
+/* The scheduler can take no mail now: why not, and where that is counted. */
+static const struct smtp_refusal *pressure(struct smtp_session *ss, int error,
+					   enum smtp_count *count)
 {
 	unsigned i = 0;
 
@@ -134,7 +138,16 @@ static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *
 		i++;
 	}
 	counter_inc(ss->listener->scheduler->rejected_busy);
-	refuse(ss, c, &pressures[i].refusal, pressures[i].count);
+	*count = pressures[i].count;
+	return &pressures[i].refusal;
+}
+
+static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *c, int error)
+{
+	enum smtp_count count;
+	const struct smtp_refusal *r = pressure(ss, error, &count);
+
+	refuse(ss, c, r, count);
 }
 
 /* ---- EHLO, HELO ---- */
@@ -145,7 +158,7 @@ static void say_extensions(struct smtp_session *ss)
 
 	snprintf(lines, sizeof(lines),
 		 "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n"
-		 "250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250 HELP\r\n",
+		 "250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 HELP\r\n",
 		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
 	smtp_session_say(ss, lines);
 }
@@ -286,6 +299,10 @@ static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 			    SMTP_COUNT_REFUSED_ORDER);
 		return;
 	}
+	if (tx->chunked) {
+		refuse_idle(ss, c, &chunks_begun, SMTP_COUNT_REFUSED_ORDER);
+		return;
+	}
 	if (address_parse(&a, c->path, c->path_len, ADDRESS_RECIPIENT,
 			  (tx->envelope.flags & ENVELOPE_SMTPUTF8) != 0, &refusal) != 0) {
 		refused = &refusal;
@@ -335,6 +352,9 @@ static void on_data(struct smtp_session *ss, const struct smtp_command *c)
 		smtp_session_close(ss, true);
 		return;
 	}
+	if (refused == NULL && ss->transaction->chunked) {
+		refused = &chunks_begun;
+	}
 	if (refused != NULL) {
 		refuse_idle(ss, c, refused, SMTP_COUNT_REFUSED_ORDER);
 		return;
@@ -344,8 +364,56 @@ static void on_data(struct smtp_session *ss, const struct smtp_command *c)
 		refuse_pressure(ss, c, error);
 		return;
 	}
-	smtp_transaction_begin(ss);
+	smtp_transaction_begin(ss, false);
+	ss->state = SMTP_SESSION_DATA;
 	smtp_session_say(ss, "354 End data with <CR><LF>.<CR><LF>\r\n");
+}
+
+/* ---- BDAT ---- */
+
+static const struct smtp_command bdat_command = {.verb = SMTP_VERB_BDAT};
+
+/* Unlike DATA, BDAT is not waited for: its octets come whatever it is answered. */
+static void on_bdat(struct smtp_session *ss, const struct smtp_command *c)
+{
+	const struct smtp_refusal *refused = data_out_of_order(ss);
+	enum smtp_count count = SMTP_COUNT_REFUSED_ORDER;
+	int error = 0;
+
+	if (refused == NULL && !ss->transaction->chunked) {
+		error = scheduler_refuses(ss->listener->scheduler);
+	}
+	if (error != 0) {
+		refused = pressure(ss, error, &count);
+	} else if (refused == NULL && c->size == 0 && !c->last && !count_idle(ss)) {
+		return;
+	}
+	if (refused == NULL && !ss->transaction->chunked) {
+		smtp_transaction_begin(ss, true);
+	}
+	smtp_chunk_begin(ss, c->size, c->last, refused, count);
+}
+
+void smtp_dialogue_refuse_chunk(struct smtp_session *ss, const struct smtp_refusal *refusal,
+				enum smtp_count count)
+{
+	if (count == SMTP_COUNT_REFUSED_ORDER) {
+		refuse_idle(ss, &bdat_command, refusal, count);
+	} else {
+		refuse(ss, &bdat_command, refusal, count);
+	}
+	if (ss->state == SMTP_SESSION_COMMANDS) {
+		smtp_transaction_abort(ss);
+	}
+}
+
+/* A line that may be meant as BDAT, and was refused without knowing its size: the octets that
+ * follow it are no commands. */
+static void close_after_chunk(struct smtp_session *ss, const char *line, size_t len)
+{
+	if (len >= 4 && strncasecmp(line, "BDAT", 4) == 0 && ss->state == SMTP_SESSION_COMMANDS) {
+		smtp_session_close(ss, true);
+	}
 }
 
 /* ---- the others ---- */
@@ -371,8 +439,9 @@ static void on_help(struct smtp_session *ss, const struct smtp_command *c)
 {
 	(void)c;
 	if (count_idle(ss)) {
-		smtp_session_say(ss, "214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT: "
-				     "see RFC 5321\r\n");
+		smtp_session_say(
+			ss, "214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT: "
+			    "see RFC 5321\r\n");
 	}
 }
 
@@ -387,17 +456,6 @@ static void on_vrfy(struct smtp_session *ss, const struct smtp_command *c)
 static void on_not_offered(struct smtp_session *ss, const struct smtp_command *c)
 {
 	refuse_idle(ss, c, &not_offered, SMTP_COUNT_REFUSED_UNKNOWN);
-}
-
-/* What follows it may be mail data, and must not be taken for commands. */
-static void on_bdat(struct smtp_session *ss, const struct smtp_command *c)
-{
-	bool has_data = ss->unread > 0;
-
-	on_not_offered(ss, c);
-	if (has_data && ss->state == SMTP_SESSION_COMMANDS) {
-		smtp_session_close(ss, true);
-	}
 }
 
 static void on_quit(struct smtp_session *ss, const struct smtp_command *c)
@@ -431,14 +489,16 @@ static const command_fn commands[] = {
 
 static const struct smtp_command no_command = {.verb = SMTP_VERB_UNKNOWN};
 
-void smtp_dialogue_bare_lf(struct smtp_session *ss)
+void smtp_dialogue_bare_lf(struct smtp_session *ss, const char *line, size_t len)
 {
 	refuse_idle(ss, &no_command, &bare_lf, SMTP_COUNT_REFUSED_SYNTAX);
+	close_after_chunk(ss, line, len);
 }
 
-void smtp_dialogue_long_line(struct smtp_session *ss)
+void smtp_dialogue_long_line(struct smtp_session *ss, const char *line, size_t len)
 {
 	refuse_idle(ss, &no_command, &long_line, SMTP_COUNT_REFUSED_LONG_COMMAND);
+	close_after_chunk(ss, line, len);
 }
 
 void smtp_dialogue_early_talker(struct smtp_session *ss)
@@ -469,6 +529,7 @@ void smtp_dialogue_line(struct smtp_session *ss, const char *line, size_t len)
 
 	if (smtp_command_parse(&c, line, len, &refusal) != 0) {
 		refuse_syntax(ss, &c, &refusal);
+		close_after_chunk(ss, line, len);
 		return;
 	}
 	commands[c.verb](ss, &c);

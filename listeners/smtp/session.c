@@ -170,7 +170,8 @@ static void finish_close(struct smtp_session *ss)
 
 static bool takes_input(const struct smtp_session *ss)
 {
-	return (ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA) &&
+	return (ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA ||
+		ss->state == SMTP_SESSION_CHUNK) &&
 	       output_pending(ss) < SMTP_OUTPUT_MAX;
 }
 
@@ -181,9 +182,9 @@ static void take_line(struct smtp_session *ss, const char *line, size_t len)
 
 	smtp_count(smtp_session_counts(ss), SMTP_COUNT_COMMANDS);
 	if (len > max || len > LINE_MAX_BYTES) {
-		smtp_dialogue_long_line(ss);
+		smtp_dialogue_long_line(ss, line, len);
 	} else if (len < 2 || line[len - 2] != '\r') {
-		smtp_dialogue_bare_lf(ss);
+		smtp_dialogue_bare_lf(ss, line, len);
 	} else {
 		smtp_dialogue_line(ss, line, len - 2);
 	}
@@ -224,7 +225,8 @@ static size_t feed_line(struct smtp_session *ss, const char *data, size_t len)
 
 static size_t feed_data(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
-	size_t used = smtp_transaction_feed(ss, data, len);
+	size_t used = ss->state == SMTP_SESSION_DATA ? smtp_transaction_feed(ss, data, len)
+						     : smtp_chunk_feed(ss, data, len);
 
 	ss->unread -= used;
 	return used;
@@ -234,9 +236,9 @@ static size_t feed_data(struct smtp_session *ss, const unsigned char *data, size
 static void consume(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
 	while (len > 0 && takes_input(ss)) {
-		size_t used = ss->state == SMTP_SESSION_DATA
-				      ? feed_data(ss, data, len)
-				      : feed_line(ss, (const char *)data, len);
+		size_t used = ss->state == SMTP_SESSION_COMMANDS
+				      ? feed_line(ss, (const char *)data, len)
+				      : feed_data(ss, data, len);
 
 		ASSERT(used > 0 && used <= len);
 		data += used;
@@ -273,7 +275,7 @@ static bool heard_out(const struct smtp_session *ss)
 {
 	return ss->eof && ss->held.len == 0 &&
 	       (ss->state == SMTP_SESSION_GREETING || ss->state == SMTP_SESSION_COMMANDS ||
-		ss->state == SMTP_SESSION_DATA);
+		ss->state == SMTP_SESSION_DATA || ss->state == SMTP_SESSION_CHUNK);
 }
 
 static void flush(struct smtp_session *ss)
@@ -354,6 +356,7 @@ static void on_input(struct smtp_session *ss, const unsigned char *data, size_t 
 		break;
 	case SMTP_SESSION_COMMANDS:
 	case SMTP_SESSION_DATA:
+	case SMTP_SESSION_CHUNK:
 	case SMTP_SESSION_STORING:
 		touch(ss);
 		ss->unread = len;
@@ -425,7 +428,7 @@ static void time_out(struct smtp_session *ss)
 
 	smtp_count(smtp_session_counts(ss),
 		   over ? SMTP_COUNT_TIMEOUT_SESSION : SMTP_COUNT_TIMEOUT_IDLE);
-	if (ss->state == SMTP_SESSION_DATA) {
+	if (ss->state == SMTP_SESSION_DATA || ss->state == SMTP_SESSION_CHUNK) {
 		smtp_log_rejection(ss, SMTP_STAGE_BODY, why, NULL, NULL);
 	}
 	smtp_session_dismiss(ss, why->status, why->text);
@@ -441,6 +444,7 @@ static void on_deadline(struct timer *t)
 	case SMTP_SESSION_GREETING:
 	case SMTP_SESSION_COMMANDS:
 	case SMTP_SESSION_DATA:
+	case SMTP_SESSION_CHUNK:
 		/* Nobody can be blamed for silence while we do not listen. */
 		if (session_linked(&ss->waiting)) {
 			timer_arm(&ss->deadline, now_ms(ss) + ss->options->idle_timeout_ms);
@@ -505,6 +509,7 @@ void smtp_session_stop(struct smtp_session *ss, bool hurry)
 	CHECK_MAGIC(ss, SMTP_SESSION_MAGIC);
 	switch (ss->state) {
 	case SMTP_SESSION_DATA:
+	case SMTP_SESSION_CHUNK:
 		if (!hurry) {
 			return;
 		}

@@ -23,6 +23,7 @@
 #include "core/runtime/mux.h"
 #include "core/runtime/thread_class.h"
 #include "core/runtime/timer.h"
+#include "listeners/smtp/chunk.h"
 #include "listeners/smtp/listener.h"
 #include "listeners/smtp/session_list.h"
 
@@ -46,6 +47,8 @@ enum smtp_session_state {
 	SMTP_SESSION_GREETING,
 	SMTP_SESSION_COMMANDS,
 	SMTP_SESSION_DATA,
+	/* The octets of a BDAT are received. */
+	SMTP_SESSION_CHUNK,
 	/* A message is at the spool. */
 	SMTP_SESSION_STORING,
 	/* The last replies are being sent. */
@@ -78,6 +81,8 @@ struct smtp_session {
 	const struct smtp_options *options;
 	/* From MAIL to the end of the message; NULL: none. */
 	struct smtp_transaction *transaction;
+	/* The chunk that is received. */
+	struct smtp_chunk chunk;
 	struct timer deadline;
 	uint64_t began_ms;
 	/* In the listener's list of all, and in one of its lists of those that wait for it. */

@@ -170,7 +170,7 @@ static void conclude(struct smtp_session *ss)
 
 /* ---- mail data ---- */
 
-void smtp_transaction_begin(struct smtp_session *ss)
+void smtp_transaction_begin(struct smtp_session *ss, bool chunked)
 {
 	struct smtp_transaction *tx = ss->transaction;
 	struct scheduler *s = scheduler_of(ss);
@@ -196,7 +196,8 @@ void smtp_transaction_begin(struct smtp_session *ss)
 	dot_scanner_init(&tx->scanner, o->max_line_bytes - LINE_END_BYTES,
 			 o->bare_lf == CONFIG_BARE_LF_ACCEPT);
 	dot_converter_init(&tx->converter);
-	ss->state = SMTP_SESSION_DATA;
+	dot_walk_init(&tx->walk);
+	tx->chunked = chunked;
 }
 
 /* Whether, and why, the message as received so far will be refused. Once it will be, it will. */
@@ -329,9 +330,10 @@ void smtp_transaction_relieve(struct smtp_session *ss, bool first)
 	    tx->counted <= scheduler_reception_share(s, true)) {
 		return;
 	}
-	if (ss->state == SMTP_SESSION_DATA && !tx->doomed) {
+	if (tx->has_id && !tx->doomed) {
 		crowd_out(ss);
-	} else if (ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA) {
+	} else if (ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA ||
+		   ss->state == SMTP_SESSION_CHUNK) {
 		/* Its recipients alone are too many. */
 		smtp_count(smtp_session_counts(ss), no_room.count);
 		smtp_log_rejection(ss, SMTP_STAGE_DURING_RCPT, &no_room.refusal, NULL, NULL);
@@ -451,20 +453,45 @@ static void finish(struct smtp_session *ss)
 	conclude(ss);
 }
 
-size_t smtp_transaction_feed(struct smtp_session *ss, const unsigned char *data, size_t len)
+static size_t feed(struct smtp_session *ss, const unsigned char *data, size_t len, bool *end)
 {
-	bool end = false;
 	size_t used;
 
 	CHECK_MAGIC(ss->transaction, SMTP_TRANSACTION_MAGIC);
-	used = feed_tail(ss, data, len, &end);
-	if (!end && used < len) {
-		used += feed_rest(ss, data + used, len - used, &end);
+	*end = false;
+	used = feed_tail(ss, data, len, end);
+	if (!*end && used < len) {
+		used += feed_rest(ss, data + used, len - used, end);
 	}
 	check_room(ss);
 	doom(ss);
+	return used;
+}
+
+size_t smtp_transaction_feed(struct smtp_session *ss, const unsigned char *data, size_t len)
+{
+	bool end;
+	size_t used = feed(ss, data, len, &end);
+
 	if (end) {
 		finish(ss);
 	}
 	return used;
+}
+
+void smtp_transaction_take(struct smtp_session *ss, const unsigned char *data, size_t len)
+{
+	bool end;
+	size_t used = feed(ss, data, len, &end);
+
+	ASSERT(used == len && !end);
+}
+
+bool smtp_transaction_end_chunk(struct smtp_session *ss, bool last)
+{
+	if (!last && judge(ss) == NULL) {
+		return true;
+	}
+	finish(ss);
+	return false;
 }

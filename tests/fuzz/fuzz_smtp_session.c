@@ -3,9 +3,9 @@
  * are in act(). The session is the real one on a scheduler of this target's; the spool answers at
  * once, or later, or with an error.
  *
- * Replies are well-formed, and one for each command and each end of data. A message is stored only
- * if a slow reference finds the end of its data, it is what was sent, and it is acknowledged once,
- * after the spool has it. What was not stored had a reason to be refused.
+ * Replies are well-formed, and one for each command, chunks with theirs, and each end of data. A
+ * message is stored only if a slow reference finds the end of its data, it is what was sent, and it
+ * is acknowledged once, after the spool has it. What was not stored had a reason to be refused.
  */
 #include <errno.h>
 
@@ -14,7 +14,7 @@
 #include "core/runtime/runtime.h"
 #include "listeners/smtp/listener.h"
 #include "listeners/smtp/session.h"
-#include "tests/fuzz/dot_reference.h"
+#include "tests/fuzz/chunk_reference.h"
 #include "tests/fuzz/net.h"
 
 #define SAID_MAX (1 << 20)
@@ -45,6 +45,9 @@ static struct talk {
 	unsigned char *said;
 	size_t said_len;
 	bool in_data;
+	/* BDAT brings them; the client went away within one, which is not answered. */
+	bool chunked;
+	bool chunk_cut;
 	size_t data_start;
 	unsigned ends;
 	/* The spool. */
@@ -97,11 +100,29 @@ static size_t received_length(const unsigned char *body, size_t len)
 	return at;
 }
 
-static struct dot_reference reference(void)
+static struct dot_reference reference(const unsigned char *data, size_t len)
 {
-	return dot_reference_scan(talk->said + talk->data_start, w.net.received - talk->data_start,
-				  w.options.max_line_bytes - 2,
+	return dot_reference_scan(data, len, w.options.max_line_bytes - 2,
 				  w.options.bare_lf == CONFIG_BARE_LF_ACCEPT);
+}
+
+/* The message as DATA would have brought it, with what followed; malloc. */
+static unsigned char *sent_message(size_t *len)
+{
+	unsigned char *copy;
+
+	if (talk->chunked) {
+		struct chunk_reference r =
+			chunk_reference(talk->said, talk->data_start, w.net.received);
+
+		*len = r.len;
+		return r.wire;
+	}
+	*len = w.net.received - talk->data_start;
+	copy = malloc(*len + 1);
+	FUZZ_CHECK(copy != NULL);
+	memcpy(copy, talk->said + talk->data_start, *len);
+	return copy;
 }
 
 static bool may_be_stored(const struct dot_reference *r)
@@ -135,7 +156,9 @@ static void check_body(const unsigned char *body, size_t len, const unsigned cha
 static void check_message(const struct message *m)
 {
 	const struct envelope *e = message_envelope(m);
-	struct dot_reference r = reference();
+	size_t sent_len;
+	unsigned char *sent = sent_message(&sent_len);
+	struct dot_reference r = reference(sent, sent_len);
 	size_t len;
 	unsigned char *body = flatten(&m->body, &len);
 	size_t received = received_length(body, len);
@@ -144,8 +167,9 @@ static void check_message(const struct message *m)
 	FUZZ_CHECK(envelope_check(e, e->size) == 0 && e->body_bytes == len);
 	FUZZ_CHECK(e->recipient_count > 0 && e->id.low == talk->ids);
 	FUZZ_CHECK((r.flags & DOT_8BIT) == 0 || (e->flags & ENVELOPE_8BITMIME) != 0);
-	check_body(body + received, len - received, talk->said + talk->data_start, &r);
+	check_body(body + received, len - received, sent, &r);
 	free(body);
+	free(sent);
 }
 
 /* The data that began last, if they have ended and were not stored, were refused. */
@@ -156,23 +180,32 @@ static void check_refused(void)
 	if (!talk->in_data) {
 		return;
 	}
-	r = reference();
+	talk->in_data = false;
+	if (talk->chunked) {
+		/* Another command may have ended it. */
+		return;
+	}
+	r = reference(talk->said + talk->data_start, w.net.received - talk->data_start);
 	if (!talk->stalled && !talk->broken && !talk->pressed) {
 		FUZZ_CHECK(!may_be_stored(&r));
 	}
 	talk->ends += r.ended;
-	talk->in_data = false;
 }
 
 /* ---- the scheduler that the listener is given ---- */
 
-/* Mail data begin: DATA is the last that was said until now. */
+/* Mail data begin: DATA is the last that was said until now, or BDAT was looked at. */
 struct message_id scheduler_new_id(struct scheduler *s)
 {
+	const struct smtp_session *ss = smtp_session_of_all(w.listener->sessions.next);
+	struct smtp_command c;
+
 	(void)s;
 	check_refused();
 	talk->in_data = true;
-	talk->data_start = w.net.received;
+	talk->data_start = w.net.received - ss->unread;
+	talk->chunked = chunk_reference_begins(talk->said, talk->data_start, &c);
+	FUZZ_CHECK(talk->chunked || ss->unread == 0);
 	return (struct message_id){.high = 0x123456789abc0001, .low = ++talk->ids};
 }
 
@@ -209,7 +242,7 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 	FUZZ_CHECK(talk->in_data && talk->store.message == NULL);
 	check_message(m);
 	talk->in_data = false;
-	talk->ends++;
+	talk->ends += !talk->chunked;
 	message_set_resident(m, &s->pools);
 	talk->store = (struct store){m, on_stored, owner};
 }
@@ -444,6 +477,15 @@ static void refuse_next(void)
 	talk->pressed = true;
 }
 
+static void end_input(void)
+{
+	if (w.listener->session_count > 0) {
+		talk->chunk_cut =
+			smtp_session_of_all(w.listener->sessions.next)->state == SMTP_SESSION_CHUNK;
+	}
+	w.net.in_end = true;
+}
+
 /* Any other letter only ends a piece. */
 static void act(unsigned action)
 {
@@ -482,7 +524,7 @@ static void act(unsigned action)
 		talk->stalled = true;
 		break;
 	case 'c':
-		w.net.in_end = true;
+		end_input();
 		break;
 	case 'r':
 		w.net.in_error = -ECONNRESET;
@@ -560,7 +602,7 @@ static void check_replies(void)
 	}
 	/* Before the first command there may be a banner, after the last one a farewell. */
 	FUZZ_CHECK(first && acknowledged == talk->stored_count);
-	FUZZ_CHECK(replies >= talk->commands + talk->ends);
+	FUZZ_CHECK(replies + talk->chunk_cut >= talk->commands + talk->ends);
 	FUZZ_CHECK(replies <= talk->commands + talk->ends + 2);
 }
 
@@ -577,7 +619,7 @@ static void hang_up(void)
 	s->base.pressure = false;
 	talk->store_holds = false;
 	settle();
-	w.net.in_end = true;
+	end_input();
 	settle();
 	for (unsigned i = 0; i < 10 && w.listener->session_count > 0; i++) {
 		pass_ms(200000);

@@ -22,6 +22,8 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+
 #include "agents/wheel.h"
 #include "core/runtime/runtime.h"
 #include "listeners/smtp/listener.h"
@@ -442,7 +444,7 @@ static inline int client_hello(void)
 	int fd = client_greeted();
 
 	say(fd, "EHLO client.example\r\n");
-	expect_lines("250-mx.example.com\r\n", 7);
+	expect_lines("250-mx.example.com\r\n", 8);
 	return fd;
 }
 

@@ -43,9 +43,11 @@ static void test_ehlo_lists_what_is_offered(void **state)
 
 	(void)state;
 	say(fd, "EHLO client.example\r\n");
-	assert_string_equal(rig.got, "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 20000\r\n"
-				     "250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n"
-				     "250 HELP\r\n");
+	assert_string_equal(
+		rig.got,
+		"250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 20000\r\n"
+		"250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n"
+		"250 HELP\r\n");
 	expect(fd, "HELO client.example\r\n", "250 mx.example.com\r\n");
 	quit(fd);
 }
@@ -86,7 +88,7 @@ static void test_other_commands(void **state)
 	expect(fd, "VRFY x\r\n", "252 2.0.0");
 	expect(fd, "EXPN x\r\n", "502 5.5.1");
 	expect(fd, "STARTTLS\r\n", "502 5.5.1");
-	expect(fd, "BDAT 3 LAST\r\n", "502 5.5.1");
+	expect(fd, "BDAT 3 LAST\r\nabc", "503 5.5.1");
 	expect(fd, "XYZZY\r\n", "500 5.5.2");
 	expect(fd, "\r\n", "500 5.5.2");
 	expect(fd, "EHLO\r\n", "501 5.5.4");
