@@ -274,10 +274,32 @@ static bool wants_bounce(const struct domain *d, const struct delivery *delivery
 	       strchr(sender, '@') != NULL;
 }
 
-static void bounce_recipients(struct scheduler *s, struct domain *d, struct delivery *delivery,
-			      const struct attempt *a)
+/* Of whom the sender is told now: by default of failures, else as its NOTIFY said (RFC 3461). What
+ * a next hop with DSN took, that one tells of. */
+static struct recipient_set to_be_told(const struct delivery *delivery, const struct attempt *a)
 {
-	struct bounce *b = bounce_create(s, delivery, recipient_set_count(&a->failed));
+	const struct envelope *e = message_envelope(delivery->message);
+	const struct envelope_delivery *own = envelope_delivery(e, delivery->index);
+	struct recipient_set told = {{0, 0}};
+
+	for (unsigned i = 0; i < own->count; i++) {
+		uint16_t flags = envelope_recipient(e, own->first + i)->flags;
+		bool failure =
+			(flags & ENVELOPE_NOTIFY) == 0 || (flags & ENVELOPE_NOTIFY_FAILURE) != 0;
+		bool success = (flags & ENVELOPE_NOTIFY_SUCCESS) != 0 && !a->dsn_handed_on;
+
+		if ((failure && recipient_set_has(&a->failed, i)) ||
+		    (success && recipient_set_has(&a->delivered, i))) {
+			recipient_set_add(&told, i);
+		}
+	}
+	return told;
+}
+
+static void bounce_recipients(struct scheduler *s, struct domain *d, struct delivery *delivery,
+			      const struct attempt *a, const struct recipient_set *told)
+{
+	struct bounce *b = bounce_create(s, delivery, recipient_set_count(told));
 	uint32_t first =
 		envelope_delivery(message_envelope(delivery->message), delivery->index)->first;
 	uint32_t n = 0;
@@ -286,14 +308,21 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 		bool own = has_own_reply(a, i);
 		struct bounce_recipient *r = &b->recipients[n];
 
-		if (!recipient_set_has(&a->failed, i)) {
+		if (!recipient_set_has(told, i)) {
 			continue;
 		}
 		n++;
+		r->action = recipient_set_has(&a->failed, i) ? DSN_FAILED : DSN_RELAYED;
 		r->recipient = first + i;
 		r->code = own ? a->replies[i].code : a->code;
 		memcpy(r->enhanced, own ? a->replies[i].enhanced : a->enhanced, sizeof r->enhanced);
 		r->text = strdup(text_for(a, i));
+		if (r->action == DSN_RELAYED && r->code / 100 != 2) {
+			/* Others of the attempt were given up: those words are not for this one. */
+			free(r->text);
+			r->text = NULL;
+			r->enhanced[0] = '\0';
+		}
 	}
 	snprintf(b->remote_name, sizeof b->remote_name, "%s",
 		 a->remote_name != NULL && a->remote_ip[0] != '\0' ? a->remote_name : "");
@@ -386,6 +415,7 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 	struct scheduler *s = scheduler_of(x);
 	struct attempt a = *found;
 	struct recipient_set given_up;
+	struct recipient_set told;
 
 	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
 	OWNER_CHECK(delivery);
@@ -395,8 +425,9 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 	given_up = give_up(s, d, delivery, &a);
 	log_recipients(s, delivery, &given_up, &a, mainlog_permanent, s->failed);
 	remember(s, d, delivery, &a);
-	if (!recipient_set_empty(&a.failed) && wants_bounce(d, delivery)) {
-		bounce_recipients(s, d, delivery, &a);
+	told = to_be_told(delivery, &a);
+	if (!recipient_set_empty(&told) && wants_bounce(d, delivery)) {
+		bounce_recipients(s, d, delivery, &a, &told);
 	} else {
 		settle(s, delivery);
 	}

@@ -210,6 +210,23 @@ static const struct smtp_refusal *parse_smtputf8(struct smtp_command *c, bool ha
 	return has_value ? &refuse_utf8 : NULL;
 }
 
+/* RFC 3461 */
+typedef bool (*dsn_fn)(struct dsn_parameters *p, const char *keyword, size_t keyword_len,
+		       const char *value, size_t value_len, const struct smtp_refusal **refusal);
+
+static const struct smtp_refusal *parse_dsn(struct smtp_command *c, dsn_fn take,
+					    struct slice keyword, struct slice value,
+					    bool has_value)
+{
+	const struct smtp_refusal *refusal;
+
+	if (!take(&c->dsn, keyword.at, slice_len(keyword), has_value ? value.at : NULL,
+		  slice_len(value), &refusal)) {
+		return &refuse_unknown_parameter;
+	}
+	return refusal;
+}
+
 static const struct smtp_refusal *parse_mail_parameter(struct smtp_command *c,
 						       struct slice parameter)
 {
@@ -229,7 +246,7 @@ static const struct smtp_refusal *parse_mail_parameter(struct smtp_command *c,
 	if (slice_is(keyword, "SMTPUTF8")) {
 		return parse_smtputf8(c, has_value);
 	}
-	return &refuse_unknown_parameter;
+	return parse_dsn(c, dsn_parameter_mail, keyword, value, has_value);
 }
 
 static const struct smtp_refusal *parse_rcpt_parameter(struct smtp_command *c,
@@ -239,9 +256,9 @@ static const struct smtp_refusal *parse_rcpt_parameter(struct smtp_command *c,
 	struct slice value;
 	bool has_value;
 
-	(void)c;
-	return parameter_split(parameter, &keyword, &value, &has_value) ? &refuse_unknown_parameter
-									: &refuse_parameter;
+	return parameter_split(parameter, &keyword, &value, &has_value)
+		       ? parse_dsn(c, dsn_parameter_rcpt, keyword, value, has_value)
+		       : &refuse_parameter;
 }
 
 /* Takes the path, from "<" to the ">" outside of quotes; what is between is address_parse()'s. */

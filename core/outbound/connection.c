@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/outbound/parameters.h"
 #include "core/runtime/check.h"
 #include "core/runtime/text.h"
 
@@ -155,6 +156,7 @@ static void attempt_reset(struct connection *c)
 	memset(&c->attempt, 0, offsetof(struct attempt, text));
 	c->attempt.text[0] = '\0';
 	c->attempt.replies = NULL;
+	c->attempt.dsn_handed_on = false;
 	c->attempt.not_tried = false;
 	memcpy(c->attempt.remote_ip, c->remote_ip, sizeof c->attempt.remote_ip);
 	c->attempt.remote_name = c->host_name;
@@ -258,25 +260,20 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 static void command_mail(struct connection *c)
 {
 	const struct envelope *e = message_envelope(c->delivery->message);
-	char size[32] = "";
+	char parameters[PARAMETERS_MAX];
 
-	if (c->extensions & SMTP_EXTENSION_SIZE) {
-		snprintf(size, sizeof size, " SIZE=%llu", (unsigned long long)e->body_bytes);
-	}
-	command(c, "MAIL FROM:<%s>%s%s%s\r\n", envelope_sender(e), size,
-		(e->flags & ENVELOPE_8BITMIME) && (c->extensions & SMTP_EXTENSION_8BITMIME)
-			? " BODY=8BITMIME"
-			: "",
-		(e->flags & ENVELOPE_SMTPUTF8) && (c->extensions & SMTP_EXTENSION_SMTPUTF8)
-			? " SMTPUTF8"
-			: "");
+	parameters_mail(e, c->extensions, parameters);
+	command(c, "MAIL FROM:<%s>%s\r\n", envelope_sender(e), parameters);
 }
 
-static const char *recipient_address(const struct connection *c, unsigned place)
+static void command_rcpt(struct connection *c, unsigned place)
 {
 	const struct envelope *e = message_envelope(c->delivery->message);
+	uint32_t recipient = envelope_delivery(e, c->delivery->index)->first + place;
+	char parameters[PARAMETERS_MAX];
 
-	return envelope_address(e, envelope_delivery(e, c->delivery->index)->first + place);
+	parameters_rcpt(e, recipient, c->extensions, parameters);
+	command(c, "RCPT TO:<%s>%s\r\n", envelope_address(e, recipient), parameters);
 }
 
 static unsigned next_place(const struct recipient_set *s, unsigned from)
@@ -294,7 +291,7 @@ static void command_step(struct connection *c, uint32_t step, unsigned *place)
 		command_mail(c);
 	} else if (step <= c->batch_count) {
 		*place = next_place(&c->batch, *place);
-		command(c, "RCPT TO:<%s>\r\n", recipient_address(c, *place));
+		command_rcpt(c, *place);
 		++*place;
 	} else {
 		command(c, "DATA\r\n");
@@ -419,6 +416,7 @@ void connection_begin(struct connection *c)
 	c->mail_refused = false;
 	c->body_sent = false;
 	c->body_cursor = NULL;
+	c->attempt.dsn_handed_on = (c->extensions & SMTP_EXTENSION_DSN) != 0;
 	smtp_reply_reset(&c->reply);
 	set_state(c, CONNECTION_ENVELOPE, options_of(c)->mailfrom_timeout_ms);
 	send_steps(c);

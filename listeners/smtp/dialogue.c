@@ -156,10 +156,11 @@ static void say_extensions(struct smtp_session *ss)
 {
 	char lines[512];
 
-	snprintf(lines, sizeof(lines),
-		 "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n"
-		 "250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250 HELP\r\n",
-		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
+	snprintf(
+		lines, sizeof(lines),
+		"250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n"
+		"250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n250 HELP\r\n",
+		ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
 	smtp_session_say(ss, lines);
 }
 
@@ -236,7 +237,11 @@ static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 	}
 	flags |= c->body == SMTP_BODY_8BITMIME ? ENVELOPE_8BITMIME : 0;
 	flags |= c->smtputf8 ? ENVELOPE_SMTPUTF8 : 0;
+	flags |= c->dsn.ret;
 	smtp_transaction_open(ss, a.text, a.len, flags);
+	if (c->dsn.envid != NULL) {
+		envelope_set_envid(&ss->transaction->envelope, c->dsn.envid, c->dsn.envid_len);
+	}
 	smtp_session_say(ss, "250 2.1.0 Sender OK\r\n");
 }
 
@@ -315,7 +320,9 @@ static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 		return;
 	}
 	/* One that was given before is as welcome, and gets one copy. */
-	envelope_add_recipient(&tx->envelope, a.text, a.len);
+	if (envelope_add_recipient(&tx->envelope, a.text, a.len)) {
+		envelope_set_notify(&tx->envelope, c->dsn.notify, c->dsn.orcpt, c->dsn.orcpt_len);
+	}
 	smtp_transaction_recount(ss);
 	ss->idle_commands = 0;
 	smtp_session_say(ss, "250 2.1.5 Recipient OK\r\n");

@@ -1,7 +1,7 @@
 /*
  * The SMTP listener: receives mail by ESMTP (RFC 5321, with PIPELINING 2920, SIZE 1870, 8BITMIME
- * 6152, ENHANCEDSTATUSCODES 2034, SMTPUTF8 6531, CHUNKING 3030). One state on each scheduler, which
- * serves the connections that were sharded to it.
+ * 6152, ENHANCEDSTATUSCODES 2034, SMTPUTF8 6531, CHUNKING 3030, DSN 3461). One state on each
+ * scheduler, which serves the connections that were sharded to it.
  *
  * Start reading at listener_do_work() in listener.c, then session.h.
  */

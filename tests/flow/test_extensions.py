@@ -1,10 +1,13 @@
-"""SMTP extensions as clients of flywheel use them: chunks."""
+"""SMTP extensions, as clients and next hops use them: chunks, notifications."""
 
+import email
 import random
 import re
 
 from flow import Daemon, expect, expect_equal
 from peer import Peer
+from test_bounces import fields
+from test_real_peers import Postfix
 from test_smtp_input import HELLO, SECOND, SMUGGLING, envelope, serve, still_serves
 
 BACKENDS = ["uring", "epoll", "poll"]
@@ -154,3 +157,151 @@ def test_keeps_nothing_of_chunks_that_do_not_end(flow):
     still_serves(peer, daemon)
     expect_equal(len(peer.mails), 1, "messages at the peer")
     expect_equal(daemon.connect().mail("to@good.test", body=HELLO)[0], 250, "mail by DATA")
+
+
+# ---- DSN ----
+
+
+class Notices:
+    """Mail for far.test goes to `far`, notices come to `home`."""
+
+    def __init__(self, flow, far_port):
+        self.home = Peer(flow)
+        self.daemon = Daemon(flow, text=f'''
+domain "sender.test" {{ gateway = "127.0.0.1:{self.home.port}" }}
+gateway = "127.0.0.1:{far_port}"''')
+
+    def send(self, *recipients, mail="", body=HELLO):
+        """`recipients`: address and parameters."""
+        client = self.daemon.connect()
+        client.say("EHLO client.test", 250)
+        client.say(f"MAIL FROM:<from@sender.test>{mail}", 250)
+        for address, parameters in recipients:
+            client.say(f"RCPT TO:<{address}>{parameters}", 250)
+        client.say("DATA", 354)
+        client.send(body)
+        client.say(".", 250)
+        client.close()
+
+    def report(self, count=1):
+        """The last notice's mail, and its delivery-status groups."""
+        mail = email.message_from_bytes(self.home.wait(count)[count - 1].data)
+        expect_equal([d for p in mail.walk() for d in p.defects], [], "defects")
+        return mail, fields(mail.get_payload()[1])
+
+    def no_more(self, count):
+        self.daemon.wait_for_rest()
+        expect_equal(len(self.home.mails), count, "notices")
+
+
+def test_hands_notification_parameters_on(flow):
+    peer = Peer(flow, offers=("PIPELINING", "DSN", "SIZE 0"))
+    notices = Notices(flow, peer.port)
+    notices.send(("to@far.test", " NOTIFY=SUCCESS,DELAY ORCPT=rfc822;old+2Bname@far.test"), ("b@far.test", ""),
+                 mail=" RET=HDRS ENVID=QQ314159")
+    peer.wait(1)
+    expect(peer.said("MAIL")[0][1].endswith("> SIZE=" + str(sized(peer)) + " RET=HDRS ENVID=QQ314159"), "MAIL")
+    lines = sorted(line for _, line in peer.said("RCPT"))
+    expect_equal(lines, ["RCPT TO:<b@far.test>",
+                         "RCPT TO:<to@far.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;old+2Bname@far.test"], "RCPT")
+    notices.no_more(0)
+
+
+def sized(peer):
+    return int(re.search(r"SIZE=(\d+)", peer.said("MAIL")[0][1])[1])
+
+
+def test_keeps_notification_parameters_over_a_kill(flow):
+    """They are in the spool: a notice after a restart still obeys them."""
+    peer = Peer(flow, rcpt=lambda s: "550 5.1.1 nobody" if s.rcpt.startswith("no") else True, offers=())
+    notices = Notices(flow, peer.port)
+    notices.daemon.console("suspend", "domain", "far.test")
+    notices.send(("no@far.test", " NOTIFY=FAILURE ORCPT=rfc822;one+2Btwo@old.test"),
+                 ("nothing@far.test", " NOTIFY=NEVER"), mail=" RET=FULL ENVID=kept+20it")
+    notices.daemon.kill()
+    notices.daemon.start()
+    notices.daemon.console("resume", "domain", "far.test")
+    mail, groups = notices.report()
+    expect_equal(groups[0]["Original-Envelope-Id"], "kept it", "Original-Envelope-Id")
+    expect_equal([(g["Original-Recipient"], g["Final-Recipient"], g["Action"]) for g in groups[1:]],
+                 [("rfc822; one+two@old.test", "rfc822; no@far.test", "failed")], "recipients")
+    expect_equal(mail.get_payload()[2].get_content_type(), "message/rfc822", "what came back")
+    expect("hello" in mail.get_payload()[2].get_payload()[0].get_payload(), "the body did not come back")
+    notices.no_more(1)
+
+
+def test_tells_of_failures_as_the_sender_asked(flow):
+    peer = Peer(flow, offers=(), rcpt="550 5.1.1 nobody")
+    notices = Notices(flow, peer.port)
+    notices.send(("a@far.test", " NOTIFY=NEVER"), ("b@far.test", " NOTIFY=SUCCESS"), ("c@far.test", " NOTIFY=DELAY"))
+    notices.daemon.wait_lines("P", 3)
+    notices.no_more(0)
+    notices.send(("a@far.test", " NOTIFY=NEVER"), ("b@far.test", " NOTIFY=FAILURE"), ("c@far.test", ""),
+                 mail=" RET=HDRS")
+    mail, groups = notices.report()
+    expect_equal([g["Final-Recipient"] for g in groups[1:]], ["rfc822; b@far.test", "rfc822; c@far.test"], "recipients")
+    expect_equal(mail.get_payload()[2].get_content_type(), "text/rfc822-headers", "what came back")
+    notices.no_more(1)
+
+
+def test_says_what_was_relayed_where_nobody_else_will(flow):
+    peer = Peer(flow, offers=("PIPELINING",), rcpt=lambda s: "550 5.1.1 nobody" if s.rcpt.startswith("no") else True)
+    notices = Notices(flow, peer.port)
+    notices.send(("a@far.test", " NOTIFY=SUCCESS"), ("b@far.test", ""), ("c@far.test", " NOTIFY=FAILURE"))
+    mail, groups = notices.report()
+    expect_equal([(g["Final-Recipient"], g["Action"], g["Status"]) for g in groups[1:]],
+                 [("rfc822; a@far.test", "relayed", "2.0.0")], "recipients")
+    expect_equal(mail["Subject"], "Your message was handed on", "Subject")
+    # Both at once: one notice.
+    notices.send(("a@far.test", " NOTIFY=SUCCESS"), ("no@far.test", " NOTIFY=SUCCESS,FAILURE"))
+    mail, groups = notices.report(2)
+    expect_equal(sorted((g["Final-Recipient"], g["Action"]) for g in groups[1:]),
+                 [("rfc822; a@far.test", "relayed"), ("rfc822; no@far.test", "failed")], "recipients of both")
+    notices.no_more(2)
+
+
+def test_returns_a_message_of_8_bits_whole(flow):
+    peer = Peer(flow, offers=(), rcpt="550 5.1.1 nobody")
+    notices = Notices(flow, peer.port)
+    body = b"Subject: whole\r\n\r\n" + "Grüße\r\n".encode() + b"..dot\r\n" + b"z" * 2000 + b"\r\n"
+    notices.send(("a@far.test", ""), mail=" RET=FULL BODY=8BITMIME", body=body)
+    mail = notices.home.wait(1)[0]
+    expect(b"Subject: whole\r\n\r\n" + "Grüße\r\n".encode() + b".dot\r\n" + b"z" * 2000 + b"\r\n" in mail.data,
+           f"not whole: {mail.data[-3000:]!r}")
+    expect_equal(notices.report()[0].get_content_type(), "multipart/report", "type")
+    expect("BODY=8BITMIME" in notices.home.said("MAIL")[0][1], "MAIL without BODY=8BITMIME")
+
+
+def test_postfix_tells_of_what_it_took(flow):
+    """Postfix has DSN: it says what became of the message, with what the sender asked us."""
+    postfix = Postfix(flow)
+    daemon = Daemon(flow, sink_port=postfix.port)
+    client = daemon.connect()
+    client.say("EHLO client.test", 250)
+    client.say("MAIL FROM:<from@sender.test> RET=HDRS ENVID=QQ314159", 250)
+    client.say("RCPT TO:<good@box.test> NOTIFY=SUCCESS ORCPT=rfc822;old@box.test", 250)
+    client.say("DATA", 354)
+    client.send(HELLO)
+    client.say(".", 250)
+    postfix.take("box", 1)
+    report = postfix.take("home", 1)[0].parse()
+    groups = fields(report.get_payload()[1])
+    expect_equal(groups[0]["Original-Envelope-Id"], "QQ314159", "Original-Envelope-Id")
+    expect_equal((groups[1]["Original-Recipient"].replace(" ", ""), groups[1]["Action"]),
+                 ("rfc822;old@box.test", "delivered"), "recipient")
+    daemon.wait_for_rest()
+    expect_equal(daemon.counter("scheduler.bounces"), 0, "notices of ours")
+    postfix.check()
+
+
+def test_postfix_sends_what_it_wants_to_be_told(flow):
+    """Postfix as the client hands RET, ENVID, NOTIFY and ORCPT on to us; what we tell, it takes."""
+    peer = Peer(flow, offers=())
+    notices = Notices(flow, peer.port)
+    postfix = Postfix(flow, relay=notices.daemon.port)
+    postfix.send("-N", "success,failure", "-V", "QQ2718", "to@far.test", text=b"Subject: told\n\nhello\n")
+    peer.wait(1)
+    _, groups = notices.report()
+    expect_equal((groups[0]["Original-Envelope-Id"], groups[1]["Action"], groups[1]["Original-Recipient"]),
+                 ("QQ2718", "relayed", "rfc822; to@far.test"), "notice")
+    postfix.check()

@@ -66,6 +66,9 @@ static struct rig {
 	uint16_t envelope_flags;
 	uint8_t durability;
 	uint32_t recipients;
+	/* ENVID; and flags, address and ORCPT of each recipient, in lines. */
+	char envid[128];
+	char notify[4096];
 	char main_log[TEXT_SIZE];
 	char reject_log[TEXT_SIZE];
 	/* What the client has read. */
@@ -110,6 +113,21 @@ void scheduler_close_accept(struct scheduler *s, struct accept *a)
 	rig.closed++;
 }
 
+static inline void note_notify(const struct envelope *e)
+{
+	size_t len = 0;
+
+	snprintf(rig.envid, sizeof(rig.envid), "%s",
+		 envelope_envid(e) != NULL ? envelope_envid(e) : "");
+	for (uint32_t i = 0; i < e->recipient_count && i < 8; i++) {
+		const char *orcpt = envelope_orcpt(e, i);
+
+		len += (size_t)snprintf(rig.notify + len, sizeof(rig.notify) - len, "%u %s %s\n",
+					(unsigned)envelope_recipient(e, i)->flags & ENVELOPE_NOTIFY,
+					envelope_address(e, i), orcpt != NULL ? orcpt : "-");
+	}
+}
+
 void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner)
 {
 	const struct envelope *e = message_envelope(m);
@@ -125,6 +143,7 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 	rig.envelope_flags = e->flags;
 	rig.durability = e->durability;
 	rig.recipients = e->recipient_count;
+	note_notify(e);
 	rig.messages++;
 	assert_true(rig.store_count < STORES_MAX);
 	rig.stores[rig.store_count++] = (struct store){m, on_stored, owner};
@@ -444,7 +463,7 @@ static inline int client_hello(void)
 	int fd = client_greeted();
 
 	say(fd, "EHLO client.example\r\n");
-	expect_lines("250-mx.example.com\r\n", 8);
+	expect_lines("250-mx.example.com\r\n", 9);
 	return fd;
 }
 

@@ -47,7 +47,7 @@ static void test_ehlo_lists_what_is_offered(void **state)
 		rig.got,
 		"250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 20000\r\n"
 		"250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n"
-		"250 HELP\r\n");
+		"250-DSN\r\n250 HELP\r\n");
 	expect(fd, "HELO client.example\r\n", "250 mx.example.com\r\n");
 	quit(fd);
 }
@@ -116,6 +116,33 @@ static void test_addresses_when_invalid(void **state)
 	assert_non_null(strstr(rig.main_log, "@R@postmaster@mx.example.com@@@"));
 	assert_non_null(strstr(rig.bodies, "with UTF8SMTP\r\n"));
 	assert_non_null(strstr(rig.reject_log, "@J@192.0.2.1@4@"));
+	quit(fd);
+}
+
+static void test_notification_parameters_are_kept(void **state)
+{
+	int fd = client_hello();
+
+	(void)state;
+	expect(fd, "MAIL FROM:<a@example.com> RET=HDRS ENVID=QQ+2B1\r\n", "250 2.1.0");
+	expect(fd, "RCPT TO:<b@example.net> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;x+2By@z\r\n",
+	       "250 2.1.5");
+	expect(fd, "RCPT TO:<c@example.net>\r\n", "250 2.1.5");
+	/* The same one again changes nothing. */
+	expect(fd, "RCPT TO:<b@example.net> NOTIFY=NEVER\r\n", "250 2.1.5");
+	expect(fd, "RCPT TO:<d@example.net> NOTIFY=NEVER,DELAY\r\n", "501 5.5.4");
+	expect(fd, "RCPT TO:<d@example.net> ORCPT=rfc822;+0D+0AX:\r\n", "501 5.5.4");
+	expect(fd, "RCPT TO:<d@example.net> NOTIFY=NEVER\r\n", "250 2.1.5");
+	expect(fd, "BDAT 3 LAST\r\nx\r\n", "250 2.0.0");
+	assert_int_equal(rig.envelope_flags, ENVELOPE_RET_HDRS | ENVELOPE_ENVID);
+	assert_string_equal(rig.envid, "QQ+2B1");
+	assert_string_equal(rig.notify, "6 b@example.net rfc822;x+2By@z\n"
+					"0 c@example.net -\n1 d@example.net -\n");
+	expect(fd, MAIL, "250 2.1.0");
+	expect(fd, RCPT, "250 2.1.5");
+	expect(fd, "BDAT 3 LAST\r\nx\r\n", "250 2.0.0");
+	assert_int_equal(rig.envelope_flags, 0);
+	assert_string_equal(rig.notify, "0 b@example.net -\n");
 	quit(fd);
 }
 
@@ -368,6 +395,7 @@ int main(void)
 		TEST(test_commands_when_out_of_order),
 		TEST(test_other_commands),
 		TEST(test_addresses_when_invalid),
+		TEST(test_notification_parameters_are_kept),
 		TEST(test_relaying_by_domain),
 		TEST(test_relaying_by_host),
 		TEST(test_lines_when_too_long),
