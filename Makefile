@@ -37,7 +37,7 @@ LDFLAGS := $(filter -fsanitize%,$(CFLAGS_$(VARIANT))) -pthread
 MALLOC_release := -ljemalloc
 MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
-LIBS := -luring -ljansson -lisal -lm $(MALLOC_$(VARIANT))
+LIBS := -luring -ljansson -lisal -lcrypt -largon2 -lm $(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config
 LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))

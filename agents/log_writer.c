@@ -24,7 +24,7 @@
 #define GATHER_BLOCKS 64
 #define WRITES_PER_CYCLE 4
 
-static const char *const file_names[LOG_FILES] = {"mainlog", "rejectlog", "paniclog"};
+static const char *const file_names[LOG_FILES] = {"mainlog", "rejectlog", "paniclog", "acctlog"};
 static char line_feed[] = "\n";
 
 /* One log file. */

@@ -123,6 +123,13 @@ struct cidr {
 	uint8_t prefix;
 };
 
+/* So many in so many seconds; a count of 0: no limit. */
+READONLY
+struct rate {
+	uint32_t count;
+	uint32_t period_s;
+};
+
 /* What applies to one SMTP client, once listener, listen and peer scopes are merged. */
 READONLY
 struct smtp_options {
@@ -145,6 +152,14 @@ struct smtp_options {
 	uint64_t session_timeout_ms;
 	enum config_bare_lf bare_lf;
 	enum config_durability durability;
+	/* Users and hashes of their passwords; NULL: nobody can authenticate. */
+	const char *auth_file;
+	/* On connections without TLS, too. */
+	bool allow_plain_auth;
+	/* Mail is taken only from users. */
+	bool require_authentication;
+	/* From one address, on each scheduler. */
+	struct rate max_auth_failures;
 };
 
 /* One socket to listen on. */

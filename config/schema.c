@@ -263,6 +263,20 @@ const struct schema_option schema_options[] = {
 	{ .name = "durability", .type = TYPE_CHOICE, .choices = durability_choices,
 	  TO_SMTP(durability), .scopes = GLOBAL | CLIENT,
 	  .help = "What an accepted message survives; by default what the spool scope says." },
+	{ .name = "auth_file", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_SMTP(auth_file),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "File of users, lines user:hash, who may authenticate (AUTH) and then send to "
+		  "any domain; hashes by argon2id or crypt, such as mkpasswd makes." },
+	{ .name = "allow_plain_auth", .type = TYPE_BOOLEAN, .fallback = "false",
+	  TO_SMTP(allow_plain_auth), .scopes = GLOBAL | CLIENT,
+	  .help = "AUTH without TLS, too: for networks that nobody listens to." },
+	{ .name = "require_authentication", .type = TYPE_BOOLEAN, .fallback = "false",
+	  TO_SMTP(require_authentication), .scopes = GLOBAL | CLIENT,
+	  .help = "No mail is taken from clients that have not authenticated." },
+	{ .name = "max_auth_failures", .type = TYPE_RATE, .max = 1000000,
+	  .fallback = "10/min", TO_SMTP(max_auth_failures), .scopes = GLOBAL | CLIENT,
+	  .help = "Failures to authenticate from one address (IPv6: /64), as each scheduler counts "
+		  "them; above it attempts are refused. none is no limit." },
 
 	/* Outbound */
 	{ .name = "gateway", .type = TYPE_GATEWAYS, .max = UINT16_MAX, TO_DOMAIN(gateways),
@@ -373,6 +387,8 @@ static const struct type_row types[TYPES] = {
 			   "next hops such as \"mx.example.com:25?pref=10\" or \"[::1]:25\""},
 	[TYPE_THROTTLE] = {"throttle", "per second, or N/sec, N/min, N/hour, N/SECONDS",
 			   "a rate such as 50, 300/min or 100/60, or none"},
+	[TYPE_RATE] = {"rate", "per second, or N/sec, N/min, N/hour, N/SECONDS",
+		       "a rate such as 10/min or 100/60, or none"},
 };
 
 uint32_t schema_option_count(void)

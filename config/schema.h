@@ -67,6 +67,8 @@ enum schema_type {
 	TYPE_DOMAINS,
 	TYPE_GATEWAYS,
 	TYPE_THROTTLE,
+	/* struct rate: a throttle that is no shared object. */
+	TYPE_RATE,
 	TYPES
 };
 

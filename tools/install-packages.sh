@@ -5,7 +5,8 @@
 set -eu
 
 packages="gcc make clang clang-format libclang-rt-dev libc6-dev liburing-dev libjemalloc-dev libck-dev
-libcmocka-dev libjansson-dev libedit-dev libisal-dev python3-minimal python3 swaks e2fsprogs xfsprogs"
+libcmocka-dev libjansson-dev libedit-dev libisal-dev libcrypt-dev libargon2-dev python3-minimal python3 swaks
+python3-aiosmtpd e2fsprogs xfsprogs"
 # It would replace another mail transfer agent of the machine; without it, its tests are skipped.
 [ -e /usr/sbin/sendmail ] || packages="$packages postfix"
 [ "${1:-}" != bench ] || packages="$packages gnuplot-nox linux-perf valgrind"

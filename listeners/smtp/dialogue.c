@@ -7,6 +7,7 @@
 
 #include "core/mail/address.h"
 #include "core/mail/smtp_command.h"
+#include "listeners/smtp/auth.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_log.h"
@@ -23,6 +24,10 @@ static const struct smtp_refusal needs_mail = {503, "5.5.1", "Send MAIL first"};
 static const struct smtp_refusal needs_rcpt = {503, "5.5.1", "Send RCPT first"};
 static const struct smtp_refusal no_recipients = {554, "5.5.1", "No valid recipients"};
 static const struct smtp_refusal chunks_begun = {503, "5.5.1", "Go on with BDAT, or send RSET"};
+static const struct smtp_refusal needs_tls = {538, "5.7.11", "Encryption required"};
+static const struct smtp_refusal needs_auth = {530, "5.7.0", "Authentication required"};
+static const struct smtp_refusal auth_within_mail = {503, "5.5.1", "Not within a transaction"};
+static const struct smtp_refusal auth_twice = {503, "5.5.1", "Already authenticated"};
 static const struct smtp_refusal idle_limit = {421, "4.7.0",
 					       "Too many commands without mail, closing"};
 static const struct smtp_refusal reception_limit = {
@@ -156,12 +161,15 @@ static void say_extensions(struct smtp_session *ss)
 {
 	char lines[512];
 
-	snprintf(
-		lines, sizeof(lines),
-		"250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n"
-		"250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n250 HELP\r\n",
-		ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
+	snprintf(lines, sizeof(lines), "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n",
+		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
 	smtp_session_say(ss, lines);
+	smtp_session_say(ss, "250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n"
+			     "250-CHUNKING\r\n250-DSN\r\n");
+	if (smtp_auth_offered(ss)) {
+		smtp_session_say(ss, "250-AUTH PLAIN LOGIN\r\n");
+	}
+	smtp_session_say(ss, "250 HELP\r\n");
 }
 
 static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
@@ -197,6 +205,10 @@ static bool may_begin(struct smtp_session *ss, const struct smtp_command *c)
 	}
 	if (ss->transaction != NULL) {
 		refuse_idle(ss, c, &nested_mail, SMTP_COUNT_REFUSED_ORDER);
+		return false;
+	}
+	if (ss->options->require_authentication && ss->user == NULL) {
+		refuse(ss, c, &needs_auth, SMTP_COUNT_AUTH_MISSING);
 		return false;
 	}
 	if (max != 0 && ss->receptions >= max) {
@@ -259,7 +271,7 @@ static void complete_postmaster(const struct smtp_session *ss, struct address *a
 
 static bool may_relay(const struct smtp_session *ss, const struct address *a)
 {
-	return ss->relay_host ||
+	return ss->relay_host || ss->user != NULL ||
 	       relay_domain_allowed(ss->options, address_domain(a), a->domain_len);
 }
 
@@ -465,6 +477,33 @@ static void on_not_offered(struct smtp_session *ss, const struct smtp_command *c
 	refuse_idle(ss, c, &not_offered, SMTP_COUNT_REFUSED_UNKNOWN);
 }
 
+static const struct smtp_refusal *auth_out_of_order(const struct smtp_session *ss)
+{
+	if (!smtp_auth_offered(ss)) {
+		return &needs_tls;
+	}
+	if (!ss->has_helo || !ss->esmtp) {
+		return &needs_helo;
+	}
+	return ss->transaction != NULL ? &auth_within_mail : ss->user != NULL ? &auth_twice : NULL;
+}
+
+static void on_auth(struct smtp_session *ss, const struct smtp_command *c)
+{
+	const struct smtp_refusal *refused;
+
+	if (ss->options->auth_file == NULL) {
+		on_not_offered(ss, c);
+		return;
+	}
+	refused = auth_out_of_order(ss);
+	if (refused != NULL) {
+		refuse_idle(ss, c, refused, SMTP_COUNT_REFUSED_ORDER);
+	} else if (count_idle(ss)) {
+		smtp_auth_begin(ss, c->argument, c->argument_len);
+	}
+}
+
 static void on_quit(struct smtp_session *ss, const struct smtp_command *c)
 {
 	(void)c;
@@ -488,7 +527,7 @@ static const command_fn commands[] = {
 	[SMTP_VERB_EXPN] = on_not_offered,
 	[SMTP_VERB_HELP] = on_help,
 	[SMTP_VERB_STARTTLS] = on_not_offered,
-	[SMTP_VERB_AUTH] = on_not_offered,
+	[SMTP_VERB_AUTH] = on_auth,
 	[SMTP_VERB_BDAT] = on_bdat,
 };
 
@@ -498,12 +537,14 @@ static const struct smtp_command no_command = {.verb = SMTP_VERB_UNKNOWN};
 
 void smtp_dialogue_bare_lf(struct smtp_session *ss, const char *line, size_t len)
 {
+	smtp_auth_abandon(ss);
 	refuse_idle(ss, &no_command, &bare_lf, SMTP_COUNT_REFUSED_SYNTAX);
 	close_after_chunk(ss, line, len);
 }
 
 void smtp_dialogue_long_line(struct smtp_session *ss, const char *line, size_t len)
 {
+	smtp_auth_abandon(ss);
 	refuse_idle(ss, &no_command, &long_line, SMTP_COUNT_REFUSED_LONG_COMMAND);
 	close_after_chunk(ss, line, len);
 }
@@ -534,6 +575,10 @@ void smtp_dialogue_line(struct smtp_session *ss, const char *line, size_t len)
 	struct smtp_refusal refusal;
 	struct smtp_command c;
 
+	if (smtp_auth_waits_for_line(ss)) {
+		smtp_auth_line(ss, line, len);
+		return;
+	}
 	if (smtp_command_parse(&c, line, len, &refusal) != 0) {
 		refuse_syntax(ss, &c, &refusal);
 		close_after_chunk(ss, line, len);

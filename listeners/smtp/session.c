@@ -2,9 +2,11 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
+#include "listeners/smtp/auth.h"
 #include "listeners/smtp/dialogue.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session_log.h"
@@ -78,11 +80,21 @@ static void touch(struct smtp_session *ss)
 	timer_arm(&ss->deadline, due_ms < end_ms ? due_ms : end_ms);
 }
 
+void smtp_session_set_user(struct smtp_session *ss, const char *user)
+{
+	free(ss->user);
+	ss->user = user != NULL ? strdup(user) : NULL;
+	if (user != NULL && ss->user == NULL) {
+		fatal("out of memory for the name of a user");
+	}
+}
+
 /* ---- the end ---- */
 
 static void begin_close(struct smtp_session *ss)
 {
 	ss->state = SMTP_SESSION_CLOSING;
+	smtp_auth_abandon(ss);
 	smtp_transaction_abort(ss);
 	chain_release(&ss->held, buffers_of(ss));
 	session_list_remove(&ss->waiting);
@@ -107,6 +119,7 @@ static void kill_session(struct smtp_session *ss)
 	struct mux *mux = scheduler_of(ss)->base.mux;
 
 	ss->state = SMTP_SESSION_DEAD;
+	smtp_auth_abandon(ss);
 	if (!ss->storing) {
 		smtp_transaction_abort(ss);
 	}
@@ -140,8 +153,9 @@ static void free_session(struct smtp_session *ss)
 	struct smtp_listener *l = ss->listener;
 	struct accept *a = ss->accept;
 
-	ASSERT(ss->transaction == NULL && !timer_armed(&ss->deadline));
+	ASSERT(ss->transaction == NULL && ss->auth == NULL && !timer_armed(&ss->deadline));
 	line_release(ss);
+	smtp_session_set_user(ss, NULL);
 	chain_release(&ss->held, buffers_of(ss));
 	chain_release(&ss->output, buffers_of(ss));
 	chain_release(&ss->sending, buffers_of(ss));
@@ -247,7 +261,7 @@ static void consume(struct smtp_session *ss, const unsigned char *data, size_t l
 	if (len == 0 || ss->state == SMTP_SESSION_CLOSING) {
 		return;
 	}
-	if (ss->state != SMTP_SESSION_STORING) {
+	if (ss->state != SMTP_SESSION_STORING && ss->state != SMTP_SESSION_AUTH) {
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_OUTPUT_BLOCKED);
 	}
 	chain_append(&ss->held, buffers_of(ss), data, len);
@@ -341,7 +355,8 @@ void smtp_session_settle(struct smtp_session *ss)
 	}
 	if (ss->state != SMTP_SESSION_DEAD) {
 		read_on(ss);
-	} else if (!mux_op_busy(&ss->recv) && !mux_op_busy(&ss->send) && !ss->storing) {
+	} else if (!mux_op_busy(&ss->recv) && !mux_op_busy(&ss->send) && !ss->storing &&
+		   ss->auth == NULL) {
 		free_session(ss);
 	}
 }
@@ -358,6 +373,7 @@ static void on_input(struct smtp_session *ss, const unsigned char *data, size_t 
 	case SMTP_SESSION_DATA:
 	case SMTP_SESSION_CHUNK:
 	case SMTP_SESSION_STORING:
+	case SMTP_SESSION_AUTH:
 		touch(ss);
 		ss->unread = len;
 		consume(ss, data, len);
@@ -453,6 +469,7 @@ static void on_deadline(struct timer *t)
 		}
 		break;
 	case SMTP_SESSION_STORING:
+	case SMTP_SESSION_AUTH:
 		timer_arm(&ss->deadline, now_ms(ss) + ss->options->idle_timeout_ms);
 		break;
 	case SMTP_SESSION_CLOSING:
@@ -480,6 +497,9 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	ss->state = SMTP_SESSION_GREETING;
 	ss->listener = l;
 	ss->accept = a;
+	ss->peer = a->peer;
+	ss->peer_port = a->peer_port;
+	memcpy(ss->peer_text, a->peer_text, sizeof(ss->peer_text));
 	ss->options = config_smtp(s->program->config, a->listen, &a->peer);
 	ss->relay_host = relay_host_allowed(ss->options, &a->peer);
 	ss->began_ms = agent_now_ms(&s->base);
@@ -526,6 +546,7 @@ void smtp_session_stop(struct smtp_session *ss, bool hurry)
 		}
 		break;
 	case SMTP_SESSION_STORING:
+	case SMTP_SESSION_AUTH:
 	case SMTP_SESSION_DEAD:
 		break;
 	}

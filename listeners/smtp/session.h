@@ -40,6 +40,7 @@
 #define SMTP_SESSION_IOV 8
 #define SMTP_HELO_MAX 255
 
+struct smtp_auth;
 struct smtp_transaction;
 
 enum smtp_session_state {
@@ -51,6 +52,8 @@ enum smtp_session_state {
 	SMTP_SESSION_CHUNK,
 	/* A message is at the spool. */
 	SMTP_SESSION_STORING,
+	/* A password is checked, or its refusal delayed. */
+	SMTP_SESSION_AUTH,
 	/* The last replies are being sent. */
 	SMTP_SESSION_CLOSING,
 	/* They were sent; what the client still sends is thrown away, because closing at once could
@@ -76,9 +79,20 @@ struct smtp_session {
 	bool linger;
 	/* The spool has not answered yet. */
 	bool storing;
+	/* Nobody can listen to the connection. */
+	bool secure;
+	uint8_t auth_failures;
 	struct smtp_listener *listener;
 	struct accept *accept;
 	const struct smtp_options *options;
+	/* The client, as the master saw it or as those told who may. */
+	struct in6_addr peer;
+	uint16_t peer_port;
+	char peer_text[INET6_ADDRSTRLEN];
+	/* Who it is, once it has authenticated, malloc; NULL: anybody. */
+	char *user;
+	/* An AUTH in progress; NULL: none. */
+	struct smtp_auth *auth;
 	/* From MAIL to the end of the message; NULL: none. */
 	struct smtp_transaction *transaction;
 	/* The chunk that is received. */
@@ -141,6 +155,10 @@ void smtp_session_reply(struct smtp_session *ss, unsigned code, const char *stat
 /* Adds finished lines, with their CR LF. */
 BOUND
 void smtp_session_say(struct smtp_session *ss, const char *lines);
+
+/* The client is `user` from here on; NULL: anybody. */
+BOUND
+void smtp_session_set_user(struct smtp_session *ss, const char *user);
 
 /* Nothing more is obeyed; the connection closes when the replies so far were sent. A transaction in
  * progress is forgotten. `linger`: the client may not expect it, so let it read them. */

@@ -183,12 +183,13 @@ void smtp_transaction_begin(struct smtp_session *ss, bool chunked)
 	len = header_received_format(
 		&(struct header_received){
 			.helo = ss->helo,
-			.peer_ip = ss->accept->peer.s6_addr,
+			.peer_ip = ss->peer.s6_addr,
 			.hostname = o->hostname,
 			.id = &tx->id,
 			.time_s = agent_wall_ms(&s->base) / 1000,
 			.protocol = ss->esmtp ? ENVELOPE_ESMTP : ENVELOPE_SMTP,
 			.smtputf8 = (tx->envelope.flags & ENVELOPE_SMTPUTF8) != 0,
+			.auth = ss->user != NULL,
 		},
 		received);
 	chain_append(&tx->body, &s->pools.buffers, received, len);
@@ -420,8 +421,8 @@ static struct message *make_message(struct smtp_session *ss)
 	e->id = tx->id;
 	e->received_ms = agent_wall_ms(&s->base);
 	e->body_bytes = tx->body.len;
-	memcpy(e->peer_ip, ss->accept->peer.s6_addr, sizeof(e->peer_ip));
-	e->peer_port = ss->accept->peer_port;
+	memcpy(e->peer_ip, ss->peer.s6_addr, sizeof(e->peer_ip));
+	e->peer_port = ss->peer_port;
 	e->protocol = ss->esmtp ? ENVELOPE_ESMTP : ENVELOPE_SMTP;
 	e->durability = durability_of(ss->options);
 	m->body = tx->body;

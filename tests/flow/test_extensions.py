@@ -1,13 +1,14 @@
 """SMTP extensions, as clients and next hops use them: chunks, notifications."""
 
+import base64
 import email
 import random
 import re
 
-from flow import Daemon, expect, expect_equal
+from flow import Daemon, expect, expect_equal, wait_until
 from peer import Peer
 from test_bounces import fields
-from test_real_peers import Postfix
+from test_real_peers import Postfix, swaks
 from test_smtp_input import HELLO, SECOND, SMUGGLING, envelope, serve, still_serves
 
 BACKENDS = ["uring", "epoll", "poll"]
@@ -305,3 +306,105 @@ def test_postfix_sends_what_it_wants_to_be_told(flow):
     expect_equal((groups[0]["Original-Envelope-Id"], groups[1]["Action"], groups[1]["Original-Recipient"]),
                  ("QQ2718", "relayed", "rfc822; to@far.test"), "notice")
     postfix.check()
+
+
+# ---- AUTH ----
+
+# Of "open sesame": SHA-512-crypt, Argon2id, yescrypt.
+USERS = """# users of the test
+sha:$6$saltsalt$e/5XKibXPLqVcfjpD.ouauaJrAOL5V0uo80Lt7n7EbRdRiCx3HbQ90yjOHr.G0T.mx79PEMRy8nmtr0qSYhQp1
+argon:$argon2id$v=19$m=1024,t=2,p=1$c2FsdHNhbHQ$tYDbcNuV220VTU6Ii/eTPA
+yes:$y$j9T$saltsaltsalt$b1KPsJq/OEd.3MwEU9eWyKlNNoW3sAIZKTpBLLPjsR6
+"""
+
+
+def serve_users(flow, listener="", options='allow_plain_auth = true', **more):
+    users = flow.path / "users"
+    users.write_text(USERS)
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, listener=f'auth_file = "{users}"\nrelay_hosts = ( )\n{options}\n'
+                    + listener, **more)
+    return peer, daemon
+
+
+def credentials(*words):
+    return base64.b64encode("\0".join(words).encode()).decode()
+
+
+def test_lets_users_relay(flow):
+    peer, daemon = serve_users(flow)
+    to = ("--to", "to@far.test")
+    swaks(daemon.port, *to, wanted=24)
+    sent = 0
+    for user in ("sha", "argon", "yes"):
+        for mechanism in ("PLAIN", "LOGIN"):
+            swaks(daemon.port, *to, "--auth", mechanism, "--auth-user", user, "--auth-password", "open sesame")
+            sent += 1
+            swaks(daemon.port, *to, "--auth", mechanism, "--auth-user", user, "--auth-password", "shut", wanted=28)
+    mails = peer.wait(sent)
+    expect(all(re.search(rb"with ESMTPA\s", m.data) for m in mails), "no ESMTPA in Received")
+    expect_equal(daemon.counter("scheduler.smtp_auth_granted"), sent, "granted")
+    expect_equal(daemon.counter("scheduler.smtp_auth_failed"), sent, "failed")
+    wait_until(lambda: len(daemon.lines(file="acctlog")) == 2 * sent, "lines in acctlog")
+    expect_equal({tuple(line[1:]) for line in daemon.lines(file="acctlog")},
+                 {("N", "esmtp", "127.0.0.1", u, g) for u in ("sha", "argon", "yes") for g in "01"}, "acctlog")
+    refused = [line[-1] for line in daemon.lines("J", file="rejectlog") if line[7] == "535"]
+    expect_equal(sorted(set(refused)), [f"5.7.8 Authentication credentials invalid: user {u}"
+                                        for u in ("argon", "sha", "yes")], "rejectlog")
+    for file in daemon.log.iterdir():
+        expect("shut" not in file.read_text() and "sesame" not in file.read_text(), f"a password in {file}")
+
+
+test_lets_users_relay.short = True
+
+
+def test_takes_passwords_only_where_nobody_listens(flow):
+    _, daemon = serve_users(flow, options="")
+    client = daemon.connect()
+    expect("AUTH" not in client.say("EHLO client.test", 250)[1], "AUTH is offered without TLS")
+    client.say(f"AUTH PLAIN {credentials('', 'sha', 'open sesame')}", 538)
+    expect_equal(daemon.counter("scheduler.smtp_auth_granted"), 0, "granted")
+
+
+def test_takes_mail_only_from_users_if_told_to(flow):
+    peer, daemon = serve_users(flow, 'require_authentication = true\nrelay_domains = ( "*" )')
+    client = daemon.connect()
+    client.say("EHLO client.test", 250)
+    client.say("MAIL FROM:<from@sender.test>", 530)
+    client.say(f"AUTH PLAIN {credentials('', 'argon', 'open sesame')}", 235)
+    expect_equal(client.mail("to@good.test", body=HELLO)[0], 250, "mail of a user")
+    peer.wait(1)
+
+
+def test_limits_failures_of_one_address(flow):
+    """The next connection is not even tried, until the minute is over; other addresses are."""
+    _, daemon = serve_users(flow, 'max_auth_failures = "2/hour"', schedulers=1)
+    bad, good = credentials("", "sha", "shut"), credentials("", "sha", "open sesame")
+    for _ in range(2):
+        client = daemon.connect()
+        client.say("EHLO client.test", 250)
+        client.say(f"AUTH PLAIN {bad}", 535)
+        client.close()
+    client = daemon.connect()
+    client.say("EHLO client.test", 250)
+    client.say(f"AUTH PLAIN {good}", 421)
+    expect(client.ended(), "421 did not close")
+    other = daemon.connect(source="127.0.0.2")
+    other.say("EHLO client.test", 250)
+    other.say(f"AUTH PLAIN {good}", 235)
+    expect_equal(daemon.counter("scheduler.smtp_auth_limited"), 1, "limited")
+
+
+def test_says_that_users_cannot_be_read(flow):
+    """At the start, and to whom it concerns; the file may come later."""
+    _, daemon = serve_users(flow, start=False)
+    users = flow.path / "users"
+    users.rename(flow.path / "away")
+    daemon.start()
+    expect("warning: " in daemon.output() and "users\" cannot be read: No such file" in daemon.output(), "no warning")
+    client = daemon.connect()
+    client.say("EHLO client.test", 250)
+    client.say(f"AUTH PLAIN {credentials('', 'sha', 'open sesame')}", 454)
+    (flow.path / "away").rename(users)
+    client.say(f"AUTH PLAIN {credentials('', 'sha', 'open sesame')}", 235)
+    expect(any("auth_file" in "@".join(line) for line in daemon.lines(file="paniclog")), "nothing in paniclog")

@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import test_bounces
+import test_extensions
 import test_peers
 import test_smtp_input
 from flow import Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
@@ -561,7 +562,7 @@ binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }}
 
 # ---- the table ----
 
-I, P, B = test_smtp_input, test_peers, test_bounces
+I, P, B, E = test_smtp_input, test_peers, test_bounces, test_extensions
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
@@ -615,6 +616,10 @@ SHOWN_BY = {
     ("idle_time", "peer"): I.test_dismisses_silent_clients,
     ("session_timeout", "peer"): I.test_dismisses_those_who_send_a_byte_now_and_then,
     ("bare_lf", "peer"): I.test_refuses_bare_line_ends_or_converts_them,
+    ("auth_file", "peer"): E.test_lets_users_relay,
+    ("allow_plain_auth", "peer"): E.test_takes_passwords_only_where_nobody_listens,
+    ("require_authentication", "peer"): E.test_takes_mail_only_from_users_if_told_to,
+    ("max_auth_failures", "peer"): E.test_limits_failures_of_one_address,
     ("durability", "peer"): test_cached_mail_survives_a_kill_without_a_sync,
     ("gateway", "domain"): P.test_prefers_the_first_gateway_that_works,
     ("remote_smtp_port", "domain"): test_delivers_to_the_port_that_it_was_told,

@@ -69,6 +69,11 @@ static struct rig {
 	/* ENVID; and flags, address and ORCPT of each recipient, in lines. */
 	char envid[128];
 	char notify[4096];
+	/* Jobs for the thread pool. */
+	struct job *jobs;
+	bool jobs_hold;
+	int job_result;
+	char acct_log[4096];
 	char main_log[TEXT_SIZE];
 	char reject_log[TEXT_SIZE];
 	/* What the client has read. */
@@ -151,11 +156,13 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 
 void log_line(struct log_client *c, enum log_file file, const char *line, size_t len)
 {
-	char *log = file == LOG_MAIN ? rig.main_log : rig.reject_log;
+	char *log = file == LOG_MAIN   ? rig.main_log
+		    : file == LOG_ACCT ? rig.acct_log
+				       : rig.reject_log;
 	size_t used = strlen(log);
 
 	(void)c;
-	assert_true(file == LOG_MAIN || file == LOG_REJECT);
+	assert_true(file == LOG_MAIN || file == LOG_REJECT || file == LOG_ACCT);
 	assert_true(used + len < TEXT_SIZE);
 	memcpy(log + used, line, len);
 	log[used + len] = '\0';
@@ -201,6 +208,31 @@ static inline void answer_stores(struct scheduler *s)
 	}
 }
 
+void thread_pool_run(struct thread_pool *p, struct agent *self, struct job *job)
+{
+	(void)p;
+	assert_ptr_equal(job->from, self);
+	job->next = rig.jobs;
+	rig.jobs = job;
+}
+
+static inline int run_jobs(void)
+{
+	int work = 0;
+
+	while (rig.jobs != NULL && !rig.jobs_hold) {
+		struct job *job = rig.jobs;
+
+		rig.jobs = job->next;
+		if (rig.job_result == 0) {
+			job->work(job);
+		}
+		job->on_done(job->from, job, rig.job_result);
+		work++;
+	}
+	return work;
+}
+
 static inline int on_start(struct agent *self)
 {
 	(void)self;
@@ -217,7 +249,7 @@ static inline int on_do_work(struct agent *self)
 	} else {
 		work = 0;
 	}
-	return work + smtp_listener.do_work(&rig.scheduler, rig.state);
+	return work + run_jobs() + smtp_listener.do_work(&rig.scheduler, rig.state);
 }
 
 static inline void on_tear_down(struct agent *self)
@@ -356,6 +388,7 @@ static inline int tear_down(void **state)
 
 	(void)state;
 	rig.store_holds = false;
+	rig.jobs_hold = false;
 	settle();
 	pass_ms(UINT64_C(100) * 1000 * 1000);
 	assert_true(drained());
