@@ -160,6 +160,11 @@ struct smtp_options {
 	bool require_authentication;
 	/* From one address, on each scheduler. */
 	struct rate max_auth_failures;
+	/* Who may say whose a connection is, by XCLIENT, and must by PROXY where `proxy_protocol`
+	 * is on. */
+	const struct cidr *xclient_hosts;
+	uint32_t xclient_host_count;
+	bool proxy_protocol;
 };
 
 /* One socket to listen on. */

@@ -277,6 +277,15 @@ const struct schema_option schema_options[] = {
 	  .fallback = "10/min", TO_SMTP(max_auth_failures), .scopes = GLOBAL | CLIENT,
 	  .help = "Failures to authenticate from one address (IPv6: /64), as each scheduler counts "
 		  "them; above it attempts are refused. none is no limit." },
+	{ .name = "xclient_hosts", .type = TYPE_NETWORKS, .fallback = "( )",
+	  TO_SMTP(xclient_hosts), COUNT(struct smtp_options, xclient_host_count),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "Networks of proxies, which are believed whose a connection is: by XCLIENT, and "
+		  "by proxy_protocol." },
+	{ .name = "proxy_protocol", .type = TYPE_BOOLEAN, .fallback = "false",
+	  TO_SMTP(proxy_protocol), .scopes = ESMTP,
+	  .help = "Connections begin with a header of the PROXY protocol, version 1 or 2, and come "
+		  "from xclient_hosts only." },
 
 	/* Outbound */
 	{ .name = "gateway", .type = TYPE_GATEWAYS, .max = UINT16_MAX, TO_DOMAIN(gateways),

@@ -333,14 +333,22 @@ static const struct {
 	const char *name;
 	argument_fn parse;
 } verbs[] = {
-	[SMTP_VERB_UNKNOWN] = {"unknown", NULL},         [SMTP_VERB_HELO] = {"HELO", parse_hello},
-	[SMTP_VERB_EHLO] = {"EHLO", parse_hello},        [SMTP_VERB_MAIL] = {"MAIL", parse_mail},
-	[SMTP_VERB_RCPT] = {"RCPT", parse_rcpt},         [SMTP_VERB_DATA] = {"DATA", parse_none},
-	[SMTP_VERB_RSET] = {"RSET", parse_none},         [SMTP_VERB_NOOP] = {"NOOP", parse_any},
-	[SMTP_VERB_QUIT] = {"QUIT", parse_none},         [SMTP_VERB_VRFY] = {"VRFY", parse_some},
-	[SMTP_VERB_EXPN] = {"EXPN", parse_some},         [SMTP_VERB_HELP] = {"HELP", parse_any},
-	[SMTP_VERB_STARTTLS] = {"STARTTLS", parse_none}, [SMTP_VERB_AUTH] = {"AUTH", parse_some},
+	[SMTP_VERB_UNKNOWN] = {"unknown", NULL},
+	[SMTP_VERB_HELO] = {"HELO", parse_hello},
+	[SMTP_VERB_EHLO] = {"EHLO", parse_hello},
+	[SMTP_VERB_MAIL] = {"MAIL", parse_mail},
+	[SMTP_VERB_RCPT] = {"RCPT", parse_rcpt},
+	[SMTP_VERB_DATA] = {"DATA", parse_none},
+	[SMTP_VERB_RSET] = {"RSET", parse_none},
+	[SMTP_VERB_NOOP] = {"NOOP", parse_any},
+	[SMTP_VERB_QUIT] = {"QUIT", parse_none},
+	[SMTP_VERB_VRFY] = {"VRFY", parse_some},
+	[SMTP_VERB_EXPN] = {"EXPN", parse_some},
+	[SMTP_VERB_HELP] = {"HELP", parse_any},
+	[SMTP_VERB_STARTTLS] = {"STARTTLS", parse_none},
+	[SMTP_VERB_AUTH] = {"AUTH", parse_some},
 	[SMTP_VERB_BDAT] = {"BDAT", parse_bdat},
+	[SMTP_VERB_XCLIENT] = {"XCLIENT", parse_some},
 };
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))

@@ -12,6 +12,7 @@
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_log.h"
 #include "listeners/smtp/transaction.h"
+#include "listeners/smtp/xclient.h"
 
 static const struct smtp_refusal bare_lf = {500, "5.5.2", "Bare LF: lines end in CR LF"};
 static const struct smtp_refusal long_line = {500, "5.5.2", "Line too long"};
@@ -28,6 +29,9 @@ static const struct smtp_refusal needs_tls = {538, "5.7.11", "Encryption require
 static const struct smtp_refusal needs_auth = {530, "5.7.0", "Authentication required"};
 static const struct smtp_refusal auth_within_mail = {503, "5.5.1", "Not within a transaction"};
 static const struct smtp_refusal auth_twice = {503, "5.5.1", "Already authenticated"};
+static const struct smtp_refusal bad_proxy = {554, "5.7.1", "No proxy that is known"};
+static const struct smtp_refusal no_xclient = {550, "5.7.0", "Not authorized to use XCLIENT"};
+static const struct smtp_refusal early_xclient = {503, "5.5.1", "Unexpected input behind XCLIENT"};
 static const struct smtp_refusal idle_limit = {421, "4.7.0",
 					       "Too many commands without mail, closing"};
 static const struct smtp_refusal reception_limit = {
@@ -63,6 +67,8 @@ static enum smtp_stage stage_of(enum smtp_verb verb)
 		return SMTP_STAGE_DURING_MAIL;
 	case SMTP_VERB_RCPT:
 		return SMTP_STAGE_DURING_RCPT;
+	case SMTP_VERB_XCLIENT:
+		return SMTP_STAGE_DURING_XCLIENT;
 	default:
 		return SMTP_STAGE_DURING_DATA;
 	}
@@ -92,7 +98,7 @@ static void log_refusal(struct smtp_session *ss, const struct smtp_command *c,
 	char path[ADDRESS_MAX + 1];
 
 	if (c->verb != SMTP_VERB_MAIL && c->verb != SMTP_VERB_RCPT && c->verb != SMTP_VERB_DATA &&
-	    c->verb != SMTP_VERB_BDAT) {
+	    c->verb != SMTP_VERB_BDAT && c->verb != SMTP_VERB_XCLIENT) {
 		return;
 	}
 	path_text(c, path);
@@ -169,6 +175,9 @@ static void say_extensions(struct smtp_session *ss)
 	if (smtp_auth_offered(ss)) {
 		smtp_session_say(ss, "250-AUTH PLAIN LOGIN\r\n");
 	}
+	if (ss->xclient) {
+		smtp_session_say(ss, "250-XCLIENT " XCLIENT_ATTRIBUTES "\r\n");
+	}
 	smtp_session_say(ss, "250 HELP\r\n");
 }
 
@@ -182,8 +191,10 @@ static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
 	smtp_transaction_abort(ss);
 	ss->has_helo = true;
 	ss->esmtp = c->verb == SMTP_VERB_EHLO;
-	memcpy(ss->helo, c->argument, len);
-	ss->helo[len] = '\0';
+	if (!ss->helo_told) {
+		memcpy(ss->helo, c->argument, len);
+		ss->helo[len] = '\0';
+	}
 	if (ss->esmtp) {
 		say_extensions(ss);
 	} else {
@@ -504,6 +515,48 @@ static void on_auth(struct smtp_session *ss, const struct smtp_command *c)
 	}
 }
 
+/* The session begins anew, as that of another client. Who connected stays who may say so. */
+static void become(struct smtp_session *ss, const struct xclient *x)
+{
+	if (x->has_address || x->has_port) {
+		smtp_session_set_client(ss, x->has_address ? &x->address : &ss->peer,
+					x->has_port ? x->port : ss->peer_port);
+	}
+	/* Another address is another client: nothing of the one before is left. */
+	if (x->has_helo || x->has_address) {
+		ss->helo_told = x->helo[0] != '\0';
+		strcpy(ss->helo, x->helo);
+	}
+	if (x->has_login || x->has_address) {
+		smtp_session_set_user(ss, x->login[0] != '\0' ? x->login : NULL);
+	}
+	ss->has_helo = false;
+	ss->esmtp = false;
+}
+
+static void on_xclient(struct smtp_session *ss, const struct smtp_command *c)
+{
+	struct smtp_refusal refusal;
+	struct xclient x;
+
+	if (!ss->xclient) {
+		refuse_idle(ss, c, &no_xclient, SMTP_COUNT_REFUSED_UNKNOWN);
+	} else if (ss->transaction != NULL) {
+		refuse_idle(ss, c, &auth_within_mail, SMTP_COUNT_REFUSED_ORDER);
+	} else if (ss->unread > 0) {
+		/* Whose words they are depends on how this is answered. */
+		refuse(ss, c, &early_xclient, SMTP_COUNT_EARLY_DATA);
+		smtp_session_close(ss, true);
+	} else if (xclient_parse(c->argument, c->argument_len, &x, &refusal) != 0) {
+		refuse_idle(ss, c, &refusal, SMTP_COUNT_REFUSED_SYNTAX);
+	} else if (count_idle(ss)) {
+		become(ss, &x);
+		smtp_count(smtp_session_counts(ss), SMTP_COUNT_XCLIENT);
+		smtp_session_reply(ss, 220, NULL, "%s %s", ss->options->hostname,
+				   ss->options->banner);
+	}
+}
+
 static void on_quit(struct smtp_session *ss, const struct smtp_command *c)
 {
 	(void)c;
@@ -529,6 +582,7 @@ static const command_fn commands[] = {
 	[SMTP_VERB_STARTTLS] = on_not_offered,
 	[SMTP_VERB_AUTH] = on_auth,
 	[SMTP_VERB_BDAT] = on_bdat,
+	[SMTP_VERB_XCLIENT] = on_xclient,
 };
 
 /* ---- lines ---- */
@@ -547,6 +601,14 @@ void smtp_dialogue_long_line(struct smtp_session *ss, const char *line, size_t l
 	smtp_auth_abandon(ss);
 	refuse_idle(ss, &no_command, &long_line, SMTP_COUNT_REFUSED_LONG_COMMAND);
 	close_after_chunk(ss, line, len);
+}
+
+void smtp_dialogue_bad_proxy(struct smtp_session *ss)
+{
+	smtp_count(smtp_session_counts(ss), SMTP_COUNT_REFUSED_PROXY);
+	smtp_log_rejection(ss, SMTP_STAGE_BANNER, &bad_proxy, NULL, NULL);
+	smtp_session_reply(ss, bad_proxy.code, bad_proxy.status, "%s", bad_proxy.text);
+	smtp_session_close(ss, true);
 }
 
 void smtp_dialogue_early_talker(struct smtp_session *ss)

@@ -31,6 +31,10 @@ BOUND
 void smtp_dialogue_refuse_chunk(struct smtp_session *ss, const struct smtp_refusal *refusal,
 				enum smtp_count count);
 
+/* No PROXY header, or one of who may not send any: 554, and close. */
+BOUND
+void smtp_dialogue_bad_proxy(struct smtp_session *ss);
+
 /* Something was received before the banner was sent: 554, and close. */
 BOUND
 void smtp_dialogue_early_talker(struct smtp_session *ss);

@@ -1,5 +1,6 @@
 #include "listeners/smtp/session.h"
 
+#include <arpa/inet.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "listeners/smtp/auth.h"
 #include "listeners/smtp/dialogue.h"
+#include "listeners/smtp/proxy_header.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session_log.h"
 #include "listeners/smtp/transaction.h"
@@ -78,6 +80,18 @@ static void touch(struct smtp_session *ss)
 	uint64_t end_ms = session_end_ms(ss);
 
 	timer_arm(&ss->deadline, due_ms < end_ms ? due_ms : end_ms);
+}
+
+void smtp_session_set_client(struct smtp_session *ss, const struct in6_addr *peer, uint16_t port)
+{
+	bool ipv4 = IN6_IS_ADDR_V4MAPPED(peer);
+
+	ss->peer = *peer;
+	ss->peer_port = port;
+	inet_ntop(ipv4 ? AF_INET : AF_INET6, ipv4 ? &peer->s6_addr[12] : peer->s6_addr,
+		  ss->peer_text, sizeof(ss->peer_text));
+	ss->options = config_smtp(scheduler_of(ss)->program->config, ss->accept->listen, peer);
+	ss->relay_host = relay_host_allowed(ss->options, peer);
 }
 
 void smtp_session_set_user(struct smtp_session *ss, const char *user)
@@ -246,6 +260,37 @@ static size_t feed_data(struct smtp_session *ss, const unsigned char *data, size
 	return used;
 }
 
+/* The header of a proxy, then nothing until the greeting. */
+static void feed_proxy(struct smtp_session *ss, const unsigned char *data, size_t len)
+{
+	struct proxy_header h;
+	size_t before = ss->line_len;
+	int used;
+
+	extend_line(ss, (const char *)data, len);
+	used = proxy_header_parse((const unsigned char *)ss->line,
+				  ss->line_len < LINE_MAX_BYTES ? ss->line_len : LINE_MAX_BYTES,
+				  &h);
+	if (used == 0) {
+		return;
+	}
+	line_release(ss);
+	if (used < 0) {
+		smtp_dialogue_bad_proxy(ss);
+		return;
+	}
+	smtp_count(smtp_session_counts(ss), SMTP_COUNT_PROXY);
+	if (h.has_client) {
+		smtp_session_set_client(ss, &h.client, h.client_port);
+		ss->xclient = relay_xclient_allowed(ss->options, &h.client);
+	}
+	ss->state = SMTP_SESSION_GREETING;
+	session_list_add(&ss->listener->arrivals, &ss->waiting);
+	if ((size_t)used < before + len) {
+		smtp_dialogue_early_talker(ss);
+	}
+}
+
 /* Works through input; what cannot be looked at now is held back. */
 static void consume(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
@@ -288,8 +333,9 @@ void smtp_session_resume(struct smtp_session *ss)
 static bool heard_out(const struct smtp_session *ss)
 {
 	return ss->eof && ss->held.len == 0 &&
-	       (ss->state == SMTP_SESSION_GREETING || ss->state == SMTP_SESSION_COMMANDS ||
-		ss->state == SMTP_SESSION_DATA || ss->state == SMTP_SESSION_CHUNK);
+	       (ss->state == SMTP_SESSION_PROXY || ss->state == SMTP_SESSION_GREETING ||
+		ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA ||
+		ss->state == SMTP_SESSION_CHUNK);
 }
 
 static void flush(struct smtp_session *ss)
@@ -315,8 +361,8 @@ static bool wants_to_read(const struct smtp_session *ss)
 	if (ss->eof || mux_op_busy(&ss->recv)) {
 		return false;
 	}
-	return ss->state == SMTP_SESSION_GREETING || ss->state == SMTP_SESSION_LINGERING ||
-	       (takes_input(ss) && ss->held.len == 0);
+	return ss->state == SMTP_SESSION_PROXY || ss->state == SMTP_SESSION_GREETING ||
+	       ss->state == SMTP_SESSION_LINGERING || (takes_input(ss) && ss->held.len == 0);
 }
 
 static void read_on(struct smtp_session *ss)
@@ -366,6 +412,9 @@ void smtp_session_settle(struct smtp_session *ss)
 static void on_input(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
 	switch (ss->state) {
+	case SMTP_SESSION_PROXY:
+		feed_proxy(ss, data, len);
+		break;
 	case SMTP_SESSION_GREETING:
 		smtp_dialogue_early_talker(ss);
 		break;
@@ -457,6 +506,7 @@ static void on_deadline(struct timer *t)
 	CHECK_MAGIC(ss, SMTP_SESSION_MAGIC);
 	OWNER_CHECK(ss);
 	switch (ss->state) {
+	case SMTP_SESSION_PROXY:
 	case SMTP_SESSION_GREETING:
 	case SMTP_SESSION_COMMANDS:
 	case SMTP_SESSION_DATA:
@@ -502,16 +552,24 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	memcpy(ss->peer_text, a->peer_text, sizeof(ss->peer_text));
 	ss->options = config_smtp(s->program->config, a->listen, &a->peer);
 	ss->relay_host = relay_host_allowed(ss->options, &a->peer);
+	ss->xclient = relay_xclient_allowed(ss->options, &a->peer);
 	ss->began_ms = agent_now_ms(&s->base);
 	mux_op_init(&ss->recv, &s->base, on_recv);
 	mux_op_init(&ss->send, &s->base, on_sent);
 	timer_init(&ss->deadline, &s->base, on_deadline);
 	session_list_add(&l->sessions, &ss->all);
-	session_list_add(&l->arrivals, &ss->waiting);
+	if (ss->options->proxy_protocol) {
+		ss->state = SMTP_SESSION_PROXY;
+	} else {
+		session_list_add(&l->arrivals, &ss->waiting);
+	}
 	l->session_count++;
 	smtp_count(&l->counts, SMTP_COUNT_SESSIONS);
 	counter_add(l->counts.of[SMTP_COUNT_SESSIONS_OPEN], 1);
 	touch(ss);
+	if (ss->options->proxy_protocol && !ss->xclient) {
+		smtp_dialogue_bad_proxy(ss);
+	}
 	smtp_session_settle(ss);
 }
 
@@ -534,6 +592,7 @@ void smtp_session_stop(struct smtp_session *ss, bool hurry)
 			return;
 		}
 		/* fall through */
+	case SMTP_SESSION_PROXY:
 	case SMTP_SESSION_GREETING:
 	case SMTP_SESSION_COMMANDS:
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_REFUSED_STOPPING);

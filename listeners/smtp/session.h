@@ -44,6 +44,8 @@ struct smtp_auth;
 struct smtp_transaction;
 
 enum smtp_session_state {
+	/* The PROXY header has not come yet; the client may not be the one that it is about. */
+	SMTP_SESSION_PROXY,
 	/* The banner was not sent yet: whoever talks now is dismissed. */
 	SMTP_SESSION_GREETING,
 	SMTP_SESSION_COMMANDS,
@@ -73,6 +75,9 @@ struct smtp_session {
 	bool esmtp;
 	/* relay_hosts has the client. */
 	bool relay_host;
+	/* xclient_hosts has who connected; and it told the name of HELO. */
+	bool xclient;
+	bool helo_told;
 	/* The client will send nothing more. */
 	bool eof;
 	/* Read on for a while before closing. */
@@ -155,6 +160,10 @@ void smtp_session_reply(struct smtp_session *ss, unsigned code, const char *stat
 /* Adds finished lines, with their CR LF. */
 BOUND
 void smtp_session_say(struct smtp_session *ss, const char *lines);
+
+/* The client is at `peer` (IPv4 as v4-mapped) from here on: what applies to it does. */
+BOUND
+void smtp_session_set_client(struct smtp_session *ss, const struct in6_addr *peer, uint16_t port);
 
 /* The client is `user` from here on; NULL: anybody. */
 BOUND

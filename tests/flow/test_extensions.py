@@ -408,3 +408,69 @@ def test_says_that_users_cannot_be_read(flow):
     (flow.path / "away").rename(users)
     client.say(f"AUTH PLAIN {credentials('', 'sha', 'open sesame')}", 235)
     expect(any("auth_file" in "@".join(line) for line in daemon.lines(file="paniclog")), "nothing in paniclog")
+
+
+# ---- XCLIENT, PROXY ----
+
+
+def test_believes_proxies_by_xclient(flow):
+    """Relaying, logs and options are those of the client that is told of."""
+    peer, daemon = serve(flow, listener='''xclient_hosts = ( "127.0.0.1" )
+relay_hosts = ( "192.0.2.7" )
+peer "198.51.100.0/24" { banner = "for the others" relay_domains = ( "good.test" ) xclient_hosts = ( "127.0.0.1" ) }''')
+    to = ("--to", "to@far.test")
+    swaks(daemon.port, *to, wanted=24)
+    swaks(daemon.port, *to, "--xclient-addr", "192.0.2.8", wanted=24)
+    swaks(daemon.port, *to, "--xclient-addr", "192.0.2.7", "--xclient-helo", "told.test", "--xclient-port", 4711)
+    expect(b"from told.test ([192.0.2.7])" in peer.wait(1)[0].data, "not in the trace header")
+    text = swaks(daemon.port, "--to", "to@good.test", "--xclient-addr", "198.51.100.1", "--xclient-name", "x.test",
+                 "--xclient-proto", "ESMTP")
+    expect("220 flow.test for the others" in text, "the options are not the client's")
+    expect_equal([line[9] for line in daemon.wait_lines("R", 2)], ["192.0.2.7", "198.51.100.1"], "addresses in R lines")
+    expect_equal([line[5] for line in daemon.lines("J", file="rejectlog")], ["127.0.0.1", "192.0.2.8"], "in J lines")
+    daemon.wait_for_clients()
+    other = daemon.connect(source="127.0.0.2")
+    expect("XCLIENT" not in other.say("EHLO client.test", 250)[1], "XCLIENT is offered to all")
+    other.say("XCLIENT ADDR=192.0.2.7", 550)
+
+
+def proxied(daemon, header, source="127.0.0.1"):
+    client = daemon.connect(greet=False, source=source)
+    client.send(header)
+    return client
+
+
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+def test_believes_proxies_by_their_header(flow):
+    peer, daemon = serve(flow, listener='''proxy_protocol = true
+xclient_hosts = ( "127.0.0.1" )
+relay_hosts = ( "192.0.2.7" "2001:db8::/32" )''')
+    headers = [b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 25\r\n",
+               b"PROXY TCP6 2001:db8::7 ::1 4711 25\r\n",
+               V2 + b"\x21\x11\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\x12\x67\0\x19"]
+    for count, header in enumerate(headers):
+        client = proxied(daemon, header)
+        expect_equal(client.reply()[0], 220, "greeting")
+        expect_equal(client.mail("to@far.test", body=HELLO)[0], 250, f"mail behind {header!r}")
+        client.close()
+        peer.wait(count + 1)
+    expect_equal([line[9] for line in daemon.wait_lines("R", 3)], ["192.0.2.7", "2001:db8::7", "192.0.2.7"], "peers")
+    # Who is told of is not a proxy; a health check is one.
+    client = proxied(daemon, b"PROXY TCP4 192.0.2.8 198.51.100.1 4711 25\r\n")
+    expect_equal(client.reply()[0], 220, "greeting")
+    expect("XCLIENT" not in client.say("EHLO client.test", 250)[1], "XCLIENT is offered")
+    client.say("MAIL FROM:<from@sender.test>", 250)
+    client.say("RCPT TO:<to@far.test>", 550)
+    client = proxied(daemon, V2 + b"\x20\0\0\0")
+    expect_equal(client.reply()[0], 220, "greeting of a health check")
+    for header, source in ((b"EHLO client.test\r\n", "127.0.0.1"), (b"PROXY TCP4 x\r\n", "127.0.0.1"),
+                           (headers[0], "127.0.0.2"), (headers[0] + b"EHLO early.test\r\n", "127.0.0.1")):
+        client = proxied(daemon, header, source)
+        expect_equal(client.reply()[0], 554, f"reply to {header!r} of {source}")
+        expect(client.ended(), "554 did not close")
+    expect_equal(daemon.counter("scheduler.smtp_refused_proxy"), 3, "refused")
+
+
+test_believes_proxies_by_their_header.short = True

@@ -620,6 +620,8 @@ SHOWN_BY = {
     ("allow_plain_auth", "peer"): E.test_takes_passwords_only_where_nobody_listens,
     ("require_authentication", "peer"): E.test_takes_mail_only_from_users_if_told_to,
     ("max_auth_failures", "peer"): E.test_limits_failures_of_one_address,
+    ("xclient_hosts", "peer"): E.test_believes_proxies_by_xclient,
+    ("proxy_protocol", "listen"): E.test_believes_proxies_by_their_header,
     ("durability", "peer"): test_cached_mail_survives_a_kill_without_a_sync,
     ("gateway", "domain"): P.test_prefers_the_first_gateway_that_works,
     ("remote_smtp_port", "domain"): test_delivers_to_the_port_that_it_was_told,

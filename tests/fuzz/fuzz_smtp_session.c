@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 
+#include "agents/password_file.h"
 #include "agents/wheel.h"
 #include "core/mail/mainlog.h"
 #include "core/runtime/runtime.h"
@@ -53,6 +54,9 @@ static struct talk {
 	/* The spool. */
 	struct store store;
 	bool store_holds;
+	/* The thread pool. */
+	struct job *job;
+	bool job_holds;
 	int refuses;
 	int64_t receiving;
 	int transactions;
@@ -263,6 +267,8 @@ void log_line(struct log_client *c, enum log_file file, const char *line, size_t
 	(void)c;
 	if (file == LOG_MAIN) {
 		check_log(line, len, 14, 'R');
+	} else if (file == LOG_ACCT) {
+		FUZZ_CHECK(line[len - 1] == '\n' && (line[len - 2] == '0' || line[len - 2] == '1'));
 	} else {
 		check_log(line, len, 13, 'J');
 	}
@@ -288,6 +294,34 @@ const struct listen_options *config_smtp_listen(const struct config *config, uin
 	(void)config;
 	(void)index;
 	return NULL;
+}
+
+void thread_pool_run(struct thread_pool *p, struct agent *self, struct job *job)
+{
+	(void)p;
+	FUZZ_CHECK(talk->job == NULL && job->from == self);
+	talk->job = job;
+}
+
+/* Without the time that a hash takes. */
+int password_file_check(const char *path, const char *user, const char *password)
+{
+	FUZZ_CHECK(strcmp(path, "users") == 0);
+	FUZZ_CHECK(strlen(user) > 0 && strlen(user) < 256 && strlen(password) < 256);
+	return user[0] == 'x' ? -EIO : strcmp(password, "open") == 0 ? 0 : -EACCES;
+}
+
+static int run_job(void)
+{
+	struct job *job = talk->job;
+
+	if (job == NULL) {
+		return 0;
+	}
+	talk->job = NULL;
+	job->work(job);
+	job->on_done(job->from, job, 0);
+	return 1;
 }
 
 static int answer_store(int result)
@@ -325,6 +359,7 @@ static int on_do_work(struct agent *self)
 	int work = talk != NULL && !talk->store_holds ? answer_store(0) : 0;
 
 	(void)self;
+	work += talk != NULL && !talk->job_holds ? run_job() : 0;
 	return work + smtp_listener.do_work(&w.scheduler, w.listener);
 }
 
@@ -417,6 +452,12 @@ static void choose_options(unsigned options)
 		.idle_timeout_ms = 60000,
 		.session_timeout_ms = 600000,
 		.bare_lf = (options & 1) != 0 ? CONFIG_BARE_LF_ACCEPT : CONFIG_BARE_LF_REJECT,
+		.auth_file = (options & 16) != 0 ? "users" : NULL,
+		.allow_plain_auth = true,
+		.max_auth_failures = {tight ? 2 : 0, 60},
+		.xclient_hosts = &everyone,
+		.xclient_host_count = (options & 32) != 0 ? 1 : 0,
+		.proxy_protocol = (options & 64) != 0,
 	};
 }
 
@@ -492,6 +533,13 @@ static void act(unsigned action)
 	switch (action) {
 	case 'h':
 		talk->store_holds = !talk->store_holds;
+		break;
+	case 'j':
+		talk->job_holds = !talk->job_holds;
+		break;
+	case 'd':
+		/* A delayed answer comes. */
+		pass_ms(1000);
 		break;
 	case 'a':
 		on_agent(answer, 0);
@@ -618,7 +666,9 @@ static void hang_up(void)
 	w.net.out_stalled = false;
 	s->base.pressure = false;
 	talk->store_holds = false;
+	talk->job_holds = false;
 	settle();
+	pass_ms(1000);
 	end_input();
 	settle();
 	for (unsigned i = 0; i < 10 && w.listener->session_count > 0; i++) {
