@@ -44,6 +44,7 @@ static const char *const idle_choices[] = {
 };
 static const char *const durability_choices[] = {"synced", "cached", "memory", NULL};
 static const char *const multiplexor_choices[] = {"auto", "uring", "epoll", "poll", NULL};
+static const char *const downgrade_choices[] = {"send", "bounce", NULL};
 static const char *const bare_lf_choices[] = {"reject", "accept_as_data", NULL};
 
 static const char *const io_agents[] = {"master", "scheduler", "spool", NULL};
@@ -342,6 +343,13 @@ const struct schema_option schema_options[] = {
 	{ .name = "generate_bounces", .type = TYPE_BOOLEAN, .fallback = "true",
 	  TO_DOMAIN(generate_bounces), .scopes = OUTBOUND,
 	  .help = "Senders are told about mail that failed." },
+	{ .name = "use_chunking", .type = TYPE_BOOLEAN, .fallback = "false",
+	  TO_DOMAIN(use_chunking), .scopes = OUTBOUND,
+	  .help = "Bodies go by BDAT where the next hop offers CHUNKING." },
+	{ .name = "downgrade_8bit", .type = TYPE_CHOICE, .choices = downgrade_choices,
+	  .fallback = "send", TO_DOMAIN(downgrade_8bit), .scopes = OUTBOUND,
+	  .help = "What to do with a body of 8 bits where the next hop does not offer 8BITMIME: "
+		  "send it as it is, or bounce it (5.6.3)." },
 	{ .name = "ehlo_hostname", .type = TYPE_HOSTNAME, TO_DOMAIN(ehlo_hostname),
 	  .scopes = OUTBOUND, .help = "The name in EHLO; by default the global hostname." },
 	{ .name = "mailerdaemon", .type = TYPE_ADDRESS, TO_DOMAIN(mailerdaemon),

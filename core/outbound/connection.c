@@ -134,12 +134,31 @@ static void command(struct connection *c, const char *format, ...)
 	chain_append(&c->commands, &c->dispatcher->pools->buffers, text, (size_t)len);
 }
 
+/* The next pieces of the chunk; before the first its command. */
+static unsigned next_of_chunk(struct connection *c)
+{
+	unsigned count = 0;
+
+	if (!c->chunk_begun) {
+		c->chunk_begun = true;
+		chunk_begin(&c->chunk, body_of(c));
+		snprintf(c->chunk_command, sizeof c->chunk_command, "BDAT %llu LAST\r\n",
+			 (unsigned long long)chunk_length(body_of(c)));
+		c->iov[count++] = (struct iovec){c->chunk_command, strlen(c->chunk_command)};
+	}
+	count += chunk_iov(&c->chunk, c->iov + count, CONNECTION_IOV - count);
+	c->body_sent = count < CONNECTION_IOV;
+	return count;
+}
+
 /* The next piece of the body; with its last one goes the dot that ends it. */
 static void send_body(struct connection *c)
 {
 	unsigned count = 0;
 
-	if (!c->body_sent) {
+	if (c->chunked) {
+		count = next_of_chunk(c);
+	} else if (!c->body_sent) {
 		count = chain_iov(body_of(c), &c->body_cursor, c->iov, CONNECTION_IOV - 1);
 		if (c->body_cursor == NULL) {
 			c->body_sent = true;
@@ -298,11 +317,17 @@ static void command_step(struct connection *c, uint32_t step, unsigned *place)
 	}
 }
 
+/* With BDAT the body follows the recipients. */
+static uint32_t last_step(const struct connection *c)
+{
+	return c->batch_count + !c->chunked;
+}
+
 /* Sends the next command, or with pipelining (RFC 2920) all of them. */
 static void send_steps(struct connection *c)
 {
 	bool pipelining = (c->extensions & SMTP_EXTENSION_PIPELINING) != 0;
-	uint32_t last = pipelining ? c->batch_count + 1 : c->steps_sent;
+	uint32_t last = pipelining ? last_step(c) : c->steps_sent;
 	unsigned place = c->rcpt_place;
 
 	while (c->steps_sent <= last) {
@@ -383,6 +408,10 @@ static bool refuse_here(struct connection *c)
 	} else if ((e->flags & ENVELOPE_SMTPUTF8) && !(c->extensions & SMTP_EXTENSION_SMTPUTF8)) {
 		attempt_text(c, 550, "5.6.7",
 			     "550 5.6.7 [internal] the peer does not offer SMTPUTF8");
+	} else if ((e->flags & ENVELOPE_8BITMIME) && !(c->extensions & SMTP_EXTENSION_8BITMIME) &&
+		   options_of(c)->downgrade_8bit == DOMAIN_DOWNGRADE_BOUNCE) {
+		attempt_text(c, 554, "5.6.3",
+			     "554 5.6.3 [internal] the peer does not offer 8BITMIME");
 	} else {
 		return false;
 	}
@@ -416,6 +445,8 @@ void connection_begin(struct connection *c)
 	c->mail_refused = false;
 	c->body_sent = false;
 	c->body_cursor = NULL;
+	c->chunked = options_of(c)->use_chunking && (c->extensions & SMTP_EXTENSION_CHUNKING) != 0;
+	c->chunk_begun = false;
 	c->attempt.dsn_handed_on = (c->extensions & SMTP_EXTENSION_DSN) != 0;
 	smtp_reply_reset(&c->reply);
 	set_state(c, CONNECTION_ENVELOPE, options_of(c)->mailfrom_timeout_ms);
@@ -534,6 +565,15 @@ static void on_data_reply(struct connection *c)
 	transaction_done(c, !c->mail_refused);
 }
 
+/* All recipients were answered: the body follows without being asked for. */
+static void begin_chunk(struct connection *c)
+{
+	set_state(c, CONNECTION_BODY, options_of(c)->body_timeout_ms);
+	if (!mux_op_busy(&c->send_op)) {
+		send_body(c);
+	}
+}
+
 static void on_envelope_reply(struct connection *c)
 {
 	if (c->step == c->steps_sent) {
@@ -561,7 +601,9 @@ static void on_envelope_reply(struct connection *c)
 		transaction_done(c, !c->mail_refused);
 		return;
 	}
-	if (!mux_op_busy(&c->send_op)) {
+	if (c->step > last_step(c)) {
+		begin_chunk(c);
+	} else if (!mux_op_busy(&c->send_op)) {
 		send_steps(c);
 	}
 }
@@ -591,7 +633,8 @@ static void on_body_reply(struct connection *c)
 			c->delivered++;
 		}
 	}
-	transaction_done(c, false);
+	/* RFC 3030 section 2: after a chunk that failed only RSET helps. */
+	transaction_done(c, c->chunked && smtp_reply_class(&c->reply) != 2);
 }
 
 /* ---- setting up ---- */
@@ -778,7 +821,7 @@ static void on_sent(struct mux_op *op, int result)
 		}
 	} else if (c->commands.len != 0) {
 		send_commands(c);
-	} else if (c->state == CONNECTION_ENVELOPE && c->steps_sent <= c->batch_count + 1 &&
+	} else if (c->state == CONNECTION_ENVELOPE && c->steps_sent <= last_step(c) &&
 		   ((c->extensions & SMTP_EXTENSION_PIPELINING) || c->steps_sent == c->step)) {
 		send_steps(c);
 	} else if (c->state == CONNECTION_BODY && !c->body_sent) {

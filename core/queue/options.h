@@ -21,6 +21,9 @@ struct gateway {
 	uint16_t preference;
 };
 
+/* What becomes of a body with octets above 127 at a next hop without 8BITMIME. */
+enum domain_downgrade { DOMAIN_DOWNGRADE_SEND, DOMAIN_DOWNGRADE_BOUNCE };
+
 READONLY
 struct domain_options {
 	/* Next hops; 0 of them: the domain's own addresses. Sorted by preference. */
@@ -47,6 +50,9 @@ struct domain_options {
 	uint64_t host_failure_retry_ms;
 	bool suspend_delivery;
 	bool generate_bounces;
+	/* By BDAT to next hops that offer it. */
+	bool use_chunking;
+	enum domain_downgrade downgrade_8bit;
 	const char *ehlo_hostname;
 	/* From: address of delivery status notifications. */
 	const char *mailerdaemon;

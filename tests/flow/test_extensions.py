@@ -4,8 +4,9 @@ import base64
 import email
 import random
 import re
+import subprocess
 
-from flow import Daemon, expect, expect_equal, wait_until
+from flow import Daemon, Skip, can_connect, expect, expect_equal, free_port, wait_until
 from peer import Peer
 from test_bounces import fields
 from test_real_peers import Postfix, swaks
@@ -474,3 +475,82 @@ relay_hosts = ( "192.0.2.7" "2001:db8::/32" )''')
 
 
 test_believes_proxies_by_their_header.short = True
+
+
+# ---- to next hops ----
+
+DOTS = b"Subject: dots\r\n\r\n.\r\n..\r\n.dot\r\n\r\nplain\r\n" + b"." * 900 + b"\r\n" + (b"." + b"x" * 70 + b"\r\n") * 3000
+
+
+def test_sends_chunks_where_they_are_offered(flow):
+    plain = Peer(flow, offers=("PIPELINING",))
+    for offers in (("PIPELINING", "CHUNKING"), ("CHUNKING",)):
+        peer = Peer(flow, offers=offers, rcpt=lambda s: "550 no" if s.rcpt.startswith("no") else True,
+                    dot=lambda s: "554 5.6.0 not that" if s.sender.startswith("bad") else True)
+        daemon = Daemon(flow, sink_port=peer.port, name=len(offers), text=f'''use_chunking = true
+max_outbound_connections = 1
+domain "plain.test" {{ gateway = "127.0.0.1:{plain.port}" }}''')
+        client = daemon.connect()
+        sent = re.sub(rb"(?m)^\.", b"..", DOTS)
+        client.mail(["no@chunk.test", "a@chunk.test", "b@chunk.test"], sender="", body=sent)
+        client.mail("no@chunk.test", sender="", body=sent)
+        client.mail("a@chunk.test", sender="bad@chunk.test", body=sent)
+        client.mail("c@chunk.test", sender="", body=HELLO)
+        client.mail("a@plain.test", sender="", body=sent)
+        mails = peer.wait(2)
+        daemon.wait_for_rest()
+        expect(mails[0].data.endswith(DOTS), "the body changed")
+        expect_equal(mails[0].recipients, ["a@chunk.test", "b@chunk.test"], "recipients")
+        expect(any(m.recipients == ["c@chunk.test"] and m.data.endswith(HELLO.encode()) for m in peer.wait(2)), "c")
+        expect_equal(len(peer.said("DATA")), 0, "DATA to who offers CHUNKING")
+        expect(len(peer.said("BDAT")) >= 3, "BDAT")
+    expect(plain.wait(2)[0].data.endswith(DOTS), "the body by DATA changed")
+    expect_equal(len(plain.said("BDAT")), 0, "BDAT to who does not offer it")
+
+
+def test_postfix_takes_chunks(flow):
+    postfix = Postfix(flow)
+    daemon = Daemon(flow, sink_port=postfix.port, text="use_chunking = true")
+    daemon.connect().mail("good@box.test", body=re.sub(rb"(?m)^\.", b"..", DOTS))
+    expect_equal(postfix.take("box", 1)[0].body, DOTS.partition(b"\r\n\r\n")[2], "body")
+    flow.load(daemon, "--messages", 100, "--domains", 3)
+    postfix.take("load", 100)
+    postfix.check()
+
+
+def test_sends_or_bounces_8_bits(flow):
+    peer = Peer(flow, offers=("PIPELINING",))
+    daemon = Daemon(flow, sink_port=peer.port, text='domain "strict.test" { downgrade_8bit = "bounce" }')
+    body = "Subject: x\r\n\r\nGrüße\r\n".encode()
+    daemon.connect().mail(["to@strict.test", "to@lax.test"], sender="", body=body)
+    expect(peer.wait(1)[0].data.endswith(body), "the body changed")
+    line = daemon.wait_lines("P", 1)[0]
+    expect_equal((line[5], line[13][:9]), ("strict.test", "554 5.6.3"), "P line")
+    daemon.connect().mail("to@strict.test", sender="", body=HELLO)
+    peer.wait(2)
+
+
+def test_aiosmtpd_takes_smtputf8_and_others_do_not(flow):
+    """RFC 6531: what needs SMTPUTF8 fails with 5.6.7 where it is not offered."""
+    port, box = free_port(), flow.path / "aiosmtpd"
+    program = subprocess.Popen(["/usr/bin/python3", "-m", "aiosmtpd", "-n", "-u", "-l", f"127.0.0.1:{port}", "-c",
+                                "aiosmtpd.handlers.Mailbox", str(box)], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    flow.closers.append(lambda: (program.kill(), program.wait()))
+    wait_until(lambda: can_connect(port) or program.poll() is not None, "aiosmtpd to listen")
+    if program.poll() is not None:
+        raise Skip("aiosmtpd is not installed")
+    old = Peer(flow, offers=("8BITMIME",))
+    daemon = Daemon(flow, sink_port=port, text=f'domain "old.test" {{ gateway = "127.0.0.1:{old.port}" }}')
+    client = daemon.connect()
+    client.say("EHLO client.test", 250)
+    client.say("MAIL FROM:<> SMTPUTF8 BODY=8BITMIME", 250)
+    client.say("RCPT TO:<jürgen@new.test>", 250)
+    client.say("RCPT TO:<jürgen@old.test>", 250)
+    client.say("DATA", 354)
+    client.send("Subject: Grüße\r\n\r\nGrüße\r\n")
+    client.say(".", 250)
+    taken = wait_until(lambda: list((box / "new").glob("*")) if box.exists() else [], "a message at aiosmtpd")
+    expect("Grüße".encode() in taken[0].read_bytes(), "the body changed")
+    line = daemon.wait_lines("P", 1)[0]
+    expect_equal((line[5], line[13][:9]), ("old.test", "550 5.6.7"), "P line")

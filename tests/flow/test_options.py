@@ -641,6 +641,8 @@ SHOWN_BY = {
     ("host_failure_retry", "domain"): P.test_leaves_a_failed_host_alone,
     ("suspend_delivery", "domain"): P.test_does_not_send_what_is_suspended,
     ("generate_bounces", "domain"): B.test_tells_no_one_when_told_not_to,
+    ("use_chunking", "domain"): E.test_sends_chunks_where_they_are_offered,
+    ("downgrade_8bit", "domain"): E.test_sends_or_bounces_8_bits,
     ("ehlo_hostname", "domain"): test_says_the_name_that_it_was_told,
     ("mailerdaemon", "domain"): B.test_names_who_writes_as_configured,
     ("outbound_throttle_messages", "domain"): P.test_keeps_to_the_message_throttle,

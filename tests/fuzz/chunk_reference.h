@@ -10,9 +10,9 @@
 #include "tests/fuzz/dot_reference.h"
 
 struct chunk_reference {
-	/* With a final dot, if the last chunk is there. */
 	unsigned char *wire;
 	size_t len;
+	/* The last chunk is there. */
 	bool ended;
 };
 
@@ -83,13 +83,9 @@ static inline struct chunk_reference chunk_reference(const unsigned char *said, 
 		r.ended = c.last;
 		more = !c.last && chunk_reference_next(said, end, &at, &c);
 	}
-	if (r.ended) {
-		if (r.len > 0 && r.wire[r.len - 1] != '\n') {
-			r.wire[r.len++] = '\r';
-			r.wire[r.len++] = '\n';
-		}
-		memcpy(r.wire + r.len, ".\r\n", 3);
-		r.len += 3;
+	if (r.ended && r.len > 0 && r.wire[r.len - 1] != '\n') {
+		r.wire[r.len++] = '\r';
+		r.wire[r.len++] = '\n';
 	}
 	return r;
 }

@@ -111,21 +111,24 @@ static struct dot_reference reference(const unsigned char *data, size_t len)
 }
 
 /* The message as DATA would have brought it, with what followed; malloc. */
-static unsigned char *sent_message(size_t *len)
+static unsigned char *sent_message(struct dot_reference *r)
 {
+	size_t len = w.net.received - talk->data_start;
 	unsigned char *copy;
 
 	if (talk->chunked) {
-		struct chunk_reference r =
+		struct chunk_reference c =
 			chunk_reference(talk->said, talk->data_start, w.net.received);
 
-		*len = r.len;
-		return r.wire;
+		*r = reference(c.wire, c.len);
+		FUZZ_CHECK(!r->ended && r->len == c.len);
+		r->ended = c.ended;
+		return c.wire;
 	}
-	*len = w.net.received - talk->data_start;
-	copy = malloc(*len + 1);
+	copy = malloc(len + 1);
 	FUZZ_CHECK(copy != NULL);
-	memcpy(copy, talk->said + talk->data_start, *len);
+	memcpy(copy, talk->said + talk->data_start, len);
+	*r = reference(copy, len);
 	return copy;
 }
 
@@ -160,9 +163,8 @@ static void check_body(const unsigned char *body, size_t len, const unsigned cha
 static void check_message(const struct message *m)
 {
 	const struct envelope *e = message_envelope(m);
-	size_t sent_len;
-	unsigned char *sent = sent_message(&sent_len);
-	struct dot_reference r = reference(sent, sent_len);
+	struct dot_reference r;
+	unsigned char *sent = sent_message(&r);
 	size_t len;
 	unsigned char *body = flatten(&m->body, &len);
 	size_t received = received_length(body, len);
