@@ -18,7 +18,7 @@ static const struct smtp_refusal refuse_parameter = {501, "5.5.4", "Bad paramete
 static const struct smtp_refusal refuse_twice = {501, "5.5.4", "Parameter given twice"};
 static const struct smtp_refusal refuse_size = {501, "5.5.4", "Syntax: SIZE=bytes"};
 static const struct smtp_refusal refuse_body = {501, "5.5.4", "Syntax: BODY=7BIT or 8BITMIME"};
-static const struct smtp_refusal refuse_utf8 = {501, "5.5.4", "SMTPUTF8 takes no value"};
+static const struct smtp_refusal refuse_flag = {501, "5.5.4", "Parameter takes no value"};
 static const struct smtp_refusal refuse_unknown_parameter = {555, "5.5.4",
 							     "Parameter not recognized"};
 
@@ -201,13 +201,14 @@ static const struct smtp_refusal *parse_body(struct smtp_command *c, struct slic
 	return c->body == SMTP_BODY_8BITMIME || slice_is(value, "7BIT") ? NULL : &refuse_body;
 }
 
-static const struct smtp_refusal *parse_smtputf8(struct smtp_command *c, bool has_value)
+/* SMTPUTF8, REQUIRETLS */
+static const struct smtp_refusal *parse_flag(bool *flag, bool has_value)
 {
-	if (c->smtputf8) {
+	if (*flag) {
 		return &refuse_twice;
 	}
-	c->smtputf8 = true;
-	return has_value ? &refuse_utf8 : NULL;
+	*flag = true;
+	return has_value ? &refuse_flag : NULL;
 }
 
 /* RFC 3461 */
@@ -244,7 +245,10 @@ static const struct smtp_refusal *parse_mail_parameter(struct smtp_command *c,
 		return parse_body(c, value);
 	}
 	if (slice_is(keyword, "SMTPUTF8")) {
-		return parse_smtputf8(c, has_value);
+		return parse_flag(&c->smtputf8, has_value);
+	}
+	if (slice_is(keyword, "REQUIRETLS")) {
+		return parse_flag(&c->requiretls, has_value);
 	}
 	return parse_dsn(c, dsn_parameter_mail, keyword, value, has_value);
 }

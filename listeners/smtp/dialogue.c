@@ -26,6 +26,7 @@ static const struct smtp_refusal needs_rcpt = {503, "5.5.1", "Send RCPT first"};
 static const struct smtp_refusal no_recipients = {554, "5.5.1", "No valid recipients"};
 static const struct smtp_refusal chunks_begun = {503, "5.5.1", "Go on with BDAT, or send RSET"};
 static const struct smtp_refusal needs_tls = {538, "5.7.11", "Encryption required"};
+static const struct smtp_refusal requires_tls = {530, "5.7.0", "REQUIRETLS needs STARTTLS first"};
 static const struct smtp_refusal needs_auth = {530, "5.7.0", "Authentication required"};
 static const struct smtp_refusal auth_within_mail = {503, "5.5.1", "Not within a transaction"};
 static const struct smtp_refusal auth_twice = {503, "5.5.1", "Already authenticated"};
@@ -254,12 +255,17 @@ static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 		refuse(ss, c, &refusal, SMTP_COUNT_REFUSED_ADDRESS);
 		return;
 	}
+	if (c->requiretls && !ss->secure) {
+		refuse(ss, c, &requires_tls, SMTP_COUNT_REFUSED_ORDER);
+		return;
+	}
 	if (too_large_by_itself(ss, c)) {
 		refuse(ss, c, &too_large, SMTP_COUNT_REFUSED_SIZE);
 		return;
 	}
 	flags |= c->body == SMTP_BODY_8BITMIME ? ENVELOPE_8BITMIME : 0;
 	flags |= c->smtputf8 ? ENVELOPE_SMTPUTF8 : 0;
+	flags |= c->requiretls ? ENVELOPE_REQUIRETLS : 0;
 	flags |= c->dsn.ret;
 	smtp_transaction_open(ss, a.text, a.len, flags);
 	if (c->dsn.envid != NULL) {

@@ -204,6 +204,9 @@ static void test_parse_when_mail_is_malformed_refuses(void **state)
 	REFUSED("MAIL FROM:<a@b> BODY=7BIT BODY=7BIT", 501, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> SMTPUTF8=1", 501, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> SMTPUTF8 SMTPUTF8", 501, "5.5.4");
+	REFUSED("MAIL FROM:<a@b> REQUIRETLS=1", 501, "5.5.4");
+	REFUSED("MAIL FROM:<a@b> REQUIRETLS REQUIRETLS", 501, "5.5.4");
+	assert_true(accepted("MAIL FROM:<a@b> requiretls").requiretls);
 	REFUSED("MAIL FROM:<a@b> =1", 501, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> -X=1", 501, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> X=1=2", 501, "5.5.4");

@@ -146,6 +146,20 @@ static void test_notification_parameters_are_kept(void **state)
 	quit(fd);
 }
 
+static void test_requiretls_needs_tls(void **state)
+{
+	int fd = client_hello();
+
+	(void)state;
+	expect(fd, "MAIL FROM:<a@example.com> REQUIRETLS\r\n", "530 5.7.0");
+	smtp_session_of_all(listener()->sessions.next)->secure = true;
+	expect(fd, "MAIL FROM:<a@example.com> REQUIRETLS\r\n", "250 2.1.0");
+	expect(fd, RCPT, "250 2.1.5");
+	expect(fd, "BDAT 3 LAST\r\nx\r\n", "250 2.0.0");
+	assert_int_equal(rig.envelope_flags, ENVELOPE_REQUIRETLS);
+	quit(fd);
+}
+
 static void test_relaying_by_domain(void **state)
 {
 	int fd = client_hello();
@@ -396,6 +410,7 @@ int main(void)
 		TEST(test_other_commands),
 		TEST(test_addresses_when_invalid),
 		TEST(test_notification_parameters_are_kept),
+		TEST(test_requiretls_needs_tls),
 		TEST(test_relaying_by_domain),
 		TEST(test_relaying_by_host),
 		TEST(test_lines_when_too_long),
