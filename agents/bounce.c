@@ -1,7 +1,8 @@
 /*
- * Bounces: a notification to the sender of what failed for good (RFC 3464), itself stored and
- * queued like any message. The failed delivery is settled only when the notification is durable, so
- * that a crash between the two tells the sender twice rather than never.
+ * Bounces: a notification to the sender of what failed for good (RFC 3464), or of what was
+ * delivered if it asked for that (RFC 3461), itself stored and queued like any message. The failed
+ * delivery is settled only when the notification is durable, so that a crash between the two tells
+ * the sender twice rather than never.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +67,9 @@ static void abandon(struct bounce *b)
 	struct delivery *delivery = b->delivery;
 
 	for (uint32_t i = 0; i < b->count; i++) {
-		recipient_set_add(&delivery->pending, b->recipients[i].place);
+		if (b->recipients[i].action == DSN_FAILED) {
+			recipient_set_add(&delivery->pending, b->recipients[i].place);
+		}
 	}
 	delivery->domain->settling_count--;
 	scheduler_leave_delivery(b->scheduler, delivery);
@@ -125,6 +128,8 @@ static uint16_t write_body(struct bounce *b, struct message_id id, struct chain 
 	for (uint32_t i = 0; i < b->count; i++) {
 		list[i] = (struct dsn_recipient){
 			.address = envelope_address(e, first + b->recipients[i].place),
+			.original = envelope_orcpt(e, first + b->recipients[i].place),
+			.action = b->recipients[i].action,
 			.code = b->remote_name[0] != '\0' ? b->recipients[i].code : 0,
 			.status = b->recipients[i].enhanced,
 			.diagnostic = b->recipients[i].text,

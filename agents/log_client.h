@@ -13,7 +13,7 @@
 #include "core/runtime/agent.h"
 #include "core/runtime/pool.h"
 
-enum log_file { LOG_MAIN, LOG_REJECT, LOG_PANIC, LOG_BOUNCE, LOG_FEEDBACK, LOG_FILES };
+enum log_file { LOG_MAIN, LOG_REJECT, LOG_PANIC, LOG_BOUNCE, LOG_FEEDBACK, LOG_ACCT, LOG_FILES };
 
 #define LOG_BLOCK_SIZE 32768
 /* Blocks of one agent that the writer may hold before the agent is under pressure. */

@@ -26,7 +26,7 @@
 
 static const char *const file_names[LOG_FILES] = {
 	[LOG_MAIN] = "mainlog",     [LOG_REJECT] = "rejectlog", [LOG_PANIC] = "paniclog",
-	[LOG_BOUNCE] = "bouncelog", [LOG_FEEDBACK] = "fbllog",
+	[LOG_BOUNCE] = "bouncelog", [LOG_FEEDBACK] = "fbllog",  [LOG_ACCT] = "acctlog",
 };
 static char line_feed[] = "\n";
 

@@ -209,24 +209,59 @@ static bool wants_bounce(const struct domain *d, const struct delivery *delivery
 	       delivery->message->has_sender;
 }
 
-static void bounce_recipients(struct scheduler *s, struct domain *d, struct delivery *delivery,
-			      const struct attempt *a)
+/* Of whom the sender is told now: by default of failures, else as its NOTIFY said (RFC 3461). What
+ * a next hop with DSN took, that one tells of. */
+static struct recipient_set to_be_told(const struct delivery *delivery, const struct attempt *a)
 {
-	struct bounce *b = bounce_create(s, delivery, recipient_set_count(&a->failed));
+	const struct envelope_delivery *own;
+	const struct envelope *e;
+	struct recipient_set told = {{0, 0}};
+
+	/* What they asked for cannot be read. */
+	if (delivery_content(delivery) == NULL) {
+		return a->failed;
+	}
+	e = delivery_envelope(delivery);
+	own = envelope_delivery(e, delivery->index);
+	for (unsigned i = 0; i < own->count; i++) {
+		uint16_t flags = envelope_recipient(e, own->first + i)->flags;
+		bool failure =
+			(flags & ENVELOPE_NOTIFY) == 0 || (flags & ENVELOPE_NOTIFY_FAILURE) != 0;
+		bool success = (flags & ENVELOPE_NOTIFY_SUCCESS) != 0 && !a->dsn_handed_on;
+
+		if ((failure && recipient_set_has(&a->failed, i)) ||
+		    (success && recipient_set_has(&a->delivered, i))) {
+			recipient_set_add(&told, i);
+		}
+	}
+	return told;
+}
+
+static void bounce_recipients(struct scheduler *s, struct domain *d, struct delivery *delivery,
+			      const struct attempt *a, const struct recipient_set *told)
+{
+	struct bounce *b = bounce_create(s, delivery, recipient_set_count(told));
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < ENVELOPE_DELIVERY_RECIPIENTS; i++) {
 		bool own = attempt_has_own_reply(a, i);
 		struct bounce_recipient *r = &b->recipients[n];
 
-		if (!recipient_set_has(&a->failed, i)) {
+		if (!recipient_set_has(told, i)) {
 			continue;
 		}
 		n++;
+		r->action = recipient_set_has(&a->failed, i) ? DSN_FAILED : DSN_RELAYED;
 		r->place = i;
 		r->code = own ? a->replies[i].code : a->code;
 		memcpy(r->enhanced, own ? a->replies[i].enhanced : a->enhanced, sizeof r->enhanced);
 		r->text = strdup(attempt_words(a, i));
+		if (r->action == DSN_RELAYED && r->code / 100 != 2) {
+			/* Others of the attempt were given up: those words are not for this one. */
+			free(r->text);
+			r->text = NULL;
+			r->enhanced[0] = '\0';
+		}
 	}
 	snprintf(b->remote_name, sizeof b->remote_name, "%s",
 		 a->remote_name != NULL && a->remote_ip[0] != '\0' ? a->remote_name : "");
@@ -314,6 +349,7 @@ static void conclude(struct scheduler *s, struct delivery *delivery, const struc
 	struct domain *d = delivery->domain;
 	struct attempt a = *found;
 	struct recipient_set given_up;
+	struct recipient_set told;
 
 	log_recipients(s, delivery, &a.delivered, &a, mainlog_delivery, s->delivered);
 	log_recipients(s, delivery, &a.deferred, &a, mainlog_transient, s->transient);
@@ -324,8 +360,9 @@ static void conclude(struct scheduler *s, struct delivery *delivery, const struc
 	log_recipients(s, delivery, &given_up, &a, mainlog_permanent, s->failed);
 	bounce_log_attempt(s, delivery, &given_up, &a, true);
 	remember(s, d, delivery, &a);
-	if (!recipient_set_empty(&a.failed) && wants_bounce(d, delivery)) {
-		bounce_recipients(s, d, delivery, &a);
+	told = to_be_told(delivery, &a);
+	if (!recipient_set_empty(&told) && wants_bounce(d, delivery)) {
+		bounce_recipients(s, d, delivery, &a, &told);
 	} else {
 		settle(s, delivery);
 	}

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "agents/scheduler.h"
+#include "core/mail/dsn.h"
 
 SINGLE
 struct scheduler_request {
@@ -49,9 +50,11 @@ void scheduler_leave_delivery(struct scheduler *s, struct delivery *delivery);
 BOUND
 void scheduler_keep(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner);
 
-/* One recipient that failed for good, with copies of what was said. */
+/* One recipient that failed for good, or was delivered where nobody else tells the sender so, with
+ * copies of what was said. */
 SINGLE
 struct bounce_recipient {
+	enum dsn_action action;
 	/* In the delivery. */
 	unsigned place;
 	uint16_t code;
@@ -59,7 +62,7 @@ struct bounce_recipient {
 	char *text;
 };
 
-/* Failures of one attempt, for one notification. */
+/* What one attempt did that the sender is told, in one notification. */
 SINGLE
 struct bounce {
 	struct scheduler *scheduler;

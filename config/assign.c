@@ -188,6 +188,22 @@ static const char *assign_tls_ca(const struct assignment *a, const char *word)
 	return problem;
 }
 
+static const char *assign_rate(const struct assignment *a, const char *word)
+{
+	uint64_t count;
+	uint64_t period_s;
+	const char *problem = word_throttle(word, &count, &period_s);
+	if (problem == NULL && (count > a->option->max || period_s > UINT32_MAX)) {
+		problem = "is too large";
+	}
+	if (problem == NULL) {
+		struct rate rate = {(uint32_t)count, count != 0 ? (uint32_t)period_s : 0};
+		ASSERT(a->option->size == sizeof(rate));
+		memcpy(field(a), &rate, sizeof(rate));
+	}
+	return problem;
+}
+
 static const char *assign_word(const struct assignment *a, const char *word)
 {
 	bool flag;
@@ -221,6 +237,8 @@ static const char *assign_word(const struct assignment *a, const char *word)
 		return assign_throttle(a, word);
 	case TYPE_TLS_CA:
 		return assign_tls_ca(a, word);
+	case TYPE_RATE:
+		return assign_rate(a, word);
 	default:
 		return assign_integer(a, word);
 	}

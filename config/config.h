@@ -160,6 +160,13 @@ struct cidr {
 	uint8_t prefix;
 };
 
+/* So many in so many seconds; a count of 0: no limit. */
+READONLY
+struct rate {
+	uint32_t count;
+	uint32_t period_s;
+};
+
 /* What applies to one SMTP client, once listener, listen and peer scopes are merged. */
 READONLY
 struct smtp_options {
@@ -200,6 +207,19 @@ struct smtp_options {
 	bool tls_verified_peer_can_relay;
 	/* Made from the above; NULL: TLS is not offered. */
 	const struct tls_context *tls;
+	/* Users and hashes of their passwords; NULL: nobody can authenticate. */
+	const char *auth_file;
+	/* On connections without TLS, too. */
+	bool allow_plain_auth;
+	/* Mail is taken only from users. */
+	bool require_authentication;
+	/* From one address, on each scheduler. */
+	struct rate max_auth_failures;
+	/* Who may say whose a connection is, by XCLIENT, and must by PROXY where `proxy_protocol`
+	 * is on. */
+	const struct cidr *xclient_hosts;
+	uint32_t xclient_host_count;
+	bool proxy_protocol;
 };
 
 /* One socket to listen on. */

@@ -2,8 +2,10 @@
  * Listeners: their sockets, and for each socket what applies to which client. A client gets what
  * one peer scope sets, over its listen, its listener and the global scope.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config/build.h"
 #include "config/word.h"
@@ -61,12 +63,25 @@ static void check_message_size(struct builder *b, const struct tree_scope *scope
 	}
 }
 
+/* It is read when somebody authenticates, and may be made until then. */
+static void warn_auth_file(struct builder *b, const struct tree_scope *scope,
+			   const struct smtp_options *options)
+{
+	const struct tree_option *option = tree_option_find(scope, "auth_file");
+	if (option != NULL && options->auth_file != NULL && access(options->auth_file, R_OK) != 0) {
+		report_warning(b->report, option->value.source,
+			       "option \"auth_file\": \"%.100s\" cannot be read: %s",
+			       options->auth_file, strerror(errno));
+	}
+}
+
 static void check_smtp(struct builder *b, const struct tree_scope *scope,
 		       const struct smtp_options *options)
 {
 	check_message_size(b, scope, options);
 	warn_open_hosts(b, scope, options);
 	warn_open_domains(b, scope, options);
+	warn_auth_file(b, scope, options);
 }
 
 /* Reads what `scope` sets: for its clients into scope->settings, for its sockets into `listen`. */

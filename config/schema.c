@@ -56,6 +56,7 @@ static const char *const durability_choices[] = {"synced", "cached", "memory", N
 static const char *const multiplexor_choices[] = {"auto", "uring", "epoll", "poll", NULL};
 static const char *const resolver_mode_choices[] = {"forward", "recursive", NULL};
 static const char *const family_choices[] = {"any", "ipv4", "ipv6", NULL};
+static const char *const downgrade_choices[] = {"send", "bounce", NULL};
 static const char *const bare_lf_choices[] = {"reject", "accept_as_data", NULL};
 
 /* As canons[] of dkim.c knows them. */
@@ -348,6 +349,29 @@ const struct schema_option schema_options[] = {
 	{ .name = "durability", .type = TYPE_CHOICE, .choices = durability_choices,
 	  TO_SMTP(durability), .scopes = GLOBAL | CLIENT,
 	  .help = "What an accepted message survives; by default what the spool scope says." },
+	{ .name = "auth_file", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_SMTP(auth_file),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "File of users, lines user:hash, who may authenticate (AUTH) and then send to "
+		  "any domain; hashes by argon2id or crypt, such as mkpasswd makes." },
+	{ .name = "allow_plain_auth", .type = TYPE_BOOLEAN, .fallback = "false",
+	  TO_SMTP(allow_plain_auth), .scopes = GLOBAL | CLIENT,
+	  .help = "AUTH without TLS, too: for networks that nobody listens to." },
+	{ .name = "require_authentication", .type = TYPE_BOOLEAN, .fallback = "false",
+	  TO_SMTP(require_authentication), .scopes = GLOBAL | CLIENT,
+	  .help = "No mail is taken from clients that have not authenticated." },
+	{ .name = "max_auth_failures", .type = TYPE_RATE, .max = 1000000,
+	  .fallback = "10/min", TO_SMTP(max_auth_failures), .scopes = GLOBAL | CLIENT,
+	  .help = "Failures to authenticate from one address (IPv6: /64), as each scheduler counts "
+		  "them; above it attempts are refused. none is no limit." },
+	{ .name = "xclient_hosts", .type = TYPE_NETWORKS, .fallback = "( )",
+	  TO_SMTP(xclient_hosts), COUNT(struct smtp_options, xclient_host_count),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "Networks of proxies, which are believed whose a connection is: by XCLIENT, and "
+		  "by proxy_protocol." },
+	{ .name = "proxy_protocol", .type = TYPE_BOOLEAN, .fallback = "false",
+	  TO_SMTP(proxy_protocol), .scopes = ESMTP,
+	  .help = "Connections begin with a header of the PROXY protocol, version 1 or 2, and come "
+		  "from xclient_hosts only." },
 
 	{ .name = "dkim_sign", .type = TYPE_BOOLEAN, .fallback = "true", TO_SMTP(dkim_sign),
 	  .scopes = GLOBAL | CLIENT,
@@ -490,6 +514,13 @@ const struct schema_option schema_options[] = {
 	{ .name = "generate_bounces", .type = TYPE_BOOLEAN, .fallback = "true",
 	  TO_DOMAIN(generate_bounces), .scopes = OUTBOUND,
 	  .help = "Senders are told about mail that failed." },
+	{ .name = "use_chunking", .type = TYPE_BOOLEAN, .fallback = "false",
+	  TO_DOMAIN(use_chunking), .scopes = OUTBOUND,
+	  .help = "Bodies go by BDAT where the next hop offers CHUNKING." },
+	{ .name = "downgrade_8bit", .type = TYPE_CHOICE, .choices = downgrade_choices,
+	  .fallback = "send", TO_DOMAIN(downgrade_8bit), .scopes = OUTBOUND,
+	  .help = "What to do with a body of 8 bits where the next hop does not offer 8BITMIME: "
+		  "send it as it is, or bounce it (5.6.3)." },
 	{ .name = "ehlo_hostname", .type = TYPE_HOSTNAME, TO_DOMAIN(ehlo_hostname),
 	  .scopes = OUTBOUND, .help = "The name in EHLO; by default the global hostname." },
 	{ .name = "mailerdaemon", .type = TYPE_ADDRESS, TO_DOMAIN(mailerdaemon),
@@ -548,6 +579,8 @@ static const struct type_row types[TYPES] = {
 	[TYPE_THROTTLE] = {"throttle", "per second, or N/sec, N/min, N/hour, N/SECONDS",
 			   "a rate such as 50, 300/min or 100/60, or none"},
 	[TYPE_FIELDS] = {"fields", "-", "a list of header field names such as ( from subject )"},
+	[TYPE_RATE] = {"rate", "per second, or N/sec, N/min, N/hour, N/SECONDS",
+		       "a rate such as 10/min or 100/60, or none"},
 };
 
 uint32_t schema_option_count(void)

@@ -76,6 +76,8 @@ enum schema_type {
 	TYPE_FIELDS,
 	/* A file of trusted roots; stored as a client's context. */
 	TYPE_TLS_CA,
+	/* struct rate: a throttle that is no shared object. */
+	TYPE_RATE,
 	TYPES
 };
 

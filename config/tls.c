@@ -96,8 +96,13 @@ void tls_build_server(struct builder *b, const struct tree_scope *scope,
 	char why[TLS_WHY];
 
 	options->tls = NULL;
+	const struct tree_option *use_ssl = option_of(scope, "use_ssl");
+	if (options->use_ssl && options->proxy_protocol && use_ssl != NULL) {
+		report_error(b->report, use_ssl->value.source,
+			     "option \"use_ssl\": proxy_protocol is on; expected one of the two, "
+			     "as a proxy's header comes before TLS");
+	}
 	if (options->tls_certificate == NULL) {
-		const struct tree_option *use_ssl = option_of(scope, "use_ssl");
 		if (options->use_ssl && use_ssl != NULL) {
 			report_error(b->report, use_ssl->value.source,
 				     "option \"use_ssl\": there is no certificate; expected "

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/mail/dsn_parameter.h"
 #include "core/mail/header.h"
 #include "core/mail/utf8.h"
 #include "core/runtime/check.h"
@@ -206,6 +207,29 @@ static void put_folded(struct writer *w, const char *text, const char *indent, b
 	put_line_end(w);
 }
 
+static bool has_action(const struct dsn *d, enum dsn_action action)
+{
+	for (uint32_t i = 0; i < d->recipient_count; i++) {
+		if (d->recipients[i].action == action) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* RFC 3461 section 4.3: only with news of a failure. */
+static bool returns_full(const struct dsn *d)
+{
+	return (d->original->flags & ENVELOPE_RET_FULL) != 0 &&
+	       (d->original->flags & ENVELOPE_SMTPUTF8) == 0 && has_action(d, DSN_FAILED) &&
+	       d->original_body != NULL && d->original_body->len <= DSN_FULL_MAX;
+}
+
+static bool original_is_8bit(const struct dsn *d)
+{
+	return (d->original->flags & ENVELOPE_8BITMIME) != 0;
+}
+
 /* The report's own header fields. Names were configured, the sender was checked on reception. */
 static void write_header(struct writer *w, const struct dsn *d, const char *boundary)
 {
@@ -222,7 +246,9 @@ static void write_header(struct writer *w, const struct dsn *d, const char *boun
 	put_text(w, "To: <");
 	put_foreign(w, envelope_sender(d->original));
 	put_line(w, ">");
-	put_line(w, "Subject: Undelivered mail: your message could not be delivered");
+	put_line(w, has_action(d, DSN_FAILED)
+			    ? "Subject: Undelivered mail: your message could not be delivered"
+			    : "Subject: Your message was handed on");
 	put_text(w, "Message-ID: <");
 	put_text(w, id);
 	put_text(w, "@");
@@ -234,6 +260,9 @@ static void write_header(struct writer *w, const struct dsn *d, const char *boun
 	put_text(w, "\tboundary=\"");
 	put_text(w, boundary);
 	put_line(w, "\"");
+	if (returns_full(d) && original_is_8bit(d)) {
+		put_line(w, "Content-Transfer-Encoding: 8bit");
+	}
 	put_line(w, "");
 	put_line(w, "This is a delivery status notification in MIME format.");
 }
@@ -281,14 +310,26 @@ static void write_human_recipient(struct writer *w, const struct dsn_recipient *
 	put_text(w, "  <");
 	put_foreign(w, r->address);
 	put_line(w, ">");
-	if (r->code != 0 && has_text(r->remote_mta)) {
+	if (r->code != 0 && has_text(r->remote_mta) && has_text(r->diagnostic)) {
 		put_text(w, "    ");
 		put_foreign(w, r->remote_mta);
 		put_line(w, " said:");
 	}
+	if (r->action == DSN_RELAYED && !has_text(r->diagnostic)) {
+		return;
+	}
 	put_text(w, "    ");
 	put_folded(w, has_text(r->diagnostic) ? r->diagnostic : "No reason was given.", "    ",
 		   false);
+}
+
+static void write_human_recipients(struct writer *w, const struct dsn *d, enum dsn_action action)
+{
+	for (uint32_t i = 0; i < d->recipient_count; i++) {
+		if (d->recipients[i].action == action) {
+			write_human_recipient(w, &d->recipients[i]);
+		}
+	}
 }
 
 static void write_human_part(struct writer *w, const struct dsn *d, const char *boundary)
@@ -307,10 +348,21 @@ static void write_human_part(struct writer *w, const struct dsn *d, const char *
 	put_text(w, "Your message, received ");
 	put_text(w, date);
 	put_line(w, ",");
-	put_line(w, "could not be delivered to the recipients below, and no further attempts will");
-	put_line(w, "be made. The header of your message follows, if it is still at hand.");
-	for (uint32_t i = 0; i < d->recipient_count; i++) {
-		write_human_recipient(w, &d->recipients[i]);
+	if (has_action(d, DSN_FAILED)) {
+		put_line(w,
+			 "could not be delivered to the recipients below, and no further attempts "
+			 "will");
+		put_line(w, "be made. The header of your message follows, if it is still at hand.");
+		write_human_recipients(w, d, DSN_FAILED);
+	}
+	if (has_action(d, DSN_RELAYED)) {
+		if (has_action(d, DSN_FAILED)) {
+			put_line(w, "");
+		}
+		put_line(w, "was taken by the mail systems of the recipients below, which will not "
+			    "tell");
+		put_line(w, "you when it is delivered.");
+		write_human_recipients(w, d, DSN_RELAYED);
 	}
 }
 
@@ -386,15 +438,42 @@ static void write_diagnostic(struct writer *w, const struct dsn_recipient *r)
 	put_folded(w, r->diagnostic, "    ", true);
 }
 
+/* RFC 3464 section 2.3.1, RFC 3461 section 6.3: the type, and the address decoded. */
+static void write_original_recipient(struct writer *w, const char *orcpt)
+{
+	const char *semicolon = strchr(orcpt, ';');
+	char type[DSN_ORCPT_MAX + 1];
+	char address[DSN_ORCPT_MAX + 1];
+
+	ASSERT(dsn_orcpt_valid(orcpt, strlen(orcpt)));
+	snprintf(type, sizeof(type), "%.*s", (int)(semicolon - orcpt), orcpt);
+	dsn_xtext_decode(semicolon + 1, strlen(semicolon + 1), address);
+	put_text(w, "Original-Recipient: ");
+	put_text(w, type);
+	put_text(w, "; ");
+	put_line(w, address);
+}
+
+static const char *status_of(const struct dsn_recipient *r)
+{
+	bool relayed = r->action == DSN_RELAYED;
+
+	if (status_valid(r->status) && (r->status[0] == '2') == relayed) {
+		return r->status;
+	}
+	return relayed ? "2.0.0" : r->code / 100 == 4 ? "4.0.0" : "5.0.0";
+}
+
 static void write_recipient_fields(struct writer *w, const struct dsn_recipient *r)
 {
-	const char *unknown = r->code / 100 == 4 ? "4.0.0" : "5.0.0";
-
 	put_line(w, "");
+	if (r->original != NULL) {
+		write_original_recipient(w, r->original);
+	}
 	write_final_recipient(w, r->address);
-	put_line(w, "Action: failed");
+	put_line(w, r->action == DSN_RELAYED ? "Action: relayed" : "Action: failed");
 	put_text(w, "Status: ");
-	put_line(w, status_valid(r->status) ? r->status : unknown);
+	put_line(w, status_of(r));
 	if (has_text(r->remote_mta)) {
 		put_text(w, "Remote-MTA: dns; ");
 		put_folded(w, r->remote_mta, "    ", true);
@@ -407,6 +486,14 @@ static void write_status_part(struct writer *w, const struct dsn *d, const char 
 	char date[HEADER_DATE_MAX];
 
 	write_part_start(w, boundary, "message/delivery-status", "Delivery report", false);
+	if (envelope_envid(d->original) != NULL) {
+		const char *xtext = envelope_envid(d->original);
+		char envid[DSN_ENVID_MAX + 1];
+
+		dsn_xtext_decode(xtext, strlen(xtext), envid);
+		put_text(w, "Original-Envelope-Id: ");
+		put_line(w, envid);
+	}
 	put_text(w, "Reporting-MTA: dns; ");
 	put_folded(w, d->reporting_mta, "    ", true);
 	header_date_format(d->original->received_ms / 1000, date);
@@ -486,6 +573,16 @@ static void write_original(struct writer *w, const struct chain *body, uint64_t 
 	}
 }
 
+/* A message in a message goes as it is (RFC 2045 section 6.4). */
+static void write_full_part(struct writer *w, const struct dsn *d, const char *boundary)
+{
+	write_part_start(w, boundary,
+			 original_is_8bit(d) ? "message/rfc822\r\nContent-Transfer-Encoding: 8bit"
+					     : "message/rfc822",
+			 "Undelivered message", false);
+	write_original(w, d->original_body, d->original_body->len);
+}
+
 /* RFC 6522 section 4 */
 static void write_original_part(struct writer *w, const struct dsn *d, const char *boundary)
 {
@@ -512,6 +609,7 @@ uint16_t dsn_write(const struct dsn *d, struct chain *out, struct pool *buffers)
 	const char *sender = envelope_sender(d->original);
 	char boundary[BOUNDARY_MAX];
 	char id[MESSAGE_ID_TEXT];
+	uint16_t flags = 0;
 
 	ASSERT(sender[0] != '\0');
 	/* "=_" occurs in no quoted-printable text. */
@@ -520,9 +618,15 @@ uint16_t dsn_write(const struct dsn *d, struct chain *out, struct pool *buffers)
 	write_header(&w, d, boundary);
 	write_human_part(&w, d, boundary);
 	write_status_part(&w, d, boundary);
-	if (d->original_body != NULL) {
+	if (returns_full(d)) {
+		write_full_part(&w, d, boundary);
+		flags |= d->original->flags & ENVELOPE_8BITMIME;
+	} else if (d->original_body != NULL) {
 		write_original_part(&w, d, boundary);
 	}
 	write_end(&w, boundary);
-	return string_is_ascii(sender) ? 0 : ENVELOPE_8BITMIME | ENVELOPE_SMTPUTF8;
+	if (!string_is_ascii(sender)) {
+		flags |= ENVELOPE_8BITMIME | ENVELOPE_SMTPUTF8;
+	}
+	return flags;
 }

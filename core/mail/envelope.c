@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/mail/dsn_parameter.h"
 #include "core/runtime/check.h"
 
 /* Blocks are padded to this, so that one may follow another. */
@@ -142,6 +143,39 @@ void envelope_set_sender(struct envelope_builder *b, const char *address, size_t
 	b->text_len = len + 1;
 	b->sender_len = len;
 	b->has_sender = true;
+}
+
+static void text_append(struct envelope_builder *b, const char *text, size_t len)
+{
+	text_reserve(b, len + 1);
+	memcpy(b->text + b->text_len, text, len);
+	b->text[b->text_len + len] = '\0';
+	b->text_len += len + 1;
+}
+
+void envelope_set_envid(struct envelope_builder *b, const char *envid, size_t len)
+{
+	ASSERT(len > 0 && len <= DSN_ENVID_MAX);
+	ASSERT(b->has_sender && b->text_len == b->sender_len + 1);
+	text_append(b, envid, len);
+	b->flags |= ENVELOPE_ENVID;
+}
+
+void envelope_set_notify(struct envelope_builder *b, uint16_t notify, const char *orcpt,
+			 size_t orcpt_len)
+{
+	struct envelope_recipient *r;
+
+	ASSERT(b->recipient_count > 0 && (notify & ~ENVELOPE_NOTIFY) == 0);
+	/* Those added last have their text last, and are not sorted yet. */
+	r = &b->recipients[b->recipient_count - 1];
+	ASSERT(r->offset + r->len + 1U == b->text_len);
+	r->flags = notify;
+	if (orcpt != NULL) {
+		ASSERT(orcpt_len > 0 && orcpt_len <= DSN_ORCPT_MAX);
+		text_append(b, orcpt, orcpt_len);
+		r->flags |= ENVELOPE_ORCPT;
+	}
 }
 
 /* Where the domain starts in an address that has one; NULL if it has none. */
@@ -404,6 +438,38 @@ static bool text_inside(const struct envelope *e, uint32_t offset)
 	return offset >= sizeof(struct envelope) && offset < e->size;
 }
 
+/* The text behind the one at `offset`, which is inside; NULL when nothing can be there. */
+static const char *text_behind(const struct envelope *e, uint32_t offset)
+{
+	const char *text = (const char *)e + offset;
+	size_t end = offset + strlen(text) + 1;
+
+	return end < e->size ? text + strlen(text) + 1 : NULL;
+}
+
+static bool envid_valid(const struct envelope *e)
+{
+	const char *envid;
+
+	if ((e->flags & ENVELOPE_ENVID) == 0) {
+		return true;
+	}
+	envid = text_behind(e, e->sender_offset);
+	return envid != NULL && strlen(envid) <= DSN_ENVID_MAX &&
+	       dsn_xtext_valid(envid, strlen(envid));
+}
+
+static bool orcpt_valid(const struct envelope *e, const struct envelope_recipient *r)
+{
+	const char *orcpt;
+
+	if ((r->flags & ENVELOPE_ORCPT) == 0) {
+		return true;
+	}
+	orcpt = text_behind(e, r->offset);
+	return orcpt != NULL && dsn_orcpt_valid(orcpt, strlen(orcpt));
+}
+
 static bool header_valid(const struct envelope *e, size_t size)
 {
 	return size >= sizeof(*e) && e->size == size && e->version == ENVELOPE_VERSION &&
@@ -427,7 +493,7 @@ static bool recipient_valid(const struct envelope *e, const struct envelope_reci
 		return false;
 	}
 	own = domain_of(address, r->len);
-	return own != NULL && strcasecmp(own, domain) == 0;
+	return own != NULL && strcasecmp(own, domain) == 0 && orcpt_valid(e, r);
 }
 
 static bool delivery_valid(const struct envelope *e, const struct envelope_delivery *d,
@@ -450,7 +516,7 @@ int envelope_check(const struct envelope *e, size_t size)
 {
 	uint32_t first = 0;
 
-	if (!header_valid(e, size)) {
+	if (!header_valid(e, size) || !envid_valid(e)) {
 		return -EINVAL;
 	}
 	for (uint32_t i = 0; i < e->delivery_count; i++) {

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "core/runtime/thread_class.h"
 
@@ -26,7 +27,31 @@ enum envelope_flag {
 	ENVELOPE_SMTPUTF8 = 2,
 	/* The message was made here, such as a delivery status notification. */
 	ENVELOPE_INTERNAL = 4,
+	/* RET of RFC 3461: how much of it comes back with a notification of failure. */
+	ENVELOPE_RET_FULL = 8,
+	ENVELOPE_RET_HDRS = 16,
+	/* ENVID, behind the sender. */
+	ENVELOPE_ENVID = 32,
+	/* REQUIRETLS (RFC 8689): the message may only travel over TLS, to a next hop that is
+	 * verified and offers REQUIRETLS, and is handed on with it. Who must honour it: reception
+	 * (on_mail() in listeners/smtp/dialogue.c), the outbound connection (refuse_here() in
+	 * core/outbound/connection.c), and notifications of it, which carry it as well or no more
+	 * than its header (RFC 8689 section 5). */
+	ENVELOPE_REQUIRETLS = 64,
 };
+
+enum envelope_recipient_flag {
+	/* NOTIFY of RFC 3461; none of them: failures, as ever. */
+	ENVELOPE_NOTIFY_NEVER = 1,
+	ENVELOPE_NOTIFY_SUCCESS = 2,
+	ENVELOPE_NOTIFY_FAILURE = 4,
+	ENVELOPE_NOTIFY_DELAY = 8,
+	/* ORCPT, behind the address. */
+	ENVELOPE_ORCPT = 16,
+};
+#define ENVELOPE_NOTIFY                                                                            \
+	(ENVELOPE_NOTIFY_NEVER | ENVELOPE_NOTIFY_SUCCESS | ENVELOPE_NOTIFY_FAILURE |               \
+	 ENVELOPE_NOTIFY_DELAY)
 
 enum envelope_protocol { ENVELOPE_ESMTP, ENVELOPE_SMTP, ENVELOPE_GENERATED };
 
@@ -74,7 +99,8 @@ struct envelope {
 	uint8_t unused[3];
 	uint32_t delivery_count;
 	uint32_t recipient_count;
-	/* Sender without brackets, NUL-terminated; empty for the null sender. */
+	/* Sender without brackets, NUL-terminated; empty for the null sender. With ENVELOPE_ENVID
+	 * the ENVID follows, xtext as given, NUL-terminated. */
 	uint32_t sender_offset;
 	/* struct envelope_delivery[delivery_count], struct envelope_recipient[recipient_count]. */
 	uint32_t deliveries_offset;
@@ -92,10 +118,11 @@ struct envelope_delivery {
 
 READONLY
 struct envelope_recipient {
-	/* local@domain as given, NUL-terminated. */
+	/* local@domain as given, NUL-terminated. With ENVELOPE_ORCPT the ORCPT follows, type;xtext
+	 * as given, NUL-terminated. */
 	uint32_t offset;
 	uint16_t len;
-	/* DSN parameters, later. */
+	/* enum envelope_recipient_flag */
 	uint16_t flags;
 };
 
@@ -131,6 +158,14 @@ void envelope_set_sender(struct envelope_builder *b, const char *address, size_t
  * (same local part, domain equal but for case) are merged: returns false for them. */
 SINGLE
 bool envelope_add_recipient(struct envelope_builder *b, const char *address, size_t len);
+/* What MAIL and RCPT said besides (RFC 3461), checked by dsn_parameter.h: of the sender, before any
+ * recipient; of the recipient that was added last (not a duplicate: the first one's stand). `orcpt`
+ * NULL: none. */
+SINGLE
+void envelope_set_envid(struct envelope_builder *b, const char *envid, size_t len);
+SINGLE
+void envelope_set_notify(struct envelope_builder *b, uint16_t notify, const char *orcpt,
+			 size_t orcpt_len);
 /* Memory that what it was given takes, bytes. */
 SINGLE
 size_t envelope_builder_bytes(const struct envelope_builder *b);
@@ -151,6 +186,14 @@ int envelope_check(const struct envelope *e, size_t size);
 static inline const char *envelope_sender(const struct envelope *e)
 {
 	return (const char *)e + e->sender_offset;
+}
+
+/* NULL: none. */
+static inline const char *envelope_envid(const struct envelope *e)
+{
+	const char *sender = envelope_sender(e);
+
+	return (e->flags & ENVELOPE_ENVID) != 0 ? sender + strlen(sender) + 1 : NULL;
 }
 
 static inline const struct envelope_delivery *envelope_delivery(const struct envelope *e,
@@ -177,4 +220,12 @@ static inline const struct envelope_recipient *envelope_recipient(const struct e
 static inline const char *envelope_address(const struct envelope *e, uint32_t recipient)
 {
 	return (const char *)e + envelope_recipient(e, recipient)->offset;
+}
+
+/* NULL: none. */
+static inline const char *envelope_orcpt(const struct envelope *e, uint32_t recipient)
+{
+	const struct envelope_recipient *r = envelope_recipient(e, recipient);
+
+	return (r->flags & ENVELOPE_ORCPT) != 0 ? (const char *)e + r->offset + r->len + 1 : NULL;
 }

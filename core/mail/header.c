@@ -147,13 +147,12 @@ static void peer_format(char text[PEER_MAX], const uint8_t ip[16])
 /* RFC 3848, RFC 6531 section 4.3. */
 static const char *protocol_name(const struct header_received *r)
 {
-	if (r->protocol == ENVELOPE_SMTP) {
-		return "SMTP";
-	}
-	if (r->smtputf8) {
-		return r->tls ? "UTF8SMTPS" : "UTF8SMTP";
-	}
-	return r->tls ? "ESMTPS" : "ESMTP";
+	static const char *const names[2][2][2] = {
+		{{"ESMTP", "ESMTPA"}, {"ESMTPS", "ESMTPSA"}},
+		{{"UTF8SMTP", "UTF8SMTPA"}, {"UTF8SMTPS", "UTF8SMTPSA"}},
+	};
+
+	return r->protocol == ENVELOPE_SMTP ? "SMTP" : names[r->smtputf8][r->tls][r->auth];
 }
 
 static void put_from(struct field *f, const struct header_received *r)

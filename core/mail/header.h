@@ -28,19 +28,21 @@ struct header_received {
 	const struct message_id *id;
 	uint64_t time_s;
 	enum envelope_protocol protocol;
-	/* The transaction used SMTPUTF8; TLS was on. */
+	/* The transaction used SMTPUTF8; TLS was on; the client had authenticated. */
 	bool smtputf8;
 	bool tls;
 	/* "TLSv1.3", "TLS_AES_256_GCM_SHA384"; NULL: not known. */
 	const char *tls_version;
 	const char *tls_cipher;
+	bool auth;
 };
 
 /*
  * Writes a Received field with its final CR LF, folded below 78 columns where the words allow it:
  *     Received: from HELO ([1.2.3.4]) by HOSTNAME with ESMTPS (VERSION CIPHER) id ID; DATE
- * RFC 5321 section 4.4; protocols SMTP, ESMTP, ESMTPS, UTF8SMTP, UTF8SMTPS (RFC 3848, RFC 6531
- * section 4.3). Returns its length; NUL-terminated. HELO and HOSTNAME are cut at 255 bytes.
+ * RFC 5321 section 4.4; protocols SMTP, ESMTP, UTF8SMTP, the latter with S for TLS and A for AUTH
+ * (RFC 3848, RFC 6531 section 4.3). Returns its length; NUL-terminated. HELO and HOSTNAME are cut
+ * at 255 bytes.
  */
 CONCURRENT
 size_t header_received_format(const struct header_received *r, char text[HEADER_RECEIVED_MAX]);

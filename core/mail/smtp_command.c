@@ -18,7 +18,7 @@ static const struct smtp_refusal refuse_parameter = {501, "5.5.4", "Bad paramete
 static const struct smtp_refusal refuse_twice = {501, "5.5.4", "Parameter given twice"};
 static const struct smtp_refusal refuse_size = {501, "5.5.4", "Syntax: SIZE=bytes"};
 static const struct smtp_refusal refuse_body = {501, "5.5.4", "Syntax: BODY=7BIT or 8BITMIME"};
-static const struct smtp_refusal refuse_utf8 = {501, "5.5.4", "SMTPUTF8 takes no value"};
+static const struct smtp_refusal refuse_flag = {501, "5.5.4", "Parameter takes no value"};
 static const struct smtp_refusal refuse_unknown_parameter = {555, "5.5.4",
 							     "Parameter not recognized"};
 
@@ -201,13 +201,31 @@ static const struct smtp_refusal *parse_body(struct smtp_command *c, struct slic
 	return c->body == SMTP_BODY_8BITMIME || slice_is(value, "7BIT") ? NULL : &refuse_body;
 }
 
-static const struct smtp_refusal *parse_smtputf8(struct smtp_command *c, bool has_value)
+/* SMTPUTF8, REQUIRETLS */
+static const struct smtp_refusal *parse_flag(bool *flag, bool has_value)
 {
-	if (c->smtputf8) {
+	if (*flag) {
 		return &refuse_twice;
 	}
-	c->smtputf8 = true;
-	return has_value ? &refuse_utf8 : NULL;
+	*flag = true;
+	return has_value ? &refuse_flag : NULL;
+}
+
+/* RFC 3461 */
+typedef bool (*dsn_fn)(struct dsn_parameters *p, const char *keyword, size_t keyword_len,
+		       const char *value, size_t value_len, const struct smtp_refusal **refusal);
+
+static const struct smtp_refusal *parse_dsn(struct smtp_command *c, dsn_fn take,
+					    struct slice keyword, struct slice value,
+					    bool has_value)
+{
+	const struct smtp_refusal *refusal;
+
+	if (!take(&c->dsn, keyword.at, slice_len(keyword), has_value ? value.at : NULL,
+		  slice_len(value), &refusal)) {
+		return &refuse_unknown_parameter;
+	}
+	return refusal;
 }
 
 static const struct smtp_refusal *parse_mail_parameter(struct smtp_command *c,
@@ -227,9 +245,12 @@ static const struct smtp_refusal *parse_mail_parameter(struct smtp_command *c,
 		return parse_body(c, value);
 	}
 	if (slice_is(keyword, "SMTPUTF8")) {
-		return parse_smtputf8(c, has_value);
+		return parse_flag(&c->smtputf8, has_value);
 	}
-	return &refuse_unknown_parameter;
+	if (slice_is(keyword, "REQUIRETLS")) {
+		return parse_flag(&c->requiretls, has_value);
+	}
+	return parse_dsn(c, dsn_parameter_mail, keyword, value, has_value);
 }
 
 static const struct smtp_refusal *parse_rcpt_parameter(struct smtp_command *c,
@@ -239,9 +260,9 @@ static const struct smtp_refusal *parse_rcpt_parameter(struct smtp_command *c,
 	struct slice value;
 	bool has_value;
 
-	(void)c;
-	return parameter_split(parameter, &keyword, &value, &has_value) ? &refuse_unknown_parameter
-									: &refuse_parameter;
+	return parameter_split(parameter, &keyword, &value, &has_value)
+		       ? parse_dsn(c, dsn_parameter_rcpt, keyword, value, has_value)
+		       : &refuse_parameter;
 }
 
 /* Takes the path, from "<" to the ">" outside of quotes; what is between is address_parse()'s. */
@@ -316,14 +337,22 @@ static const struct {
 	const char *name;
 	argument_fn parse;
 } verbs[] = {
-	[SMTP_VERB_UNKNOWN] = {"unknown", NULL},         [SMTP_VERB_HELO] = {"HELO", parse_hello},
-	[SMTP_VERB_EHLO] = {"EHLO", parse_hello},        [SMTP_VERB_MAIL] = {"MAIL", parse_mail},
-	[SMTP_VERB_RCPT] = {"RCPT", parse_rcpt},         [SMTP_VERB_DATA] = {"DATA", parse_none},
-	[SMTP_VERB_RSET] = {"RSET", parse_none},         [SMTP_VERB_NOOP] = {"NOOP", parse_any},
-	[SMTP_VERB_QUIT] = {"QUIT", parse_none},         [SMTP_VERB_VRFY] = {"VRFY", parse_some},
-	[SMTP_VERB_EXPN] = {"EXPN", parse_some},         [SMTP_VERB_HELP] = {"HELP", parse_any},
-	[SMTP_VERB_STARTTLS] = {"STARTTLS", parse_none}, [SMTP_VERB_AUTH] = {"AUTH", parse_some},
+	[SMTP_VERB_UNKNOWN] = {"unknown", NULL},
+	[SMTP_VERB_HELO] = {"HELO", parse_hello},
+	[SMTP_VERB_EHLO] = {"EHLO", parse_hello},
+	[SMTP_VERB_MAIL] = {"MAIL", parse_mail},
+	[SMTP_VERB_RCPT] = {"RCPT", parse_rcpt},
+	[SMTP_VERB_DATA] = {"DATA", parse_none},
+	[SMTP_VERB_RSET] = {"RSET", parse_none},
+	[SMTP_VERB_NOOP] = {"NOOP", parse_any},
+	[SMTP_VERB_QUIT] = {"QUIT", parse_none},
+	[SMTP_VERB_VRFY] = {"VRFY", parse_some},
+	[SMTP_VERB_EXPN] = {"EXPN", parse_some},
+	[SMTP_VERB_HELP] = {"HELP", parse_any},
+	[SMTP_VERB_STARTTLS] = {"STARTTLS", parse_none},
+	[SMTP_VERB_AUTH] = {"AUTH", parse_some},
 	[SMTP_VERB_BDAT] = {"BDAT", parse_bdat},
+	[SMTP_VERB_XCLIENT] = {"XCLIENT", parse_some},
 };
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/mail/dsn_parameter.h"
 #include "core/mail/smtp_refusal.h"
 #include "core/runtime/thread_class.h"
 
@@ -33,6 +34,7 @@ enum smtp_verb {
 	SMTP_VERB_STARTTLS,
 	SMTP_VERB_AUTH,
 	SMTP_VERB_BDAT,
+	SMTP_VERB_XCLIENT,
 };
 
 enum smtp_body { SMTP_BODY_7BIT, SMTP_BODY_8BITMIME };
@@ -54,6 +56,9 @@ struct smtp_command {
 	enum smtp_body body;
 	bool has_body;
 	bool smtputf8;
+	bool requiretls;
+	/* MAIL, RCPT: RET, ENVID, NOTIFY, ORCPT. */
+	struct dsn_parameters dsn;
 	/* BDAT: the last chunk. */
 	bool last;
 };
@@ -61,11 +66,11 @@ struct smtp_command {
 /*
  * Parses one command, `len` bytes without the CRLF, which may hold anything.
  * RFC 5321 section 4.1.1; MAIL parameters SIZE (RFC 1870), BODY=7BIT and 8BITMIME (RFC 6152),
- * SMTPUTF8 (RFC 6531); RCPT takes none; BDAT (RFC 3030). Spaces after "FROM:" and "TO:" and at the
- * end of the line are tolerated. Control characters, NUL and bare CR or LF among them, are refused,
- * octets above 127 are refused outside of a path.
- * Returns 0; else -EINVAL, and `refusal` is what to reply (500 5.5.2, 501 5.5.2, 501 5.5.4, 555
- * 5.5.4); `c->verb` is set whenever the verb is known.
+ * SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689), RET and ENVID (RFC 3461); RCPT parameters NOTIFY and
+ * ORCPT; BDAT (RFC 3030). Spaces after "FROM:" and "TO:" and at the end of the line are tolerated.
+ * Control characters, NUL and bare CR or LF among them, are refused, octets above 127 are refused
+ * outside of a path. Returns 0; else -EINVAL, and `refusal` is what to reply (500 5.5.2, 501 5.5.2,
+ * 501 5.5.4, 555 5.5.4); `c->verb` is set whenever the verb is known.
  */
 SINGLE
 int smtp_command_parse(struct smtp_command *c, const char *line, size_t len,

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/outbound/connection_tls.h"
+#include "core/outbound/parameters.h"
 #include "core/runtime/check.h"
 #include "core/runtime/text.h"
 
@@ -134,12 +135,31 @@ static void command(struct connection *c, const char *word, ...)
 	chain_append(&c->commands, buffers, "\r\n", 2);
 }
 
+/* The next pieces of the chunk; before the first its command. */
+static unsigned next_of_chunk(struct connection *c)
+{
+	unsigned count = 0;
+
+	if (!c->chunk_begun) {
+		c->chunk_begun = true;
+		chunk_begin(&c->chunk, body_of(c));
+		snprintf(c->chunk_command, sizeof c->chunk_command, "BDAT %llu LAST\r\n",
+			 (unsigned long long)chunk_length(body_of(c)));
+		c->iov[count++] = (struct iovec){c->chunk_command, strlen(c->chunk_command)};
+	}
+	count += chunk_iov(&c->chunk, c->iov + count, CONNECTION_IOV - count);
+	c->body_sent = count < CONNECTION_IOV;
+	return count;
+}
+
 /* The next piece of the body; with its last one goes the dot that ends it. */
 static void send_body(struct connection *c)
 {
 	unsigned count = 0;
 
-	if (!c->body_sent) {
+	if (c->chunked) {
+		count = next_of_chunk(c);
+	} else if (!c->body_sent) {
 		count = chain_iov(body_of(c), &c->body_cursor, c->iov, CONNECTION_IOV - 1);
 		if (c->body_cursor == NULL) {
 			c->body_sent = true;
@@ -156,6 +176,7 @@ static void attempt_reset(struct connection *c)
 	memset(&c->attempt, 0, offsetof(struct attempt, text));
 	c->attempt.text[0] = '\0';
 	c->attempt.replies = NULL;
+	c->attempt.dsn_handed_on = false;
 	c->attempt.not_tried = false;
 	memcpy(c->attempt.remote_ip, c->remote_ip, sizeof c->attempt.remote_ip);
 	c->attempt.remote_name = c->host_name;
@@ -267,26 +288,20 @@ static void fail(struct connection *c, const char *enhanced, const char *format,
 static void command_mail(struct connection *c)
 {
 	const struct envelope *e = delivery_envelope(c->delivery);
-	char size[32] = "";
+	char parameters[PARAMETERS_MAX];
 
-	if (c->extensions & SMTP_EXTENSION_SIZE) {
-		snprintf(size, sizeof size, " SIZE=%llu", (unsigned long long)e->body_bytes);
-	}
-	command(c, "MAIL FROM:<", envelope_sender(e), ">", size,
-		(e->flags & ENVELOPE_8BITMIME) && (c->extensions & SMTP_EXTENSION_8BITMIME)
-			? " BODY=8BITMIME"
-			: "",
-		(e->flags & ENVELOPE_SMTPUTF8) && (c->extensions & SMTP_EXTENSION_SMTPUTF8)
-			? " SMTPUTF8"
-			: "",
-		NULL);
+	parameters_mail(e, c->extensions, parameters);
+	command(c, "MAIL FROM:<", envelope_sender(e), ">", parameters, NULL);
 }
 
-static const char *recipient_address(const struct connection *c, unsigned place)
+static void command_rcpt(struct connection *c, unsigned place)
 {
 	const struct envelope *e = delivery_envelope(c->delivery);
+	uint32_t recipient = envelope_delivery(e, c->delivery->index)->first + place;
+	char parameters[PARAMETERS_MAX];
 
-	return envelope_address(e, envelope_delivery(e, c->delivery->index)->first + place);
+	parameters_rcpt(e, recipient, c->extensions, parameters);
+	command(c, "RCPT TO:<", envelope_address(e, recipient), ">", parameters, NULL);
 }
 
 /* What step `step` says; places of recipients are walked in order. */
@@ -296,18 +311,24 @@ static void command_step(struct connection *c, uint32_t step, unsigned *place)
 		command_mail(c);
 	} else if (step <= c->batch_count) {
 		*place = recipient_set_next(&c->batch, *place);
-		command(c, "RCPT TO:<", recipient_address(c, *place), ">", NULL);
+		command_rcpt(c, *place);
 		++*place;
 	} else {
 		command(c, "DATA", NULL);
 	}
 }
 
+/* With BDAT the body follows the recipients. */
+static uint32_t last_step(const struct connection *c)
+{
+	return c->batch_count + !c->chunked;
+}
+
 /* Sends the next command, or with pipelining (RFC 2920) all of them. */
 static void send_steps(struct connection *c)
 {
 	bool pipelining = (c->extensions & SMTP_EXTENSION_PIPELINING) != 0;
-	uint32_t last = pipelining ? c->batch_count + 1 : c->steps_sent;
+	uint32_t last = pipelining ? last_step(c) : c->steps_sent;
 	unsigned place = c->rcpt_place;
 
 	while (c->steps_sent <= last) {
@@ -392,6 +413,14 @@ static bool refuse_here(struct connection *c)
 	} else if ((e->flags & ENVELOPE_SMTPUTF8) && !(c->extensions & SMTP_EXTENSION_SMTPUTF8)) {
 		attempt_text(c, 550, "5.6.7",
 			     "550 5.6.7 [internal] the peer does not offer SMTPUTF8");
+	} else if (e->flags & ENVELOPE_REQUIRETLS) {
+		/* RFC 8689 section 4.2.1: nothing here is TLS. */
+		attempt_text(c, 550, "5.7.30",
+			     "550 5.7.30 [internal] the message requires TLS to the peer");
+	} else if ((e->flags & ENVELOPE_8BITMIME) && !(c->extensions & SMTP_EXTENSION_8BITMIME) &&
+		   options_of(c)->downgrade_8bit == DOMAIN_DOWNGRADE_BOUNCE) {
+		attempt_text(c, 554, "5.6.3",
+			     "554 5.6.3 [internal] the peer does not offer 8BITMIME");
 	} else {
 		return false;
 	}
@@ -425,6 +454,9 @@ void connection_begin(struct connection *c)
 	c->mail_refused = false;
 	c->body_sent = false;
 	c->body_cursor = NULL;
+	c->chunked = options_of(c)->use_chunking && (c->extensions & SMTP_EXTENSION_CHUNKING) != 0;
+	c->chunk_begun = false;
+	c->attempt.dsn_handed_on = (c->extensions & SMTP_EXTENSION_DSN) != 0;
 	smtp_reply_reset(&c->reply);
 	set_state(c, CONNECTION_ENVELOPE, options_of(c)->mailfrom_timeout_ms);
 	send_steps(c);
@@ -542,6 +574,15 @@ static void on_data_reply(struct connection *c)
 	transaction_done(c, !c->mail_refused);
 }
 
+/* All recipients were answered: the body follows without being asked for. */
+static void begin_chunk(struct connection *c)
+{
+	set_state(c, CONNECTION_BODY, options_of(c)->body_timeout_ms);
+	if (!stream_send_busy(&c->stream)) {
+		send_body(c);
+	}
+}
+
 static void on_envelope_reply(struct connection *c)
 {
 	if (c->step == c->steps_sent) {
@@ -569,7 +610,9 @@ static void on_envelope_reply(struct connection *c)
 		transaction_done(c, !c->mail_refused);
 		return;
 	}
-	if (!stream_send_busy(&c->stream)) {
+	if (c->step > last_step(c)) {
+		begin_chunk(c);
+	} else if (!stream_send_busy(&c->stream)) {
 		send_steps(c);
 	}
 }
@@ -599,7 +642,8 @@ static void on_body_reply(struct connection *c)
 			c->delivered++;
 		}
 	}
-	transaction_done(c, false);
+	/* RFC 3030 section 2: after a chunk that failed only RSET helps. */
+	transaction_done(c, c->chunked && smtp_reply_class(&c->reply) != 2);
 }
 
 /* ---- setting up ---- */
@@ -806,7 +850,7 @@ static void on_sent(struct stream *stream, int result)
 		send_commands(c);
 	} else if (c->state == CONNECTION_SECURING) {
 		connection_tls_handshake(c);
-	} else if (c->state == CONNECTION_ENVELOPE && c->steps_sent <= c->batch_count + 1 &&
+	} else if (c->state == CONNECTION_ENVELOPE && c->steps_sent <= last_step(c) &&
 		   ((c->extensions & SMTP_EXTENSION_PIPELINING) || c->steps_sent == c->step)) {
 		send_steps(c);
 	} else if (c->state == CONNECTION_BODY && !c->body_sent) {

@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include "core/mail/smtp_reply.h"
+#include "core/outbound/chunk.h"
 #include "core/outbound/dispatch.h"
 #include "core/queue/domain.h"
 #include "core/runtime/stream.h"
@@ -76,13 +77,18 @@ struct connection {
 	struct recipient_set batch;
 	struct recipient_set accepted;
 	uint32_t batch_count;
-	/* Replies awaited, in order: 0 MAIL, 1 to batch_count RCPT, then DATA. */
+	/* Replies awaited, in order: 0 MAIL, 1 to batch_count RCPT, then DATA, if not by BDAT. */
 	uint32_t step;
 	uint32_t steps_sent;
 	/* The recipient that the next RCPT reply is for. */
 	unsigned rcpt_place;
 	bool mail_refused;
 	bool body_sent;
+	/* The body goes by BDAT; its command was said. */
+	bool chunked;
+	bool chunk_begun;
+	char chunk_command[40];
+	struct chunk_cursor chunk;
 	/* A send failed; what the peer had said before is still read. */
 	bool send_failed;
 	/* Lost while the content was being read back. */

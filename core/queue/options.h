@@ -38,6 +38,8 @@ struct gateway {
 
 /* Which addresses of next hops are used. */
 enum address_family { ADDRESS_FAMILY_ANY, ADDRESS_FAMILY_IPV4, ADDRESS_FAMILY_IPV6 };
+/* What becomes of a body with octets above 127 at a next hop without 8BITMIME. */
+enum domain_downgrade { DOMAIN_DOWNGRADE_SEND, DOMAIN_DOWNGRADE_BOUNCE };
 
 READONLY
 struct domain_options {
@@ -72,6 +74,9 @@ struct domain_options {
 	uint64_t tls_failure_retry_ms;
 	bool suspend_delivery;
 	bool generate_bounces;
+	/* By BDAT to next hops that offer it. */
+	bool use_chunking;
+	enum domain_downgrade downgrade_8bit;
 	const char *ehlo_hostname;
 	/* From: address of delivery status notifications. */
 	const char *mailerdaemon;

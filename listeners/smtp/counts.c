@@ -93,6 +93,23 @@ static const struct {
 				       COUNTER_SUM},
 	[SMTP_COUNT_PAUSED] = {"smtp_paused", "Times reading paused because of pressure",
 			       COUNTER_SUM},
+	[SMTP_COUNT_AUTH_GRANTED] = {"smtp_auth_granted", "Clients that authenticated",
+				     COUNTER_SUM},
+	[SMTP_COUNT_AUTH_FAILED] = {"smtp_auth_failed", "Wrong users and passwords", COUNTER_SUM},
+	[SMTP_COUNT_AUTH_LIMITED] = {"smtp_auth_limited", "Clients dismissed by max_auth_failures",
+				     COUNTER_SUM},
+	[SMTP_COUNT_AUTH_TROUBLE] = {"smtp_auth_trouble", "Passwords that could not be checked",
+				     COUNTER_SUM},
+	[SMTP_COUNT_AUTH_MISSING] = {"smtp_auth_missing",
+				     "Mail refused because of require_authentication", COUNTER_SUM},
+	[SMTP_COUNT_XCLIENT] = {"smtp_xclient", "Times XCLIENT told whose a session is",
+				COUNTER_SUM},
+	[SMTP_COUNT_PROXY] = {"smtp_proxy", "Connections that PROXY told whose they are",
+			      COUNTER_SUM},
+	[SMTP_COUNT_REFUSED_PROXY] = {"smtp_refused_proxy",
+				      "Clients dismissed for a bad PROXY header, or from outside "
+				      "of xclient_hosts",
+				      COUNTER_SUM},
 };
 
 void smtp_counts_create(struct smtp_counts *counts, struct counter_set *set)

@@ -3,13 +3,16 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/mail/address.h"
 #include "core/mail/smtp_command.h"
+#include "listeners/smtp/auth.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_log.h"
 #include "listeners/smtp/transaction.h"
+#include "listeners/smtp/xclient.h"
 
 static const struct smtp_refusal bare_lf = {500, "5.5.2", "Bare LF: lines end in CR LF"};
 static const struct smtp_refusal long_line = {500, "5.5.2", "Line too long"};
@@ -23,6 +26,15 @@ static const struct smtp_refusal nested_mail = {503, "5.5.1", "Sender was given 
 static const struct smtp_refusal needs_mail = {503, "5.5.1", "Send MAIL first"};
 static const struct smtp_refusal needs_rcpt = {503, "5.5.1", "Send RCPT first"};
 static const struct smtp_refusal no_recipients = {554, "5.5.1", "No valid recipients"};
+static const struct smtp_refusal chunks_begun = {503, "5.5.1", "Go on with BDAT, or send RSET"};
+static const struct smtp_refusal needs_tls = {538, "5.7.11", "Encryption required"};
+static const struct smtp_refusal requires_tls = {530, "5.7.0", "REQUIRETLS needs STARTTLS first"};
+static const struct smtp_refusal needs_auth = {530, "5.7.0", "Authentication required"};
+static const struct smtp_refusal auth_within_mail = {503, "5.5.1", "Not within a transaction"};
+static const struct smtp_refusal auth_twice = {503, "5.5.1", "Already authenticated"};
+static const struct smtp_refusal bad_proxy = {554, "5.7.1", "No proxy that is known"};
+static const struct smtp_refusal no_xclient = {550, "5.7.0", "Not authorized to use XCLIENT"};
+static const struct smtp_refusal early_xclient = {503, "5.5.1", "Unexpected input behind XCLIENT"};
 static const struct smtp_refusal idle_limit = {421, "4.7.0",
 					       "Too many commands without mail, closing"};
 static const struct smtp_refusal reception_limit = {
@@ -60,6 +72,8 @@ static enum smtp_stage stage_of(enum smtp_verb verb)
 		return SMTP_STAGE_DURING_MAIL;
 	case SMTP_VERB_RCPT:
 		return SMTP_STAGE_DURING_RCPT;
+	case SMTP_VERB_XCLIENT:
+		return SMTP_STAGE_DURING_XCLIENT;
 	default:
 		return SMTP_STAGE_DURING_DATA;
 	}
@@ -88,7 +102,8 @@ static void log_refusal(struct smtp_session *ss, const struct smtp_command *c,
 {
 	char path[ADDRESS_MAX + 1];
 
-	if (c->verb != SMTP_VERB_MAIL && c->verb != SMTP_VERB_RCPT && c->verb != SMTP_VERB_DATA) {
+	if (c->verb != SMTP_VERB_MAIL && c->verb != SMTP_VERB_RCPT && c->verb != SMTP_VERB_DATA &&
+	    c->verb != SMTP_VERB_BDAT && c->verb != SMTP_VERB_XCLIENT) {
 		return;
 	}
 	path_text(c, path);
@@ -129,8 +144,9 @@ static void refuse_idle(struct smtp_session *ss, const struct smtp_command *c,
 	}
 }
 
-/* The scheduler can take no mail now. */
-static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *c, int error)
+/* The scheduler can take no mail now: why not, and where that is counted. */
+static const struct smtp_refusal *pressure(struct smtp_session *ss, int error,
+					   enum smtp_count *count)
 {
 	unsigned i = 0;
 
@@ -138,7 +154,16 @@ static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *
 		i++;
 	}
 	counter_inc(ss->listener->scheduler->rejected_busy);
-	refuse(ss, c, &pressures[i].refusal, pressures[i].count);
+	*count = pressures[i].count;
+	return &pressures[i].refusal;
+}
+
+static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *c, int error)
+{
+	enum smtp_count count;
+	const struct smtp_refusal *r = pressure(ss, error, &count);
+
+	refuse(ss, c, r, count);
 }
 
 /* ---- EHLO, HELO ---- */
@@ -148,12 +173,21 @@ static void say_extensions(struct smtp_session *ss)
 	bool starttls = ss->options->tls != NULL && !ss->secure;
 	char lines[512];
 
-	snprintf(lines, sizeof(lines),
-		 "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n"
-		 "250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n%s250 HELP\r\n",
-		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes,
-		 starttls ? "250-STARTTLS\r\n" : "");
+	snprintf(lines, sizeof(lines), "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n",
+		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
 	smtp_session_say(ss, lines);
+	smtp_session_say(ss, "250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n"
+			     "250-CHUNKING\r\n250-DSN\r\n");
+	if (starttls) {
+		smtp_session_say(ss, "250-STARTTLS\r\n");
+	}
+	if (smtp_auth_offered(ss)) {
+		smtp_session_say(ss, "250-AUTH PLAIN LOGIN\r\n");
+	}
+	if (ss->xclient) {
+		smtp_session_say(ss, "250-XCLIENT " XCLIENT_ATTRIBUTES "\r\n");
+	}
+	smtp_session_say(ss, "250 HELP\r\n");
 }
 
 static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
@@ -166,8 +200,10 @@ static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
 	smtp_transaction_abort(ss);
 	ss->has_helo = true;
 	ss->esmtp = c->verb == SMTP_VERB_EHLO;
-	memcpy(ss->helo, c->argument, len);
-	ss->helo[len] = '\0';
+	if (!ss->helo_told) {
+		memcpy(ss->helo, c->argument, len);
+		ss->helo[len] = '\0';
+	}
 	if (ss->esmtp) {
 		say_extensions(ss);
 	} else {
@@ -189,6 +225,10 @@ static bool may_begin(struct smtp_session *ss, const struct smtp_command *c)
 	}
 	if (ss->transaction != NULL) {
 		refuse_idle(ss, c, &nested_mail, SMTP_COUNT_REFUSED_ORDER);
+		return false;
+	}
+	if (ss->options->require_authentication && ss->user == NULL) {
+		refuse(ss, c, &needs_auth, SMTP_COUNT_AUTH_MISSING);
 		return false;
 	}
 	if (max != 0 && ss->receptions >= max) {
@@ -223,13 +263,22 @@ static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 		refuse(ss, c, &refusal, SMTP_COUNT_REFUSED_ADDRESS);
 		return;
 	}
+	if (c->requiretls && !ss->secure) {
+		refuse(ss, c, &requires_tls, SMTP_COUNT_REFUSED_ORDER);
+		return;
+	}
 	if (too_large_by_itself(ss, c)) {
 		refuse(ss, c, &too_large, SMTP_COUNT_REFUSED_SIZE);
 		return;
 	}
 	flags |= c->body == SMTP_BODY_8BITMIME ? ENVELOPE_8BITMIME : 0;
 	flags |= c->smtputf8 ? ENVELOPE_SMTPUTF8 : 0;
+	flags |= c->requiretls ? ENVELOPE_REQUIRETLS : 0;
+	flags |= c->dsn.ret;
 	smtp_transaction_open(ss, a.text, a.len, flags);
+	if (c->dsn.envid != NULL) {
+		envelope_set_envid(&ss->transaction->envelope, c->dsn.envid, c->dsn.envid_len);
+	}
 	smtp_session_say(ss, "250 2.1.0 Sender OK\r\n");
 }
 
@@ -247,7 +296,7 @@ static void complete_postmaster(const struct smtp_session *ss, struct address *a
 
 static bool may_relay(const struct smtp_session *ss, const struct address *a)
 {
-	return ss->relay_host ||
+	return ss->relay_host || ss->user != NULL ||
 	       relay_domain_allowed(ss->options, address_domain(a), a->domain_len);
 }
 
@@ -306,6 +355,10 @@ static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 			    SMTP_COUNT_REFUSED_ORDER);
 		return;
 	}
+	if (tx->chunked) {
+		refuse_idle(ss, c, &chunks_begun, SMTP_COUNT_REFUSED_ORDER);
+		return;
+	}
 	if (address_parse(&a, c->path, c->path_len, ADDRESS_RECIPIENT,
 			  (tx->envelope.flags & ENVELOPE_SMTPUTF8) != 0, &refusal) != 0) {
 		refused = &refusal;
@@ -319,7 +372,9 @@ static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 	}
 	tx->out_of_band = goes_back(ss, &a);
 	/* One that was given before is as welcome, and gets one copy. */
-	envelope_add_recipient(&tx->envelope, a.text, a.len);
+	if (envelope_add_recipient(&tx->envelope, a.text, a.len)) {
+		envelope_set_notify(&tx->envelope, c->dsn.notify, c->dsn.orcpt, c->dsn.orcpt_len);
+	}
 	smtp_transaction_recount(ss);
 	ss->idle_commands = 0;
 	smtp_session_say(ss, "250 2.1.5 Recipient OK\r\n");
@@ -356,6 +411,9 @@ static void on_data(struct smtp_session *ss, const struct smtp_command *c)
 		smtp_session_close(ss, true);
 		return;
 	}
+	if (refused == NULL && ss->transaction->chunked) {
+		refused = &chunks_begun;
+	}
 	if (refused != NULL) {
 		refuse_idle(ss, c, refused, SMTP_COUNT_REFUSED_ORDER);
 		return;
@@ -365,8 +423,56 @@ static void on_data(struct smtp_session *ss, const struct smtp_command *c)
 		refuse_pressure(ss, c, error);
 		return;
 	}
-	smtp_transaction_begin(ss);
+	smtp_transaction_begin(ss, false);
+	ss->state = SMTP_SESSION_DATA;
 	smtp_session_say(ss, "354 End data with <CR><LF>.<CR><LF>\r\n");
+}
+
+/* ---- BDAT ---- */
+
+static const struct smtp_command bdat_command = {.verb = SMTP_VERB_BDAT};
+
+/* Unlike DATA, BDAT is not waited for: its octets come whatever it is answered. */
+static void on_bdat(struct smtp_session *ss, const struct smtp_command *c)
+{
+	const struct smtp_refusal *refused = data_out_of_order(ss);
+	enum smtp_count count = SMTP_COUNT_REFUSED_ORDER;
+	int error = 0;
+
+	if (refused == NULL && !ss->transaction->chunked) {
+		error = scheduler_refuses(ss->listener->scheduler);
+	}
+	if (error != 0) {
+		refused = pressure(ss, error, &count);
+	} else if (refused == NULL && c->size == 0 && !c->last && !count_idle(ss)) {
+		return;
+	}
+	if (refused == NULL && !ss->transaction->chunked) {
+		smtp_transaction_begin(ss, true);
+	}
+	smtp_chunk_begin(ss, c->size, c->last, refused, count);
+}
+
+void smtp_dialogue_refuse_chunk(struct smtp_session *ss, const struct smtp_refusal *refusal,
+				enum smtp_count count)
+{
+	if (count == SMTP_COUNT_REFUSED_ORDER) {
+		refuse_idle(ss, &bdat_command, refusal, count);
+	} else {
+		refuse(ss, &bdat_command, refusal, count);
+	}
+	if (ss->state == SMTP_SESSION_COMMANDS) {
+		smtp_transaction_abort(ss);
+	}
+}
+
+/* A line that may be meant as BDAT, and was refused without knowing its size: the octets that
+ * follow it are no commands. */
+static void close_after_chunk(struct smtp_session *ss, const char *line, size_t len)
+{
+	if (len >= 4 && strncasecmp(line, "BDAT", 4) == 0 && ss->state == SMTP_SESSION_COMMANDS) {
+		smtp_session_close(ss, true);
+	}
 }
 
 /* ---- the others ---- */
@@ -392,8 +498,9 @@ static void on_help(struct smtp_session *ss, const struct smtp_command *c)
 {
 	(void)c;
 	if (count_idle(ss)) {
-		smtp_session_say(ss, "214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT: "
-				     "see RFC 5321\r\n");
+		smtp_session_say(
+			ss, "214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT: "
+			    "see RFC 5321\r\n");
 	}
 }
 
@@ -434,14 +541,72 @@ static void on_starttls(struct smtp_session *ss, const struct smtp_command *c)
 	}
 }
 
-/* What follows it may be mail data, and must not be taken for commands. */
-static void on_bdat(struct smtp_session *ss, const struct smtp_command *c)
+static const struct smtp_refusal *auth_out_of_order(const struct smtp_session *ss)
 {
-	bool has_data = ss->unread > 0;
+	if (!smtp_auth_offered(ss)) {
+		return &needs_tls;
+	}
+	if (!ss->has_helo || !ss->esmtp) {
+		return &needs_helo;
+	}
+	return ss->transaction != NULL ? &auth_within_mail : ss->user != NULL ? &auth_twice : NULL;
+}
 
-	on_not_offered(ss, c);
-	if (has_data && ss->state == SMTP_SESSION_COMMANDS) {
+static void on_auth(struct smtp_session *ss, const struct smtp_command *c)
+{
+	const struct smtp_refusal *refused;
+
+	if (ss->options->auth_file == NULL) {
+		on_not_offered(ss, c);
+		return;
+	}
+	refused = auth_out_of_order(ss);
+	if (refused != NULL) {
+		refuse_idle(ss, c, refused, SMTP_COUNT_REFUSED_ORDER);
+	} else if (count_idle(ss)) {
+		smtp_auth_begin(ss, c->argument, c->argument_len);
+	}
+}
+
+/* The session begins anew, as that of another client. Who connected stays who may say so. */
+static void become(struct smtp_session *ss, const struct xclient *x)
+{
+	if (x->has_address || x->has_port) {
+		smtp_session_set_client(ss, x->has_address ? &x->address : &ss->peer,
+					x->has_port ? x->port : ss->peer_port);
+	}
+	/* Another address is another client: nothing of the one before is left. */
+	if (x->has_helo || x->has_address) {
+		ss->helo_told = x->helo[0] != '\0';
+		strcpy(ss->helo, x->helo);
+	}
+	if (x->has_login || x->has_address) {
+		smtp_session_set_user(ss, x->login[0] != '\0' ? x->login : NULL);
+	}
+	ss->has_helo = false;
+	ss->esmtp = false;
+}
+
+static void on_xclient(struct smtp_session *ss, const struct smtp_command *c)
+{
+	struct smtp_refusal refusal;
+	struct xclient x;
+
+	if (!ss->xclient) {
+		refuse_idle(ss, c, &no_xclient, SMTP_COUNT_REFUSED_UNKNOWN);
+	} else if (ss->transaction != NULL) {
+		refuse_idle(ss, c, &auth_within_mail, SMTP_COUNT_REFUSED_ORDER);
+	} else if (ss->unread > 0) {
+		/* Whose words they are depends on how this is answered. */
+		refuse(ss, c, &early_xclient, SMTP_COUNT_EARLY_DATA);
 		smtp_session_close(ss, true);
+	} else if (xclient_parse(c->argument, c->argument_len, &x, &refusal) != 0) {
+		refuse_idle(ss, c, &refusal, SMTP_COUNT_REFUSED_SYNTAX);
+	} else if (count_idle(ss)) {
+		become(ss, &x);
+		smtp_count(smtp_session_counts(ss), SMTP_COUNT_XCLIENT);
+		smtp_session_reply(ss, 220, NULL, "%s %s", ss->options->hostname,
+				   ss->options->banner);
 	}
 }
 
@@ -461,22 +626,34 @@ static const command_fn commands[] = {
 	[SMTP_VERB_RSET] = on_rset,           [SMTP_VERB_NOOP] = on_noop,
 	[SMTP_VERB_QUIT] = on_quit,           [SMTP_VERB_VRFY] = on_vrfy,
 	[SMTP_VERB_EXPN] = on_not_offered,    [SMTP_VERB_HELP] = on_help,
-	[SMTP_VERB_STARTTLS] = on_starttls,   [SMTP_VERB_AUTH] = on_not_offered,
-	[SMTP_VERB_BDAT] = on_bdat,
+	[SMTP_VERB_STARTTLS] = on_starttls,   [SMTP_VERB_AUTH] = on_auth,
+	[SMTP_VERB_BDAT] = on_bdat,           [SMTP_VERB_XCLIENT] = on_xclient,
 };
 
 /* ---- lines ---- */
 
 static const struct smtp_command no_command = {.verb = SMTP_VERB_UNKNOWN};
 
-void smtp_dialogue_bare_lf(struct smtp_session *ss)
+void smtp_dialogue_bare_lf(struct smtp_session *ss, const char *line, size_t len)
 {
+	smtp_auth_abandon(ss);
 	refuse_idle(ss, &no_command, &bare_lf, SMTP_COUNT_REFUSED_SYNTAX);
+	close_after_chunk(ss, line, len);
 }
 
-void smtp_dialogue_long_line(struct smtp_session *ss)
+void smtp_dialogue_long_line(struct smtp_session *ss, const char *line, size_t len)
 {
+	smtp_auth_abandon(ss);
 	refuse_idle(ss, &no_command, &long_line, SMTP_COUNT_REFUSED_LONG_COMMAND);
+	close_after_chunk(ss, line, len);
+}
+
+void smtp_dialogue_bad_proxy(struct smtp_session *ss)
+{
+	smtp_count(smtp_session_counts(ss), SMTP_COUNT_REFUSED_PROXY);
+	smtp_log_rejection(ss, SMTP_STAGE_BANNER, &bad_proxy, NULL, NULL);
+	smtp_session_reply(ss, bad_proxy.code, bad_proxy.status, "%s", bad_proxy.text);
+	smtp_session_close(ss, true);
 }
 
 void smtp_dialogue_early_talker(struct smtp_session *ss)
@@ -505,8 +682,13 @@ void smtp_dialogue_line(struct smtp_session *ss, const char *line, size_t len)
 	struct smtp_refusal refusal;
 	struct smtp_command c;
 
+	if (smtp_auth_waits_for_line(ss)) {
+		smtp_auth_line(ss, line, len);
+		return;
+	}
 	if (smtp_command_parse(&c, line, len, &refusal) != 0) {
 		refuse_syntax(ss, &c, &refusal);
+		close_after_chunk(ss, line, len);
 		return;
 	}
 	commands[c.verb](ss, &c);

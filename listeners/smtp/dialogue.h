@@ -7,7 +7,9 @@
 
 #include <stddef.h>
 
+#include "core/mail/smtp_refusal.h"
 #include "core/runtime/thread_class.h"
+#include "listeners/smtp/counts.h"
 
 struct smtp_session;
 
@@ -16,11 +18,22 @@ struct smtp_session;
 BOUND
 void smtp_dialogue_line(struct smtp_session *ss, const char *line, size_t len);
 
-/* Lines that are no command: ended by LF without CR, and longer than is allowed. */
+/* Lines that are no command: ended by LF without CR, and longer than is allowed. Of `line` the
+ * beginning is at hand. */
 BOUND
-void smtp_dialogue_bare_lf(struct smtp_session *ss);
+void smtp_dialogue_bare_lf(struct smtp_session *ss, const char *line, size_t len);
 BOUND
-void smtp_dialogue_long_line(struct smtp_session *ss);
+void smtp_dialogue_long_line(struct smtp_session *ss, const char *line, size_t len);
+
+/* The octets of a chunk that is refused have been thrown away: the reply, and the transaction, if
+ * there is one, is forgotten. */
+BOUND
+void smtp_dialogue_refuse_chunk(struct smtp_session *ss, const struct smtp_refusal *refusal,
+				enum smtp_count count);
+
+/* No PROXY header, or one of who may not send any: 554, and close. */
+BOUND
+void smtp_dialogue_bad_proxy(struct smtp_session *ss);
 
 /* Something was received before the banner was sent: 554, and close. */
 BOUND

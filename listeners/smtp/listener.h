@@ -1,7 +1,7 @@
 /*
  * The SMTP listener: receives mail by ESMTP (RFC 5321, with PIPELINING 2920, SIZE 1870, 8BITMIME
- * 6152, ENHANCEDSTATUSCODES 2034, SMTPUTF8 6531, STARTTLS 3207). One state on each scheduler, which
- * serves the connections that were sharded to it.
+ * 6152, ENHANCEDSTATUSCODES 2034, SMTPUTF8 6531, CHUNKING 3030, DSN 3461, AUTH 4954, STARTTLS
+ * 3207). One state on each scheduler, which serves the connections that were sharded to it.
  *
  * Start reading at listener_do_work() in listener.c, then session.h.
  */
@@ -13,6 +13,7 @@
 #include "agents/scheduler.h"
 #include "core/runtime/pool.h"
 #include "core/runtime/thread_class.h"
+#include "listeners/smtp/auth_limit.h"
 #include "listeners/smtp/counts.h"
 #include "listeners/smtp/session_list.h"
 
@@ -46,6 +47,7 @@ struct smtp_listener {
 	uint64_t batches;
 	bool stopping;
 	struct smtp_counts counts;
+	struct auth_limit auth_limit;
 };
 
 extern const struct listener_ops smtp_listener;

@@ -14,14 +14,24 @@ static bool cidr_holds(const struct cidr *c, const struct in6_addr *peer)
 	       (bits == 0 || ((c->address.s6_addr[bytes] ^ peer->s6_addr[bytes]) & mask) == 0);
 }
 
-bool relay_host_allowed(const struct smtp_options *options, const struct in6_addr *peer)
+static bool any_holds(const struct cidr *networks, uint32_t count, const struct in6_addr *peer)
 {
-	for (uint32_t i = 0; i < options->relay_host_count; i++) {
-		if (cidr_holds(&options->relay_hosts[i], peer)) {
+	for (uint32_t i = 0; i < count; i++) {
+		if (cidr_holds(&networks[i], peer)) {
 			return true;
 		}
 	}
 	return false;
+}
+
+bool relay_host_allowed(const struct smtp_options *options, const struct in6_addr *peer)
+{
+	return any_holds(options->relay_hosts, options->relay_host_count, peer);
+}
+
+bool relay_xclient_allowed(const struct smtp_options *options, const struct in6_addr *peer)
+{
+	return any_holds(options->xclient_hosts, options->xclient_host_count, peer);
 }
 
 static bool pattern_holds(const char *pattern, const char *domain, size_t len)

@@ -1,11 +1,15 @@
 #include "listeners/smtp/session.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "listeners/smtp/auth.h"
 #include "listeners/smtp/dialogue.h"
+#include "listeners/smtp/proxy_header.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session_log.h"
 #include "listeners/smtp/transaction.h"
@@ -78,11 +82,33 @@ static void touch(struct smtp_session *ss)
 	timer_arm(&ss->deadline, due_ms < end_ms ? due_ms : end_ms);
 }
 
+void smtp_session_set_client(struct smtp_session *ss, const struct in6_addr *peer, uint16_t port)
+{
+	bool ipv4 = IN6_IS_ADDR_V4MAPPED(peer);
+
+	ss->peer = *peer;
+	ss->peer_port = port;
+	inet_ntop(ipv4 ? AF_INET : AF_INET6, ipv4 ? &peer->s6_addr[12] : peer->s6_addr,
+		  ss->peer_text, sizeof(ss->peer_text));
+	ss->options = config_smtp(scheduler_of(ss)->program->config, ss->accept->listen, peer);
+	ss->relay_host = relay_host_allowed(ss->options, peer);
+}
+
+void smtp_session_set_user(struct smtp_session *ss, const char *user)
+{
+	free(ss->user);
+	ss->user = user != NULL ? strdup(user) : NULL;
+	if (user != NULL && ss->user == NULL) {
+		fatal("out of memory for the name of a user");
+	}
+}
+
 /* ---- the end ---- */
 
 static void begin_close(struct smtp_session *ss)
 {
 	ss->state = SMTP_SESSION_CLOSING;
+	smtp_auth_abandon(ss);
 	smtp_transaction_abort(ss);
 	chain_release(&ss->held, buffers_of(ss));
 	session_list_remove(&ss->waiting);
@@ -105,6 +131,7 @@ void smtp_session_dismiss(struct smtp_session *ss, const char *status, const cha
 static void kill_session(struct smtp_session *ss)
 {
 	ss->state = SMTP_SESSION_DEAD;
+	smtp_auth_abandon(ss);
 	if (!ss->storing) {
 		smtp_transaction_abort(ss);
 	}
@@ -137,8 +164,9 @@ static void free_session(struct smtp_session *ss)
 	struct smtp_listener *l = ss->listener;
 	struct accept *a = ss->accept;
 
-	ASSERT(ss->transaction == NULL && !timer_armed(&ss->deadline));
+	ASSERT(ss->transaction == NULL && ss->auth == NULL && !timer_armed(&ss->deadline));
 	line_release(ss);
+	smtp_session_set_user(ss, NULL);
 	chain_release(&ss->held, buffers_of(ss));
 	chain_release(&ss->output, buffers_of(ss));
 	chain_release(&ss->sending, buffers_of(ss));
@@ -168,7 +196,8 @@ static void finish_close(struct smtp_session *ss)
 
 static bool takes_input(const struct smtp_session *ss)
 {
-	return (ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA) &&
+	return (ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA ||
+		ss->state == SMTP_SESSION_CHUNK) &&
 	       output_pending(ss) < SMTP_OUTPUT_MAX;
 }
 
@@ -179,9 +208,9 @@ static void take_line(struct smtp_session *ss, const char *line, size_t len)
 
 	smtp_count(smtp_session_counts(ss), SMTP_COUNT_COMMANDS);
 	if (len > max || len > LINE_MAX_BYTES) {
-		smtp_dialogue_long_line(ss);
+		smtp_dialogue_long_line(ss, line, len);
 	} else if (len < 2 || line[len - 2] != '\r') {
-		smtp_dialogue_bare_lf(ss);
+		smtp_dialogue_bare_lf(ss, line, len);
 	} else {
 		smtp_dialogue_line(ss, line, len - 2);
 	}
@@ -222,19 +251,51 @@ static size_t feed_line(struct smtp_session *ss, const char *data, size_t len)
 
 static size_t feed_data(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
-	size_t used = smtp_transaction_feed(ss, data, len);
+	size_t used = ss->state == SMTP_SESSION_DATA ? smtp_transaction_feed(ss, data, len)
+						     : smtp_chunk_feed(ss, data, len);
 
 	ss->unread -= used;
 	return used;
+}
+
+/* The header of a proxy, then nothing until the greeting. */
+static void feed_proxy(struct smtp_session *ss, const unsigned char *data, size_t len)
+{
+	struct proxy_header h;
+	size_t before = ss->line_len;
+	int used;
+
+	extend_line(ss, (const char *)data, len);
+	used = proxy_header_parse((const unsigned char *)ss->line,
+				  ss->line_len < LINE_MAX_BYTES ? ss->line_len : LINE_MAX_BYTES,
+				  &h);
+	if (used == 0) {
+		return;
+	}
+	line_release(ss);
+	if (used < 0) {
+		smtp_dialogue_bad_proxy(ss);
+		return;
+	}
+	smtp_count(smtp_session_counts(ss), SMTP_COUNT_PROXY);
+	if (h.has_client) {
+		smtp_session_set_client(ss, &h.client, h.client_port);
+		ss->xclient = relay_xclient_allowed(ss->options, &h.client);
+	}
+	ss->state = SMTP_SESSION_GREETING;
+	session_list_add(&ss->listener->arrivals, &ss->waiting);
+	if ((size_t)used < before + len) {
+		smtp_dialogue_early_talker(ss);
+	}
 }
 
 /* Works through input; what cannot be looked at now is held back. */
 static void consume(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
 	while (len > 0 && takes_input(ss)) {
-		size_t used = ss->state == SMTP_SESSION_DATA
-				      ? feed_data(ss, data, len)
-				      : feed_line(ss, (const char *)data, len);
+		size_t used = ss->state == SMTP_SESSION_COMMANDS
+				      ? feed_line(ss, (const char *)data, len)
+				      : feed_data(ss, data, len);
 
 		ASSERT(used > 0 && used <= len);
 		data += used;
@@ -243,7 +304,8 @@ static void consume(struct smtp_session *ss, const unsigned char *data, size_t l
 	if (len == 0 || ss->state == SMTP_SESSION_CLOSING) {
 		return;
 	}
-	if (ss->state != SMTP_SESSION_STORING && ss->state != SMTP_SESSION_SECURING) {
+	if (ss->state != SMTP_SESSION_STORING && ss->state != SMTP_SESSION_SECURING &&
+	    ss->state != SMTP_SESSION_AUTH) {
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_OUTPUT_BLOCKED);
 	}
 	chain_append(&ss->held, buffers_of(ss), data, len);
@@ -346,8 +408,9 @@ void smtp_session_secure(struct smtp_session *ss)
 static bool heard_out(const struct smtp_session *ss)
 {
 	return ss->eof && ss->held.len == 0 &&
-	       (ss->state == SMTP_SESSION_GREETING || ss->state == SMTP_SESSION_COMMANDS ||
-		ss->state == SMTP_SESSION_DATA);
+	       (ss->state == SMTP_SESSION_PROXY || ss->state == SMTP_SESSION_GREETING ||
+		ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA ||
+		ss->state == SMTP_SESSION_CHUNK);
 }
 
 static void flush(struct smtp_session *ss)
@@ -373,8 +436,8 @@ static bool wants_to_read(const struct smtp_session *ss)
 	if (ss->eof || stream_recv_busy(&ss->stream)) {
 		return false;
 	}
-	return ss->state == SMTP_SESSION_GREETING || ss->state == SMTP_SESSION_LINGERING ||
-	       (takes_input(ss) && ss->held.len == 0);
+	return ss->state == SMTP_SESSION_PROXY || ss->state == SMTP_SESSION_GREETING ||
+	       ss->state == SMTP_SESSION_LINGERING || (takes_input(ss) && ss->held.len == 0);
 }
 
 static void read_on(struct smtp_session *ss)
@@ -416,7 +479,7 @@ void smtp_session_settle(struct smtp_session *ss)
 	}
 	if (ss->state != SMTP_SESSION_DEAD) {
 		read_on(ss);
-	} else if (!stream_busy(&ss->stream) && !ss->storing) {
+	} else if (!stream_busy(&ss->stream) && !ss->storing && ss->auth == NULL) {
 		free_session(ss);
 	}
 }
@@ -426,12 +489,17 @@ void smtp_session_settle(struct smtp_session *ss)
 static void on_input(struct smtp_session *ss, const unsigned char *data, size_t len)
 {
 	switch (ss->state) {
+	case SMTP_SESSION_PROXY:
+		feed_proxy(ss, data, len);
+		break;
 	case SMTP_SESSION_GREETING:
 		smtp_dialogue_early_talker(ss);
 		break;
 	case SMTP_SESSION_COMMANDS:
 	case SMTP_SESSION_DATA:
+	case SMTP_SESSION_CHUNK:
 	case SMTP_SESSION_STORING:
+	case SMTP_SESSION_AUTH:
 		touch(ss);
 		ss->unread = len;
 		consume(ss, data, len);
@@ -504,7 +572,7 @@ static void time_out(struct smtp_session *ss)
 
 	smtp_count(smtp_session_counts(ss),
 		   over ? SMTP_COUNT_TIMEOUT_SESSION : SMTP_COUNT_TIMEOUT_IDLE);
-	if (ss->state == SMTP_SESSION_DATA) {
+	if (ss->state == SMTP_SESSION_DATA || ss->state == SMTP_SESSION_CHUNK) {
 		smtp_log_rejection(ss, SMTP_STAGE_BODY, why, NULL, NULL);
 	}
 	smtp_session_dismiss(ss, why->status, why->text);
@@ -517,9 +585,11 @@ static void on_deadline(struct timer *t)
 	CHECK_MAGIC(ss, SMTP_SESSION_MAGIC);
 	OWNER_CHECK(ss);
 	switch (ss->state) {
+	case SMTP_SESSION_PROXY:
 	case SMTP_SESSION_GREETING:
 	case SMTP_SESSION_COMMANDS:
 	case SMTP_SESSION_DATA:
+	case SMTP_SESSION_CHUNK:
 		/* Nobody can be blamed for silence while we do not listen. */
 		if (session_linked(&ss->waiting)) {
 			timer_arm(&ss->deadline, now_ms(ss) + ss->options->idle_timeout_ms);
@@ -528,6 +598,7 @@ static void on_deadline(struct timer *t)
 		}
 		break;
 	case SMTP_SESSION_STORING:
+	case SMTP_SESSION_AUTH:
 		timer_arm(&ss->deadline, now_ms(ss) + ss->options->idle_timeout_ms);
 		break;
 	case SMTP_SESSION_SECURING:
@@ -559,8 +630,12 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	ss->state = SMTP_SESSION_GREETING;
 	ss->listener = l;
 	ss->accept = a;
+	ss->peer = a->peer;
+	ss->peer_port = a->peer_port;
+	memcpy(ss->peer_text, a->peer_text, sizeof(ss->peer_text));
 	ss->options = config_smtp(s->program->config, a->listen, &a->peer);
 	ss->relay_host = relay_host_allowed(ss->options, &a->peer);
+	ss->xclient = relay_xclient_allowed(ss->options, &a->peer);
 	ss->began_ms = agent_now_ms(&s->base);
 	stream_init(&ss->stream, &s->base, on_recv, on_sent);
 	stream_open(&ss->stream, a->fd);
@@ -568,6 +643,8 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	session_list_add(&l->sessions, &ss->all);
 	if (ss->options->use_ssl) {
 		ss->state = SMTP_SESSION_SECURING;
+	} else if (ss->options->proxy_protocol) {
+		ss->state = SMTP_SESSION_PROXY;
 	} else {
 		session_list_add(&l->arrivals, &ss->waiting);
 	}
@@ -575,6 +652,9 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	smtp_count(&l->counts, SMTP_COUNT_SESSIONS);
 	counter_add(l->counts.of[SMTP_COUNT_SESSIONS_OPEN], 1);
 	touch(ss);
+	if (ss->options->proxy_protocol && !ss->xclient) {
+		smtp_dialogue_bad_proxy(ss);
+	}
 	smtp_session_settle(ss);
 }
 
@@ -592,10 +672,12 @@ void smtp_session_stop(struct smtp_session *ss, bool hurry)
 	CHECK_MAGIC(ss, SMTP_SESSION_MAGIC);
 	switch (ss->state) {
 	case SMTP_SESSION_DATA:
+	case SMTP_SESSION_CHUNK:
 		if (!hurry) {
 			return;
 		}
 		/* fall through */
+	case SMTP_SESSION_PROXY:
 	case SMTP_SESSION_GREETING:
 	case SMTP_SESSION_COMMANDS:
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_REFUSED_STOPPING);
@@ -612,6 +694,7 @@ void smtp_session_stop(struct smtp_session *ss, bool hurry)
 		}
 		break;
 	case SMTP_SESSION_STORING:
+	case SMTP_SESSION_AUTH:
 	case SMTP_SESSION_DEAD:
 		break;
 	}

@@ -23,6 +23,7 @@
 #include "core/runtime/stream.h"
 #include "core/runtime/thread_class.h"
 #include "core/runtime/timer.h"
+#include "listeners/smtp/chunk.h"
 #include "listeners/smtp/listener.h"
 #include "listeners/smtp/session_list.h"
 
@@ -39,17 +40,24 @@
 #define SMTP_SESSION_IOV 8
 #define SMTP_HELO_MAX 255
 
+struct smtp_auth;
 struct smtp_transaction;
 
 enum smtp_session_state {
+	/* The PROXY header has not come yet; the client may not be the one that it is about. */
+	SMTP_SESSION_PROXY,
 	/* The banner was not sent yet: whoever talks now is dismissed. */
 	SMTP_SESSION_GREETING,
 	SMTP_SESSION_COMMANDS,
 	/* STARTTLS was answered, or TLS comes first: the handshake follows what is being sent. */
 	SMTP_SESSION_SECURING,
 	SMTP_SESSION_DATA,
+	/* The octets of a BDAT are received. */
+	SMTP_SESSION_CHUNK,
 	/* A message is at the spool. */
 	SMTP_SESSION_STORING,
+	/* A password is checked, or its refusal delayed. */
+	SMTP_SESSION_AUTH,
 	/* The last replies are being sent. */
 	SMTP_SESSION_CLOSING,
 	/* They were sent; what the client still sends is thrown away, because closing at once could
@@ -71,17 +79,31 @@ struct smtp_session {
 	bool secure;
 	/* relay_hosts has the client, or its certificate counts as much. */
 	bool relay_host;
+	/* xclient_hosts has who connected; and it told the name of HELO. */
+	bool xclient;
+	bool helo_told;
 	/* The client will send nothing more. */
 	bool eof;
 	/* Read on for a while before closing. */
 	bool linger;
 	/* The spool has not answered yet. */
 	bool storing;
+	uint8_t auth_failures;
 	struct smtp_listener *listener;
 	struct accept *accept;
 	const struct smtp_options *options;
+	/* The client, as the master saw it or as those told who may. */
+	struct in6_addr peer;
+	uint16_t peer_port;
+	char peer_text[INET6_ADDRSTRLEN];
+	/* Who it is, once it has authenticated, malloc; NULL: anybody. */
+	char *user;
+	/* An AUTH in progress; NULL: none. */
+	struct smtp_auth *auth;
 	/* From MAIL to the end of the message; NULL: none. */
 	struct smtp_transaction *transaction;
+	/* The chunk that is received. */
+	struct smtp_chunk chunk;
 	struct timer deadline;
 	uint64_t began_ms;
 	/* In the listener's list of all, and in one of its lists of those that wait for it. */
@@ -139,6 +161,14 @@ void smtp_session_reply(struct smtp_session *ss, unsigned code, const char *stat
 /* Adds finished lines, with their CR LF. */
 BOUND
 void smtp_session_say(struct smtp_session *ss, const char *lines);
+
+/* The client is at `peer` (IPv4 as v4-mapped) from here on: what applies to it does. */
+BOUND
+void smtp_session_set_client(struct smtp_session *ss, const struct in6_addr *peer, uint16_t port);
+
+/* The client is `user` from here on; NULL: anybody. */
+BOUND
+void smtp_session_set_user(struct smtp_session *ss, const char *user);
 
 /* Nothing more is obeyed; the connection closes when the replies so far were sent. A transaction in
  * progress is forgotten. `linger`: the client may not expect it, so let it read them. */

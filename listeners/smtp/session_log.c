@@ -28,7 +28,7 @@ void smtp_log_reception(struct smtp_session *ss, const struct message *m)
 	struct mainlog_reception r = {
 		.prefix = prefix_of(ss),
 		.sender = envelope_sender(e),
-		.peer_ip = ss->accept->peer_text,
+		.peer_ip = ss->peer_text,
 		.size = e->body_bytes,
 		.protocol = !ss->esmtp   ? "smtp"
 			    : ss->secure ? "esmtps"
@@ -71,7 +71,7 @@ void smtp_log_rejection(struct smtp_session *ss, enum smtp_stage stage,
 	char line[MAINLOG_LINE_MAX];
 	struct mainlog_rejection r = {
 		.prefix = prefix_of(ss),
-		.peer_ip = ss->accept->peer_text,
+		.peer_ip = ss->peer_text,
 		.stage = stage,
 		.code = refusal->code,
 		.sender = sender != NULL ? sender : transaction_sender(tx),

@@ -171,7 +171,7 @@ static void conclude(struct smtp_session *ss)
 
 /* ---- mail data ---- */
 
-void smtp_transaction_begin(struct smtp_session *ss)
+void smtp_transaction_begin(struct smtp_session *ss, bool chunked)
 {
 	struct smtp_transaction *tx = ss->transaction;
 	struct scheduler *s = scheduler_of(ss);
@@ -180,7 +180,7 @@ void smtp_transaction_begin(struct smtp_session *ss)
 	char received[HEADER_RECEIVED_MAX];
 	size_t len;
 
-	if (ss->secure) {
+	if (stream_is_secure(&ss->stream)) {
 		agreed = stream_agreed(&ss->stream);
 	}
 
@@ -189,7 +189,7 @@ void smtp_transaction_begin(struct smtp_session *ss)
 	len = header_received_format(
 		&(struct header_received){
 			.helo = ss->helo,
-			.peer_ip = ss->accept->peer.s6_addr,
+			.peer_ip = ss->peer.s6_addr,
 			.hostname = o->hostname,
 			.id = &tx->id,
 			.time_s = agent_wall_ms(&s->base) / 1000,
@@ -198,6 +198,7 @@ void smtp_transaction_begin(struct smtp_session *ss)
 			.tls = ss->secure,
 			.tls_version = agreed.version,
 			.tls_cipher = agreed.cipher,
+			.auth = ss->user != NULL,
 		},
 		received);
 	chain_append(&tx->body, &s->pools.buffers, received, len);
@@ -205,7 +206,8 @@ void smtp_transaction_begin(struct smtp_session *ss)
 	dot_scanner_init(&tx->scanner, o->max_line_bytes - LINE_END_BYTES,
 			 o->bare_lf == CONFIG_BARE_LF_ACCEPT);
 	dot_converter_init(&tx->converter);
-	ss->state = SMTP_SESSION_DATA;
+	dot_walk_init(&tx->walk);
+	tx->chunked = chunked;
 }
 
 /* Whether, and why, the message as received so far will be refused. Once it will be, it will. */
@@ -338,9 +340,10 @@ void smtp_transaction_relieve(struct smtp_session *ss, bool first)
 	    tx->counted <= scheduler_reception_share(s, true)) {
 		return;
 	}
-	if (ss->state == SMTP_SESSION_DATA && !tx->doomed) {
+	if (tx->has_id && !tx->doomed) {
 		crowd_out(ss);
-	} else if (ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA) {
+	} else if (ss->state == SMTP_SESSION_COMMANDS || ss->state == SMTP_SESSION_DATA ||
+		   ss->state == SMTP_SESSION_CHUNK) {
 		/* Its recipients alone are too many. */
 		smtp_count(smtp_session_counts(ss), no_room.count);
 		smtp_log_rejection(ss, SMTP_STAGE_DURING_RCPT, &no_room.refusal, NULL, NULL);
@@ -433,8 +436,8 @@ static struct message *make_message(struct smtp_session *ss)
 	e->id = tx->id;
 	e->received_ms = agent_wall_ms(&s->base);
 	e->body_bytes = tx->body.len;
-	memcpy(e->peer_ip, ss->accept->peer.s6_addr, sizeof(e->peer_ip));
-	e->peer_port = ss->accept->peer_port;
+	memcpy(e->peer_ip, ss->peer.s6_addr, sizeof(e->peer_ip));
+	e->peer_port = ss->peer_port;
 	e->protocol = ss->esmtp ? ENVELOPE_ESMTP : ENVELOPE_SMTP;
 	e->durability = durability_of(ss->options);
 	*message_body(m) = tx->body;
@@ -483,20 +486,45 @@ static void finish(struct smtp_session *ss)
 	conclude(ss);
 }
 
-size_t smtp_transaction_feed(struct smtp_session *ss, const unsigned char *data, size_t len)
+static size_t feed(struct smtp_session *ss, const unsigned char *data, size_t len, bool *end)
 {
-	bool end = false;
 	size_t used;
 
 	CHECK_MAGIC(ss->transaction, SMTP_TRANSACTION_MAGIC);
-	used = feed_tail(ss, data, len, &end);
-	if (!end && used < len) {
-		used += feed_rest(ss, data + used, len - used, &end);
+	*end = false;
+	used = feed_tail(ss, data, len, end);
+	if (!*end && used < len) {
+		used += feed_rest(ss, data + used, len - used, end);
 	}
 	check_room(ss);
 	doom(ss);
+	return used;
+}
+
+size_t smtp_transaction_feed(struct smtp_session *ss, const unsigned char *data, size_t len)
+{
+	bool end;
+	size_t used = feed(ss, data, len, &end);
+
 	if (end) {
 		finish(ss);
 	}
 	return used;
+}
+
+void smtp_transaction_take(struct smtp_session *ss, const unsigned char *data, size_t len)
+{
+	bool end;
+	size_t used = feed(ss, data, len, &end);
+
+	ASSERT(used == len && !end);
+}
+
+bool smtp_transaction_end_chunk(struct smtp_session *ss, bool last)
+{
+	if (!last && judge(ss) == NULL) {
+		return true;
+	}
+	finish(ss);
+	return false;
 }

@@ -1,6 +1,7 @@
 /*
- * Transaction: the reception of one message, from MAIL to the reply after the final dot. The body
- * is kept as it comes, dot-stuffed, behind the Received field that is made when DATA is accepted.
+ * Transaction: the reception of one message, from MAIL to the reply after the final dot, or the
+ * last chunk. The body is kept as it comes, dot-stuffed, behind the Received field that is made
+ * when DATA, or the first BDAT, is accepted.
  *
  * A message that will be refused is read to its end without being kept. An accepted one goes to the
  * spool; the reply is sent when the spool has it.
@@ -13,6 +14,7 @@
 
 #include "core/mail/chain.h"
 #include "core/mail/dot.h"
+#include "core/mail/dot_walk.h"
 #include "core/mail/envelope.h"
 #include "core/mail/message.h"
 #include "core/runtime/thread_class.h"
@@ -44,6 +46,8 @@ struct smtp_transaction {
 	bool out_of_band;
 	/* From DATA on. */
 	bool has_id;
+	/* BDAT brings it. */
+	bool chunked;
 	/* The message will be refused, and is not kept any more. */
 	bool doomed;
 	/* It has to be put off because of the reception budget. */
@@ -54,6 +58,8 @@ struct smtp_transaction {
 	struct message_id id;
 	struct dot_scanner scanner;
 	struct dot_converter converter;
+	/* Puts chunks into wire form. */
+	struct dot_walk walk;
 	struct chain body;
 	/* Bytes of mail data received. */
 	uint64_t data_bytes;
@@ -70,14 +76,23 @@ BOUND
 void smtp_transaction_open(struct smtp_session *ss, const char *sender, size_t sender_len,
 			   uint16_t envelope_flags);
 
-/* DATA was accepted: what comes next is mail data. */
+/* DATA was accepted, or the first BDAT (`chunked`): what comes next is mail data. */
 BOUND
-void smtp_transaction_begin(struct smtp_session *ss);
+void smtp_transaction_begin(struct smtp_session *ss, bool chunked);
 
 /* Takes mail data, up to the final dot; returns how many bytes it used, 1 or more. At the final dot
  * the session is answered, or waits for the spool. */
 BOUND
 size_t smtp_transaction_feed(struct smtp_session *ss, const unsigned char *data, size_t len);
+
+/* Takes mail data of a chunk, in wire form: none of it is an end. */
+BOUND
+void smtp_transaction_take(struct smtp_session *ss, const unsigned char *data, size_t len);
+
+/* The chunk is over. True: it is to be acknowledged, and the message goes on. False after the last
+ * one, or when the message is refused: the session is answered, or waits for the spool. */
+BOUND
+bool smtp_transaction_end_chunk(struct smtp_session *ss, bool last);
 
 /* The transaction got a recipient: it holds more memory. */
 BOUND

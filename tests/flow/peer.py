@@ -42,6 +42,7 @@ class Session(threading.Thread):
         self.sender = ""
         self.has_mail = False
         self.recipients = []
+        self.chunks = b""
         self.transactions = 0
 
     def say(self, reply):
@@ -107,6 +108,8 @@ class Session(threading.Thread):
             self.data()
         elif verb == "STARTTLS":
             self.start_tls()
+        elif verb == "BDAT":
+            self.bdat(line.upper().split())
         elif verb == "QUIT":
             self.say("221 bye")
             return False
@@ -134,6 +137,16 @@ class Session(threading.Thread):
         reply = self.answer("dot", "250 taken")
         if reply and reply.startswith("2"):
             self.peer.mails.append(Mail(self.sender, self.recipients, data, self.number))
+        self.say(reply)
+
+    def bdat(self, words):
+        """One chunk; its octets are read whatever it is answered. The stage is that of the final dot."""
+        self.chunks += self.file.read(int(words[1]))
+        reply = self.answer("dot", "250 taken") if self.recipients else "503 nobody"
+        if words[2:] == ["LAST"]:
+            if reply and reply.startswith("2"):
+                self.peer.mails.append(Mail(self.sender, self.recipients, self.chunks, self.number))
+            self.chunks = b""
         self.say(reply)
 
     def run(self):

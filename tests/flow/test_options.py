@@ -14,6 +14,7 @@ import test_bouncelog
 import test_bounces
 import test_dkim
 import test_dns
+import test_extensions
 import test_peers
 import test_smtp_input
 import test_tls
@@ -563,7 +564,8 @@ binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }}
 
 # ---- the table ----
 
-I, P, B, K, N, T = test_smtp_input, test_peers, test_bounces, test_dkim, test_dns, test_tls
+I, P, B, K, N, T, E = (test_smtp_input, test_peers, test_bounces, test_dkim, test_dns, test_tls,
+                         test_extensions)
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
@@ -633,6 +635,12 @@ SHOWN_BY = {
     ("idle_time", "peer"): I.test_dismisses_silent_clients,
     ("session_timeout", "peer"): I.test_dismisses_those_who_send_a_byte_now_and_then,
     ("bare_lf", "peer"): I.test_refuses_bare_line_ends_or_converts_them,
+    ("auth_file", "peer"): E.test_lets_users_relay,
+    ("allow_plain_auth", "peer"): E.test_takes_passwords_only_where_nobody_listens,
+    ("require_authentication", "peer"): E.test_takes_mail_only_from_users_if_told_to,
+    ("max_auth_failures", "peer"): E.test_limits_failures_of_one_address,
+    ("xclient_hosts", "peer"): E.test_believes_proxies_by_xclient,
+    ("proxy_protocol", "listen"): E.test_believes_proxies_by_their_header,
     ("durability", "peer"): test_cached_mail_survives_a_kill_without_a_sync,
     ("dkim_sign", "peer"): K.test_does_not_sign_where_told_not_to,
     ("selector", "dkim"): K.test_signs_as_configured,
@@ -674,6 +682,8 @@ SHOWN_BY = {
     ("host_failure_retry", "domain"): P.test_leaves_a_failed_host_alone,
     ("suspend_delivery", "domain"): P.test_does_not_send_what_is_suspended,
     ("generate_bounces", "domain"): B.test_tells_no_one_when_told_not_to,
+    ("use_chunking", "domain"): E.test_sends_chunks_where_they_are_offered,
+    ("downgrade_8bit", "domain"): E.test_sends_or_bounces_8_bits,
     ("ehlo_hostname", "domain"): test_says_the_name_that_it_was_told,
     ("mailerdaemon", "domain"): B.test_names_who_writes_as_configured,
     ("outbound_throttle_messages", "domain"): P.test_keeps_to_the_message_throttle,

@@ -68,7 +68,7 @@ def test_refuses_what_is_no_command(flow):
     client = daemon.connect()
     client.say("EHLO client.test", 250)
     for line, code in (("XYZZY", 500), ("", 500), (" ", 500), ("MAILFROM:<a@b.test>", 500), ("STARTTLS", 502),
-                       ("AUTH PLAIN", 502), ("BDAT 10 LAST", 502), ("EHLO", 501), ("MAIL", 501),
+                       ("AUTH PLAIN", 502), ("BDAT 2 LAST\r\n", 503), ("EHLO", 501), ("MAIL", 501),
                        ("MAIL FROM:a b", 501), ("MAIL FROM:<a@b.test> SIZE=x", 501),
                        ("MAIL FROM:<a@b.test> NONSENSE=1", 555), ("MAIL FROM:<a@b.test> BODY=9BIT", 501),
                        ("GET / HTTP/1.1", 500)):

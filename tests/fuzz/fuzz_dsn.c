@@ -6,17 +6,19 @@
  */
 #include "core/mail/address.h"
 #include "core/mail/dsn.h"
+#include "core/mail/dsn_parameter.h"
 #include "tests/fuzz/dot_reference.h"
 
 #define RECIPIENTS_MAX 4
+#define TEXTS 5
 
 struct world {
 	struct pool buffers;
 	struct envelope *envelope;
 	struct chain original;
 	struct dsn_recipient recipients[RECIPIENTS_MAX];
-	/* Of the recipients: address, status, diagnostic, server. */
-	char *texts[RECIPIENTS_MAX * 4];
+	/* Of the recipients: address, status, diagnostic, server, ORCPT. */
+	char *texts[RECIPIENTS_MAX * TEXTS];
 	struct dsn dsn;
 };
 
@@ -37,11 +39,17 @@ static char *take_address(struct fuzz_input *in)
 
 static void take_envelope(struct world *w, struct fuzz_input *in)
 {
+	unsigned options = fuzz_byte(in);
 	char *sender = take_address(in);
+	char *envid = fuzz_string(in);
 	struct envelope_builder b;
 
 	envelope_builder_init(&b);
 	envelope_set_sender(&b, sender, strlen(sender));
+	b.flags = (uint16_t)(options & (ENVELOPE_RET_FULL | ENVELOPE_8BITMIME));
+	if (dsn_xtext_valid(envid, strlen(envid)) && strlen(envid) <= DSN_ENVID_MAX) {
+		envelope_set_envid(&b, envid, strlen(envid));
+	}
 	envelope_add_recipient(&b, "to@example.org", 14);
 	w->envelope = malloc(envelope_size(&b));
 	FUZZ_CHECK(w->envelope != NULL);
@@ -49,20 +57,23 @@ static void take_envelope(struct world *w, struct fuzz_input *in)
 	w->envelope->received_ms = UINT64_C(1750000000000);
 	envelope_builder_close(&b);
 	free(sender);
+	free(envid);
 }
 
 static void take_recipients(struct world *w, struct fuzz_input *in, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {
-		char **texts = &w->texts[(size_t)4 * i];
+		char **texts = &w->texts[(size_t)TEXTS * i];
 		uint16_t code = (uint16_t)(fuzz_word(in) % 1000);
 
 		texts[0] = take_address(in);
-		for (unsigned j = 1; j < 4; j++) {
+		for (unsigned j = 1; j < TEXTS; j++) {
 			texts[j] = fuzz_string(in);
 		}
 		w->recipients[i] = (struct dsn_recipient){
 			.address = texts[0],
+			.original = dsn_orcpt_valid(texts[4], strlen(texts[4])) ? texts[4] : NULL,
+			.action = code % 2 == 0 ? DSN_FAILED : DSN_RELAYED,
 			.code = code,
 			.status = texts[1][0] != '-' ? texts[1] : NULL,
 			.diagnostic = texts[2][0] != '-' ? texts[2] : NULL,
@@ -145,6 +156,24 @@ static size_t header_length(const unsigned char *text, size_t len)
 	return at;
 }
 
+/* The whole message, as it was; a line end more comes with the boundary. */
+static void check_full(const struct world *w, const unsigned char *part, size_t len)
+{
+	unsigned char *wire = flatten(&w->original);
+	unsigned char *plain = malloc(2 * (size_t)w->original.len + 2);
+	unsigned char *back = malloc(2 * len + 2);
+	size_t plain_len;
+
+	FUZZ_CHECK(plain != NULL && back != NULL);
+	FUZZ_CHECK((w->envelope->flags & ENVELOPE_RET_FULL) != 0);
+	plain_len = dot_reference_plain(wire, (size_t)w->original.len, plain);
+	FUZZ_CHECK(dot_reference_plain(part, len, back) == plain_len);
+	FUZZ_CHECK(memcmp(back, plain, plain_len) == 0);
+	free(back);
+	free(plain);
+	free(wire);
+}
+
 /* `part`: the content of the part that returns the header, up to the CR LF before the boundary. */
 static void check_header(const struct world *w, unsigned char *part, size_t len, bool qp)
 {
@@ -168,13 +197,17 @@ static void check_header(const struct world *w, unsigned char *part, size_t len,
 
 /* ---- the whole ---- */
 
-static void check_wire(const unsigned char *text, size_t len, uint16_t flags)
+static void check_wire(const struct world *w, const unsigned char *text, size_t len, uint16_t flags)
 {
 	struct dot_reference r = dot_reference_scan(text, len, 998, false);
+	bool full = (w->envelope->flags & ENVELOPE_RET_FULL) != 0;
+	uint16_t ours = (uint16_t)(flags & ~(full ? ENVELOPE_8BITMIME : 0));
 
 	FUZZ_CHECK(r.len == len && dot_after_crlf(text, len));
+	/* What comes back whole is as it is, but it has no octets above 127 where it said so. */
+	r.flags &= ~(uint32_t)(full ? DOT_NUL | DOT_LONG_LINE | DOT_8BIT : 0);
 	FUZZ_CHECK((r.flags & ~(uint32_t)(flags != 0 ? DOT_8BIT : 0)) == 0);
-	FUZZ_CHECK(flags == 0 || flags == (ENVELOPE_8BITMIME | ENVELOPE_SMTPUTF8));
+	FUZZ_CHECK(ours == 0 || full || ours == (ENVELOPE_8BITMIME | ENVELOPE_SMTPUTF8));
 }
 
 /* Boundaries stand at the start of lines, as often as there are parts, and once at the end. */
@@ -200,7 +233,11 @@ static void check_parts(const struct world *w, unsigned char *text, size_t len)
 		unsigned char *content = (unsigned char *)strstr((char *)parts[2], "\r\n\r\n") + 4;
 		bool qp = memmem(parts[2], (size_t)(content - parts[2]), "quoted-printable", 16);
 
-		check_header(w, content, (size_t)(parts[3] - content), qp);
+		if (memmem(parts[2], (size_t)(content - parts[2]), "message/rfc822", 14) != NULL) {
+			check_full(w, content, (size_t)(parts[3] - content));
+		} else {
+			check_header(w, content, (size_t)(parts[3] - content), qp);
+		}
 	}
 }
 
@@ -210,7 +247,7 @@ static void write_and_check(struct world *w)
 	uint16_t flags = dsn_write(&w->dsn, &out, &w->buffers);
 	unsigned char *text = flatten(&out);
 
-	check_wire(text, (size_t)out.len, flags);
+	check_wire(w, text, (size_t)out.len, flags);
 	check_parts(w, text, (size_t)out.len);
 	chain_release(&out, &w->buffers);
 	free(text);
@@ -238,7 +275,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.recipient_count = count,
 	};
 	write_and_check(&w);
-	for (unsigned i = 0; i < 4 * count; i++) {
+	for (unsigned i = 0; i < TEXTS * count; i++) {
 		free(w.texts[i]);
 	}
 	chain_release(&w.original, &w.buffers);

@@ -117,9 +117,14 @@ static void make_envelope(struct made *m, struct fuzz_input *in)
 	int len;
 
 	envelope_set_sender(&m->builder, "sender@example.com", 18);
+	if (count % 2 == 0) {
+		envelope_set_envid(&m->builder, "QQ+2B", 5);
+	}
 	for (unsigned i = 0; i < count; i++) {
 		len = snprintf(address, sizeof(address), "r%u@D%u.example", i % 200, i % domains);
-		envelope_add_recipient(&m->builder, address, (size_t)len);
+		if (envelope_add_recipient(&m->builder, address, (size_t)len) && i % 3 == 0) {
+			envelope_set_notify(&m->builder, i % 16, "rfc822;x+20y", 12);
+		}
 	}
 	m->envelope = malloc(envelope_size(&m->builder));
 	FUZZ_CHECK(m->envelope != NULL);

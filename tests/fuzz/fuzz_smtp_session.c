@@ -3,18 +3,19 @@
  * are in act(). The session is the real one on a scheduler of this target's; the spool answers at
  * once, or later, or with an error.
  *
- * Replies are well-formed, and one for each command and each end of data. A message is stored only
- * if a slow reference finds the end of its data, it is what was sent, and it is acknowledged once,
- * after the spool has it. What was not stored had a reason to be refused.
+ * Replies are well-formed, and one for each command, chunks with theirs, and each end of data. A
+ * message is stored only if a slow reference finds the end of its data, it is what was sent, and it
+ * is acknowledged once, after the spool has it. What was not stored had a reason to be refused.
  */
 #include <errno.h>
 
+#include "agents/password_file.h"
 #include "agents/wheel.h"
 #include "core/mail/mainlog.h"
 #include "core/runtime/runtime.h"
 #include "listeners/smtp/listener.h"
 #include "listeners/smtp/session.h"
-#include "tests/fuzz/dot_reference.h"
+#include "tests/fuzz/chunk_reference.h"
 #include "tests/fuzz/net.h"
 
 #define SAID_MAX (1 << 20)
@@ -45,11 +46,17 @@ static struct talk {
 	unsigned char *said;
 	size_t said_len;
 	bool in_data;
+	/* BDAT brings them; the client went away within one, which is not answered. */
+	bool chunked;
+	bool chunk_cut;
 	size_t data_start;
 	unsigned ends;
 	/* The spool. */
 	struct store store;
 	bool store_holds;
+	/* The thread pool. */
+	struct job *job;
+	bool job_holds;
 	int refuses;
 	int64_t receiving;
 	int transactions;
@@ -97,11 +104,32 @@ static size_t received_length(const unsigned char *body, size_t len)
 	return at;
 }
 
-static struct dot_reference reference(void)
+static struct dot_reference reference(const unsigned char *data, size_t len)
 {
-	return dot_reference_scan(talk->said + talk->data_start, w.net.received - talk->data_start,
-				  w.options.max_line_bytes - 2,
+	return dot_reference_scan(data, len, w.options.max_line_bytes - 2,
 				  w.options.bare_lf == CONFIG_BARE_LF_ACCEPT);
+}
+
+/* The message as DATA would have brought it, with what followed; malloc. */
+static unsigned char *sent_message(struct dot_reference *r)
+{
+	size_t len = w.net.received - talk->data_start;
+	unsigned char *copy;
+
+	if (talk->chunked) {
+		struct chunk_reference c =
+			chunk_reference(talk->said, talk->data_start, w.net.received);
+
+		*r = reference(c.wire, c.len);
+		FUZZ_CHECK(!r->ended && r->len == c.len);
+		r->ended = c.ended;
+		return c.wire;
+	}
+	copy = malloc(len + 1);
+	FUZZ_CHECK(copy != NULL);
+	memcpy(copy, talk->said + talk->data_start, len);
+	*r = reference(copy, len);
+	return copy;
 }
 
 static bool may_be_stored(const struct dot_reference *r)
@@ -135,7 +163,8 @@ static void check_body(const unsigned char *body, size_t len, const unsigned cha
 static void check_message(const struct message *m)
 {
 	const struct envelope *e = message_envelope(m);
-	struct dot_reference r = reference();
+	struct dot_reference r;
+	unsigned char *sent = sent_message(&r);
 	size_t len;
 	unsigned char *body = flatten(message_body(m), &len);
 	size_t received = received_length(body, len);
@@ -144,8 +173,9 @@ static void check_message(const struct message *m)
 	FUZZ_CHECK(envelope_check(e, e->size) == 0 && e->body_bytes == len);
 	FUZZ_CHECK(e->recipient_count > 0 && e->id.low == talk->ids);
 	FUZZ_CHECK((r.flags & DOT_8BIT) == 0 || (e->flags & ENVELOPE_8BITMIME) != 0);
-	check_body(body + received, len - received, talk->said + talk->data_start, &r);
+	check_body(body + received, len - received, sent, &r);
 	free(body);
+	free(sent);
 }
 
 /* The data that began last, if they have ended and were not stored, were refused. */
@@ -156,23 +186,32 @@ static void check_refused(void)
 	if (!talk->in_data) {
 		return;
 	}
-	r = reference();
+	talk->in_data = false;
+	if (talk->chunked) {
+		/* Another command may have ended it. */
+		return;
+	}
+	r = reference(talk->said + talk->data_start, w.net.received - talk->data_start);
 	if (!talk->stalled && !talk->broken && !talk->pressed) {
 		FUZZ_CHECK(!may_be_stored(&r));
 	}
 	talk->ends += r.ended;
-	talk->in_data = false;
 }
 
 /* ---- the scheduler that the listener is given ---- */
 
-/* Mail data begin: DATA is the last that was said until now. */
+/* Mail data begin: DATA is the last that was said until now, or BDAT was looked at. */
 struct message_id scheduler_new_id(struct scheduler *s)
 {
+	const struct smtp_session *ss = smtp_session_of_all(w.listener->sessions.next);
+	struct smtp_command c;
+
 	(void)s;
 	check_refused();
 	talk->in_data = true;
-	talk->data_start = w.net.received;
+	talk->data_start = w.net.received - ss->unread;
+	talk->chunked = chunk_reference_begins(talk->said, talk->data_start, &c);
+	FUZZ_CHECK(talk->chunked || ss->unread == 0);
 	return (struct message_id){.high = 0x123456789abc0001, .low = ++talk->ids};
 }
 
@@ -215,7 +254,7 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 	FUZZ_CHECK(talk->in_data && talk->store.message == NULL);
 	check_message(m);
 	talk->in_data = false;
-	talk->ends++;
+	talk->ends += !talk->chunked;
 	message_set_resident(m, &s->pools);
 	talk->store = (struct store){m, on_stored, owner};
 }
@@ -245,6 +284,8 @@ void log_line(struct log_client *c, enum log_file file, const char *line, size_t
 	(void)c;
 	if (file == LOG_MAIN) {
 		check_log(line, len, 14, 'R');
+	} else if (file == LOG_ACCT) {
+		FUZZ_CHECK(line[len - 1] == '\n' && (line[len - 2] == '0' || line[len - 2] == '1'));
 	} else {
 		check_log(line, len, 13, 'J');
 	}
@@ -270,6 +311,34 @@ const struct listen_options *config_smtp_listen(const struct config *config, uin
 	(void)config;
 	(void)index;
 	return NULL;
+}
+
+void thread_pool_run(struct thread_pool *p, struct agent *self, struct job *job)
+{
+	(void)p;
+	FUZZ_CHECK(talk->job == NULL && job->from == self);
+	talk->job = job;
+}
+
+/* Without the time that a hash takes. */
+int password_file_check(const char *path, const char *user, const char *password)
+{
+	FUZZ_CHECK(strcmp(path, "users") == 0);
+	FUZZ_CHECK(strlen(user) > 0 && strlen(user) < 256 && strlen(password) < 256);
+	return user[0] == 'x' ? -EIO : strcmp(password, "open") == 0 ? 0 : -EACCES;
+}
+
+static int run_job(void)
+{
+	struct job *job = talk->job;
+
+	if (job == NULL) {
+		return 0;
+	}
+	talk->job = NULL;
+	job->work(job);
+	job->on_done(job->from, job, 0);
+	return 1;
 }
 
 static int answer_store(int result)
@@ -307,6 +376,7 @@ static int on_do_work(struct agent *self)
 	int work = talk != NULL && !talk->store_holds ? answer_store(0) : 0;
 
 	(void)self;
+	work += talk != NULL && !talk->job_holds ? run_job() : 0;
 	return work + smtp_listener.do_work(&w.scheduler, w.listener);
 }
 
@@ -399,6 +469,12 @@ static void choose_options(unsigned options)
 		.idle_timeout_ms = 60000,
 		.session_timeout_ms = 600000,
 		.bare_lf = (options & 1) != 0 ? CONFIG_BARE_LF_ACCEPT : CONFIG_BARE_LF_REJECT,
+		.auth_file = (options & 16) != 0 ? "users" : NULL,
+		.allow_plain_auth = true,
+		.max_auth_failures = {tight ? 2 : 0, 60},
+		.xclient_hosts = &everyone,
+		.xclient_host_count = (options & 32) != 0 ? 1 : 0,
+		.proxy_protocol = (options & 64) != 0,
 	};
 }
 
@@ -459,12 +535,28 @@ static void refuse_next(void)
 	talk->pressed = true;
 }
 
+static void end_input(void)
+{
+	if (w.listener->session_count > 0) {
+		talk->chunk_cut =
+			smtp_session_of_all(w.listener->sessions.next)->state == SMTP_SESSION_CHUNK;
+	}
+	w.net.in_end = true;
+}
+
 /* Any other letter only ends a piece. */
 static void act(unsigned action)
 {
 	switch (action) {
 	case 'h':
 		talk->store_holds = !talk->store_holds;
+		break;
+	case 'j':
+		talk->job_holds = !talk->job_holds;
+		break;
+	case 'd':
+		/* A delayed answer comes. */
+		pass_ms(1000);
 		break;
 	case 'a':
 		on_agent(answer, 0);
@@ -497,7 +589,7 @@ static void act(unsigned action)
 		talk->stalled = true;
 		break;
 	case 'c':
-		w.net.in_end = true;
+		end_input();
 		break;
 	case 'r':
 		w.net.in_error = -ECONNRESET;
@@ -575,7 +667,7 @@ static void check_replies(void)
 	}
 	/* Before the first command there may be a banner, after the last one a farewell. */
 	FUZZ_CHECK(first && acknowledged == talk->stored_count);
-	FUZZ_CHECK(replies >= talk->commands + talk->ends);
+	FUZZ_CHECK(replies + talk->chunk_cut >= talk->commands + talk->ends);
 	FUZZ_CHECK(replies <= talk->commands + talk->ends + 2);
 }
 
@@ -591,8 +683,10 @@ static void hang_up(void)
 	w.net.out_stalled = false;
 	s->base.pressure = false;
 	talk->store_holds = false;
+	talk->job_holds = false;
 	settle();
-	w.net.in_end = true;
+	pass_ms(1000);
+	end_input();
 	settle();
 	for (unsigned i = 0; i < 10 && w.listener->session_count > 0; i++) {
 		pass_ms(200000);

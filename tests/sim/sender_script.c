@@ -30,7 +30,6 @@ static const struct junk {
 	{"EXPN staff\r\n", 0, ANYWHERE, false},
 	{"STARTTLS\r\n", 0, ANYWHERE, false},
 	{"AUTH PLAIN AGEAYg==\r\n", 0, ANYWHERE, false},
-	{"BDAT 10 LAST\r\n", 0, ANYWHERE, true},
 	{"BLAH blah\r\n", 0, ANYWHERE, false},
 	{"\r\n", 0, ANYWHERE, false},
 	{"NOOP\n", 0, ANYWHERE, false},
@@ -45,6 +44,7 @@ static const struct junk {
 	{"RSET\r\n", 0, BEFORE_MAIL, false},
 	{"RCPT TO:<nobody@d0.test>\r\n", 0, BEFORE_MAIL, false},
 	{"DATA\r\n", 0, BEFORE_MAIL, true},
+	{"BDAT 12 LAST\r\nMAIL FROM:\r\n", 0, BEFORE_MAIL, false},
 	/* MAIL once more, of the same sender. */
 	{NULL, 0, AFTER_MAIL, false},
 };

@@ -55,6 +55,8 @@ struct rig {
 };
 
 static struct rig *rig;
+/* NOTIFY of all recipients of the next messages. */
+static uint16_t notify;
 
 static inline uint64_t clock_mono(void *context)
 {
@@ -209,6 +211,7 @@ static inline int set_up(void **state)
 	rig = aligned_alloc(CACHE_LINE, (sizeof *rig + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
 	assert_non_null(rig);
 	memset(rig, 0, sizeof *rig);
+	notify = 0;
 	strcpy(rig->path, "/tmp/flywheel-outcome-XXXXXX");
 	assert_non_null(mkdtemp(rig->path));
 	rig->now = (struct instant){1000 * NS_PER_S, UINT64_C(1750000000) * NS_PER_S};
@@ -297,6 +300,7 @@ static inline void receive(const char *sender, const char *recipients,
 		size_t len = strcspn(recipients, ",");
 
 		envelope_add_recipient(&b, recipients, len);
+		envelope_set_notify(&b, notify, "rfc822;old@x", 12);
 		recipients += len + (recipients[len] == ',');
 	}
 	enter(s);

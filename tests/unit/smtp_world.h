@@ -22,6 +22,8 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+
 #include "agents/wheel.h"
 #include "core/runtime/runtime.h"
 #include "listeners/smtp/listener.h"
@@ -66,6 +68,14 @@ static struct rig {
 	uint16_t envelope_flags;
 	uint8_t durability;
 	uint32_t recipients;
+	/* ENVID; and flags, address and ORCPT of each recipient, in lines. */
+	char envid[128];
+	char notify[4096];
+	/* Jobs for the thread pool. */
+	struct job *jobs;
+	bool jobs_hold;
+	int job_result;
+	char acct_log[4096];
 	char main_log[TEXT_SIZE];
 	char reject_log[TEXT_SIZE];
 	/* What the client has read. */
@@ -119,6 +129,21 @@ void scheduler_close_accept(struct scheduler *s, struct accept *a)
 	rig.closed++;
 }
 
+static inline void note_notify(const struct envelope *e)
+{
+	size_t len = 0;
+
+	snprintf(rig.envid, sizeof(rig.envid), "%s",
+		 envelope_envid(e) != NULL ? envelope_envid(e) : "");
+	for (uint32_t i = 0; i < e->recipient_count && i < 8; i++) {
+		const char *orcpt = envelope_orcpt(e, i);
+
+		len += (size_t)snprintf(rig.notify + len, sizeof(rig.notify) - len, "%u %s %s\n",
+					(unsigned)envelope_recipient(e, i)->flags & ENVELOPE_NOTIFY,
+					envelope_address(e, i), orcpt != NULL ? orcpt : "-");
+	}
+}
+
 void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored, void *owner)
 {
 	const struct envelope *e = message_envelope(m);
@@ -134,6 +159,7 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 	rig.envelope_flags = e->flags;
 	rig.durability = e->durability;
 	rig.recipients = e->recipient_count;
+	note_notify(e);
 	rig.messages++;
 	assert_true(rig.store_count < STORES_MAX);
 	rig.stores[rig.store_count++] = (struct store){m, on_stored, owner};
@@ -151,11 +177,13 @@ void scheduler_understand(struct scheduler *s, struct message *m, uint64_t batch
 
 void log_line(struct log_client *c, enum log_file file, const char *line, size_t len)
 {
-	char *log = file == LOG_MAIN ? rig.main_log : rig.reject_log;
+	char *log = file == LOG_MAIN   ? rig.main_log
+		    : file == LOG_ACCT ? rig.acct_log
+				       : rig.reject_log;
 	size_t used = strlen(log);
 
 	(void)c;
-	assert_true(file == LOG_MAIN || file == LOG_REJECT);
+	assert_true(file == LOG_MAIN || file == LOG_REJECT || file == LOG_ACCT);
 	assert_true(used + len < TEXT_SIZE);
 	memcpy(log + used, line, len);
 	log[used + len] = '\0';
@@ -201,6 +229,31 @@ static inline void answer_stores(struct scheduler *s)
 	}
 }
 
+void thread_pool_run(struct thread_pool *p, struct agent *self, struct job *job)
+{
+	(void)p;
+	assert_ptr_equal(job->from, self);
+	job->next = rig.jobs;
+	rig.jobs = job;
+}
+
+static inline int run_jobs(void)
+{
+	int work = 0;
+
+	while (rig.jobs != NULL && !rig.jobs_hold) {
+		struct job *job = rig.jobs;
+
+		rig.jobs = job->next;
+		if (rig.job_result == 0) {
+			job->work(job);
+		}
+		job->on_done(job->from, job, rig.job_result);
+		work++;
+	}
+	return work;
+}
+
 static inline int on_start(struct agent *self)
 {
 	(void)self;
@@ -217,7 +270,7 @@ static inline int on_do_work(struct agent *self)
 	} else {
 		work = 0;
 	}
-	return work + smtp_listener.do_work(&rig.scheduler, rig.state);
+	return work + run_jobs() + smtp_listener.do_work(&rig.scheduler, rig.state);
 }
 
 static inline void on_tear_down(struct agent *self)
@@ -359,6 +412,7 @@ static inline int tear_down(void **state)
 
 	(void)state;
 	rig.store_holds = false;
+	rig.jobs_hold = false;
 	settle();
 	pass_ms(UINT64_C(100) * 1000 * 1000);
 	assert_true(drained());
@@ -466,7 +520,7 @@ static inline int client_hello(void)
 	int fd = client_greeted();
 
 	say(fd, "EHLO client.example\r\n");
-	expect_lines("250-mx.example.com\r\n", 7);
+	expect_lines("250-mx.example.com\r\n", 9);
 	return fd;
 }
 

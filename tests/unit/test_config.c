@@ -143,6 +143,14 @@ static struct sample samples[] = {
 	{"generate_bounces", "disabled", "0"},
 	{"ehlo_hostname", "out.example.org", "out.example.org"},
 	{"mailerdaemon", "\"bounces@example.org\"", "bounces@example.org"},
+	{"auth_file", "\"/dev/null\"", "/dev/null"},
+	{"allow_plain_auth", "true", "1"},
+	{"require_authentication", "on", "1"},
+	{"xclient_hosts", "( \"192.0.2.0/24\" )", "1 ::ffff:192.0.2.0/120"},
+	{"proxy_protocol", "true", "1"},
+	{"use_chunking", "true", "1"},
+	{"downgrade_8bit", "bounce", "1"},
+	{"max_auth_failures", "7/hour", "7/3600"},
 	{"outbound_throttle_messages", "100/60", "100/60"},
 	{"outbound_throttle_connections", "5/min", "5/60"},
 };
@@ -249,6 +257,7 @@ static void describe_field(const struct schema_option *option, const void *base,
 {
 	const char *field = (const char *)base + option->offset;
 	const void *pointer;
+	struct rate rate;
 	uint32_t count;
 	switch (option->type) {
 	case TYPE_TEXT:
@@ -269,6 +278,10 @@ static void describe_field(const struct schema_option *option, const void *base,
 			const struct throttle *t = pointer;
 			fprintf(out, "%" PRIu64 "/%" PRIu64, t->count, t->period_s);
 		}
+		break;
+	case TYPE_RATE:
+		memcpy(&rate, field, sizeof(rate));
+		fprintf(out, "%u/%u", rate.count, rate.period_s);
 		break;
 	case TYPE_CORES:
 	case TYPE_NETWORKS:

@@ -80,6 +80,11 @@ static const struct broken syntax[] = {
 	 "directory\n"},
 	{"esmtp_listener { listen 127.0.0.1:25 {\nuse_ssl = true\n} }\n",
 	 "2: option \"use_ssl\": there is no certificate; expected tls_certificate = \"FILE\"\n"},
+	{"esmtp_listener { proxy_protocol = on xclient_hosts = ( 127.0.0.1 )\nlisten 127.0.0.1:25 "
+	 "{\nuse_ssl = true\n} }\n",
+	 "3: option \"use_ssl\": proxy_protocol is on; expected one of the two, as a proxy's header "
+	 "comes before TLS\n"
+	 "3: option \"use_ssl\": there is no certificate; expected tls_certificate = \"FILE\"\n"},
 	{"tls_certificate a.test {\n}\n",
 	 "1: scope tls_certificate \"a.test\": has no file; expected certificate = \"FILE\"\n"},
 	{"tls_certificate a.test { certificate = \"/nowhere\" }\n",

@@ -345,6 +345,18 @@ static void test_smtputf8_is_refused_here(void **state)
 	assert_int_equal(peer->count[PEER_MAIL], 0);
 }
 
+static void test_requiretls_is_refused_here(void **state)
+{
+	uint32_t number;
+
+	(void)state;
+	w->envelope_flags = ENVELOPE_REQUIRETLS;
+	number = send_one("a");
+	assert_verdict(number, 0, 1, 0);
+	assert_string_equal(attempt_of(number)->enhanced, "5.7.30");
+	assert_int_equal(peer->count[PEER_MAIL], 0);
+}
+
 static void test_refused_here_after_loading(void **state)
 {
 	uint32_t number;
@@ -492,6 +504,7 @@ int main(void)
 		TEST(test_size_is_refused_here),
 		TEST(test_size_zero_is_no_limit),
 		TEST(test_smtputf8_is_refused_here),
+		TEST(test_requiretls_is_refused_here),
 		TEST(test_refused_here_after_loading),
 		TEST_ALL(test_early_refusal_during_body),
 		TEST(test_early_acceptance_during_body),

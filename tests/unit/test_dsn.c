@@ -15,16 +15,22 @@
 #include "core/mail/dot.h"
 
 #define BOUNDARY "=_00000000000100000000000007"
-#define TEXT_MAX (512 * 1024)
+#define TEXT_MAX (2 * 1024 * 1024)
 
 static struct pool buffers;
 /* The notification that was written last. */
 static char *text;
 static size_t text_len;
 
+/* What the message asked for. */
+static uint16_t original_flags;
+static const char *original_envid;
+
 static int set_up(void **state)
 {
 	(void)state;
+	original_flags = 0;
+	original_envid = NULL;
 	pool_init(&buffers, "chain buffer", CHAIN_BUFFER_SIZE, 16);
 	text = malloc(TEXT_MAX);
 	return text != NULL ? 0 : -1;
@@ -76,6 +82,10 @@ static uint16_t write_dsn(const char *sender, const char *body, size_t body_len,
 
 	envelope_builder_init(&b);
 	envelope_set_sender(&b, sender, strlen(sender));
+	b.flags = original_flags;
+	if (original_envid != NULL) {
+		envelope_set_envid(&b, original_envid, strlen(original_envid));
+	}
 	envelope_add_recipient(&b, "to@b.example", 12);
 	e = calloc(1, envelope_size(&b));
 	assert_non_null(e);
@@ -219,6 +229,99 @@ static void test_write_recipients_in_order(void **state)
 		   "\r\nFinal-Recipient: rfc822; d@z\r\nAction: failed\r\nStatus: 5.0.0\r\n"
 		   "\r\nFinal-Recipient: rfc822; e@z\r\nAction: failed\r\nStatus: 5.0.0\r\n");
 	assert_has("  <c@z>\r\n    No reason was given.\r\n");
+}
+
+static void test_write_what_was_relayed(void **state)
+{
+	static const struct dsn_recipient r[] = {
+		{.address = "a@x",
+		 .original = "rfc822;old+2Bname@x",
+		 .action = DSN_RELAYED,
+		 .code = 250,
+		 .diagnostic = "250 taken",
+		 .remote_mta = "mx.x"},
+		{.address = "b@x", .action = DSN_RELAYED, .status = "5.4.7"},
+	};
+
+	(void)state;
+	original_envid = "QQ+3D1";
+	original_flags = ENVELOPE_RET_FULL;
+	write_dsn("me@a.example", body_plain, sizeof(body_plain) - 1, r, 2);
+	assert_has("Subject: Your message was handed on\r\n");
+	assert_has("was taken by the mail systems of the recipients below, which will not tell\r\n"
+		   "you when it is delivered.\r\n\r\n  <a@x>\r\n    mx.x said:\r\n    250 taken\r\n"
+		   "\r\n  <b@x>\r\n\r\n--");
+	assert_null(strstr(text, "could not be delivered"));
+	assert_has("Original-Envelope-Id: QQ=1\r\nReporting-MTA: dns; mta1.example.com\r\n");
+	assert_has("\r\nOriginal-Recipient: rfc822; old+name@x\r\nFinal-Recipient: rfc822; a@x\r\n"
+		   "Action: relayed\r\nStatus: 2.0.0\r\n");
+	assert_has("\r\nFinal-Recipient: rfc822; b@x\r\nAction: relayed\r\nStatus: 2.0.0\r\n");
+	/* Nothing failed: the header is enough. */
+	assert_has("Content-Type: text/rfc822-headers\r\n");
+	assert_null(strstr(text, "Body"));
+}
+
+static void test_write_what_failed_and_what_was_relayed(void **state)
+{
+	static const struct dsn_recipient r[] = {
+		{.address = "a@x", .action = DSN_RELAYED, .status = "2.1.5"},
+		{.address = "b@x", .code = 550, .diagnostic = "550 no"},
+	};
+
+	(void)state;
+	write_dsn("me@a.example", NULL, 0, r, 2);
+	assert_has("Subject: Undelivered mail: your message could not be delivered\r\n");
+	assert_has("be made. The header of your message follows, if it is still at hand.\r\n"
+		   "\r\n  <b@x>\r\n    550 no\r\n\r\nwas taken by");
+	assert_has("Action: relayed\r\nStatus: 2.1.5\r\n");
+	assert_has("Action: failed\r\nStatus: 5.0.0\r\n");
+}
+
+static void test_write_the_whole_message(void **state)
+{
+	static const struct dsn_recipient r = {.address = "to@b.example"};
+	static const char body_8bit[] = "Subject: x\r\n\r\n..\xc3\xa4\r\n";
+
+	(void)state;
+	original_flags = ENVELOPE_RET_FULL;
+	assert_int_equal(write_dsn("me@a.example", body_plain, sizeof(body_plain) - 1, &r, 1), 0);
+	assert_has("Content-Description: Undelivered message\r\nContent-Type: message/rfc822\r\n"
+		   "\r\nReceived: x\r\nSubject: Hello\r\n world\r\n..dotted: y\r\n\r\nBody\r\n"
+		   "\r\n--" BOUNDARY "--\r\n");
+	assert_null(strstr(text, "8bit"));
+	original_flags = ENVELOPE_RET_FULL | ENVELOPE_8BITMIME;
+	assert_int_equal(write_dsn("me@a.example", body_8bit, sizeof(body_8bit) - 1, &r, 1),
+			 ENVELOPE_8BITMIME);
+	assert_has("\tboundary=\"" BOUNDARY "\"\r\nContent-Transfer-Encoding: 8bit\r\n\r\n");
+	assert_has("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\n");
+	assert_has("..\xc3\xa4\r\n");
+	/* Not when it is not at hand, was not asked for, or has a header in UTF-8. */
+	write_dsn("me@a.example", NULL, 0, &r, 1);
+	assert_null(strstr(text, "message/rfc822"));
+	original_flags = ENVELOPE_RET_HDRS;
+	write_dsn("me@a.example", body_plain, sizeof(body_plain) - 1, &r, 1);
+	assert_null(strstr(text, "message/rfc822"));
+	original_flags = ENVELOPE_RET_FULL | ENVELOPE_SMTPUTF8 | ENVELOPE_8BITMIME;
+	assert_int_equal(write_dsn("me@a.example", body_8bit, sizeof(body_8bit) - 1, &r, 1), 0);
+	assert_null(strstr(text, "message/rfc822"));
+}
+
+static void test_write_no_message_that_is_huge(void **state)
+{
+	static const struct dsn_recipient r = {.address = "to@b.example"};
+	static char body[DSN_FULL_MAX + 64];
+
+	(void)state;
+	original_flags = ENVELOPE_RET_FULL;
+	for (size_t i = 0; i < sizeof(body); i += 64) {
+		memset(body + i, 'x', 62);
+		memcpy(body + i + 62, "\r\n", 2);
+	}
+	memcpy(body, "Subject: large\r\n\r\n", 18);
+	write_dsn("me@a.example", body, sizeof(body), &r, 1);
+	assert_null(strstr(text, "message/rfc822"));
+	write_dsn("me@a.example", body, DSN_FULL_MAX, &r, 1);
+	assert_has("Content-Type: message/rfc822\r\n\r\nSubject: large\r\n");
 }
 
 static void test_write_utf8_in_seven_bits(void **state)
@@ -438,6 +541,10 @@ int main(void)
 		TEST(test_write_usual_failure),
 		TEST(test_write_without_body_leaves_the_part_out),
 		TEST(test_write_recipients_in_order),
+		TEST(test_write_what_was_relayed),
+		TEST(test_write_what_failed_and_what_was_relayed),
+		TEST(test_write_the_whole_message),
+		TEST(test_write_no_message_that_is_huge),
 		TEST(test_write_utf8_in_seven_bits),
 		TEST(test_write_longest_utf8_address_is_folded),
 		TEST(test_write_to_utf8_sender_asks_for_smtputf8),

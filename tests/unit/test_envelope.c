@@ -341,6 +341,81 @@ static void test_random_recipients_match_a_naive_list(void **state)
 	}
 }
 
+static void test_build_keeps_notification_parameters(void **state)
+{
+	struct envelope *e;
+
+	(void)state;
+	set_sender("s@x");
+	builder.flags = ENVELOPE_RET_FULL;
+	envelope_set_envid(&builder, "QQ+2B", 5);
+	assert_true(add("z@y"));
+	envelope_set_notify(&builder, ENVELOPE_NOTIFY_SUCCESS, "rfc822;z+2B@y", 13);
+	assert_true(add("b@x"));
+	envelope_set_notify(&builder, ENVELOPE_NOTIFY_NEVER, NULL, 0);
+	assert_true(add("a@x"));
+	envelope_set_notify(&builder, 0, "t;a", 3);
+	assert_false(add("Z@Y") && add("z@y"));
+	e = build();
+	assert_int_equal(e->flags, ENVELOPE_RET_FULL | ENVELOPE_ENVID);
+	assert_string_equal(envelope_sender(e), "s@x");
+	assert_string_equal(envelope_envid(e), "QQ+2B");
+	/* Sorted by domain. */
+	assert_string_equal(envelope_address(e, 0), "b@x");
+	assert_int_equal(envelope_recipient(e, 0)->flags, ENVELOPE_NOTIFY_NEVER);
+	assert_null(envelope_orcpt(e, 0));
+	assert_string_equal(envelope_address(e, 1), "a@x");
+	assert_string_equal(envelope_orcpt(e, 1), "t;a");
+	assert_int_equal(envelope_recipient(e, 1)->flags, ENVELOPE_ORCPT);
+	assert_string_equal(envelope_address(e, 2), "z@y");
+	assert_string_equal(envelope_orcpt(e, 2), "rfc822;z+2B@y");
+	assert_int_equal(envelope_recipient(e, 2)->flags, ENVELOPE_NOTIFY_SUCCESS | ENVELOPE_ORCPT);
+	free(e);
+	/* The next message has none of that. */
+	envelope_builder_reset(&builder);
+	set_sender("s@x");
+	assert_true(add("a@x"));
+	e = build();
+	assert_null(envelope_envid(e));
+	assert_null(envelope_orcpt(e, 0));
+	free(e);
+}
+
+static void test_check_when_notification_parameters_are_bad_refuses(void **state)
+{
+	struct envelope *e;
+	char *at;
+
+	(void)state;
+	set_sender("s@x");
+	envelope_set_envid(&builder, "QQ", 2);
+	assert_true(add("a@x"));
+	envelope_set_notify(&builder, 0, "t;a", 3);
+	e = build();
+	at = (char *)(uintptr_t)envelope_envid(e);
+	at[0] = '\r';
+	assert_int_equal(envelope_check(e, e->size), -EINVAL);
+	at[0] = '\0';
+	assert_int_equal(envelope_check(e, e->size), -EINVAL);
+	at[0] = 'Q';
+	assert_int_equal(envelope_check(e, e->size), 0);
+	at = (char *)(uintptr_t)envelope_orcpt(e, 0);
+	at[1] = '\n';
+	assert_int_equal(envelope_check(e, e->size), -EINVAL);
+	at[1] = ';';
+	assert_int_equal(envelope_check(e, e->size), 0);
+	free(e);
+	/* The last text of the block has none behind it. */
+	envelope_builder_reset(&builder);
+	set_sender("s@x");
+	assert_true(add("a@xxxx"));
+	e = build();
+	e->flags |= ENVELOPE_ENVID;
+	e->sender_offset = e->size - 1;
+	assert_int_equal(envelope_check(e, e->size), -EINVAL);
+	free(e);
+}
+
 static void test_check_when_header_is_bad_refuses(void **state)
 {
 	struct envelope *e;
@@ -392,10 +467,13 @@ static void read_all(const struct envelope *e)
 		const struct envelope_delivery *delivery = envelope_delivery(e, d);
 
 		sum += strlen(envelope_domain(e, d));
+		sum += envelope_envid(e) != NULL ? strlen(envelope_envid(e)) : 0;
 		for (uint32_t i = 0; i < delivery->count; i++) {
 			const char *address = envelope_address(e, delivery->first + i);
 
-			sum += strlen(address);
+			const char *orcpt = envelope_orcpt(e, delivery->first + i);
+
+			sum += strlen(address) + (orcpt != NULL ? strlen(orcpt) : 0);
 			assert_int_equal(strlen(address),
 					 envelope_recipient(e, delivery->first + i)->len);
 			assert_non_null(strchr(address, '@'));
@@ -414,10 +492,14 @@ static void test_check_when_bytes_are_damaged_never_leads_outside(void **state)
 
 	(void)state;
 	set_sender("s@x");
+	envelope_set_envid(&builder, "e+20", 4);
 	for (char c = 'a'; c <= 'h'; c++) {
 		char address[] = {c, '@', (char)(c < 'e' ? 'x' : 'y'), '\0'};
 
 		assert_true(add(address));
+		if (c % 2 == 0) {
+			envelope_set_notify(&builder, ENVELOPE_NOTIFY_DELAY, "t;x", 3);
+		}
 	}
 	e = build();
 	size = e->size;
@@ -457,6 +539,8 @@ int main(void)
 		TEST(test_reset_after_a_huge_message_gives_memory_back),
 		TEST(test_build_carries_flags_and_pads_with_zeros),
 		TEST(test_random_recipients_match_a_naive_list),
+		TEST(test_build_keeps_notification_parameters),
+		TEST(test_check_when_notification_parameters_are_bad_refuses),
 		TEST(test_check_when_header_is_bad_refuses),
 		TEST(test_check_when_bytes_are_damaged_never_leads_outside),
 	};

@@ -165,8 +165,8 @@ static void stop(void)
 
 static int tear_down(void **state)
 {
-	static const char *const names[] = {"mainlog",   "rejectlog", "paniclog",
-					    "bouncelog", "fbllog",    "mainlog.1"};
+	static const char *const names[] = {"mainlog", "rejectlog", "paniclog", "bouncelog",
+					    "fbllog",  "acctlog",   "mainlog.1"};
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -186,10 +186,12 @@ static void test_lines_reach_their_files(void **state)
 	say(LOG_MAIN, "one");
 	say(LOG_REJECT, "refused\n");
 	say(LOG_MAIN, "two");
+	say(LOG_ACCT, "it is me");
 	step(4);
 	assert_content("mainlog", "one\ntwo\n");
 	assert_content("rejectlog", "refused\n");
 	assert_content("paniclog", "");
+	assert_content("acctlog", "it is me\n");
 	assert_true(log_client_drained(&world.client));
 	assert_int_equal(stat(path_of("mainlog"), &st), 0);
 	assert_int_equal(st.st_mode & 0777 & ~0644U, 0);

@@ -107,6 +107,59 @@ static void test_no_bounce_for_the_null_sender(void **state)
 	assert_nothing_left();
 }
 
+static void test_no_bounce_where_none_is_wanted(void **state)
+{
+	(void)state;
+	notify = ENVELOPE_NOTIFY_NEVER;
+	receive("me@here.test", "bad1@good.test,a@good.test", ENVELOPE_SYNCED);
+	settle();
+	notify = ENVELOPE_NOTIFY_SUCCESS;
+	rig->good->reply[PEER_EHLO] = "250-good\r\n250 DSN";
+	receive("me@here.test", "bad1@other.test,bad2@other.test", ENVELOPE_SYNCED);
+	settle();
+	notify = ENVELOPE_NOTIFY_DELAY;
+	receive("me@here.test", "bad1@other.test,a@other.test", ENVELOPE_SYNCED);
+	settle();
+	assert_int_equal(TOTAL(failed), 4);
+	assert_int_equal(TOTAL(delivered), 2);
+	assert_int_equal(TOTAL(bounces), 0);
+	assert_nothing_left();
+}
+
+/* The sender asked for it, and the next hop does not know how to. */
+static void test_notice_of_what_was_relayed(void **state)
+{
+	(void)state;
+	notify = ENVELOPE_NOTIFY_SUCCESS | ENVELOPE_NOTIFY_FAILURE;
+	receive("me@here.test", "bad1@good.test,a@good.test,b@good.test", ENVELOPE_SYNCED);
+	settle();
+	/* With the notice itself. */
+	assert_int_equal(TOTAL(delivered), 3);
+	assert_int_equal(TOTAL(failed), 1);
+	assert_int_equal(TOTAL(bounces), 1);
+	assert_non_null(strstr(rig->home->log, "MAIL FROM:<>\nRCPT TO:<me@here.test>\n"));
+	assert_null(strstr(rig->good->log, "NOTIFY"));
+	assert_nothing_left();
+}
+
+static void test_notice_is_left_to_a_next_hop_with_dsn(void **state)
+{
+	(void)state;
+	rig->good->reply[PEER_EHLO] = "250-good\r\n250 DSN";
+	notify = ENVELOPE_NOTIFY_SUCCESS | ENVELOPE_NOTIFY_FAILURE;
+	receive("me@here.test", "a@good.test", ENVELOPE_SYNCED);
+	settle();
+	assert_int_equal(TOTAL(delivered), 1);
+	assert_int_equal(TOTAL(bounces), 0);
+	assert_non_null(strstr(rig->good->log, "RCPT TO:<a@good.test> NOTIFY=SUCCESS,FAILURE "
+					       "ORCPT=rfc822;old@x\n"));
+	/* What it refuses is ours to tell. */
+	receive("me@here.test", "bad1@good.test", ENVELOPE_SYNCED);
+	settle();
+	assert_int_equal(TOTAL(bounces), 1);
+	assert_nothing_left();
+}
+
 /* A bounce that fails is the end of it. */
 static void test_no_bounce_of_a_bounce(void **state)
 {
@@ -299,6 +352,9 @@ int main(void)
 		TEST(test_body_is_dropped_by_the_last_that_defers),
 		TEST(test_bounce_for_who_failed),
 		TEST(test_no_bounce_for_the_null_sender),
+		TEST(test_no_bounce_where_none_is_wanted),
+		TEST(test_notice_of_what_was_relayed),
+		TEST(test_notice_is_left_to_a_next_hop_with_dsn),
 		TEST(test_no_bounce_of_a_bounce),
 		TEST(test_bounce_when_expired),
 		TEST(test_deferred_survives_a_restart),

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/mail/envelope.h"
+
 /* The line stays where the command points to. */
 static char *line;
 
@@ -126,6 +128,27 @@ static void test_parse_mail_with_parameters(void **state)
 	assert_false(c.has_body);
 }
 
+static void test_parse_dsn_parameters(void **state)
+{
+	struct smtp_command c = accepted("MAIL FROM:<a@b> RET=FULL ENVID=QQ+2B SIZE=1");
+
+	(void)state;
+	assert_int_equal(c.dsn.ret, ENVELOPE_RET_FULL);
+	assert_slice(c.dsn.envid, c.dsn.envid_len, "QQ+2B");
+	assert_int_equal(c.size, 1);
+	c = accepted("RCPT TO:<a@b> NOTIFY=SUCCESS,DELAY orcpt=rfc822;a@b");
+	assert_int_equal(c.dsn.notify, ENVELOPE_NOTIFY_SUCCESS | ENVELOPE_NOTIFY_DELAY);
+	assert_slice(c.dsn.orcpt, c.dsn.orcpt_len, "rfc822;a@b");
+	c = accepted("RCPT TO:<a@b>");
+	assert_int_equal(c.dsn.notify, 0);
+	assert_null(c.dsn.orcpt);
+	REFUSED("MAIL FROM:<a@b> RET", 501, "5.5.4");
+	REFUSED("MAIL FROM:<a@b> ENVID=a+", 501, "5.5.4");
+	REFUSED("MAIL FROM:<a@b> ENVID=a ENVID=a", 501, "5.5.4");
+	REFUSED("RCPT TO:<a@b> NOTIFY=", 501, "5.5.4");
+	REFUSED("RCPT TO:<a@b> ORCPT", 501, "5.5.4");
+}
+
 static void test_parse_path_tolerates_spaces_around(void **state)
 {
 	struct smtp_command c = accepted("MAIL FROM: <a@b>");
@@ -181,6 +204,9 @@ static void test_parse_when_mail_is_malformed_refuses(void **state)
 	REFUSED("MAIL FROM:<a@b> BODY=7BIT BODY=7BIT", 501, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> SMTPUTF8=1", 501, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> SMTPUTF8 SMTPUTF8", 501, "5.5.4");
+	REFUSED("MAIL FROM:<a@b> REQUIRETLS=1", 501, "5.5.4");
+	REFUSED("MAIL FROM:<a@b> REQUIRETLS REQUIRETLS", 501, "5.5.4");
+	assert_true(accepted("MAIL FROM:<a@b> requiretls").requiretls);
 	REFUSED("MAIL FROM:<a@b> =1", 501, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> -X=1", 501, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> X=1=2", 501, "5.5.4");
@@ -190,10 +216,10 @@ static void test_parse_when_mail_is_malformed_refuses(void **state)
 static void test_parse_when_parameter_is_unknown_refuses(void **state)
 {
 	(void)state;
-	REFUSED("MAIL FROM:<a@b> RET=HDRS", 555, "5.5.4");
+	REFUSED("MAIL FROM:<a@b> NOTIFY=NEVER", 555, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> SIZE=1 X-FOO", 555, "5.5.4");
 	REFUSED("MAIL FROM:<a@b> SIZE2=1", 555, "5.5.4");
-	assert_int_equal(REFUSED("RCPT TO:<a@b> NOTIFY=NEVER", 555, "5.5.4"), SMTP_VERB_RCPT);
+	assert_int_equal(REFUSED("RCPT TO:<a@b> RET=HDRS", 555, "5.5.4"), SMTP_VERB_RCPT);
 	REFUSED("RCPT TO:<a@b> SIZE=1", 555, "5.5.4");
 	REFUSED("RCPT TO:<a@b> =", 501, "5.5.4");
 }
@@ -285,8 +311,8 @@ static void test_parse_line_limits(void **state)
 static void test_parse_of_mutations_stays_inside_the_line(void **state)
 {
 	static const char *const seeds[] = {
-		"MAIL FROM:<a@b> SIZE=1 BODY=8BITMIME SMTPUTF8",
-		"RCPT TO:<\"a\\\"b\"@c> X=1",
+		"MAIL FROM:<a@b> SIZE=1 BODY=8BITMIME SMTPUTF8 ENVID=a+20",
+		"RCPT TO:<\"a\\\"b\"@c> NOTIFY=DELAY ORCPT=a;b",
 		"EHLO x",
 		"BDAT 12 LAST",
 	};
@@ -329,6 +355,7 @@ int main(void)
 		cmocka_unit_test(test_parse_verbs_in_any_case),
 		cmocka_unit_test(test_parse_argument_is_trimmed),
 		cmocka_unit_test(test_parse_mail_with_parameters),
+		cmocka_unit_test(test_parse_dsn_parameters),
 		cmocka_unit_test(test_parse_path_tolerates_spaces_around),
 		cmocka_unit_test(test_parse_path_ends_outside_of_quotes),
 		cmocka_unit_test(test_parse_size_saturates),

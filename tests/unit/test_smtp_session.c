@@ -45,9 +45,11 @@ static void test_ehlo_lists_what_is_offered(void **state)
 
 	(void)state;
 	say(fd, "EHLO client.example\r\n");
-	assert_string_equal(rig.got, "250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 20000\r\n"
-				     "250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n"
-				     "250 HELP\r\n");
+	assert_string_equal(
+		rig.got,
+		"250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 20000\r\n"
+		"250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n"
+		"250-DSN\r\n250 HELP\r\n");
 	expect(fd, "HELO client.example\r\n", "250 mx.example.com\r\n");
 	quit(fd);
 }
@@ -88,7 +90,7 @@ static void test_other_commands(void **state)
 	expect(fd, "VRFY x\r\n", "252 2.0.0");
 	expect(fd, "EXPN x\r\n", "502 5.5.1");
 	expect(fd, "STARTTLS\r\n", "502 5.5.1");
-	expect(fd, "BDAT 3 LAST\r\n", "502 5.5.1");
+	expect(fd, "BDAT 3 LAST\r\nabc", "503 5.5.1");
 	expect(fd, "XYZZY\r\n", "500 5.5.2");
 	expect(fd, "\r\n", "500 5.5.2");
 	expect(fd, "EHLO\r\n", "501 5.5.4");
@@ -116,6 +118,47 @@ static void test_addresses_when_invalid(void **state)
 	assert_non_null(strstr(rig.main_log, "@R@postmaster@mx.example.com@@@"));
 	assert_non_null(strstr(rig.bodies, "with UTF8SMTP\r\n"));
 	assert_non_null(strstr(rig.reject_log, "@J@192.0.2.1@4@"));
+	quit(fd);
+}
+
+static void test_notification_parameters_are_kept(void **state)
+{
+	int fd = client_hello();
+
+	(void)state;
+	expect(fd, "MAIL FROM:<a@example.com> RET=HDRS ENVID=QQ+2B1\r\n", "250 2.1.0");
+	expect(fd, "RCPT TO:<b@example.net> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;x+2By@z\r\n",
+	       "250 2.1.5");
+	expect(fd, "RCPT TO:<c@example.net>\r\n", "250 2.1.5");
+	/* The same one again changes nothing. */
+	expect(fd, "RCPT TO:<b@example.net> NOTIFY=NEVER\r\n", "250 2.1.5");
+	expect(fd, "RCPT TO:<d@example.net> NOTIFY=NEVER,DELAY\r\n", "501 5.5.4");
+	expect(fd, "RCPT TO:<d@example.net> ORCPT=rfc822;+0D+0AX:\r\n", "501 5.5.4");
+	expect(fd, "RCPT TO:<d@example.net> NOTIFY=NEVER\r\n", "250 2.1.5");
+	expect(fd, "BDAT 3 LAST\r\nx\r\n", "250 2.0.0");
+	assert_int_equal(rig.envelope_flags, ENVELOPE_RET_HDRS | ENVELOPE_ENVID);
+	assert_string_equal(rig.envid, "QQ+2B1");
+	assert_string_equal(rig.notify, "6 b@example.net rfc822;x+2By@z\n"
+					"0 c@example.net -\n1 d@example.net -\n");
+	expect(fd, MAIL, "250 2.1.0");
+	expect(fd, RCPT, "250 2.1.5");
+	expect(fd, "BDAT 3 LAST\r\nx\r\n", "250 2.0.0");
+	assert_int_equal(rig.envelope_flags, 0);
+	assert_string_equal(rig.notify, "0 b@example.net -\n");
+	quit(fd);
+}
+
+static void test_requiretls_needs_tls(void **state)
+{
+	int fd = client_hello();
+
+	(void)state;
+	expect(fd, "MAIL FROM:<a@example.com> REQUIRETLS\r\n", "530 5.7.0");
+	smtp_session_of_all(listener()->sessions.next)->secure = true;
+	expect(fd, "MAIL FROM:<a@example.com> REQUIRETLS\r\n", "250 2.1.0");
+	expect(fd, RCPT, "250 2.1.5");
+	expect(fd, "BDAT 3 LAST\r\nx\r\n", "250 2.0.0");
+	assert_int_equal(rig.envelope_flags, ENVELOPE_REQUIRETLS);
 	quit(fd);
 }
 
@@ -426,6 +469,8 @@ int main(void)
 		TEST(test_commands_when_out_of_order),
 		TEST(test_other_commands),
 		TEST(test_addresses_when_invalid),
+		TEST(test_notification_parameters_are_kept),
+		TEST(test_requiretls_needs_tls),
 		TEST(test_relaying_by_domain),
 		TEST(test_bounce_domains),
 		TEST(test_relaying_by_host),

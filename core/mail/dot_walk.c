@@ -1,0 +1,50 @@
+#include "core/mail/dot_walk.h"
+
+#include <string.h>
+
+enum walk_state {
+	/* After CR LF, or at the very start. */
+	WALK_START,
+	WALK_BARE_START,
+	WALK_CR,
+	WALK_LINE,
+};
+
+void dot_walk_init(struct dot_walk *w)
+{
+	w->state = WALK_START;
+}
+
+/* Where the first line starts that does so with a dot, behind a CR LF in `data`; else `len`. */
+static size_t find_dotted_line(const unsigned char *data, size_t len)
+{
+	const unsigned char *p = memmem(data, len, "\r\n.", 3);
+
+	return p != NULL ? (size_t)(p - data) + 2 : len;
+}
+
+static uint8_t state_after(uint8_t before, const unsigned char *data, size_t len)
+{
+	bool after_cr = len > 1 ? data[len - 2] == '\r' : before == WALK_CR;
+
+	if (data[len - 1] == '\n') {
+		return after_cr ? WALK_START : WALK_BARE_START;
+	}
+	return data[len - 1] == '\r' ? WALK_CR : WALK_LINE;
+}
+
+size_t dot_walk_next(struct dot_walk *w, const unsigned char *data, size_t len, bool *dot)
+{
+	/* The LF of a CR that came before: a dot may follow it. */
+	bool line_end = w->state == WALK_CR && data[0] == '\n';
+	size_t n = line_end ? 1 : find_dotted_line(data, len);
+
+	*dot = w->state == WALK_START && data[0] == '.';
+	w->state = state_after(w->state, data, n);
+	return n;
+}
+
+bool dot_walk_at_line_start(const struct dot_walk *w)
+{
+	return w->state == WALK_START || w->state == WALK_BARE_START;
+}
