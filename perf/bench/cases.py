@@ -1,9 +1,9 @@
 """All cases, in the order in which they are measured."""
 
-from bench import accept, counts, micro, open_loop, queued, relay, scale
+from bench import accept, counts, micro, open_loop, queued, relay, scale, secured
 from bench.process import BenchError
 
-ALL = [*relay.CASES, *accept.CASES, *open_loop.CASES, *scale.CASES, *queued.CASES,
+ALL = [*relay.CASES, *secured.CASES, *accept.CASES, *open_loop.CASES, *scale.CASES, *queued.CASES,
        *counts.CASES, *micro.CASES]
 
 
