@@ -241,12 +241,30 @@ static void check_parts(const struct world *w, unsigned char *text, size_t len)
 	}
 }
 
+/* What nobody can know who writes a message that may come back: the id of the notification. */
+static bool has_boundary(const struct world *w)
+{
+	unsigned char *wire = flatten(&w->original);
+	char id[MESSAGE_ID_TEXT];
+	bool found;
+
+	message_id_format(&w->dsn.id, id);
+	found = memmem(wire, (size_t)w->original.len, id, strlen(id)) != NULL;
+	free(wire);
+	return found;
+}
+
 static void write_and_check(struct world *w)
 {
 	struct chain out = CHAIN_EMPTY;
-	uint16_t flags = dsn_write(&w->dsn, &out, &w->buffers);
-	unsigned char *text = flatten(&out);
+	uint16_t flags;
+	unsigned char *text;
 
+	if (has_boundary(w)) {
+		return;
+	}
+	flags = dsn_write(&w->dsn, &out, &w->buffers);
+	text = flatten(&out);
 	check_wire(w, text, (size_t)out.len, flags);
 	check_parts(w, text, (size_t)out.len);
 	chain_release(&out, &w->buffers);
