@@ -199,10 +199,12 @@ bool message_give_up_content(struct message *m, struct mail_pools *p)
 	CHECK_MAGIC(m, MESSAGE_MAGIC);
 	/* Acquire and release: whoever drops it does so after the others have read it. */
 	before = atomic_fetch_sub_explicit(&m->content_users, 1, memory_order_acq_rel);
-	ASSERT(before > 0 && m->content != NULL);
+	ASSERT(before > 0);
+	/* From here on it is the others': one of them may be dropping it. */
 	if (before != 1) {
 		return false;
 	}
+	ASSERT(m->content != NULL);
 	content_release(m->content, p);
 	m->content = NULL;
 	return true;
