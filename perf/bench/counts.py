@@ -108,7 +108,7 @@ class Counted:
 
 def instructions(bench, messages):
     """All that flywheeld executed in user space while it relayed so many, starting and stopping included."""
-    with Sink(bench) as sink, Flywheel(bench, "valgrind", sink.port, text=UNDER_VALGRIND) as mta:
+    with Sink(bench) as sink, Flywheel(bench, "valgrind", sink.port, text=UNDER_VALGRIND, threads="") as mta:
         mta.start(prefix=["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"])
         summary = load(bench, mta.port, messages, SIZE, SESSIONS, options=OPTIONS)
         sink.wait_for(summary["accepted"])

@@ -31,11 +31,15 @@ agent log { group = all }"""
 RELAY = "max_outbound_connections = 20"
 
 
+def usual_threads():
+    return ONE_THREAD if len(os.sched_getaffinity(0)) <= FEW_CORES else ""
+
+
 class Flywheel:
     """A flywheeld in a folder of its own, whose spool outlives it: a start finds the segments of the
     last run, as that of a server in service does."""
 
-    def __init__(self, bench, name, next_hop, durability="synced", text=RELAY):
+    def __init__(self, bench, name, next_hop, durability="synced", text=RELAY, threads=None):
         self.place = bench.work / f"flywheel-{name}"
         for folder in ("spool", "log"):
             (self.place / folder).mkdir(parents=True, exist_ok=True)
@@ -44,7 +48,7 @@ class Flywheel:
         self.config = self.place / "flywheel.conf"
         self.config.write_text(CONFIGURATION.format(
             place=self.place, durability=durability, port=self.port, next_hop=next_hop, text=text,
-            threads=ONE_THREAD if len(os.sched_getaffinity(0)) <= FEW_CORES else ""),
+            threads=usual_threads() if threads is None else threads),
             encoding="utf-8")
         self.program = None
 
