@@ -408,7 +408,7 @@ def test_says_that_users_cannot_be_read(flow):
     client.say(f"AUTH PLAIN {credentials('', 'sha', 'open sesame')}", 454)
     (flow.path / "away").rename(users)
     client.say(f"AUTH PLAIN {credentials('', 'sha', 'open sesame')}", 235)
-    expect(any("auth_file" in "@".join(line) for line in daemon.lines(file="paniclog")), "nothing in paniclog")
+    wait_until(lambda: any("auth_file" in "@".join(line) for line in daemon.lines(file="paniclog")), "a line in paniclog")
 
 
 # ---- XCLIENT, PROXY ----

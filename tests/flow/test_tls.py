@@ -304,7 +304,7 @@ def test_sends_by_tls_where_it_is_offered(flow):
     counts = daemon.counters("scheduler*.outbound.tls*")
     expect_equal([counts[f"scheduler.outbound.tls{k}"] for k in ("12", "13", "_resumed", "_verified", "_failed")],
                  [0, 3, 2, 0, 0], "counters")
-    expect_equal(len(daemon.lines("D")[0]), 12, "fields of a D line")
+    expect_equal(len(daemon.wait_lines("D", 3)[0]), 12, "fields of a D line")
 
 
 test_sends_by_tls_where_it_is_offered.backends = ["uring", "epoll", "poll"]
