@@ -403,21 +403,26 @@ static void test_full_file_system(void **state)
 	world_free(w);
 }
 
+/* One byte of the message's record, so far from its start, is not what was written. */
+static void damage(const struct model_message *m, off_t offset)
+{
+	const struct segment *g = m->entry->segment;
+	off_t at = (off_t)m->entry->place * RECORD_ALIGN + offset;
+	unsigned char byte;
+
+	assert_int_equal(pread(g->fd, &byte, 1, at), 1);
+	byte ^= 0x10;
+	assert_int_equal(pwrite(g->fd, &byte, 1, at), 1);
+}
+
 static void test_damaged_body_is_not_delivered(void **state)
 {
 	struct world *w = quiet_world();
 	struct model_message *m = world_store(w, 1, 200000, ENVELOPE_SYNCED);
-	const struct segment *g;
-	unsigned char byte;
-	off_t at;
 
 	(void)state;
 	world_settle(w);
-	g = m->entry->segment;
-	at = (off_t)m->entry->place * RECORD_ALIGN + 100000;
-	assert_int_equal(pread(g->fd, &byte, 1, at), 1);
-	byte ^= 0x10;
-	assert_int_equal(pwrite(g->fd, &byte, 1, at), 1);
+	damage(m, 100000);
 	assert_int_equal(world_load(w, m), -EIO);
 	assert_true(w->loaded_envelope);
 	assert_int_equal(world_counter(w, "damaged"), 1);
@@ -431,17 +436,10 @@ static void test_damaged_envelope_is_not_given_back(void **state)
 {
 	struct world *w = quiet_world();
 	struct model_message *m = world_store(w, 1, 200000, ENVELOPE_SYNCED);
-	const struct segment *g;
-	unsigned char byte;
-	off_t at;
 
 	(void)state;
 	world_settle(w);
-	g = m->entry->segment;
-	at = (off_t)m->entry->place * RECORD_ALIGN + (off_t)sizeof(struct record_header) + 60;
-	assert_int_equal(pread(g->fd, &byte, 1, at), 1);
-	byte ^= 0x10;
-	assert_int_equal(pwrite(g->fd, &byte, 1, at), 1);
+	damage(m, (off_t)sizeof(struct record_header) + 60);
 	assert_int_equal(world_load(w, m), -EIO);
 	assert_false(w->loaded_envelope);
 	assert_int_equal(world_counter(w, "damaged"), 1);
