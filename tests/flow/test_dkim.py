@@ -229,18 +229,20 @@ def test_signs_for_the_domain_of_the_author(flow):
     daemon = Daemon(flow, sink_port=peer.port, text="".join(
         f'dkim "{name}" {{ selector = "s" key = "{keys.paths["ed25519"]}" }}\n' for name in ("sender.test", "x.sender.test")))
     client = daemon.connect()
-    for author, domain in (("sender.test", "sender.test"), ("www.sender.test", "sender.test"),
-                           ("x.sender.test", "x.sender.test"), ("y.x.sender.test", "x.sender.test"),
-                           ("xsender.test", None), ("other.test", None), ("test", None)):
+    authors = (("sender.test", "sender.test"), ("www.sender.test", "sender.test"),
+               ("x.sender.test", "x.sender.test"), ("y.x.sender.test", "x.sender.test"),
+               ("xsender.test", None), ("other.test", None), ("test", None))
+    for count, (author, domain) in enumerate(authors, 1):
         client.mail("to@to.test", sender="bounce@sender.test", body=HELLO.format(author))
-        peer.wait(len(peer.mails) + 1)
+        peer.wait(count)
         expect_equal([t["d"] for t in tags_of(peer)], [domain] if domain else [], f"signed for {author}")
     # Nobody's, two authors', and one with more fields than there can be.
     crowd = "X: y\r\n" * 1000
-    for body in ("Subject: x\r\n\r\nx\r\n", "From: a@sender.test\r\nFrom: b@sender.test\r\n\r\nx\r\n",
-                 "From: nobody\r\n\r\nx\r\n", f"From: a@sender.test\r\n{crowd}\r\nx\r\n"):
+    bodies = ("Subject: x\r\n\r\nx\r\n", "From: a@sender.test\r\nFrom: b@sender.test\r\n\r\nx\r\n",
+              "From: nobody\r\n\r\nx\r\n", f"From: a@sender.test\r\n{crowd}\r\nx\r\n")
+    for count, body in enumerate(bodies, len(authors) + 1):
         client.mail("to@to.test", sender="bounce@sender.test", body=body)
-        peer.wait(len(peer.mails) + 1)
+        peer.wait(count)
         expect_equal(tags_of(peer), [], "signatures")
         expect(peer.mails[-1].data.endswith(body.encode()), "the message was changed")
     stats = daemon.console("signing_stats")
@@ -262,10 +264,10 @@ def test_does_not_sign_where_told_not_to(flow):
         peer = Peer(flow)
         daemon = Daemon(flow, sink_port=peer.port, name=name, listener=listener, text=f'''{text}
             dkim "sender.test" {{ selector = "s" key = "{keys.paths['ed25519']}" }}''')
-        for source, count in zip(("127.0.0.1", "127.0.0.2"), wanted):
+        for mails, source, signed in zip((1, 2), ("127.0.0.1", "127.0.0.2"), wanted):
             daemon.connect(source=source).mail("to@to.test", body=HELLO.format("sender.test"))
-            peer.wait(len(peer.mails) + 1)
-            expect_equal(len(tags_of(peer)), count, f"signatures, {name}, {source}")
+            peer.wait(mails)
+            expect_equal(len(tags_of(peer)), signed, f"signatures, {name}, {source}")
 
 
 def test_signs_its_own_notifications(flow):
