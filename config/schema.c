@@ -514,7 +514,7 @@ const struct schema_option schema_options[] = {
 	{ .name = "generate_bounces", .type = TYPE_BOOLEAN, .fallback = "true",
 	  TO_DOMAIN(generate_bounces), .scopes = OUTBOUND,
 	  .help = "Senders are told about mail that failed." },
-	{ .name = "use_chunking", .type = TYPE_BOOLEAN, .fallback = "false",
+	{ .name = "use_chunking", .type = TYPE_BOOLEAN, .fallback = "true",
 	  TO_DOMAIN(use_chunking), .scopes = OUTBOUND,
 	  .help = "Bodies go by BDAT where the next hop offers CHUNKING." },
 	{ .name = "downgrade_8bit", .type = TYPE_CHOICE, .choices = downgrade_choices,

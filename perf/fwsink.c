@@ -48,6 +48,7 @@ static const char help[] =
 	"  --key FILE             its key (default: the same file)\n"
 	"  --tls                  TLS from the first byte instead\n"
 	"  --no-pipelining        do not offer PIPELINING\n"
+	"  --chunking             offer CHUNKING: messages may come by BDAT\n"
 	"  --no-ehlo              answer EHLO with 502\n"
 	"  --max-size BYTES       offer SIZE and refuse what is bigger (default 64m)\n"
 	"  --max-connections N    answer 421 to connections above N at a time\n"
@@ -95,6 +96,7 @@ enum option_code {
 	OPTION_KEY,
 	OPTION_TLS,
 	OPTION_NO_PIPELINING,
+	OPTION_CHUNKING,
 	OPTION_NO_EHLO,
 	OPTION_MAX_SIZE,
 	OPTION_MAX_CONNECTIONS,
@@ -126,6 +128,7 @@ static const struct option options[] = {
 	{"key", required_argument, NULL, OPTION_KEY},
 	{"tls", no_argument, NULL, OPTION_TLS},
 	{"no-pipelining", no_argument, NULL, OPTION_NO_PIPELINING},
+	{"chunking", no_argument, NULL, OPTION_CHUNKING},
 	{"no-ehlo", no_argument, NULL, OPTION_NO_EHLO},
 	{"max-size", required_argument, NULL, OPTION_MAX_SIZE},
 	{"max-connections", required_argument, NULL, OPTION_MAX_CONNECTIONS},
@@ -268,6 +271,9 @@ static bool set_behaviour(struct sink *sink, int code)
 		return true;
 	case OPTION_NO_PIPELINING:
 		o->no_pipelining = true;
+		return true;
+	case OPTION_CHUNKING:
+		o->chunking = true;
 		return true;
 	case OPTION_NO_EHLO:
 		o->no_ehlo = true;

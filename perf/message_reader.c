@@ -118,6 +118,16 @@ size_t message_reader_feed(struct message_reader *r, const char *bytes, size_t l
 	return len;
 }
 
+void message_reader_feed_chunk(struct message_reader *r, const char *bytes, size_t len)
+{
+	const char *end = bytes + len;
+
+	while (bytes < end) {
+		bytes = read_lines(r, bytes, end);
+		r->last = bytes[-1];
+	}
+}
+
 uint32_t message_reader_sum(const struct message_reader *r)
 {
 	return checksum_finish(r->sum);

@@ -1,6 +1,7 @@
 /*
  * Reads one message in SMTP's dot form (RFC 5321 section 4.5.2), in whatever pieces it arrives:
- * undoes the dot-stuffing, keeps the header, sums the body, finds the end.
+ * undoes the dot-stuffing, keeps the header, sums the body, finds the end. Or one that comes in
+ * chunks (RFC 3030), as it is.
  *
  * Only CRLF ends a line, so only CRLF "." CRLF ends a message: a lone LF is counted, and means
  * nothing else. Start reading at message_reader_feed().
@@ -48,6 +49,9 @@ void message_reader_start(struct message_reader *r);
  * it ended, and *done then says so.
  */
 size_t message_reader_feed(struct message_reader *r, const char *bytes, size_t len, bool *done);
+
+/* Takes `len` bytes of a message that comes in chunks. */
+void message_reader_feed_chunk(struct message_reader *r, const char *bytes, size_t len);
 
 /* CRC-32C of the body so far: what follows the empty line. */
 uint32_t message_reader_sum(const struct message_reader *r);

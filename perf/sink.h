@@ -25,6 +25,7 @@ struct sink_options {
 	const char **reject_recipients;
 	const char **defer_recipients;
 	bool no_pipelining;
+	bool chunking;
 	bool no_ehlo;
 	/* NULL: plain text only. After STARTTLS, or from the first byte. */
 	SSL_CTX *tls;

@@ -186,6 +186,7 @@ static bool answer(struct sink_session *s, enum sink_stage stage, const char *re
 
 static void reset_transaction(struct sink_session *s)
 {
+	s->body_started = false;
 	s->has_sender = false;
 	s->recipient_count = 0;
 }
@@ -201,9 +202,10 @@ static void on_ehlo(struct sink_session *s, bool extended)
 	}
 	if (extended) {
 		snprintf(reply, sizeof(reply),
-			 "250-%s\r\n%s%s250-8BITMIME\r\n250-SIZE %lu\r\n"
+			 "250-%s\r\n%s%s%s250-8BITMIME\r\n250-SIZE %lu\r\n"
 			 "250-ENHANCEDSTATUSCODES\r\n250 SMTPUTF8\r\n",
 			 o->hostname, o->no_pipelining ? "" : "250-PIPELINING\r\n",
+			 o->chunking ? "250-CHUNKING\r\n" : "",
 			 o->tls != NULL && s->tls == NULL ? "250-STARTTLS\r\n" : "", o->size_max);
 	} else {
 		snprintf(reply, sizeof(reply), "250 %s\r\n", o->hostname);
@@ -375,10 +377,43 @@ static void on_data(struct sink_session *s)
 	}
 	if (answer(s, STAGE_DATA, "354 Go ahead\r\n")) {
 		s->state = SESSION_BODY;
-		s->body_started = false;
 		message_reader_start(&s->reader);
 	} else {
 		s->sink->ledger.refused++;
+	}
+}
+
+static void on_chunk(struct sink_session *s);
+
+/* BDAT (RFC 3030): what it announces comes whatever becomes of it. */
+static void on_bdat(struct sink_session *s, const char *line, const char *end)
+{
+	char words[32];
+	char last[8] = "";
+	unsigned long octets;
+	size_t len = (size_t)(end - line);
+
+	if (!s->sink->options.chunking || len >= sizeof(words)) {
+		protocol_error(s, "500 5.5.2 Not offered\r\n");
+		s->closing = true;
+		return;
+	}
+	memcpy(words, line, len);
+	words[len] = '\0';
+	if (sscanf(words + strlen("BDAT"), "%lu %7s", &octets, last) < 1) {
+		protocol_error(s, "501 5.5.4 No size\r\n");
+		s->closing = true;
+		return;
+	}
+	if (!s->body_started) {
+		message_reader_start(&s->reader);
+	}
+	s->state = SESSION_CHUNK;
+	s->chunk_left = octets;
+	s->chunk_last = strcasecmp(last, "LAST") == 0;
+	s->chunk_dropped = s->recipient_count == 0;
+	if (octets == 0) {
+		on_chunk(s);
 	}
 }
 
@@ -443,6 +478,8 @@ static void on_command(struct sink_session *s, const char *line, size_t len)
 		on_mail(s, line, end);
 	} else if (is_verb(line, len, "DATA")) {
 		on_data(s);
+	} else if (is_verb(line, len, "BDAT ")) {
+		on_bdat(s, line, end);
 	} else if (is_verb(line, len, "EHLO")) {
 		on_ehlo(s, true);
 	} else if (is_verb(line, len, "HELO")) {
@@ -459,11 +496,13 @@ static void on_command(struct sink_session *s, const char *line, size_t len)
 	}
 }
 
-/* Only these may have more commands right behind them, and only where we said so. */
+/* Only these may have more commands right behind them, and only where we said so; and a chunk its
+ * octets. */
 static bool may_pipeline(const struct sink_session *s, const char *line, size_t len)
 {
-	return s->pipelining && (is_verb(line, len, "MAIL") || is_verb(line, len, "RCPT") ||
-				 is_verb(line, len, "RSET"));
+	return is_verb(line, len, "BDAT ") ||
+	       (s->pipelining && (is_verb(line, len, "MAIL") || is_verb(line, len, "RCPT") ||
+				  is_verb(line, len, "RSET")));
 }
 
 /* Returns how many bytes were a command; 0 when the line is not complete. */
@@ -512,7 +551,8 @@ static void enter_message(struct sink_session *s)
 	}
 }
 
-static void on_dot(struct sink_session *s)
+/* The message is here, up to its final dot or last chunk. */
+static void on_message(struct sink_session *s)
 {
 	s->state = SESSION_COMMAND;
 	if (s->sink->options.log != NULL) {
@@ -558,7 +598,37 @@ static size_t take_body(struct sink_session *s, const char *p, size_t len)
 	}
 	taken = message_reader_feed(&s->reader, p, len, &done);
 	if (done) {
-		on_dot(s);
+		on_message(s);
+	}
+	return taken;
+}
+
+static void on_chunk(struct sink_session *s)
+{
+	s->state = SESSION_COMMAND;
+	if (s->chunk_dropped) {
+		put(s, s->has_sender ? "554 5.5.1 No valid recipients\r\n"
+				     : "503 5.5.1 Need MAIL\r\n");
+	} else if (s->chunk_last) {
+		on_message(s);
+	} else {
+		put(s, "250 2.0.0 Go on\r\n");
+	}
+}
+
+static size_t take_chunk(struct sink_session *s, const char *p, size_t len)
+{
+	size_t taken = len < s->chunk_left ? len : s->chunk_left;
+
+	if (!s->chunk_dropped) {
+		if (!s->body_started && !body_may_go_on(s)) {
+			return 0;
+		}
+		message_reader_feed_chunk(&s->reader, p, taken);
+	}
+	s->chunk_left -= taken;
+	if (s->chunk_left == 0) {
+		on_chunk(s);
 	}
 	return taken;
 }
@@ -575,8 +645,9 @@ static void take_input(struct sink_session *s, const char *p, size_t len)
 
 	while (p < end && !is_stopped(s)) {
 		size_t left = (size_t)(end - p);
-		size_t taken =
-			s->state == SESSION_BODY ? take_body(s, p, left) : take_line(s, p, left);
+		size_t taken = s->state == SESSION_BODY    ? take_body(s, p, left)
+			       : s->state == SESSION_CHUNK ? take_chunk(s, p, left)
+							   : take_line(s, p, left);
 		p += taken;
 		if (taken == 0) {
 			break;

@@ -1,5 +1,5 @@
 /*
- * One connection to the sink: the server's side of SMTP (RFC 5321, RFC 2920), strict about order
+ * One connection to the sink: the server's side of SMTP (RFC 5321, 2920, 3030), strict about order
  * and about a client that talks before it was asked to.
  *
  * The sink's loop calls sink_session_on_event() for the socket and sink_session_resume() when a
@@ -17,6 +17,8 @@ enum sink_session_state {
 	SESSION_COMMAND,
 	/* The DATA reply was 354. */
 	SESSION_BODY,
+	/* The octets of a chunk are to come. */
+	SESSION_CHUNK,
 	/* The banner refused the client: only QUIT is answered. */
 	SESSION_REFUSED,
 };
@@ -52,6 +54,10 @@ struct sink_session {
 	struct text out;
 	struct message_reader reader;
 	bool body_started;
+	/* Octets of the chunk that are still to come; those of one that was refused are dropped. */
+	uint64_t chunk_left;
+	bool chunk_last;
+	bool chunk_dropped;
 	uint64_t messages;
 	struct sink_recipient *recipients;
 	unsigned recipient_count;

@@ -194,6 +194,15 @@ static uint64_t first_bits(size_t n)
 	return n < BLOCK ? (UINT64_C(1) << n) - 1 : UINT64_MAX;
 }
 
+/* Whether byte `at` is the dot that a line begins with. */
+static bool begins_with_dot(const struct scan *scan, size_t at)
+{
+	const struct dot_scanner *s = scan->scanner;
+
+	return s->line_len == 0 && s->after_crlf && scan->line_start == at && at < scan->len &&
+	       scan->data[at] == '.';
+}
+
 /* Judges the `n` bytes (up to 64) from `at`, whose masks are given; returns whether the scan stops.
  */
 static inline bool block_scan(struct scan *scan, size_t at, size_t n, const struct block_masks *m)
@@ -205,6 +214,7 @@ static inline bool block_scan(struct scan *scan, size_t at, size_t n, const stru
 	uint64_t bare_lf = m->lf & ~after_cr & valid;
 	uint64_t after_bare_cr = after_cr & ~m->lf & valid;
 	uint64_t bare = s->bare_ends_line ? bare_lf | after_bare_cr : 0;
+	uint64_t dotted = m->dot & (crlf << 1 | (begins_with_dot(scan, at) ? 1 : 0));
 	bool stopped = block_lines(scan, at, crlf | bare, crlf);
 
 	if (stopped) {
@@ -216,6 +226,7 @@ static inline bool block_scan(struct scan *scan, size_t at, size_t n, const stru
 	s->flags |= (after_bare_cr & valid) != 0 ? DOT_BARE_CR : 0;
 	s->flags |= (m->nul & valid) != 0 ? DOT_NUL : 0;
 	s->flags |= (m->high & valid) != 0 ? DOT_8BIT : 0;
+	s->flags |= (dotted & valid) != 0 ? DOT_STUFFED : 0;
 	if (n > 0) {
 		s->after_cr = (m->cr >> (n - 1) & 1) != 0;
 	}
@@ -268,7 +279,7 @@ static inline __attribute__((always_inline)) size_t blocks_skip(struct scan *sca
 		.line_len = s->line_len + (at - scan->line_start),
 	};
 
-	if (!s->header_ended || line_max < BLOCK) {
+	if (!s->header_ended || line_max < BLOCK || begins_with_dot(scan, at)) {
 		return at;
 	}
 	for (; scan->len - at >= BLOCK; at += BLOCK) {

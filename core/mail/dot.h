@@ -29,6 +29,8 @@ enum dot_flag {
 	DOT_NUL = 4,
 	DOT_8BIT = 8,
 	DOT_LONG_LINE = 16,
+	/* A line begins with a dot, which was stuffed. */
+	DOT_STUFFED = 32,
 };
 
 SINGLE

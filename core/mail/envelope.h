@@ -38,6 +38,9 @@ enum envelope_flag {
 	 * core/outbound/connection.c), and notifications of it, which carry it as well or no more
 	 * than its header (RFC 8689 section 5). */
 	ENVELOPE_REQUIRETLS = 64,
+	/* No line of the body begins with a dot, so that its wire form is the body itself. Without
+	 * it one may. */
+	ENVELOPE_UNSTUFFED = 128,
 };
 
 enum envelope_recipient_flag {

@@ -14,6 +14,9 @@
 #include "core/runtime/check.h"
 #include "core/runtime/text.h"
 
+/* Bytes of a body that is sent before its recipients are answered. */
+#define BODY_ALONG_MAX 65536
+
 static void on_received(struct stream *stream, const unsigned char *data, int result);
 static void on_sent(struct stream *stream, int result);
 static void on_timer(struct timer *t);
@@ -87,12 +90,17 @@ static void finish_close(struct connection *c)
 	agent_send(c->dispatcher->self, c->dispatcher->self, on_free, c, 0);
 }
 
+static bool body_under_way(const struct connection *c)
+{
+	return (c->state == CONNECTION_BODY || c->along) && stream_send_busy(&c->stream);
+}
+
 static void start_close(struct connection *c)
 {
 	if (c->state == CONNECTION_CLOSING) {
 		return;
 	}
-	if (c->delivery != NULL && (c->state != CONNECTION_BODY || !stream_send_busy(&c->stream))) {
+	if (c->delivery != NULL && !body_under_way(c)) {
 		attempt_end(c);
 	}
 	change_state(c, CONNECTION_CLOSING);
@@ -102,6 +110,24 @@ static void start_close(struct connection *c)
 }
 
 /* ---- sending ---- */
+
+/* The next pieces of the chunk, behind `count` other ones; before the first its command. Returns
+ * how many there are then. */
+static unsigned next_of_chunk(struct connection *c, unsigned count)
+{
+	bool stuffed = (delivery_envelope(c->delivery)->flags & ENVELOPE_UNSTUFFED) == 0;
+
+	if (!c->chunk_begun) {
+		c->chunk_begun = true;
+		chunk_begin(&c->chunk, body_of(c), stuffed);
+		snprintf(c->chunk_command, sizeof c->chunk_command, "BDAT %llu LAST\r\n",
+			 (unsigned long long)chunk_length(body_of(c), stuffed));
+		c->iov[count++] = (struct iovec){c->chunk_command, strlen(c->chunk_command)};
+	}
+	count += chunk_iov(&c->chunk, c->iov + count, CONNECTION_IOV - count);
+	c->body_sent = chunk_ended(&c->chunk);
+	return count;
+}
 
 /* What was gathered goes out, now or when the last piece has gone. */
 static void send_commands(struct connection *c)
@@ -116,6 +142,9 @@ static void send_commands(struct connection *c)
 	c->commands = CHAIN_EMPTY;
 	count = chain_iov(&c->sending, &cursor, c->iov, CONNECTION_IOV);
 	ASSERT(count > 0 && cursor == NULL);
+	if (c->along && !c->chunk_begun) {
+		count = next_of_chunk(c, count);
+	}
 	stream_send(&c->stream, c->iov, count);
 }
 
@@ -135,30 +164,13 @@ static void command(struct connection *c, const char *word, ...)
 	chain_append(&c->commands, buffers, "\r\n", 2);
 }
 
-/* The next pieces of the chunk; before the first its command. */
-static unsigned next_of_chunk(struct connection *c)
-{
-	unsigned count = 0;
-
-	if (!c->chunk_begun) {
-		c->chunk_begun = true;
-		chunk_begin(&c->chunk, body_of(c));
-		snprintf(c->chunk_command, sizeof c->chunk_command, "BDAT %llu LAST\r\n",
-			 (unsigned long long)chunk_length(body_of(c)));
-		c->iov[count++] = (struct iovec){c->chunk_command, strlen(c->chunk_command)};
-	}
-	count += chunk_iov(&c->chunk, c->iov + count, CONNECTION_IOV - count);
-	c->body_sent = count < CONNECTION_IOV;
-	return count;
-}
-
 /* The next piece of the body; with its last one goes the dot that ends it. */
 static void send_body(struct connection *c)
 {
 	unsigned count = 0;
 
 	if (c->chunked) {
-		count = next_of_chunk(c);
+		count = next_of_chunk(c, 0);
 	} else if (!c->body_sent) {
 		count = chain_iov(body_of(c), &c->body_cursor, c->iov, CONNECTION_IOV - 1);
 		if (c->body_cursor == NULL) {
@@ -324,6 +336,13 @@ static uint32_t last_step(const struct connection *c)
 	return c->batch_count + !c->chunked;
 }
 
+/* With pipelining a small body is not held back until the recipients are answered: one more round
+ * trip costs more than to send it for nothing now and then (RFC 3030 section 4.2). */
+static bool goes_along(struct connection *c)
+{
+	return c->chunked && body_of(c)->len <= BODY_ALONG_MAX;
+}
+
 /* Sends the next command, or with pipelining (RFC 2920) all of them. */
 static void send_steps(struct connection *c)
 {
@@ -339,6 +358,7 @@ static void send_steps(struct connection *c)
 	}
 	if (pipelining) {
 		counter_add(c->dispatcher->commands_pipelined, last);
+		c->along = c->steps_sent > last && goes_along(c);
 	}
 	send_commands(c);
 }
@@ -456,6 +476,7 @@ void connection_begin(struct connection *c)
 	c->body_cursor = NULL;
 	c->chunked = options_of(c)->use_chunking && (c->extensions & SMTP_EXTENSION_CHUNKING) != 0;
 	c->chunk_begun = false;
+	c->along = false;
 	c->attempt.dsn_handed_on = (c->extensions & SMTP_EXTENSION_DSN) != 0;
 	smtp_reply_reset(&c->reply);
 	set_state(c, CONNECTION_ENVELOPE, options_of(c)->mailfrom_timeout_ms);
@@ -574,11 +595,11 @@ static void on_data_reply(struct connection *c)
 	transaction_done(c, !c->mail_refused);
 }
 
-/* All recipients were answered: the body follows without being asked for. */
+/* All recipients were answered: the body follows without being asked for, if it has not gone. */
 static void begin_chunk(struct connection *c)
 {
 	set_state(c, CONNECTION_BODY, options_of(c)->body_timeout_ms);
-	if (!stream_send_busy(&c->stream)) {
+	if (!c->along && !stream_send_busy(&c->stream)) {
 		send_body(c);
 	}
 }
@@ -604,9 +625,9 @@ static void on_envelope_reply(struct connection *c)
 	if (c->steps_sent > c->step) {
 		return;
 	}
-	/* One at a time: no recipient is left to send DATA for, or the sender was refused. */
-	if (c->mail_refused ||
-	    (c->step == c->batch_count + 1 && recipient_set_empty(&c->accepted))) {
+	/* No recipient is left to send the body for, or the sender was refused. */
+	if (!c->along && (c->mail_refused ||
+			  (c->step == c->batch_count + 1 && recipient_set_empty(&c->accepted)))) {
 		transaction_done(c, !c->mail_refused);
 		return;
 	}
@@ -853,7 +874,7 @@ static void on_sent(struct stream *stream, int result)
 	} else if (c->state == CONNECTION_ENVELOPE && c->steps_sent <= last_step(c) &&
 		   ((c->extensions & SMTP_EXTENSION_PIPELINING) || c->steps_sent == c->step)) {
 		send_steps(c);
-	} else if (c->state == CONNECTION_BODY && !c->body_sent) {
+	} else if ((c->state == CONNECTION_BODY || c->along) && !c->body_sent) {
 		timer_arm(&c->timer,
 			  agent_now_ms(c->dispatcher->self) + options_of(c)->body_timeout_ms);
 		send_body(c);

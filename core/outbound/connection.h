@@ -84,8 +84,9 @@ struct connection {
 	unsigned rcpt_place;
 	bool mail_refused;
 	bool body_sent;
-	/* The body goes by BDAT; its command was said. */
+	/* The body goes by BDAT; along with the recipients; its command was said. */
 	bool chunked;
+	bool along;
 	bool chunk_begun;
 	char chunk_command[40];
 	struct chunk_cursor chunk;

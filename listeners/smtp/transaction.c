@@ -432,6 +432,9 @@ static struct message *make_message(struct smtp_session *ss)
 	if ((tx->scanner.flags & DOT_8BIT) != 0) {
 		tx->envelope.flags |= ENVELOPE_8BITMIME;
 	}
+	if ((tx->scanner.flags & DOT_STUFFED) == 0 && dot_safe_as_is(tx->scanner.flags)) {
+		tx->envelope.flags |= ENVELOPE_UNSTUFFED;
+	}
 	envelope_build(&tx->envelope, e);
 	e->id = tx->id;
 	e->received_ms = agent_wall_ms(&s->base);

@@ -10,13 +10,13 @@ SILENCE_S = 30
 
 
 class Sink(Program):
-    """A running fwsink."""
+    """A running fwsink, which offers what most receivers do."""
 
     def __init__(self, bench, port=None, options=()):
         self.port = port or free_port()
         self.stats_file = bench.work / f"sink-{self.port}.json"
         self.stats_file.unlink(missing_ok=True)
-        super().__init__([bench.tools / "fwsink", "--listen", f"127.0.0.1:{self.port}",
+        super().__init__([bench.tools / "fwsink", "--listen", f"127.0.0.1:{self.port}", "--chunking",
                           "--stats-file", self.stats_file, *options],
                          bench.work / f"sink-{self.port}.out")
         self.wait_until(lambda: "listening on" in self.said(), "fwsink to listen")

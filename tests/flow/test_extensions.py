@@ -487,9 +487,9 @@ def test_sends_chunks_where_they_are_offered(flow):
     for offers in (("PIPELINING", "CHUNKING"), ("CHUNKING",)):
         peer = Peer(flow, offers=offers, rcpt=lambda s: "550 no" if s.rcpt.startswith("no") else True,
                     dot=lambda s: "554 5.6.0 not that" if s.sender.startswith("bad") else True)
-        daemon = Daemon(flow, sink_port=peer.port, name=len(offers), text=f'''use_chunking = true
-max_outbound_connections = 1
-domain "plain.test" {{ gateway = "127.0.0.1:{plain.port}" }}''')
+        daemon = Daemon(flow, sink_port=peer.port, name=len(offers), text=f'''max_outbound_connections = 1
+domain "plain.test" {{ gateway = "127.0.0.1:{plain.port}" }}
+domain "lines.test" {{ use_chunking = false }}''')
         client = daemon.connect()
         sent = re.sub(rb"(?m)^\.", b"..", DOTS)
         client.mail(["no@chunk.test", "a@chunk.test", "b@chunk.test"], sender="", body=sent)
@@ -499,10 +499,14 @@ domain "plain.test" {{ gateway = "127.0.0.1:{plain.port}" }}''')
         client.mail("a@plain.test", sender="", body=sent)
         mails = peer.wait(2)
         daemon.wait_for_rest()
+        expect_equal(len(peer.said("DATA")), 0, "DATA to who offers CHUNKING")
+        client.mail("a@lines.test", sender="", body=sent)
+        wait_until(lambda: len(peer.said("DATA")) == 1, "DATA where chunks are not wanted")
+        wait_until(lambda: any(m.recipients == ["a@lines.test"] and m.data.endswith(DOTS) for m in peer.mails),
+                   "the body by lines")
         expect(mails[0].data.endswith(DOTS), "the body changed")
         expect_equal(mails[0].recipients, ["a@chunk.test", "b@chunk.test"], "recipients")
         expect(any(m.recipients == ["c@chunk.test"] and m.data.endswith(HELLO.encode()) for m in peer.wait(2)), "c")
-        expect_equal(len(peer.said("DATA")), 0, "DATA to who offers CHUNKING")
         expect(len(peer.said("BDAT")) >= 3, "BDAT")
     expect(plain.wait(2)[0].data.endswith(DOTS), "the body by DATA changed")
     expect_equal(len(plain.said("BDAT")), 0, "BDAT to who does not offer it")
@@ -510,7 +514,7 @@ domain "plain.test" {{ gateway = "127.0.0.1:{plain.port}" }}''')
 
 def test_postfix_takes_chunks(flow):
     postfix = Postfix(flow)
-    daemon = Daemon(flow, sink_port=postfix.port, text="use_chunking = true")
+    daemon = Daemon(flow, sink_port=postfix.port)
     daemon.connect().mail("good@box.test", body=re.sub(rb"(?m)^\.", b"..", DOTS))
     expect_equal(postfix.take("box", 1)[0].body, DOTS.partition(b"\r\n\r\n")[2], "body")
     flow.load(daemon, "--messages", 100, "--domains", 3)

@@ -429,6 +429,21 @@ class TestChecks(unittest.TestCase):
             self.assertEqual(client.reply(), 250)
             self.assertEqual(sink.stop()["protocol_errors"], 1)
 
+    def test_messages_come_in_chunks(self):
+        with Sink("--chunking") as sink, Client(sink.port) as client:
+            client.reply()
+            client.say("EHLO test.example")
+            first = b"Subject: x\r\n\r\n.\r\n..a\r\n."
+            client.say(b"MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nBDAT %d\r\n%s" % (len(first), first))
+            self.assertEqual([client.reply(), client.reply()], [250, 250])
+            self.assertEqual(client.say(b"BDAT 3 LAST\r\nb\r\n"), 250)
+            self.assertEqual(client.say("BDAT 0 LAST"), 503)
+            # The octets of a chunk that is refused are no commands.
+            self.assertEqual(client.say(b"MAIL FROM:<>\r\nBDAT 6 LAST\r\nRSET\r\n"), 250)
+            self.assertEqual([client.reply(), client.say("RSET")], [554, 250])
+            stats = sink.stop()
+        self.assertEqual((stats["messages"], stats["foreign"], stats["protocol_errors"]), (1, 1, 0))
+
     def test_wrong_order_is_refused(self):
         with Sink() as sink, Client(sink.port) as client:
             client.reply()

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -215,14 +216,34 @@ static void on_dot(struct receiver_session *ss)
 	unsigned code = receiver_refusal(ss, RECEIVER_DOT);
 
 	ss->in_body = false;
-	count_transaction(ss);
+	if (ss->in_chunk) {
+		ss->uncounted = true;
+	} else {
+		count_transaction(ss);
+		ss->rcpt_count = 0;
+	}
+	ss->in_chunk = false;
 	/* Recipients and body are there until the next MAIL: the reply may take its time. */
 	ss->has_mail = false;
-	ss->rcpt_count = 0;
 	if (ss->recipient_count == 0) {
 		code = 554;
 	}
 	receiver_reply(ss, RECEIVER_DOT, code != 0 ? code : 250);
+}
+
+/* The octets come whatever becomes of them. */
+static void on_bdat(struct receiver_session *ss, const char *line)
+{
+	unsigned long long octets;
+	char last[8];
+
+	if (sscanf(line, "BDAT %llu %7s", &octets, last) != 2 || strcmp(last, "LAST") != 0) {
+		world_fail("the program said \"%.200s\"", line);
+	}
+	ss->in_body = true;
+	ss->in_chunk = true;
+	ss->chunk_left = octets;
+	ss->body_len = 0;
 }
 
 static void on_rset(struct receiver_session *ss)
@@ -259,6 +280,11 @@ static void on_unknown(struct receiver_session *ss, const char *line)
 static void on_line(struct receiver_session *ss, const char *line)
 {
 	world_say("to %s on %llu: %s", ss->domain->name, (unsigned long long)ss->end->number, line);
+	if (ss->uncounted) {
+		ss->uncounted = false;
+		count_transaction(ss);
+		ss->rcpt_count = 0;
+	}
 	if (strncasecmp(line, "EHLO ", 5) == 0) {
 		on_hello(ss, RECEIVER_EHLO);
 	} else if (strncasecmp(line, "HELO ", 5) == 0) {
@@ -269,6 +295,8 @@ static void on_line(struct receiver_session *ss, const char *line)
 		on_rcpt(ss, line);
 	} else if (strcasecmp(line, "DATA") == 0) {
 		on_data(ss);
+	} else if (strncasecmp(line, "BDAT ", 5) == 0) {
+		on_bdat(ss, line);
 	} else if (strcasecmp(line, "RSET") == 0) {
 		on_rset(ss);
 	} else if (strcasecmp(line, "QUIT") == 0) {
@@ -355,12 +383,54 @@ static size_t body_end(const struct receiver_session *ss, size_t looked_at)
 	return found != NULL ? (size_t)(found - ss->body) + 2 : SIZE_MAX;
 }
 
+/* The body as the books know it: in wire form. */
+static void stuff_body(struct receiver_session *ss)
+{
+	size_t len = ss->body_len;
+	char *plain = world_alloc(len + 1);
+	bool line_starts = true;
+
+	memcpy(plain, ss->body, len);
+	ss->body_len = 0;
+	for (size_t i = 0; i < len; i++) {
+		if (line_starts && plain[i] == '.') {
+			keep_body(ss, ".", 1);
+		}
+		keep_body(ss, plain + i, 1);
+		line_starts = plain[i] == '\n';
+	}
+	world_free(plain, len + 1);
+}
+
+/* The octets of a chunk, and no more. */
+static bool take_chunk(struct receiver_session *ss)
+{
+	size_t used = ss->input_len < ss->chunk_left ? ss->input_len : ss->chunk_left;
+
+	if (used == 0 && ss->chunk_left > 0) {
+		return false;
+	}
+	keep_body(ss, ss->input, used);
+	use_input(ss, used);
+	ss->chunk_left -= used;
+	if (ss->chunk_left > 0) {
+		disturb_body(ss);
+		return ss->ending == RECEIVER_OPEN;
+	}
+	stuff_body(ss);
+	on_dot(ss);
+	return true;
+}
+
 static bool take_body(struct receiver_session *ss)
 {
 	size_t before = ss->body_len;
 	size_t end;
 	size_t used;
 
+	if (ss->in_chunk) {
+		return take_chunk(ss);
+	}
 	if (ss->input_len == 0) {
 		return false;
 	}

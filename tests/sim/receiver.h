@@ -69,6 +69,11 @@ struct receiver_session {
 
 	bool has_mail;
 	bool in_body;
+	/* A chunk's octets are to come, so many; no recipient was there to take it. */
+	bool in_chunk;
+	size_t chunk_left;
+	/* The transaction of the chunk is counted once the program shows that it read a reply. */
+	bool uncounted;
 	uint32_t rcpt_count;
 	uint32_t recipient_count;
 	char (*recipients)[RECEIVER_ADDRESS_MAX];

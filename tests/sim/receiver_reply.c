@@ -105,6 +105,16 @@ static void say_reply(struct receiver_session *ss, unsigned code)
 	receiver_say(ss, "%u %s\r\n", code, text_of(code));
 }
 
+static bool is_truthful(const struct receiver *r)
+{
+	for (uint32_t i = 0; i < r->domain_count; i++) {
+		if (r->domains[i]->garbage != 0) {
+			return false;
+		}
+	}
+	return true;
+}
+
 static void say_ehlo(struct receiver_session *ss)
 {
 	receiver_say(ss, "250-%s\r\n", ss->domain->name);
@@ -113,6 +123,10 @@ static void say_ehlo(struct receiver_session *ss)
 	}
 	if (world_chance(800)) {
 		receiver_say(ss, "250-8BITMIME\r\n");
+	}
+	/* A reply too many to a recipient would be a lie about the body that came along. */
+	if (is_truthful(ss->receiver) && world_chance(500)) {
+		receiver_say(ss, "250-CHUNKING\r\n");
 	}
 	if (world_chance(100)) {
 		receiver_say(ss, "250-X-NONSENSE 1 2 3\r\n250-size\r\n");

@@ -104,6 +104,22 @@ static enum peer_verb verb_of(const char *line)
 	return PEER_OTHER;
 }
 
+/* Octets of a chunk: lines of the body. Returns how many there were. */
+static size_t peer_feed_chunk(struct peer *p, struct peer_connection *c, const char *data,
+			      size_t len)
+{
+	size_t n = len < c->chunk_left ? len : c->chunk_left;
+
+	(void)data;
+	p->body_bytes += n;
+	c->chunk_left -= n;
+	if (c->chunk_left == 0) {
+		p->bodies++;
+		peer_react(p, c, PEER_BODY);
+	}
+	return n;
+}
+
 static void peer_on_line(struct peer *p, struct peer_connection *c)
 {
 	enum peer_verb verb;
@@ -126,7 +142,9 @@ static void peer_on_line(struct peer *p, struct peer_connection *c)
 		len = snprintf(p->log + p->log_len, sizeof p->log - p->log_len, "%s\n", c->line);
 		p->log_len += (unsigned)len;
 	}
-	peer_react(p, c, verb);
+	if (sscanf(c->line, "BDAT %lu LAST", &c->chunk_left) != 1) {
+		peer_react(p, c, verb);
+	}
 }
 
 static void peer_feed(struct peer *p, struct peer_connection *c, const char *data, size_t len)
@@ -134,6 +152,10 @@ static void peer_feed(struct peer *p, struct peer_connection *c, const char *dat
 	unsigned lines = 0;
 
 	for (size_t i = 0; i < len && c->fd >= 0; i++) {
+		if (c->chunk_left > 0) {
+			i += peer_feed_chunk(p, c, data + i, len - i) - 1;
+			continue;
+		}
 		if (data[i] != '\n') {
 			assert_true(c->line_len + 1 < sizeof c->line);
 			c->line[c->line_len++] = data[i];

@@ -32,7 +32,7 @@ enum peer_verb {
 	PEER_MAIL,
 	PEER_RCPT,
 	PEER_DATA,
-	/* The dot. */
+	/* The dot, or the end of a chunk. */
 	PEER_BODY,
 	PEER_RSET,
 	PEER_QUIT,
@@ -46,11 +46,14 @@ enum peer_verb {
 #define PEER_RESET "!!"
 
 #define PEER_PIPELINING "250-mx.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 100000000"
+#define PEER_CHUNKING "250-mx.test\r\n250-PIPELINING\r\n250 CHUNKING"
 #define PEER_PLAIN "250 mx.test"
 
 struct peer_connection {
 	int fd;
 	bool in_data;
+	/* Octets of a chunk that are still to come. */
+	unsigned long chunk_left;
 	char line[1024];
 	unsigned line_len;
 	/* Transactions begun. */

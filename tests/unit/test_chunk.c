@@ -32,14 +32,14 @@ static void expect_chunk(const char *wire, size_t wire_len, const char *plain, s
 	struct chain body = CHAIN_EMPTY;
 
 	chain_append(&body, &buffers, wire, wire_len);
-	assert_int_equal(chunk_length(&body), plain_len);
+	assert_int_equal(chunk_length(&body, true), plain_len);
 	for (unsigned max = 1; max <= 64; max += 9) {
 		struct chunk_cursor c;
 		struct iovec iov[64];
 		size_t at = 0;
 		unsigned n;
 
-		chunk_begin(&c, &body);
+		chunk_begin(&c, &body, true);
 		while ((n = chunk_iov(&c, iov, max)) > 0) {
 			assert_true(n <= max);
 			for (unsigned i = 0; i < n; i++) {
@@ -49,6 +49,7 @@ static void expect_chunk(const char *wire, size_t wire_len, const char *plain, s
 			}
 		}
 		assert_int_equal(at, plain_len);
+		assert_true(chunk_ended(&c));
 	}
 	chain_release(&body, &buffers);
 }
@@ -86,6 +87,23 @@ static void test_bodies_of_several_buffers(void **state)
 	free(wire);
 }
 
+/* Where there are no dots to be dropped, none are looked for. */
+static void test_bodies_known_to_be_plain(void **state)
+{
+	struct chain body = CHAIN_EMPTY;
+	struct chunk_cursor c;
+	struct iovec iov[4];
+
+	(void)state;
+	chain_append(&body, &buffers, "..\r\n", 4);
+	assert_int_equal(chunk_length(&body, false), 4);
+	chunk_begin(&c, &body, false);
+	assert_int_equal(chunk_iov(&c, iov, 4), 1);
+	assert_int_equal(iov[0].iov_len, 4);
+	assert_int_equal(chunk_iov(&c, iov, 4), 0);
+	chain_release(&body, &buffers);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -93,6 +111,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_small_bodies),
 		TEST(test_bodies_of_several_buffers),
+		TEST(test_bodies_known_to_be_plain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

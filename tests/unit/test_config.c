@@ -148,7 +148,7 @@ static struct sample samples[] = {
 	{"require_authentication", "on", "1"},
 	{"xclient_hosts", "( \"192.0.2.0/24\" )", "1 ::ffff:192.0.2.0/120"},
 	{"proxy_protocol", "true", "1"},
-	{"use_chunking", "true", "1"},
+	{"use_chunking", "false", "0"},
 	{"downgrade_8bit", "bounce", "1"},
 	{"max_auth_failures", "7/hour", "7/3600"},
 	{"outbound_throttle_messages", "100/60", "100/60"},

@@ -132,6 +132,7 @@ static struct outcome naive_scan(const unsigned char *data, size_t len, bool len
 				o.end = left == 3;
 				return o;
 			}
+			o.flags |= dotted ? DOT_STUFFED : 0;
 		}
 		o.flags |= bare_lf ? DOT_BARE_LF : 0;
 		o.flags |= data[i] == 0 ? DOT_NUL : 0;
@@ -284,8 +285,9 @@ static void test_scan_measures_lines_without_crlf_and_stuffed_dot(void **state)
 	(void)state;
 	assert_int_equal(SCAN("01234567890123456789\r\n.\r\n").flags, 0);
 	assert_int_equal(SCAN("012345678901234567890\r\n.\r\n").flags, DOT_LONG_LINE);
-	assert_int_equal(SCAN("..1234567890123456789\r\n.\r\n").flags, 0);
-	assert_int_equal(SCAN("..12345678901234567890\r\n.\r\n").flags, DOT_LONG_LINE);
+	assert_int_equal(SCAN("..1234567890123456789\r\n.\r\n").flags, DOT_STUFFED);
+	assert_int_equal(SCAN("..12345678901234567890\r\n.\r\n").flags,
+			 DOT_LONG_LINE | DOT_STUFFED);
 	assert_int_equal(SCAN("0123456789\n0123456789\r\n.\r\n").flags,
 			 DOT_LONG_LINE | DOT_BARE_LF);
 	assert_int_equal(scan_all_ways("0123456789\n0123456789\r\n.\r\n", 26, true).flags,
@@ -528,10 +530,14 @@ static void test_known_smuggling_sequences_end_nothing_and_leave_harmless(void *
 		size_t len;
 		uint32_t flags;
 	} sequences[] = {
-		{"\n.\n", 3, DOT_BARE_LF},     {"\n.\r\n", 4, DOT_BARE_LF},
-		{"\r\n.\n", 4, DOT_BARE_LF},   {"\r.\r", 3, DOT_BARE_CR},
-		{"\r.\r\n", 4, DOT_BARE_CR},   {"\r\n.\r", 4, DOT_BARE_CR},
-		{"\r\n\0.\r\n", 6, DOT_NUL},   {"\r\r\n.\r\r\n", 7, DOT_BARE_CR},
+		{"\n.\n", 3, DOT_BARE_LF},
+		{"\n.\r\n", 4, DOT_BARE_LF},
+		{"\r\n.\n", 4, DOT_BARE_LF | DOT_STUFFED},
+		{"\r.\r", 3, DOT_BARE_CR},
+		{"\r.\r\n", 4, DOT_BARE_CR},
+		{"\r\n.\r", 4, DOT_BARE_CR | DOT_STUFFED},
+		{"\r\n\0.\r\n", 6, DOT_NUL},
+		{"\r\r\n.\r\r\n", 7, DOT_BARE_CR | DOT_STUFFED},
 		{"\n\n.\n\n", 5, DOT_BARE_LF},
 	};
 
