@@ -19,6 +19,7 @@
 
 static void on_received(struct stream *stream, const unsigned char *data, int result);
 static void on_sent(struct stream *stream, int result);
+static void connection_on_reply(struct connection *c);
 static void on_timer(struct timer *t);
 static void attempt_end(struct connection *c);
 
@@ -477,6 +478,7 @@ void connection_begin(struct connection *c)
 	c->chunked = options_of(c)->use_chunking && (c->extensions & SMTP_EXTENSION_CHUNKING) != 0;
 	c->chunk_begun = false;
 	c->along = false;
+	c->reply_held = false;
 	c->attempt.dsn_handed_on = (c->extensions & SMTP_EXTENSION_DSN) != 0;
 	smtp_reply_reset(&c->reply);
 	set_state(c, CONNECTION_ENVELOPE, options_of(c)->mailfrom_timeout_ms);
@@ -849,6 +851,31 @@ void connection_abort(struct connection *c, const char *text)
 	}
 }
 
+/* A body that came along may be answered before we hear that it is out; until then the kernel may
+ * read it. */
+static bool reply_is_early(const struct connection *c)
+{
+	return c->along && c->state == CONNECTION_BODY && stream_send_busy(&c->stream) &&
+	       c->unread == 0;
+}
+
+static void go_on_reading(struct connection *c)
+{
+	if (c->state == CONNECTION_CLOSING) {
+		finish_close(c);
+	} else if (!c->broken && !c->reply_held && c->state != CONNECTION_SECURING) {
+		stream_recv(&c->stream);
+	}
+}
+
+static void take_held_reply(struct connection *c)
+{
+	c->reply_held = false;
+	connection_on_reply(c);
+	smtp_reply_reset(&c->reply);
+	go_on_reading(c);
+}
+
 static void on_sent(struct stream *stream, int result)
 {
 	struct connection *c = CONTAINER_OF(stream, struct connection, stream);
@@ -863,7 +890,9 @@ static void on_sent(struct stream *stream, int result)
 	} else if (result < 0) {
 		/* The peer may have said why before it closed: what it said is read first. */
 		c->send_failed = true;
-		if (!stream_recv_busy(&c->stream)) {
+		if (c->reply_held) {
+			take_held_reply(c);
+		} else if (!stream_recv_busy(&c->stream)) {
 			c->attempt.stage = stage_of(c);
 			fail(c, "4.4.2", "451 4.4.2 [internal] cannot send: %s", strerror(-result));
 		}
@@ -878,6 +907,8 @@ static void on_sent(struct stream *stream, int result)
 		timer_arm(&c->timer,
 			  agent_now_ms(c->dispatcher->self) + options_of(c)->body_timeout_ms);
 		send_body(c);
+	} else if (c->reply_held) {
+		take_held_reply(c);
 	}
 }
 
@@ -980,7 +1011,7 @@ static void on_received(struct stream *stream, const unsigned char *data, int re
 		on_disconnect(c, result);
 		return;
 	}
-	while (len > 0 && c->state != CONNECTION_CLOSING && !c->broken) {
+	while (len > 0 && c->state != CONNECTION_CLOSING && !c->broken && !c->reply_held) {
 		int rc = smtp_reply_feed(&c->reply, data, len, &used);
 
 		data += used;
@@ -991,13 +1022,12 @@ static void on_received(struct stream *stream, const unsigned char *data, int re
 			     rc == -EMSGSIZE ? "too long" : "none", c->reply.text);
 		} else if (rc > 0) {
 			c->unread = len;
-			connection_on_reply(c);
-			smtp_reply_reset(&c->reply);
+			c->reply_held = reply_is_early(c);
+			if (!c->reply_held) {
+				connection_on_reply(c);
+				smtp_reply_reset(&c->reply);
+			}
 		}
 	}
-	if (c->state == CONNECTION_CLOSING) {
-		finish_close(c);
-	} else if (!c->broken && c->state != CONNECTION_SECURING) {
-		stream_recv(&c->stream);
-	}
+	go_on_reading(c);
 }

@@ -90,6 +90,8 @@ struct connection {
 	bool chunk_begun;
 	char chunk_command[40];
 	struct chunk_cursor chunk;
+	/* The body was answered before we heard that it is out. */
+	bool reply_held;
 	/* A send failed; what the peer had said before is still read. */
 	bool send_failed;
 	/* Lost while the content was being read back. */
