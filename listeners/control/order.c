@@ -187,6 +187,14 @@ static void on_step(struct agent *self, void *object, uint64_t unused)
 			part_complete(p, self);
 			return;
 		}
+		if (p->pass_to != NULL) {
+			struct agent *to = p->pass_to;
+
+			p->pass_to = NULL;
+			p->cycle_ns = 0;
+			agent_send(self, to, on_step, p, 0);
+			return;
+		}
 		if (p->waits) {
 			return;
 		}

@@ -54,6 +54,8 @@ struct part {
 	bool back;
 	/* Set by a step that asked for something: when that has come, part_complete() ends it. */
 	bool waits;
+	/* Set by a step that returns false: the next one runs on this agent. */
+	struct agent *pass_to;
 	/* What it found: a value, or text of JSON values separated by commas. */
 	json_t *json;
 	char *text;
