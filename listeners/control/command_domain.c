@@ -286,13 +286,13 @@ static json_t *address_of(const void *of)
 	return value_text(text);
 }
 
-static json_t *hosts_of(const struct scheduler *s, const struct domain *d)
+json_t *command_hosts(const struct scheduler *s, const struct lane *l)
 {
 	uint64_t now_ms = agent_now_ms(&s->base);
 	json_t *rows = value_array();
 
-	for (uint32_t i = 0; d->lane != NULL && i < d->lane->host_count; i++) {
-		const struct host *h = &d->lane->hosts[i];
+	for (uint32_t i = 0; l != NULL && i < l->host_count; i++) {
+		const struct host *h = &l->hosts[i];
 		bool failed = h->failed_until_ms > now_ms;
 		json_t *row = value_object();
 
@@ -425,7 +425,7 @@ static json_t *describe(struct scheduler *s, const struct domain *d)
 	value_set_text(v, "home", s->base.name);
 	value_set(v, "queue", queue_of(s, d));
 	value_set(v, "limits", limits_of(s, d));
-	value_set(v, "next_hops", hosts_of(s, d));
+	value_set(v, "next_hops", command_hosts(s, d->lane));
 	value_set(v, "connections", connections_of(s, d));
 	value_set(v, "counters", counters_of(d));
 	value_set(v, "options", options_of(d->options));

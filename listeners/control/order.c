@@ -317,7 +317,7 @@ struct scheduler *order_scheduler_of(struct agent *self)
 	return CONTAINER_OF(self, struct scheduler, base);
 }
 
-static void walk_restart(struct part *p, uint32_t bucket_count)
+void part_walk_restart(struct part *p, uint32_t bucket_count)
 {
 	p->bucket = 0;
 	p->bucket_count = bucket_count;
@@ -332,7 +332,7 @@ bool part_walk(struct part *p, struct agent *self, uint32_t limit, order_domain_
 	uint32_t seen = 0;
 
 	if (p->bucket_count != t->bucket_count) {
-		walk_restart(p, t->bucket_count);
+		part_walk_restart(p, t->bucket_count);
 	}
 	while (p->bucket < p->bucket_count && seen < limit) {
 		struct domain *next;

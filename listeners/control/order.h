@@ -175,6 +175,10 @@ struct scheduler *order_scheduler_of(struct agent *self);
 BOUND
 bool part_walk(struct part *p, struct agent *self, uint32_t limit, order_domain_fn each);
 
+/* A walk begins, or begins again: over so many buckets. */
+BOUND
+void part_walk_restart(struct part *p, uint32_t bucket_count);
+
 /* Sum of total `index` over all parts. */
 BOUND
 uint64_t order_total(const struct order *o, unsigned index);
