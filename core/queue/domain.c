@@ -96,6 +96,33 @@ struct domain *domain_create(struct domain_table *t, const char *binding, const 
 	return d;
 }
 
+#ifdef FLYWHEEL_DEBUG
+/* Deliveries change hands with their record. */
+static void hand_over(struct domain *d, bool claim)
+{
+	for (struct delivery *x = d->active_head; x != NULL; x = x->next) {
+		if (claim) {
+			OWNER_CLAIM(x);
+		} else {
+			OWNER_RELEASE(x);
+		}
+	}
+	for (uint32_t i = 0; i < d->delayed_count; i++) {
+		if (claim) {
+			OWNER_CLAIM(d->delayed[i]);
+		} else {
+			OWNER_RELEASE(d->delayed[i]);
+		}
+	}
+}
+#else
+static void hand_over(const struct domain *d, bool claim)
+{
+	(void)d;
+	(void)claim;
+}
+#endif
+
 void domain_put(struct domain_table *t, struct domain *d)
 {
 	struct domain **bucket;
@@ -105,6 +132,7 @@ void domain_put(struct domain_table *t, struct domain *d)
 		table_grow(t);
 	}
 	OWNER_CLAIM(d);
+	hand_over(d, true);
 	bucket = bucket_of(t, d->hash);
 	d->hash_next = *bucket;
 	*bucket = d;
@@ -126,6 +154,7 @@ void domain_take(struct domain_table *t, struct domain *d)
 	t->count--;
 	t->active -= d->active_count;
 	t->delayed -= d->delayed_count;
+	hand_over(d, false);
 	OWNER_RELEASE(d);
 }
 

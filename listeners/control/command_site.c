@@ -177,10 +177,11 @@ static bool site_step(struct part *p, struct agent *self)
 static void merge_named(struct order *o)
 {
 	if (order_total(o, SITES) == 0) {
-		order_fail(o,
-			   "no site \"%s\": no mail goes to a provider, exchanger or domain of that "
-			   "name now; \"sites\" lists what there is",
-			   o->arguments[0]);
+		order_fail(
+			o,
+			"no site \"%s\": no mail goes to a provider, exchanger or domain of that "
+			"name now; \"sites\" lists what there is",
+			o->arguments[0]);
 		return;
 	}
 	order_answer_rows(o, "sites", NULL, NULL);

@@ -37,8 +37,8 @@ static uint32_t connections_allowed(const struct scenario_domain *d)
 
 	for (uint32_t i = 0; i < s->domain_count; i++) {
 		const struct scenario_domain *other = &s->domains[i];
-		uint32_t own = other->max_connections != 0 ? other->max_connections
-							   : UINT32_MAX / 64;
+		uint32_t own =
+			other->max_connections != 0 ? other->max_connections : UINT32_MAX / 64;
 
 		if (other->port == d->port) {
 			*(other->in_family && other->rollup ? &family : &sum) += own;
