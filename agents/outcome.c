@@ -169,15 +169,16 @@ static void settle_state(struct scheduler *s, struct delivery *delivery)
 static void on_kept(struct scheduler *s, void *owner, int result)
 {
 	struct delivery *delivery = owner;
+	struct domain *d = delivery->domain;
 
-	delivery->domain->settling_count--;
 	if (result == 0) {
 		settle_state(s, delivery);
-		return;
+	} else {
+		/* It stays in memory, as it was promised no more; the next failure tries again. */
+		agent_error(&s->base, result, "a message of durability memory could not be kept");
+		queue_again(s, delivery);
 	}
-	/* It stays in memory, as it was promised no more; the next failure tries again. */
-	agent_error(&s->base, result, "a message of durability memory could not be kept");
-	queue_again(s, delivery);
+	dispatch_settled(d);
 }
 
 /* Everything about the attempt is said; what remains of the delivery goes where it belongs. */
@@ -197,8 +198,10 @@ static void settle(struct scheduler *s, struct delivery *delivery)
 
 static void on_bounced(struct bounce *b)
 {
-	b->delivery->domain->settling_count--;
+	struct domain *d = b->delivery->domain;
+
 	settle(b->scheduler, b->delivery);
+	dispatch_settled(d);
 }
 
 /* ---- the attempt ---- */
@@ -379,14 +382,15 @@ struct unnamed_attempt {
 static void on_named(struct scheduler *s, void *owner, struct content *content, int result)
 {
 	struct unnamed_attempt *u = owner;
+	struct domain *d = u->delivery->domain;
 
 	if (content == NULL) {
 		agent_error(&s->base, result, "the bounce log does not say whom a message was for");
 	}
 	u->delivery->loaded = content;
-	u->delivery->domain->settling_count--;
 	conclude(s, u->delivery, &u->attempt);
 	free(u);
+	dispatch_settled(d);
 }
 
 static void read_names(struct scheduler *s, struct delivery *delivery, const struct attempt *a)
@@ -422,10 +426,21 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 	}
 }
 
-static const struct domain_options *options(struct dispatcher *x, const char *domain)
+static const struct domain_options *options(struct dispatcher *x, const char *binding,
+					    const char *domain, const char *provider)
 {
-	return config_domain(scheduler_of(x)->program->config, BINDING_DEFAULT, domain,
-			     strlen(domain));
+	return config_outbound(scheduler_of(x)->program->config, binding, provider, domain,
+			       domain != NULL ? strlen(domain) : 0);
+}
+
+static const char *provider(struct dispatcher *x, const char *binding, const char *mx)
+{
+	return config_provider(scheduler_of(x)->program->config, binding, mx);
+}
+
+static void keep(struct dispatcher *x, struct domain *d)
+{
+	scheduler_keep_domain(scheduler_of(x), d);
 }
 
 const struct dispatch_ops scheduler_dispatch_ops = {
@@ -433,4 +448,6 @@ const struct dispatch_ops scheduler_dispatch_ops = {
 	.load = load,
 	.on_attempt = on_attempt,
 	.options = options,
+	.provider = provider,
+	.keep = keep,
 };

@@ -35,7 +35,23 @@ static bool over_budget(const struct scheduler *s)
 	return program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes;
 }
 
-void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
+/* At the record: into its queue. */
+static void deliver_to(struct scheduler *s, struct domain *d, struct delivery *delivery)
+{
+	d->received += recipient_set_count(&delivery->pending);
+	/* It is found in its domain's record from here on: an envelope alone has done its work. */
+	if (!delivery->message->content->resident) {
+		delivery_give_up_content(delivery, &s->pools);
+	}
+	if (delivery->due_ms > agent_wall_ms(&s->base)) {
+		dispatch_delay(&s->dispatcher, d, delivery);
+	} else {
+		dispatch_enqueue(&s->dispatcher, d, delivery);
+	}
+}
+
+/* It was sent after a record that is away, which is here. */
+static void on_forwarded(struct agent *self, void *object, uint64_t value)
 {
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
 	struct delivery *delivery = object;
@@ -48,18 +64,35 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	d = dispatch_find(&s->dispatcher,
-			  envelope_domain(delivery_envelope(delivery), delivery->index));
-	d->received += recipient_set_count(&delivery->pending);
-	/* It is found in its domain's record from here on: an envelope alone has done its work. */
-	if (!delivery->message->content->resident) {
-		delivery_give_up_content(delivery, &s->pools);
+	d = domain_find(&s->dispatcher.domains, BINDING_DEFAULT,
+			envelope_domain(delivery_envelope(delivery), delivery->index));
+	ASSERT(d != NULL);
+	deliver_to(s, d, delivery);
+}
+
+void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
+{
+	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
+	struct delivery *delivery = object;
+	const struct dispatcher *away;
+	const char *domain;
+
+	(void)value;
+	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
+	OWNER_CLAIM(delivery);
+	if (s->stopping && delivery->message->spool == NULL) {
+		scheduler_keep_delivery(s, delivery);
+		return;
 	}
-	if (delivery->due_ms > agent_wall_ms(self)) {
-		dispatch_delay(&s->dispatcher, d, delivery);
-	} else {
-		dispatch_enqueue(&s->dispatcher, d, delivery);
+	domain = envelope_domain(delivery_envelope(delivery), delivery->index);
+	away = dispatch_away(&s->dispatcher, BINDING_DEFAULT, domain);
+	if (away != NULL) {
+		counter_inc(s->dispatcher.forwarded);
+		OWNER_RELEASE(delivery);
+		agent_send(self, away->self, on_forwarded, delivery, 0);
+		return;
 	}
+	deliver_to(s, dispatch_find(&s->dispatcher, BINDING_DEFAULT, domain), delivery);
 }
 
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)
@@ -229,9 +262,8 @@ static bool keep_queued(struct scheduler *s, struct domain *d, struct delivery *
 
 /* Those in the delayed queue could not be kept when they were deferred; a removal may move others
  * to places that were looked at, so that it takes another look. */
-static void keep_domain(void *context, struct domain *d)
+void scheduler_keep_domain(struct scheduler *s, struct domain *d)
 {
-	struct scheduler *s = context;
 	struct delivery *next;
 	bool again = true;
 
@@ -247,7 +279,12 @@ static void keep_domain(void *context, struct domain *d)
 	}
 }
 
+static void keep_each(void *context, struct domain *d)
+{
+	scheduler_keep_domain(context, d);
+}
+
 void scheduler_keep_all(struct scheduler *s)
 {
-	domain_each(&s->dispatcher.domains, keep_domain, s);
+	domain_each(&s->dispatcher.domains, keep_each, s);
 }

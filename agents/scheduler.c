@@ -302,5 +302,7 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 	make_counters(s);
 	dispatcher_init(&s->dispatcher, &s->base, &scheduler_dispatch_ops, &s->pools,
 			&program->limits);
+	program->dispatchers[index] = &s->dispatcher;
+	dispatcher_join(&s->dispatcher, program->dispatchers, program->scheduler_count, index);
 	s->dispatcher.tls_client = config_tls_client(program->config);
 }

@@ -42,6 +42,7 @@ struct program {
 	struct config *config;
 	struct spool *spool;
 	struct scheduler *schedulers[SCHEDULERS_MAX];
+	struct dispatcher *dispatchers[SCHEDULERS_MAX];
 	uint32_t scheduler_count;
 	struct master *master;
 	struct agent *log;
@@ -152,7 +153,7 @@ struct scheduler {
 	struct counter bounce_classes[BOUNCE_WAYS][BOUNCE_CLASS_MAX + 1];
 };
 
-/* Sets up scheduler `index`; `name` is not copied. */
+/* Sets up scheduler `index` of program->scheduler_count; `name` is not copied. */
 SINGLE
 void scheduler_init(struct scheduler *s, const char *name, struct program *program, uint32_t index);
 
@@ -181,7 +182,7 @@ void scheduler_on_accept(struct agent *self, void *accept, uint64_t value);
 BOUND
 void scheduler_keep_all(struct scheduler *s);
 
-/* Home of a domain record. */
+/* First home of a domain record: mail and orders for it are sent there, wherever it is. */
 READONLY
 uint32_t home_of(const struct program *p, const char *binding, const char *domain);
 

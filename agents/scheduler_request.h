@@ -42,6 +42,10 @@ void scheduler_resolve(struct dispatcher *x, struct domain *d);
 BOUND
 void scheduler_on_delivery(struct agent *self, void *delivery, uint64_t value);
 
+/* The program stops: what only memory has of a record's queues goes to the spool. */
+BOUND
+void scheduler_keep_domain(struct scheduler *s, struct domain *d);
+
 /* A delivery is over for this run: the spool is told who remains, for the next start. */
 BOUND
 void scheduler_leave_delivery(struct scheduler *s, struct delivery *delivery);

@@ -289,10 +289,27 @@ READONLY
 const struct smtp_options *config_smtp(const struct config *config, uint32_t index,
 				       const struct in6_addr *peer);
 
-/* What applies to mail for `domain` (lower case) sent through `binding`. Never NULL. O(1). */
+/* What applies to mail for `domain` (lower case; NULL: for all without a stanza) sent through
+ * `binding`, when its mail exchangers belong to `provider` (NULL: to none, or it is not known yet).
+ * Never NULL; equal answers are mostly one struct. O(1). */
 READONLY
-const struct domain_options *config_domain(const struct config *config, const char *binding,
-					   const char *domain, size_t domain_len);
+const struct domain_options *config_outbound(const struct config *config, const char *binding,
+					     const char *provider, const char *domain,
+					     size_t domain_len);
+/* The same without a provider. */
+READONLY
+static inline const struct domain_options *config_domain(const struct config *config,
+							 const char *binding, const char *domain,
+							 size_t domain_len)
+{
+	return config_outbound(config, binding, NULL, domain, domain_len);
+}
+
+/* The provider that a domain with these exchangers ("PREFERENCE HOST ...", sorted, lower case)
+ * belongs to for mail sent through `binding`: the first in the order of the files all of whose
+ * exchangers of best preference match. NULL: none. O(providers). */
+READONLY
+const char *config_provider(const struct config *config, const char *binding, const char *mx);
 
 /* Makes the client context of outbound TLS, unless all say tls = no; once, before the generation is
  * shared. 0, or a negative errno after one line on `errors`. */

@@ -1,12 +1,14 @@
 /*
  * Outbound options: what each scope sets is read once (struct domain_settings) and laid over what
- * it falls back to, from the least specific to the most:
+ * it falls back to, from the least specific to the most (a binding is that of its group over that
+ * of the global scope, wherever one is named):
  *
- *     global, domain, binding_group, binding, binding_group::binding,
- *     binding_group::domain, binding::domain, binding_group::binding::domain
+ *     global, binding_group, binding, provider, domain,
+ *     binding::provider, binding_group::domain, binding::domain
  *
  * Global domains are flattened when the generation is built, equal ones to one struct. Bindings
- * times domains may be too many for that: those are flattened when somebody asks, and kept.
+ * times providers times domains may be too many for that: those are flattened when somebody asks,
+ * and kept.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +18,17 @@
 
 enum { BINDINGS_FIRST = 16, MEMO_BUCKETS_MIN = 64, MEMO_BUCKETS_MAX = 1 << 18 };
 
-/* One (binding, domain) with a stanza of its own somewhere, flattened. */
+/* What is asked for: NULL where there is none, or nothing is said about it. Names are interned. */
+struct memo_key {
+	const struct binding *binding;
+	const char *provider;
+	const char *domain;
+};
+
+/* One of them with a stanza of its own somewhere, flattened. */
 struct memo_entry {
 	struct memo_entry *next;
-	const struct binding *binding;
-	/* Interned. */
-	const char *domain;
+	struct memo_key key;
 	struct domain_options options;
 	struct gateway gateways[];
 };
@@ -171,24 +178,62 @@ static struct binding *binding_open(struct config *config, const char *name)
 
 /* Reading. A scope is read after all that it falls back to. */
 
-static void read_domains(struct builder *b, const struct tree_scope *scope,
-			 const struct domain_options *values, const struct binding *binding)
+static const struct tree_scope *stanza_in(const struct config *config,
+					  const struct tree_scope *scope, const char *name,
+					  const char *instance)
+{
+	return scope == NULL || instance == NULL
+		       ? NULL
+		       : tree_scope_find(&config->tree, scope, name, instance);
+}
+
+static void overlay_binding(struct domain_options *options, const struct binding *binding)
+{
+	overlay(options, binding->group);
+	overlay(options, binding->global);
+	overlay(options, binding->grouped);
+}
+
+/* Who finds domains by their exchangers has to say which: here, or in the global scope. */
+static void check_provider(struct builder *b, const struct tree_scope *scope)
+{
+	const struct config *config = b->config;
+	const struct tree_scope *global =
+		stanza_in(config, config->tree.root, config->name_provider, scope->instance);
+
+	if (tree_option_find(scope, "mx_suffix") == NULL &&
+	    (global == NULL || tree_option_find(global, "mx_suffix") == NULL)) {
+		report_error(b->report, scope->source,
+			     "scope provider \"%s\": has no mail exchangers; expected mx_suffix",
+			     scope->instance);
+	}
+}
+
+/* The providers and domains of a scope, in that order. */
+static void read_destinations(struct builder *b, const struct tree_scope *scope,
+			      const struct domain_options *values, const struct binding *binding)
 {
 	struct config *config = b->config;
-	for (struct tree_scope *s = scope->first_child; s != NULL; s = s->next) {
-		if (s->kind != SCOPE_DOMAIN) {
-			continue;
+	const enum schema_scope kinds[] = {SCOPE_PROVIDER, SCOPE_DOMAIN};
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		for (struct tree_scope *s = scope->first_child; s != NULL; s = s->next) {
+			struct domain_options own = *values;
+
+			if (s->kind != kinds[i]) {
+				continue;
+			}
+			if (binding != NULL) {
+				overlay_binding(&own, binding);
+			} else if (scope->parent != NULL) {
+				overlay(&own, scope);
+			}
+			overlay(&own, stanza_in(config, config->tree.root, s->name, s->instance));
+			if (kinds[i] == SCOPE_PROVIDER) {
+				check_provider(b, s);
+			}
+			read_scope(b, s, &own);
 		}
-		struct domain_options own = *values;
-		overlay(&own,
-			tree_scope_find(&config->tree, config->tree.root, s->name, s->instance));
-		overlay(&own, scope->parent != NULL ? scope : NULL);
-		if (binding != NULL && binding->grouped == scope) {
-			overlay(&own, binding->group);
-			overlay(&own, binding->global);
-			overlay(&own, binding->grouped);
-		}
-		read_scope(b, s, &own);
 	}
 }
 
@@ -213,7 +258,7 @@ static void read_grouped(struct builder *b, struct tree_scope *group,
 		overlay(&own, group);
 		overlay(&own, binding->global);
 		read_scope(b, s, &own);
-		read_domains(b, s, values, binding);
+		read_destinations(b, s, values, binding);
 	}
 }
 
@@ -225,14 +270,14 @@ static void read_bindings(struct builder *b, const struct domain_options *values
 		if (s->kind == SCOPE_BINDING) {
 			binding_open(b->config, s->instance)->global = s;
 			read_scope(b, s, &own);
-			read_domains(b, s, values, NULL);
+			read_destinations(b, s, values, NULL);
 		}
 	}
 	for (struct tree_scope *s = root->first_child; s != NULL; s = s->next) {
 		struct domain_options own = *values;
 		if (s->kind == SCOPE_BINDING_GROUP) {
 			read_scope(b, s, &own);
-			read_domains(b, s, values, NULL);
+			read_destinations(b, s, values, NULL);
 			read_grouped(b, s, values);
 		}
 	}
@@ -244,9 +289,7 @@ static void finish_bindings(struct builder *b, const struct domain_options *valu
 		struct binding *binding = b->config->bindings[i];
 		struct domain_options own = *values;
 		if (binding != NULL) {
-			overlay(&own, binding->group);
-			overlay(&own, binding->global);
-			overlay(&own, binding->grouped);
+			overlay_binding(&own, binding);
 			binding->options = share_finished(b, &own);
 		}
 	}
@@ -266,6 +309,39 @@ static void make_memo(struct config *config)
 	config->memo.mask = count - 1;
 }
 
+static void list_provider(struct config *config, const char *name)
+{
+	uint32_t i = 0;
+
+	while (i < config->provider_count && config->providers[i] != name) {
+		i++;
+	}
+	if (i == config->provider_count) {
+		config->providers = realloc(config->providers, (i + 1) * sizeof(name));
+		if (config->providers == NULL) {
+			fatal("configuration: out of memory (%u providers)", i + 1);
+		}
+		config->providers[config->provider_count++] = name;
+	}
+}
+
+/* In the order of the files: the tree has scopes in the order in which they were opened. */
+static void list_in(struct config *config, const struct tree_scope *scope)
+{
+	for (const struct tree_scope *s = scope->first_child; s != NULL; s = s->next) {
+		if (s->kind == SCOPE_PROVIDER) {
+			list_provider(config, s->instance);
+		} else if (s->kind == SCOPE_BINDING || s->kind == SCOPE_BINDING_GROUP) {
+			list_in(config, s);
+		}
+	}
+}
+
+static void list_providers(struct builder *b)
+{
+	list_in(b->config, b->config->tree.root);
+}
+
 void domains_build(struct builder *b)
 {
 	struct config *config = b->config;
@@ -273,15 +349,17 @@ void domains_build(struct builder *b)
 	struct domain_options values = {0};
 
 	config->name_domain = tree_text(&config->tree, "domain", strlen("domain"));
+	config->name_provider = tree_text(&config->tree, "provider", strlen("provider"));
 	read_scope(b, root, &values);
 	config->domain = root->effective;
 	root->settings = NULL;
-	read_domains(b, root, &values, NULL);
+	read_destinations(b, root, &values, NULL);
 	make_binding_table(config);
 	read_bindings(b, &values);
 	finish_bindings(b, &values);
 	config->domain_values = share(b, &values);
 	make_memo(config);
+	list_providers(b);
 }
 
 void domains_free(struct config *config)
@@ -297,65 +375,84 @@ void domains_free(struct config *config)
 	}
 	free(config->memo.buckets);
 	free(config->bindings);
+	free(config->providers);
 }
 
 /* Looking up. */
 
-/* The stanzas about one domain for one binding, the least specific first; NULL: there is none. */
+/* The stanzas about what is asked for, but for the binding's own; NULL: there is none. */
 struct stanzas {
+	const struct tree_scope *provider;
 	const struct tree_scope *domain;
-	const struct tree_scope *in_group;
-	const struct tree_scope *in_binding;
-	const struct tree_scope *in_grouped;
+	const struct tree_scope *provider_in_binding;
+	const struct tree_scope *provider_in_grouped;
+	const struct tree_scope *domain_in_group;
+	const struct tree_scope *domain_in_binding;
+	const struct tree_scope *domain_in_grouped;
 };
 
-static const struct tree_scope *stanza_in(const struct config *config,
-					  const struct tree_scope *scope, const char *domain)
+static struct stanzas find_stanzas(const struct config *config, const struct memo_key *key)
 {
-	return scope == NULL ? NULL
-			     : tree_scope_find(&config->tree, scope, config->name_domain, domain);
-}
-
-static struct stanzas find_stanzas(const struct config *config, const struct binding *binding,
-				   const char *domain)
-{
-	return (struct stanzas){
-		.domain = stanza_in(config, config->tree.root, domain),
-		.in_group = stanza_in(config, binding->group, domain),
-		.in_binding = stanza_in(config, binding->global, domain),
-		.in_grouped = stanza_in(config, binding->grouped, domain),
+	const struct tree_scope *root = config->tree.root;
+	const struct binding *b = key->binding;
+	struct stanzas s = {
+		.provider = stanza_in(config, root, config->name_provider, key->provider),
+		.domain = stanza_in(config, root, config->name_domain, key->domain),
 	};
+	if (b != NULL) {
+		s.provider_in_binding =
+			stanza_in(config, b->global, config->name_provider, key->provider);
+		s.provider_in_grouped =
+			stanza_in(config, b->grouped, config->name_provider, key->provider);
+		s.domain_in_group = stanza_in(config, b->group, config->name_domain, key->domain);
+		s.domain_in_binding =
+			stanza_in(config, b->global, config->name_domain, key->domain);
+		s.domain_in_grouped =
+			stanza_in(config, b->grouped, config->name_domain, key->domain);
+	}
+	return s;
 }
 
-static struct memo_entry *memo_entry_new(const struct config *config, const struct binding *binding,
-					 const char *domain, const struct stanzas *stanzas)
+static bool has_stanza(const struct stanzas *s)
+{
+	return s->provider != NULL || s->domain != NULL || s->provider_in_binding != NULL ||
+	       s->provider_in_grouped != NULL || s->domain_in_group != NULL ||
+	       s->domain_in_binding != NULL || s->domain_in_grouped != NULL;
+}
+
+static struct memo_entry *memo_entry_new(const struct config *config, const struct memo_key *key,
+					 const struct stanzas *s)
 {
 	struct domain_options options = *config->domain_values;
-	overlay(&options, stanzas->domain);
-	overlay(&options, binding->group);
-	overlay(&options, binding->global);
-	overlay(&options, binding->grouped);
-	overlay(&options, stanzas->in_group);
-	overlay(&options, stanzas->in_binding);
-	overlay(&options, stanzas->in_grouped);
+	if (key->binding != NULL) {
+		overlay_binding(&options, key->binding);
+	}
+	overlay(&options, s->provider);
+	overlay(&options, s->domain);
+	overlay(&options, s->provider_in_binding);
+	overlay(&options, s->provider_in_grouped);
+	overlay(&options, s->domain_in_group);
+	overlay(&options, s->domain_in_binding);
+	overlay(&options, s->domain_in_grouped);
 	fit_intervals(&options);
 
 	struct memo_entry *entry =
 		calloc(1, sizeof(*entry) + options.gateway_count * sizeof(struct gateway));
 	if (entry == NULL) {
-		fatal("configuration: out of memory (options of %s)", domain);
+		fatal("configuration: out of memory (options of %s)",
+		      key->domain != NULL ? key->domain : "a provider");
 	}
 	fill_ports(&options, entry->gateways);
-	entry->binding = binding;
-	entry->domain = domain;
+	entry->key = *key;
 	entry->options = options;
 	return entry;
 }
 
-static struct memo_entry *memo_find(struct memo_entry *first, const struct binding *binding,
-				    const char *domain)
+static struct memo_entry *memo_find(struct memo_entry *first, const struct memo_key *key)
 {
-	while (first != NULL && (first->binding != binding || first->domain != domain)) {
+	while (first != NULL &&
+	       (first->key.binding != key->binding || first->key.provider != key->provider ||
+		first->key.domain != key->domain)) {
 		first = first->next;
 	}
 	return first;
@@ -363,21 +460,22 @@ static struct memo_entry *memo_find(struct memo_entry *first, const struct bindi
 
 /* The entry, made by whoever asks first. Entries are only ever added, at the head, so a reader
  * needs no more than the acquire that pairs with the release of the exchange. */
-static const struct memo_entry *memo_get(const struct config *config, const struct binding *binding,
-					 const char *domain, const struct stanzas *stanzas)
+static const struct memo_entry *memo_get(const struct config *config, const struct memo_key *key,
+					 const struct stanzas *stanzas)
 {
-	uint32_t hash =
-		hash_word((uintptr_t)binding * UINT64_C(0x9e3779b97f4a7c15) ^ (uintptr_t)domain);
+	uint64_t both = (uintptr_t)key->binding * UINT64_C(0x9e3779b97f4a7c15) ^
+			(uintptr_t)key->provider * UINT64_C(0xff51afd7ed558ccd);
+	uint32_t hash = hash_word(both ^ (uintptr_t)key->domain);
 	_Atomic(struct memo_entry *) *bucket = &config->memo.buckets[hash & config->memo.mask];
 	struct memo_entry *head = atomic_load_explicit(bucket, memory_order_acquire);
-	struct memo_entry *found = memo_find(head, binding, domain);
+	struct memo_entry *found = memo_find(head, key);
 	if (found != NULL) {
 		return found;
 	}
-	struct memo_entry *entry = memo_entry_new(config, binding, domain, stanzas);
+	struct memo_entry *entry = memo_entry_new(config, key, stanzas);
 	do {
 		/* Another thread may have made it meanwhile. */
-		found = memo_find(head, binding, domain);
+		found = memo_find(head, key);
 		if (found != NULL) {
 			free(entry);
 			return found;
@@ -388,30 +486,115 @@ static const struct memo_entry *memo_get(const struct config *config, const stru
 	return entry;
 }
 
-static const struct binding *binding_find(const struct config *config, const char *name)
+static const char *interned(const struct config *config, const char *name, size_t len)
 {
-	const char *interned =
-		name == NULL ? NULL : intern_find(&config->tree.strings, name, strlen(name));
-	return interned == NULL ? NULL : *binding_slot(config, interned);
+	return name == NULL ? NULL : intern_find(&config->tree.strings, name, len);
 }
 
-const struct domain_options *config_domain(const struct config *config, const char *binding_name,
-					   const char *domain, size_t domain_len)
+static const struct binding *binding_find(const struct config *config, const char *name)
 {
-	const char *name = intern_find(&config->tree.strings, domain, domain_len);
-	const struct binding *binding = binding_find(config, binding_name);
-	if (binding == NULL) {
-		const struct tree_scope *stanza =
-			name == NULL ? NULL : stanza_in(config, config->tree.root, name);
-		return stanza == NULL ? config->domain : stanza->effective;
+	const char *known = interned(config, name, name == NULL ? 0 : strlen(name));
+	return known == NULL ? NULL : *binding_slot(config, known);
+}
+
+const struct domain_options *config_outbound(const struct config *config, const char *binding,
+					     const char *provider, const char *domain,
+					     size_t domain_len)
+{
+	struct memo_key key = {
+		.binding = binding_find(config, binding),
+		.provider = interned(config, provider, provider == NULL ? 0 : strlen(provider)),
+		.domain = interned(config, domain, domain_len),
+	};
+	struct stanzas stanzas = find_stanzas(config, &key);
+
+	if (key.binding == NULL && stanzas.provider == NULL) {
+		return stanzas.domain == NULL ? config->domain : stanzas.domain->effective;
 	}
-	if (name == NULL) {
-		return binding->options;
+	if (!has_stanza(&stanzas)) {
+		return key.binding->options;
 	}
-	struct stanzas stanzas = find_stanzas(config, binding, name);
-	if (stanzas.domain == NULL && stanzas.in_group == NULL && stanzas.in_binding == NULL &&
-	    stanzas.in_grouped == NULL) {
-		return binding->options;
+	/* Names that merely occur somewhere make no difference. */
+	if (stanzas.provider == NULL && stanzas.provider_in_binding == NULL &&
+	    stanzas.provider_in_grouped == NULL) {
+		key.provider = NULL;
 	}
-	return &memo_get(config, binding, name, &stanzas)->options;
+	if (stanzas.domain == NULL && stanzas.domain_in_group == NULL &&
+	    stanzas.domain_in_binding == NULL && stanzas.domain_in_grouped == NULL) {
+		key.domain = NULL;
+	}
+	return &memo_get(config, &key, &stanzas)->options;
+}
+
+/* ---- providers ---- */
+
+static bool sets_suffixes(const struct tree_scope *scope)
+{
+	return scope != NULL && tree_option_find(scope, "mx_suffix") != NULL;
+}
+
+/* Who says which exchangers are the provider's: the binding, else the global scope; NULL: nobody
+ * whom that binding listens to. */
+static const struct domain_options *suffixes_of(const struct config *config,
+						const struct binding *binding, const char *provider)
+{
+	struct memo_key key = {.binding = binding, .provider = provider};
+	struct stanzas s = find_stanzas(config, &key);
+	const struct tree_scope *scope =
+		sets_suffixes(s.provider_in_grouped)   ? s.provider_in_grouped
+		: sets_suffixes(s.provider_in_binding) ? s.provider_in_binding
+		: sets_suffixes(s.provider)            ? s.provider
+						       : NULL;
+
+	return scope == NULL ? NULL : scope->effective;
+}
+
+static bool suffix_matches(const struct domain_options *options, const char *host, size_t len)
+{
+	for (uint32_t i = 0; i < options->mx_suffix_count; i++) {
+		const char *suffix = options->mx_suffixes[i];
+		size_t suffix_len = strlen(suffix);
+
+		if (strcmp(suffix, "*") == 0 ||
+		    (len >= suffix_len && (suffix[0] == '.' || len == suffix_len) &&
+		     memcmp(host + len - suffix_len, suffix, suffix_len) == 0)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* All exchangers of the first preference match. */
+static bool best_match(const struct domain_options *options, const char *mx)
+{
+	size_t best = strcspn(mx, " ");
+	const char *at = mx;
+
+	while (strcspn(at, " ") == best && memcmp(at, mx, best) == 0 && at[best] == ' ') {
+		const char *host = at + best + 1;
+		size_t len = strcspn(host, " ");
+
+		if (!suffix_matches(options, host, len)) {
+			return false;
+		}
+		if (host[len] == '\0') {
+			break;
+		}
+		at = host + len + 1;
+	}
+	return at != mx || mx[best] == ' ';
+}
+
+const char *config_provider(const struct config *config, const char *binding, const char *mx)
+{
+	const struct binding *b = binding_find(config, binding);
+
+	for (uint32_t i = 0; i < config->provider_count; i++) {
+		const struct domain_options *options = suffixes_of(config, b, config->providers[i]);
+
+		if (options != NULL && best_match(options, mx)) {
+			return config->providers[i];
+		}
+	}
+	return NULL;
 }

@@ -105,7 +105,7 @@ struct binding {
 	const struct domain_options *options;
 };
 
-/* Combinations of a binding and a domain that were asked for: insert-only lists. */
+/* Combinations of a binding, a provider and a domain that were asked for: insert-only lists. */
 CONCURRENT
 struct memo {
 	_Atomic(struct memo_entry *) *buckets;
@@ -172,7 +172,11 @@ struct config {
 	/* By name: open addressing, a power of two. */
 	struct binding **bindings;
 	uint32_t binding_mask;
-	/* Interned "domain". */
+	/* Interned "domain" and "provider". */
 	const char *name_domain;
+	const char *name_provider;
+	/* Names of providers, in the order of the files. */
+	const char **providers;
+	uint32_t provider_count;
 	struct memo memo;
 };

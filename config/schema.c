@@ -22,7 +22,8 @@
 #define CONTROL (BIT(SCOPE_CONTROL_LISTENER) | BIT(SCOPE_CONTROL_LISTEN))
 #define CLIENT (ESMTP | BIT(SCOPE_ESMTP_PEER))
 #define DKIM (BIT(SCOPE_DKIM) | BIT(SCOPE_DKIM_SIGNATURE))
-#define OUTBOUND (GLOBAL | BIT(SCOPE_BINDING_GROUP) | BIT(SCOPE_BINDING) | BIT(SCOPE_DOMAIN))
+#define ROUTED (GLOBAL | BIT(SCOPE_BINDING_GROUP) | BIT(SCOPE_BINDING) | BIT(SCOPE_DOMAIN))
+#define OUTBOUND (ROUTED | BIT(SCOPE_PROVIDER))
 
 #define KIB(n) (UINT64_C(n) << 10)
 #define MIB(n) (UINT64_C(n) << 20)
@@ -98,6 +99,8 @@ const struct schema_scope_row schema_scope_rows[] = {
 	 INSTANCE_REQUIRED, NULL},
 	{"binding", "an identity that mail is sent by", SCOPE_BINDING,
 	 GLOBAL | BIT(SCOPE_BINDING_GROUP), INSTANCE_REQUIRED, NULL},
+	{"provider", "whoever takes mail of many domains", SCOPE_PROVIDER,
+	 GLOBAL | BIT(SCOPE_BINDING), INSTANCE_REQUIRED, NULL},
 	{"domain", "a destination", SCOPE_DOMAIN,
 	 GLOBAL | BIT(SCOPE_BINDING_GROUP) | BIT(SCOPE_BINDING), INSTANCE_REQUIRED, NULL},
 };
@@ -446,7 +449,7 @@ const struct schema_option schema_options[] = {
 
 	/* Outbound */
 	{ .name = "gateway", .type = TYPE_GATEWAYS, .max = UINT16_MAX, TO_DOMAIN(gateways),
-	  COUNT(struct domain_options, gateway_count), .scopes = OUTBOUND,
+	  COUNT(struct domain_options, gateway_count), .scopes = ROUTED,
 	  .help = "Next hops instead of the domain's mail exchangers; a lower pref is tried first." },
 	{ .name = "remote_smtp_port", .type = TYPE_NUMBER, .min = 1, .max = UINT16_MAX,
 	  .fallback = "25", TO_DOMAIN(remote_smtp_port), .scopes = OUTBOUND,
@@ -456,7 +459,17 @@ const struct schema_option schema_options[] = {
 	  .help = "Which addresses of next hops with a name are used." },
 	{ .name = "max_outbound_connections", .type = TYPE_NUMBER, .min = 1, .max = 1000000,
 	  .fallback = "32", TO_DOMAIN(max_outbound_connections), .scopes = OUTBOUND,
-	  .help = "Connections to one domain by one binding at a time." },
+	  .help = "Connections to one site by one binding at a time; a site is an MX set, or a "
+		  "provider, or a domain with mx_rollup = false. In a domain scope: those for "
+		  "that domain, within them." },
+	{ .name = "mx_rollup", .type = TYPE_BOOLEAN, .fallback = "true", TO_DOMAIN(mx_rollup),
+	  .scopes = OUTBOUND,
+	  .help = "Domains with the same mail exchangers, or the same provider, share "
+		  "connections and limits." },
+	{ .name = "mx_suffix", .type = TYPE_DOMAINS, TO_DOMAIN(mx_suffixes),
+	  COUNT(struct domain_options, mx_suffix_count), .scopes = BIT(SCOPE_PROVIDER),
+	  .help = "Names of mail exchangers; a domain is the provider's whose exchangers of best "
+		  "preference all match." },
 	{ .name = "max_deliveries_per_connection", .type = TYPE_NUMBER, .max = UINT32_MAX,
 	  .fallback = "0", TO_DOMAIN(max_deliveries_per_connection), .scopes = OUTBOUND,
 	  .help = "Successful deliveries, then the connection is closed; 0 is no limit." },

@@ -33,6 +33,7 @@ enum schema_scope {
 	SCOPE_TLS_CERTIFICATE,
 	SCOPE_BINDING_GROUP,
 	SCOPE_BINDING,
+	SCOPE_PROVIDER,
 	SCOPE_DOMAIN,
 	SCOPES,
 	SCOPE_UNKNOWN = SCOPES
@@ -128,7 +129,7 @@ struct schema_option {
 };
 
 /* A set of options, one bit each. */
-enum { SCHEMA_OPTIONS_MAX = 128 };
+enum { SCHEMA_OPTIONS_MAX = 256 };
 
 READONLY
 struct schema_set {

@@ -25,6 +25,12 @@ static void attempt_end(struct connection *c);
 
 static const struct domain_options *options_of(const struct connection *c)
 {
+	return c->options;
+}
+
+/* Of the domain whose delivery it carries. */
+static const struct domain_options *carried_options(const struct connection *c)
+{
 	return c->domain->options;
 }
 
@@ -40,14 +46,37 @@ static bool sets_up(enum connection_state state)
 	       state == CONNECTION_STARTTLS || state == CONNECTION_SECURING;
 }
 
-/* The only place where the state changes, so that the record's counts follow it. */
+static void idle_link(struct connection *c)
+{
+	struct lane *l = c->lane;
+
+	c->idle_prev = NULL;
+	c->idle_next = l->idle;
+	if (l->idle != NULL) {
+		l->idle->idle_prev = c;
+	}
+	l->idle = c;
+	l->idle_count++;
+}
+
+static void idle_unlink(struct connection *c)
+{
+	*(c->idle_prev != NULL ? &c->idle_prev->idle_next : &c->lane->idle) = c->idle_next;
+	if (c->idle_next != NULL) {
+		c->idle_next->idle_prev = c->idle_prev;
+	}
+	c->lane->idle_count--;
+}
+
+/* The only place where the state changes, so that the lane's counts follow it. */
 static void change_state(struct connection *c, enum connection_state state)
 {
-	struct domain *d = c->domain;
-
-	d->connecting_count += (uint32_t)sets_up(state) - (uint32_t)sets_up(c->state);
-	d->idle_count +=
-		(uint32_t)(state == CONNECTION_IDLE) - (uint32_t)(c->state == CONNECTION_IDLE);
+	c->lane->connecting_count += (uint32_t)sets_up(state) - (uint32_t)sets_up(c->state);
+	if (c->state == CONNECTION_IDLE && state != CONNECTION_IDLE) {
+		idle_unlink(c);
+	} else if (c->state != CONNECTION_IDLE && state == CONNECTION_IDLE) {
+		idle_link(c);
+	}
 	c->state = state;
 }
 
@@ -407,7 +436,7 @@ static void choose_batch(struct connection *c)
 {
 	struct recipient_set waiting =
 		recipient_set_without(&c->delivery->pending, &c->delivery->tried);
-	uint32_t max = options_of(c)->max_recipients_per_batch;
+	uint32_t max = carried_options(c)->max_recipients_per_batch;
 	unsigned place = 0;
 
 	c->batch = (struct recipient_set){{0, 0}};
@@ -439,7 +468,7 @@ static bool refuse_here(struct connection *c)
 		attempt_text(c, 550, "5.7.30",
 			     "550 5.7.30 [internal] the message requires TLS to the peer");
 	} else if ((e->flags & ENVELOPE_8BITMIME) && !(c->extensions & SMTP_EXTENSION_8BITMIME) &&
-		   options_of(c)->downgrade_8bit == DOMAIN_DOWNGRADE_BOUNCE) {
+		   carried_options(c)->downgrade_8bit == DOMAIN_DOWNGRADE_BOUNCE) {
 		attempt_text(c, 554, "5.6.3",
 			     "554 5.6.3 [internal] the peer does not offer 8BITMIME");
 	} else {
@@ -475,13 +504,14 @@ void connection_begin(struct connection *c)
 	c->mail_refused = false;
 	c->body_sent = false;
 	c->body_cursor = NULL;
-	c->chunked = options_of(c)->use_chunking && (c->extensions & SMTP_EXTENSION_CHUNKING) != 0;
+	c->chunked =
+		carried_options(c)->use_chunking && (c->extensions & SMTP_EXTENSION_CHUNKING) != 0;
 	c->chunk_begun = false;
 	c->along = false;
 	c->reply_held = false;
 	c->attempt.dsn_handed_on = (c->extensions & SMTP_EXTENSION_DSN) != 0;
 	smtp_reply_reset(&c->reply);
-	set_state(c, CONNECTION_ENVELOPE, options_of(c)->mailfrom_timeout_ms);
+	set_state(c, CONNECTION_ENVELOPE, carried_options(c)->mailfrom_timeout_ms);
 	send_steps(c);
 }
 
@@ -575,7 +605,7 @@ static void on_data_reply(struct connection *c)
 
 	if (c->reply.code == 354) {
 		c->body_sent = !wanted;
-		set_state(c, CONNECTION_BODY, options_of(c)->body_timeout_ms);
+		set_state(c, CONNECTION_BODY, carried_options(c)->body_timeout_ms);
 		if (wanted && !stream_send_busy(&c->stream)) {
 			send_body(c);
 		} else if (!wanted) {
@@ -600,7 +630,7 @@ static void on_data_reply(struct connection *c)
 /* All recipients were answered: the body follows without being asked for, if it has not gone. */
 static void begin_chunk(struct connection *c)
 {
-	set_state(c, CONNECTION_BODY, options_of(c)->body_timeout_ms);
+	set_state(c, CONNECTION_BODY, carried_options(c)->body_timeout_ms);
 	if (!c->along && !stream_send_busy(&c->stream)) {
 		send_body(c);
 	}
@@ -756,7 +786,7 @@ static void describe_address(struct connection *c)
 	}
 }
 
-struct connection *connection_open(struct dispatcher *x, struct domain *d, const struct host *host,
+struct connection *connection_open(struct dispatcher *x, struct lane *l, const struct host *host,
 				   int *error)
 {
 	int fd = socket(host->address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -771,7 +801,8 @@ struct connection *connection_open(struct dispatcher *x, struct domain *d, const
 	c->magic = CONNECTION_MAGIC;
 	OWNER_CLAIM(c);
 	c->dispatcher = x;
-	c->domain = d;
+	c->lane = l;
+	c->options = l->options;
 	memcpy(&c->address, &host->address, host->address_len);
 	c->address_len = host->address_len;
 	text_copy(c->host_name, sizeof c->host_name, host->name);
@@ -843,6 +874,12 @@ void connection_quit(struct connection *c)
 	send_commands(c);
 }
 
+void connection_drop(struct connection *c)
+{
+	ASSERT(c->delivery == NULL);
+	start_close(c);
+}
+
 void connection_abort(struct connection *c, const char *text)
 {
 	if (c->state != CONNECTION_CLOSING && !c->broken) {
@@ -905,7 +942,7 @@ static void on_sent(struct stream *stream, int result)
 		send_steps(c);
 	} else if ((c->state == CONNECTION_BODY || c->along) && !c->body_sent) {
 		timer_arm(&c->timer,
-			  agent_now_ms(c->dispatcher->self) + options_of(c)->body_timeout_ms);
+			  agent_now_ms(c->dispatcher->self) + carried_options(c)->body_timeout_ms);
 		send_body(c);
 	} else if (c->reply_held) {
 		take_held_reply(c);

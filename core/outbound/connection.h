@@ -1,7 +1,7 @@
 /*
- * Outbound connection: one SMTP client session with one host, for one domain record. It carries one
- * delivery at a time, pipelines when the peer offers that, and tells the dispatcher when it is
- * ready, when an attempt has ended, and when it is gone.
+ * Outbound connection: one SMTP client session with one host, for the domains of one lane. It
+ * carries one delivery at a time, pipelines when the peer offers that, and tells the dispatcher
+ * when it is ready, when an attempt has ended, and when it is gone.
  *
  * Start reading at connection_on_reply(), last in connection.c.
  */
@@ -16,7 +16,7 @@
 #include "core/mail/smtp_reply.h"
 #include "core/outbound/chunk.h"
 #include "core/outbound/dispatch.h"
-#include "core/queue/domain.h"
+#include "core/queue/site.h"
 #include "core/runtime/stream.h"
 #include "core/runtime/timer.h"
 
@@ -51,9 +51,18 @@ struct connection {
 	OWNER_FIELD
 	enum connection_state state;
 	struct dispatcher *dispatcher;
+	struct lane *lane;
+	/* Of the lane; those of what it carries are in domain->options. */
+	const struct domain_options *options;
+	/* Whose mail it carries, carried last, or was opened for; NULL: that one has gone. */
 	struct domain *domain;
+	/* Of the domain, of the site, and of idle ones of the lane. */
 	struct connection *next;
 	struct connection *prev;
+	struct connection *site_next;
+	struct connection *site_prev;
+	struct connection *idle_next;
+	struct connection *idle_prev;
 	struct stream stream;
 	struct timer timer;
 	uint64_t since_ms;
@@ -109,10 +118,10 @@ struct connection {
 	struct smtp_reply reply;
 };
 
-/* Opens a connection to `host` for `d`. The outcome comes through dispatch_on_ready() or
+/* Opens a connection of the lane to `host`. The outcome comes through dispatch_on_ready() or
  * dispatch_on_closed(). NULL when no socket could be made (-errno in `*error`). */
 BOUND
-struct connection *connection_open(struct dispatcher *x, struct domain *d, const struct host *host,
+struct connection *connection_open(struct dispatcher *x, struct lane *l, const struct host *host,
 				   int *error);
 
 /* An idle connection takes a delivery; its content is at hand, or `loading`: then
@@ -129,11 +138,15 @@ void connection_begin(struct connection *c);
 BOUND
 void connection_quit(struct connection *c);
 
+/* Closes it at once, which is nobody's fault; for one that has no delivery. */
+BOUND
+void connection_drop(struct connection *c);
+
 /* Ends it at once. An attempt under way is deferred with the reason `text`. */
 BOUND
 void connection_abort(struct connection *c, const char *text);
 
-/* What the connection tells the dispatcher; implemented in dispatch.c. */
+/* What the connection tells the dispatcher; implemented in dispatch_events.c. */
 BOUND
 void dispatch_on_ready(struct connection *c);
 /* The attempt is over, and with it the use of content that was read back. */

@@ -11,7 +11,7 @@
 
 static const struct domain_options *options_of(const struct connection *c)
 {
-	return c->domain->options;
+	return c->options;
 }
 
 void connection_tls_init(struct dispatcher *x)

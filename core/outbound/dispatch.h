@@ -1,9 +1,11 @@
 /*
- * Dispatcher: one scheduler's sending side. It owns the scheduler's domain records, decides which
- * delivery is attempted when and on which connection, under each domain's limits, and reports what
- * became of every attempt to its host (the scheduler agent), which logs it and tells the spool.
+ * Dispatcher: one scheduler's sending side. It owns the scheduler's domain records and sites,
+ * decides which delivery is attempted when and on which connection, under the limits of sites and
+ * domains, and reports what became of every attempt to its host (the scheduler agent), which logs
+ * it and tells the spool.
  *
- * Start reading at dispatch_domain(): what it opens, and what holds it back.
+ * Start reading at dispatch_domain() in dispatch.c: is there anything to send for a domain? Then at
+ * dispatch_lane() in dispatch_site.c: what is sent and opened, and what holds it back.
  */
 #pragma once
 
@@ -14,6 +16,8 @@
 #include "core/mail/smtp_stage.h"
 #include "core/outbound/route.h"
 #include "core/queue/domain.h"
+#include "core/queue/forward.h"
+#include "core/queue/site.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/thread_class.h"
 #include "core/runtime/tls_sessions.h"
@@ -90,8 +94,14 @@ struct dispatch_ops {
 	 * dispatch_delay(), or is over. Without a connection the content may be on disk only. */
 	void (*on_attempt)(struct dispatcher *x, struct domain *d, struct delivery *delivery,
 			   const struct attempt *attempt);
-	/* Options for a domain that has no record yet. */
-	const struct domain_options *(*options)(struct dispatcher *x, const char *domain);
+	/* What applies to (binding, domain); `domain` NULL: to all without a stanza. `provider`:
+	 * whose MX set it has, NULL: none, or not known yet. Interned: equal ones are one. */
+	const struct domain_options *(*options)(struct dispatcher *x, const char *binding,
+						const char *domain, const char *provider);
+	/* The provider that an MX set (struct route_verdict) belongs to for `binding`, or NULL. */
+	const char *(*provider)(struct dispatcher *x, const char *binding, const char *mx);
+	/* The program stops: what only memory has of this record's queues goes to the spool. */
+	void (*keep)(struct dispatcher *x, struct domain *d);
 };
 
 BOUND
@@ -101,6 +111,14 @@ struct dispatcher {
 	struct mail_pools *pools;
 	struct outbound_limits *limits;
 	struct domain_table domains;
+	struct site_table sites;
+	struct forward_table forwards;
+	/* All dispatchers of the program, and which one this is. */
+	struct dispatcher *const *peers;
+	uint32_t peer_count;
+	uint32_t index;
+	/* Records that were sent and have not been confirmed, or are to come back. */
+	uint32_t moves;
 	struct pool connections;
 	uint32_t connection_count;
 	bool stopping;
@@ -112,6 +130,9 @@ struct dispatcher {
 	struct counter *held_by_connections;
 	struct counter *held_by_server;
 	struct counter *held_by_memory;
+	struct counter *moved;
+	struct counter *forwarded;
+	struct counter *sites_open;
 	struct counter *commands_pipelined;
 	struct counter *reused;
 	/* Verdicts, and what was odd about exchangers. */
@@ -134,9 +155,22 @@ SINGLE
 void dispatcher_init(struct dispatcher *x, struct agent *self, const struct dispatch_ops *ops,
 		     struct mail_pools *pools, struct outbound_limits *limits);
 
-/* Finds or makes the record of `domain` (lower case). */
+/* This is dispatcher `index` of `count`, which send records to each other; `peers` stays. Without
+ * it there is one. Before any record is there. */
+SINGLE
+void dispatcher_join(struct dispatcher *x, struct dispatcher *const *peers, uint32_t count,
+		     uint32_t index);
+
+/* Finds or makes the record of (binding, `domain` in lower case), which is not away. `binding` is
+ * not copied. */
 BOUND
-struct domain *dispatch_find(struct dispatcher *x, const char *domain);
+struct domain *dispatch_find(struct dispatcher *x, const char *binding, const char *domain);
+
+/* The dispatcher that a record has moved to which has its first home here; NULL: it is not away. It
+ * is there when a task that is sent now arrives, and stays until then. */
+BOUND
+struct dispatcher *dispatch_away(const struct dispatcher *x, const char *binding,
+				 const char *domain);
 
 /* A delivery in transit becomes active in its domain's record. */
 BOUND
@@ -150,8 +184,23 @@ void dispatch_delay(struct dispatcher *x, struct domain *d, struct delivery *del
 BOUND
 void dispatch_domain(struct dispatcher *x, struct domain *d);
 
-/* Answer to ops->resolve; takes over verdict->hosts. A permanent verdict fails what is active, and
- * what becomes so while the verdict holds; for a transient one mail waits for host_failure_retry.
+/* What keeps the domain's active deliveries from being sent: its own hold, or its lane's, or its
+ * site's; `*until_ms` (monotonic) when it is looked at again, 0: when something happens. `*scope`
+ * says which of the three: "domain", "lane", "site". */
+BOUND
+enum domain_hold dispatch_held(const struct domain *d, uint64_t *until_ms, const char **scope);
+/* What the name service or the last failed connection said; NULL: nothing. */
+BOUND
+const char *dispatch_trouble(const struct domain *d);
+
+/* The host (scheduler agent) has done with a delivery that it had counted in settling_count: to be
+ * called last. */
+BOUND
+void dispatch_settled(struct domain *d);
+
+/* Answer to ops->resolve; takes over what the verdict has. A permanent verdict fails what is
+ * active, and what becomes so while the verdict holds; for a transient one mail waits for
+ * host_failure_retry.
  */
 BOUND
 void dispatch_resolved(struct dispatcher *x, struct domain *d, struct route_verdict *verdict);
@@ -187,6 +236,6 @@ bool dispatch_drained(const struct dispatcher *x);
 BOUND
 void dispatcher_drop(struct dispatcher *x);
 
-/* Frees records, whose queues are empty, and what dispatcher_init() made. */
+/* Frees records and sites, whose queues are empty, and what dispatcher_init() made. */
 SINGLE
 void dispatcher_close(struct dispatcher *x);

@@ -1,6 +1,8 @@
 /*
- * What the dispatcher's two files share: dispatch.c decides, orders.c carries out what operators
- * ask for. Nobody else includes this.
+ * What the dispatcher's files share. dispatch.c: a domain's turn; dispatch_site.c: what a site's
+ * lanes send and open; dispatch_route.c: from a verdict of the name service to a lane, here or
+ * elsewhere; dispatch_events.c: what connections report; move.c: records that travel; orders.c:
+ * what operators ask for. Nobody else includes this.
  */
 #pragma once
 
@@ -9,13 +11,36 @@
 /* Deliveries that one step moves or fails, so that a long queue does not hold up the others. */
 #define DISPATCH_SLICE 1024
 
-/* Notes what holds the domain back, until further notice. */
+BOUND
+uint64_t dispatch_now_ms(const struct dispatcher *x);
+
+/* ---- dispatch.c ---- */
+
+/* Notes what holds the domain back, until further notice; or until `until_ms`. */
 BOUND
 void dispatch_hold(struct domain *d, enum domain_hold why);
+BOUND
+void dispatch_hold_until(struct domain *d, enum domain_hold why, uint64_t until_ms);
 
 /* One timer for the earliest of the delayed queue. */
 BOUND
 void dispatch_arm_delayed(struct dispatcher *x, struct domain *d);
+/* A record's timers, when it has come to this dispatcher. */
+BOUND
+void dispatch_adopt(struct dispatcher *x, struct domain *d);
+
+/* Those at the head have waited longest; a queue that does not move must expire them too. */
+BOUND
+void dispatch_expire(struct dispatcher *x, struct domain *d);
+
+/* Nothing is queued, sent, settled, looked up or ordered: the record may go some day. */
+BOUND
+bool dispatch_unused(const struct domain *d);
+BOUND
+void dispatch_free_record(struct dispatcher *x, struct domain *d);
+/* If so, its time runs. */
+BOUND
+void dispatch_rest(struct dispatcher *x, struct domain *d);
 
 /* An attempt that ends before it had a connection: all pending recipients fail for good, or are
  * deferred. The delivery is in transit. */
@@ -26,3 +51,87 @@ void dispatch_without_connection(struct dispatcher *x, struct delivery *delivery
 /* An attempt of our own words. */
 READONLY
 struct attempt dispatch_attempt_text(uint16_t code, const char *enhanced, const char *text);
+
+/* ---- dispatch_site.c ---- */
+
+/* Feeds the lane's idle connections, then opens connections of its site. */
+BOUND
+void dispatch_lane(struct dispatcher *x, struct lane *l);
+/* Makes ready what a lane and a site need of their dispatcher. */
+BOUND
+void dispatch_adopt_lane(struct dispatcher *x, struct lane *l);
+BOUND
+void dispatch_adopt_site(struct dispatcher *x, struct site *s);
+/* All hosts of the lane are left alone until then. */
+BOUND
+void dispatch_lane_down(struct dispatcher *x, struct lane *l, uint64_t until_ms);
+/* Operators know better. */
+BOUND
+void dispatch_lane_forgive(struct lane *l);
+/* While a connection works, a further one that fails has met a limit of the peer's. */
+BOUND
+bool dispatch_lane_works(const struct lane *l);
+/* Whether this connection gives its place to a lane that waits for one. */
+BOUND
+bool dispatch_must_yield(const struct connection *c);
+/* Frees what has no domains and connections any more. */
+BOUND
+void dispatch_clean(struct dispatcher *x, struct lane *l);
+/* A connection counts for `d` (NULL: nobody) from now on. */
+BOUND
+void dispatch_count_for(struct connection *c, struct domain *d);
+BOUND
+void dispatch_return_limit(struct dispatcher *x);
+BOUND
+bool dispatch_server_is_full(const struct dispatcher *x);
+
+/* ---- dispatch_route.c ---- */
+
+/* Where its mail goes is known, and still holds; if not, a look-up is under way now. */
+BOUND
+bool dispatch_hosts_known(struct dispatcher *x, struct domain *d);
+BOUND
+bool dispatch_is_refused(const struct dispatcher *x, const struct domain *d);
+/* What the name service says no to fails, all of it, in slices. */
+BOUND
+void dispatch_refuse_active(struct dispatcher *x, struct domain *d);
+/* A record has come to the home of its site, with what the name service said of it. */
+BOUND
+void dispatch_attach(struct dispatcher *x, struct domain *d, struct move *m);
+/* It leaves its lane: connections that counted for it and carry nothing close. */
+BOUND
+void dispatch_detach(struct dispatcher *x, struct domain *d);
+
+/* ---- move.c ---- */
+
+/* Where a site of (binding, key), or a domain's record at first, lives. */
+BOUND
+uint32_t dispatch_home(const struct dispatcher *x, uint64_t hash);
+
+/* What a travelling record has with it. */
+SINGLE
+struct move {
+	struct domain *domain;
+	struct dispatcher *from;
+	/* Its first home, and where it goes, by index. */
+	uint32_t first;
+	uint32_t to;
+	/* Key of its site; NULL: it is not used, and goes to its first home to be freed. */
+	char *key;
+	const struct domain_options *site_options;
+	struct route_verdict verdict;
+	/* How long the verdict holds, monotonic ms. */
+	uint64_t until_ms;
+};
+
+/* Takes over `m`, whose domain leaves for m->to. */
+BOUND
+void move_begin(struct dispatcher *x, struct move *m);
+/* The same for one that is not used. */
+BOUND
+void move_home(struct dispatcher *x, struct domain *d);
+/* Something of a record has come to its end: maybe it can go now. */
+BOUND
+void move_review(struct domain *d);
+SINGLE
+void move_free(struct move *m);

@@ -5,13 +5,13 @@
 
 #include "core/outbound/connection.h"
 
-struct host *host_choose(struct domain *d, uint64_t now_ms, uint64_t *until_ms)
+struct host *host_choose(struct lane *l, uint64_t now_ms, uint64_t *until_ms)
 {
 	struct host *best = NULL;
 
 	*until_ms = UINT64_MAX;
-	for (uint32_t i = 0; i < d->host_count; i++) {
-		struct host *h = &d->hosts[i];
+	for (uint32_t i = 0; i < l->host_count; i++) {
+		struct host *h = &l->hosts[i];
 
 		if (h->failed_until_ms > now_ms) {
 			*until_ms = h->failed_until_ms < *until_ms ? h->failed_until_ms : *until_ms;
@@ -31,11 +31,11 @@ static bool has_address(const struct host *h, const void *address, socklen_t len
 
 struct host *host_of(const struct connection *c)
 {
-	struct domain *d = c->domain;
+	struct lane *l = c->lane;
 
-	for (uint32_t i = 0; i < d->host_count; i++) {
-		if (has_address(&d->hosts[i], &c->address, c->address_len)) {
-			return &d->hosts[i];
+	for (uint32_t i = 0; i < l->host_count; i++) {
+		if (has_address(&l->hosts[i], &c->address, c->address_len)) {
+			return &l->hosts[i];
 		}
 	}
 	return NULL;
@@ -65,13 +65,13 @@ static uint32_t hosts_unique(struct host *hosts, uint32_t count)
 
 /* What was remembered of hosts that are in the new list too, and who is connected to them: maybe
  * since before the old list. */
-static void hosts_carry_over(struct domain *d, struct host *hosts, uint32_t count)
+static void hosts_carry_over(struct lane *l, struct host *hosts, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
 		struct host *h = &hosts[i];
 
-		for (uint32_t j = 0; j < d->host_count; j++) {
-			const struct host *old = &d->hosts[j];
+		for (uint32_t j = 0; j < l->host_count; j++) {
+			const struct host *old = &l->hosts[j];
 
 			if (has_address(h, &old->address, old->address_len)) {
 				h->failed_until_ms = old->failed_until_ms;
@@ -80,24 +80,47 @@ static void hosts_carry_over(struct domain *d, struct host *hosts, uint32_t coun
 				h->deliveries = old->deliveries;
 			}
 		}
-		for (const struct connection *c = d->connections; c != NULL; c = c->next) {
-			h->connections += has_address(h, &c->address, c->address_len) ? 1 : 0;
+		for (const struct connection *c = l->site->connections; c != NULL;
+		     c = c->site_next) {
+			h->connections +=
+				c->lane == l && has_address(h, &c->address, c->address_len) ? 1 : 0;
 		}
 	}
 }
 
-void host_list_clear(struct domain *d)
+/* The name service gives the same addresses in another order: nothing is new. */
+static bool is_known(const struct lane *l, const struct host *h)
 {
-	free(d->hosts);
-	d->hosts = NULL;
-	d->host_count = 0;
+	for (uint32_t i = 0; i < l->host_count; i++) {
+		const struct host *old = &l->hosts[i];
+
+		if (has_address(h, &old->address, old->address_len)) {
+			return old->preference == h->preference && old->secure == h->secure &&
+			       strcmp(old->name, h->name) == 0;
+		}
+	}
+	return false;
 }
 
-void host_list_replace(struct domain *d, struct host *hosts, uint32_t count)
+static bool all_known(const struct lane *l, const struct host *hosts, uint32_t count)
+{
+	uint32_t known = 0;
+
+	while (known < count && is_known(l, &hosts[known])) {
+		known++;
+	}
+	return known == count && count == l->host_count;
+}
+
+void host_list_replace(struct lane *l, struct host *hosts, uint32_t count)
 {
 	count = hosts_unique(hosts, count);
-	hosts_carry_over(d, hosts, count);
-	free(d->hosts);
-	d->hosts = hosts;
-	d->host_count = count;
+	if (all_known(l, hosts, count)) {
+		free(hosts);
+		return;
+	}
+	hosts_carry_over(l, hosts, count);
+	free(l->hosts);
+	l->hosts = hosts;
+	l->host_count = count;
 }

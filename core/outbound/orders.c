@@ -11,11 +11,10 @@
 /* An operator knows better: hosts and names are tried again now. */
 static void forget_failures(struct domain *d)
 {
-	for (uint32_t i = 0; i < d->host_count; i++) {
-		d->hosts[i].failed_until_ms = 0;
-		d->hosts[i].plain_until_ms = 0;
+	if (d->lane != NULL) {
+		dispatch_lane_forgive(d->lane);
 	}
-	if (!d->resolving) {
+	if (!d->resolving && d->travel == DOMAIN_AT_HOME) {
 		dispatch_hold(d, DOMAIN_FREE);
 	}
 }
@@ -140,7 +139,9 @@ void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend)
 {
 	OWNER_CHECK(d);
 	d->suspended = suspend;
-	dispatch_hold(d, suspend ? DOMAIN_SUSPENDED : DOMAIN_FREE);
+	if (d->travel == DOMAIN_AT_HOME) {
+		dispatch_hold(d, suspend ? DOMAIN_SUSPENDED : DOMAIN_FREE);
+	}
 	dispatch_domain(x, d);
 }
 
@@ -169,19 +170,36 @@ void dispatch_retry_delivery(struct dispatcher *x, struct delivery *delivery)
 
 static void stop_domain(void *context, struct domain *d)
 {
+	(void)context;
+	if (d->lane != NULL) {
+		lane_remove_ready(d);
+	}
+	dispatch_hold(d, DOMAIN_STOPPING);
+	timer_cancel(&d->hold_timer);
+	timer_cancel(&d->delayed_timer);
+}
+
+static void stop_site(void *context, struct site *s)
+{
 	struct dispatcher *x = context;
 	struct connection *next;
 
-	dispatch_hold(d, DOMAIN_STOPPING);
-	timer_cancel(&d->delayed_timer);
-	for (struct connection *c = d->connections; c != NULL; c = next) {
-		next = c->next;
+	timer_cancel(&s->hold_timer);
+	for (struct lane *l = s->lanes; l != NULL; l = l->next) {
+		timer_cancel(&l->down_timer);
+		lane_set_hunger(l, LANE_SATED);
+	}
+	/* Its lanes are not to go while their connections are looked at. */
+	s->busy = true;
+	for (struct connection *c = s->connections; c != NULL; c = next) {
+		next = c->site_next;
 		if (c->state == CONNECTION_IDLE) {
 			connection_quit(c);
 		} else if (x->hurry || c->state < CONNECTION_IDLE) {
 			connection_abort(c, "451 4.3.2 [internal] the program stops");
 		}
 	}
+	s->busy = false;
 }
 
 void dispatch_stop(struct dispatcher *x, bool hurry)
@@ -189,4 +207,5 @@ void dispatch_stop(struct dispatcher *x, bool hurry)
 	x->stopping = true;
 	x->hurry = hurry;
 	domain_each(&x->domains, stop_domain, x);
+	site_each(&x->sites, stop_site, x);
 }

@@ -1,6 +1,7 @@
 #include "core/outbound/route.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -687,6 +688,56 @@ static void judge_none(struct route *r, struct route_verdict *v, const struct ga
 	}
 }
 
+/* ---- the MX set ---- */
+
+static int compare_exchangers(const void *a, const void *b)
+{
+	const struct dns_record *x = *(const struct dns_record *const *)a;
+	const struct dns_record *y = *(const struct dns_record *const *)b;
+
+	if (x->mx.preference != y->mx.preference) {
+		return x->mx.preference < y->mx.preference ? -1 : 1;
+	}
+	return strcasecmp(x->mx.exchange, y->mx.exchange);
+}
+
+/* As the name service gives them: dead ones and our own too, or a set would change with its
+ * members' health. */
+static char *describe_set(const struct dns_answer *mx)
+{
+	const struct dns_record *sorted[DNS_RECORDS_MAX];
+	size_t size = 1;
+	size_t used = 0;
+	char *text;
+
+	for (uint32_t i = 0; i < mx->count; i++) {
+		sorted[i] = &mx->records[i];
+		size += strlen(mx->records[i].mx.exchange) + 8;
+	}
+	qsort(sorted, mx->count, sizeof(sorted[0]), compare_exchangers);
+	text = malloc(size);
+	if (text == NULL) {
+		fatal("out of memory for an MX set");
+	}
+	text[0] = '\0';
+	for (uint32_t i = 0; i < mx->count; i++) {
+		used += (size_t)snprintf(text + used, size - used, "%s%u %s", i > 0 ? " " : "",
+					 sorted[i]->mx.preference, sorted[i]->mx.exchange);
+	}
+	for (size_t i = 0; i < used; i++) {
+		text[i] = (char)tolower((unsigned char)text[i]);
+	}
+	return text;
+}
+
+void route_verdict_free(struct route_verdict *v)
+{
+	free(v->hosts);
+	free(v->mx);
+	v->hosts = NULL;
+	v->mx = NULL;
+}
+
 void route_finish(struct route *r, struct route_verdict *v)
 {
 	struct gathering g = {.worst = DNS_FOUND};
@@ -699,6 +750,7 @@ void route_finish(struct route *r, struct route_verdict *v)
 		gather(r, v, &g, kept);
 		if (v->count > 0) {
 			v->hosts = hosts_pack(g.hosts, v->count);
+			v->mx = r->mx != NULL && !r->implicit ? describe_set(r->mx) : NULL;
 		} else {
 			judge_none(r, v, &g, kept);
 		}

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #include "core/mail/dns.h"
-#include "core/queue/domain.h"
+#include "core/queue/site.h"
 #include "core/runtime/thread_class.h"
 
 /* Addresses of a route, and mail exchangers that are looked at. */
@@ -63,6 +63,10 @@ struct route_verdict {
 	/* ROUTE_HOSTS: in order, in one piece of memory with their names (free). */
 	struct host *hosts;
 	uint32_t count;
+	/* The mail exchangers, "PREFERENCE HOST PREFERENCE HOST ..." in lower case, sorted by
+	 * preference, then name: domains with equal ones share an MX set. NULL: there are none, or
+	 * they were not asked for. malloc. */
+	char *mx;
 	/* How long it holds; 0: not at all, for what is ROUTE_SERVFAIL and below. */
 	uint64_t ttl_ms;
 	/* DNSSEC has proven the MX records, or that there are none. */
@@ -109,6 +113,10 @@ bool route_idle(const struct route *r);
 /* The verdict of a route that is done. */
 SINGLE
 void route_finish(struct route *r, struct route_verdict *verdict);
+
+/* Frees what a verdict brought along. */
+SINGLE
+void route_verdict_free(struct route_verdict *v);
 
 SINGLE
 void route_destroy(struct route *r);

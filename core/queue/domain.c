@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/queue/site.h"
 #include "core/runtime/check.h"
 
 #define BUCKETS_MIN 256
@@ -81,13 +82,9 @@ struct domain *domain_create(struct domain_table *t, const char *binding, const 
 {
 	size_t len = strlen(name);
 	struct domain *d = calloc(1, sizeof *d + len + 1);
-	struct domain **bucket;
 
 	if (d == NULL) {
 		fatal("out of memory for the domain record of %s", name);
-	}
-	if (t->count >= t->bucket_count) {
-		table_grow(t);
 	}
 	d->magic = DOMAIN_MAGIC;
 	d->hash = domain_hash(binding, name, len);
@@ -95,12 +92,76 @@ struct domain *domain_create(struct domain_table *t, const char *binding, const 
 	d->name = memcpy(d + 1, name, len + 1);
 	d->options = options;
 	d->suspended = options->suspend_delivery;
+	domain_put(t, d);
+	return d;
+}
+
+#ifdef FLYWHEEL_DEBUG
+/* Deliveries change hands with their record. */
+static void hand_over(struct domain *d, bool claim)
+{
+	for (struct delivery *x = d->active_head; x != NULL; x = x->next) {
+		if (claim) {
+			OWNER_CLAIM(x);
+		} else {
+			OWNER_RELEASE(x);
+		}
+	}
+	for (uint32_t i = 0; i < d->delayed_count; i++) {
+		if (claim) {
+			OWNER_CLAIM(d->delayed[i]);
+		} else {
+			OWNER_RELEASE(d->delayed[i]);
+		}
+	}
+}
+#else
+static void hand_over(const struct domain *d, bool claim)
+{
+	(void)d;
+	(void)claim;
+}
+#endif
+
+void domain_put(struct domain_table *t, struct domain *d)
+{
+	struct domain **bucket;
+
+	CHECK_MAGIC(d, DOMAIN_MAGIC);
+	if (t->count >= t->bucket_count) {
+		table_grow(t);
+	}
 	OWNER_CLAIM(d);
+	hand_over(d, true);
 	bucket = bucket_of(t, d->hash);
 	d->hash_next = *bucket;
 	*bucket = d;
 	t->count++;
-	return d;
+	t->active += d->active_count;
+	t->delayed += d->delayed_count;
+}
+
+void domain_take(struct domain_table *t, struct domain *d)
+{
+	struct domain **at = bucket_of(t, d->hash);
+
+	OWNER_CHECK(d);
+	while (*at != d) {
+		at = &(*at)->hash_next;
+	}
+	*at = d->hash_next;
+	d->hash_next = NULL;
+	t->count--;
+	t->active -= d->active_count;
+	t->delayed -= d->delayed_count;
+	hand_over(d, false);
+	OWNER_RELEASE(d);
+}
+
+void domain_set_trouble(struct domain *d, const char *text)
+{
+	free(d->trouble);
+	d->trouble = text != NULL && text[0] != '\0' ? strdup(text) : NULL;
 }
 
 void domain_each(const struct domain_table *t, void (*each)(void *context, struct domain *d),
@@ -130,6 +191,16 @@ static void leave_queue(struct delivery *delivery)
 	delivery->loaded = NULL;
 }
 
+/* The record's, the table's, and the lane's, which counts what its ring has to send. */
+static void count_active(struct domain_table *t, struct domain *d, int change)
+{
+	d->active_count += (uint32_t)change;
+	t->active += (uint64_t)change;
+	if (lane_is_ready(d)) {
+		d->lane->waiting += (uint64_t)change;
+	}
+}
+
 void domain_push_active(struct domain_table *t, struct domain *d, struct delivery *delivery)
 {
 	check_entry(d, delivery);
@@ -143,8 +214,7 @@ void domain_push_active(struct domain_table *t, struct domain *d, struct deliver
 		d->active_head = delivery;
 	}
 	d->active_tail = delivery;
-	d->active_count++;
-	t->active++;
+	count_active(t, d, 1);
 }
 
 void domain_push_active_front(struct domain_table *t, struct domain *d, struct delivery *delivery)
@@ -160,16 +230,14 @@ void domain_push_active_front(struct domain_table *t, struct domain *d, struct d
 		d->active_tail = delivery;
 	}
 	d->active_head = delivery;
-	d->active_count++;
-	t->active++;
+	count_active(t, d, 1);
 }
 
 static void active_unlink(struct domain_table *t, struct domain *d, struct delivery *delivery)
 {
 	*(delivery->prev != NULL ? &delivery->prev->next : &d->active_head) = delivery->next;
 	*(delivery->next != NULL ? &delivery->next->prev : &d->active_tail) = delivery->prev;
-	d->active_count--;
-	t->active--;
+	count_active(t, d, -1);
 }
 
 struct delivery *domain_pop_active(struct domain_table *t, struct domain *d)
@@ -224,7 +292,7 @@ void domain_push_delayed(struct domain_table *t, struct domain *d, struct delive
 {
 	check_entry(d, delivery);
 	if (d->delayed_count == d->delayed_slots) {
-		uint32_t slots = d->delayed_slots == 0 ? 8 : d->delayed_slots * 2;
+		uint32_t slots = d->delayed_slots == 0 ? 2 : d->delayed_slots * 2;
 		struct delivery **grown = realloc(d->delayed, slots * sizeof(struct delivery *));
 
 		if (grown == NULL) {
@@ -279,17 +347,11 @@ void domain_remove(struct domain_table *t, struct domain *d, struct delivery *de
 
 void domain_destroy(struct domain_table *t, struct domain *d)
 {
-	struct domain **at = bucket_of(t, d->hash);
-
-	ASSERT(d->active_count == 0 && d->delayed_count == 0 && d->connections == NULL);
-	while (*at != d) {
-		at = &(*at)->hash_next;
-	}
-	*at = d->hash_next;
-	t->count--;
+	ASSERT(d->active_count == 0 && d->delayed_count == 0 && d->lane == NULL);
+	domain_take(t, d);
 	d->magic = 0;
 	free(d->delayed);
-	free(d->hosts);
+	free(d->trouble);
 	free(d);
 }
 
@@ -333,6 +395,8 @@ const char *domain_hold_text(enum domain_hold hold)
 		return "outbound_throttle_connections";
 	case DOMAIN_MEMORY:
 		return "memory_budget";
+	case DOMAIN_MOVING:
+		return "the record goes to the scheduler of its site";
 	case DOMAIN_STOPPING:
 		return "the program stops";
 	}

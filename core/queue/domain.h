@@ -1,22 +1,25 @@
 /*
  * Domain record: container of deliveries with one routing policy, keyed (binding, domain). Active
- * queue, delayed queue, next hops, limits in force and statistics. It lives on its home scheduler
- * and nowhere else.
+ * queue, delayed queue, options and statistics of its own; next hops and connections are those of
+ * its site (site.h), which it shares with the other domains of an MX set. It lives on one
+ * scheduler, that of its site, and nowhere else.
  *
  * This is the container; core/outbound/dispatch.c decides what is sent when.
  */
 #pragma once
 
-#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 #include "core/queue/delivery.h"
 #include "core/queue/options.h"
 #include "core/runtime/thread_class.h"
 #include "core/runtime/timer.h"
+
+struct connection;
+struct lane;
+struct move;
 
 #define DOMAIN_MAGIC 0x646f6d61U
 /* The binding of all mail, until policy assigns others. */
@@ -38,7 +41,7 @@ enum domain_hold {
 	DOMAIN_DNS_TIMEOUT,
 	/* The name service says that mail cannot be delivered: until hold_until_ms it fails. */
 	DOMAIN_NO_ROUTE,
-	/* Every next hop refused; tried again at hold_until_ms. */
+	/* Every next hop of its lane refused; tried again later. */
 	DOMAIN_HOSTS_DOWN,
 	/* max_outbound_connections */
 	DOMAIN_CONNECTIONS,
@@ -49,90 +52,85 @@ enum domain_hold {
 	DOMAIN_THROTTLE_CONNECTIONS,
 	/* memory_budget: no room to read a message back; tried again at hold_until_ms. */
 	DOMAIN_MEMORY,
+	/* The record goes to another scheduler, or is awaited from there. */
+	DOMAIN_MOVING,
 	/* The program stops. */
 	DOMAIN_STOPPING,
 };
 
-/* Of an Internet host. */
-union host_address {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
+/* Is the record where it belongs? core/outbound/move.h has the protocol. */
+enum domain_travel {
+	DOMAIN_AT_HOME,
+	/* Goes as soon as nothing of it is on a connection, at the spool or in an operator's hands.
+	 */
+	DOMAIN_LEAVING,
+	/* ... and the first home has been asked whether it may; ... and has said yes. */
+	DOMAIN_ASKING,
+	DOMAIN_RELEASED,
+	/* At its first home, in place of the record that is on its way back: what comes waits. */
+	DOMAIN_EXPECTED,
 };
 
-/* One address of a next hop, and what is remembered of it. */
-BOUND
-struct host {
-	/* In the same allocation as the list; hosts with one name share it. */
-	const char *name;
-	union host_address address;
-	uint16_t preference;
-	uint8_t address_len;
-	/* DNSSEC has proven the address. */
-	bool secure;
-	uint32_t connections;
-	/* Left alone until then, monotonic ms; 0: fine. */
-	uint64_t failed_until_ms;
-	/* TLS failed: gets plain text until then, where that is allowed, monotonic ms. */
-	uint64_t plain_until_ms;
-	uint64_t failures;
-	uint64_t deliveries;
-};
-
+/* Hot fields first: what each message touches is in three cache lines. */
 BOUND
 struct domain {
 	uint32_t magic;
 	OWNER_FIELD
+	uint32_t active_count;
 	struct domain *hash_next;
 	uint64_t hash;
-	const char *binding;
-	/* Lower case, NUL-terminated, in the same allocation. */
-	const char *name;
 	const struct domain_options *options;
+	/* Where its mail goes; NULL: not known yet, or nowhere. */
+	struct lane *lane;
+	struct delivery *active_head;
+	struct delivery *active_tail;
 	/* The scheduler's dispatcher. */
 	void *owner;
 
-	struct delivery *active_head;
-	struct delivery *active_tail;
-	uint32_t active_count;
-	/* A heap by due time. */
-	struct delivery **delayed;
-	uint32_t delayed_count;
-	uint32_t delayed_slots;
+	/* In the lane's ring of domains with mail to send; NULL: not there. */
+	struct domain *ready_next;
+	struct domain *ready_prev;
 	/* Deliveries on connections, and those that wait for the spool after an attempt. */
 	uint32_t attempt_count;
 	uint32_t settling_count;
-	/* Of messages that were read back for deliveries on connections. */
-	uint64_t loaded_bytes;
+	/* Connections that carry its mail, carried it last, or were opened for it. */
+	uint32_t connection_count;
 	/* Orders to the whole queue that are being carried out. */
 	uint32_t sweeps;
-
-	struct host *hosts;
-	uint32_t host_count;
+	/* Monotonic ms. */
 	uint64_t resolved_until_ms;
+	uint64_t hold_until_ms;
+	/* enum domain_hold, enum domain_travel */
+	uint8_t hold;
+	uint8_t travel;
 	bool resolving;
-	/* DNSSEC has proven the mail exchangers, or that there are none. */
-	bool mx_secure;
-	/* DOMAIN_NO_ROUTE: the reply that mail fails with; its text is `trouble`. */
-	uint16_t refusal_code;
-	const char *refusal_enhanced;
-
-	/* Connections, in a list of the dispatcher's. */
-	struct connection *connections;
-	uint32_t connection_count;
-	uint32_t connecting_count;
-	uint32_t idle_count;
-
 	/* An operator's order. */
 	bool suspended;
-	enum domain_hold hold;
-	/* Monotonic ms. */
-	uint64_t hold_until_ms;
-	/* What the last failure to look up or connect said. */
-	char trouble[160];
+	/* A task of its journey is on its way to itself. */
+	bool travel_posted;
+	/* DOMAIN_NO_ROUTE: the reply that mail fails with; its text is `trouble`. */
+	uint16_t refusal_code;
+
+	/* A heap by due time. */
+	uint32_t delayed_count;
+	uint32_t delayed_slots;
+	struct delivery **delayed;
+
+	const char *binding;
+	/* Lower case, NUL-terminated, in the same allocation. */
+	const char *name;
+	/* What the name service said; malloc, NULL: nothing bad. */
+	char *trouble;
+	const char *refusal_enhanced;
+	/* Connections that count for it (connection_count), in a list of the dispatcher's. */
+	struct connection *connections;
+	/* Where it goes while it travels. */
+	struct move *move;
+	/* Nothing has happened since, monotonic ms. */
+	uint64_t unused_since_ms;
 	/* Earliest due time of the delayed queue. */
 	struct timer delayed_timer;
-	/* The end of a hold. */
+	/* The end of a hold, and of the record when it is not used. */
 	struct timer hold_timer;
 
 	uint64_t received;
@@ -140,13 +138,14 @@ struct domain {
 	uint64_t failed;
 	uint64_t transient;
 	uint64_t connections_opened;
-	uint64_t connections_max;
 	uint64_t bytes_sent;
+	uint32_t connections_max;
 };
 
-/* There may be millions of them: with two hosts, and the text and room around, one takes less than
- * a KiB. */
-_Static_assert(sizeof(struct domain) + 2 * sizeof(struct host) <= 800, "domain records have grown");
+/* There may be millions of them. */
+#ifndef FLYWHEEL_DEBUG
+_Static_assert(sizeof(struct domain) <= 384, "domain records have grown");
+#endif
 
 /* All records of one scheduler. */
 BOUND
@@ -159,7 +158,7 @@ struct domain_table {
 	uint64_t delayed;
 };
 
-/* FNV-1a over binding and lower-case domain: also decides the home. */
+/* FNV-1a over binding and lower-case domain (or a site's key): also decides the home. */
 READONLY
 uint64_t domain_hash(const char *binding, const char *name, size_t name_len);
 
@@ -174,6 +173,16 @@ struct domain *domain_find(const struct domain_table *t, const char *binding, co
 BOUND
 struct domain *domain_create(struct domain_table *t, const char *binding, const char *name,
 			     const struct domain_options *options);
+
+/* Takes the record out of the table, queues and all, and puts it into another one: a move. */
+BOUND
+void domain_take(struct domain_table *t, struct domain *d);
+BOUND
+void domain_put(struct domain_table *t, struct domain *d);
+
+/* Remembers what the name service said; NULL or empty: all is well. */
+BOUND
+void domain_set_trouble(struct domain *d, const char *text);
 
 /* Calls `each` for every record, in no order; it must not add or remove any. */
 BOUND
@@ -201,7 +210,7 @@ struct delivery *domain_peek_delayed(const struct domain *d);
 BOUND
 void domain_remove(struct domain_table *t, struct domain *d, struct delivery *delivery);
 
-/* Frees a record with empty queues. */
+/* Frees a record with empty queues, which is in no lane. */
 SINGLE
 void domain_destroy(struct domain_table *t, struct domain *d);
 

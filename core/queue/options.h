@@ -1,7 +1,7 @@
 /*
  * The options that shape one domain's deliveries, flattened: what the configuration's scopes say
- * about (binding group, binding, domain) once the fallback is done. Made by config/, read by
- * core/queue and core/outbound. One struct is shared by all domains with the same answers.
+ * about (binding group, binding, provider, domain) once the fallback is done. Made by config/, read
+ * by core/queue and core/outbound. One struct is shared by all domains with the same answers.
  */
 #pragma once
 
@@ -72,6 +72,8 @@ struct domain_options {
 	const struct tls_context *tls_client;
 	/* How long a host with which TLS failed gets plain text, when it may. */
 	uint64_t tls_failure_retry_ms;
+	/* Domains of one MX set, or one provider, share a site. */
+	bool mx_rollup;
 	bool suspend_delivery;
 	bool generate_bounces;
 	/* By BDAT to next hops that offer it. */
@@ -83,4 +85,8 @@ struct domain_options {
 	/* Shared with every scope that falls back to the one which set it; NULL: none. */
 	struct throttle *throttle_messages;
 	struct throttle *throttle_connections;
+	/* Of a provider, which finds its domains by them. Lower case; ".example.com" matches
+	 * subdomains. */
+	const char *const *mx_suffixes;
+	uint32_t mx_suffix_count;
 };

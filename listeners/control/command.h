@@ -61,6 +61,10 @@ bool command_flag(struct order *o, unsigned index, const char *word);
 BOUND
 const char *command_held_by(const struct domain *d);
 
+/* Next hops of a lane (NULL: none), an array. */
+BOUND
+json_t *command_hosts(const struct scheduler *s, const struct lane *l);
+
 /* Sets what of the memory and reception budgets is used, and the budgets. */
 BOUND
 void command_set_budgets(json_t *v, const struct order *o);
@@ -79,6 +83,11 @@ BOUND
 void command_domain_suspend(struct order *o);
 BOUND
 void command_domain_resume(struct order *o);
+/* command_site.c: what domains share */
+BOUND
+void command_site_show(struct order *o);
+BOUND
+void command_sites(struct order *o);
 /* command_queue.c: lists of domains */
 BOUND
 void command_domains(struct order *o);

@@ -31,10 +31,18 @@ static bool at_a_limit(enum domain_hold hold)
 	       hold == DOMAIN_MEMORY;
 }
 
-/* Does d->hold still keep something back? */
+static enum domain_hold hold_of(const struct domain *d)
+{
+	const char *scope;
+	uint64_t until_ms;
+
+	return dispatch_held(d, &until_ms, &scope);
+}
+
+/* Does a hold still keep something back? */
 static bool is_held(const struct domain *d)
 {
-	return d->suspended || (d->active_count != 0 && d->hold != DOMAIN_FREE);
+	return d->suspended || (d->active_count != 0 && hold_of(d) != DOMAIN_FREE);
 }
 
 const char *command_held_by(const struct domain *d)
@@ -42,7 +50,7 @@ const char *command_held_by(const struct domain *d)
 	if (!is_held(d)) {
 		return "";
 	}
-	return domain_hold_text(d->suspended ? DOMAIN_SUSPENDED : d->hold);
+	return domain_hold_text(d->suspended ? DOMAIN_SUSPENDED : hold_of(d));
 }
 
 static const char *state_of(const struct domain *d)
@@ -51,8 +59,8 @@ static const char *state_of(const struct domain *d)
 		return "suspended";
 	}
 	if (is_held(d)) {
-		return at_a_limit(d->hold) && d->attempt_count != 0 ? "sending at its limit"
-								    : "held";
+		return at_a_limit(hold_of(d)) && d->attempt_count != 0 ? "sending at its limit"
+								       : "held";
 	}
 	if (d->active_count != 0 || d->attempt_count != 0) {
 		return "sending";
@@ -73,9 +81,15 @@ static void explain_throttle(const char *name, const struct throttle *t, char *t
 /* One sentence: what stands in the way, with its numbers, and what ends it. */
 static void explain(const struct scheduler *s, const struct domain *d, char *text, size_t size)
 {
-	const char *trouble = d->trouble[0] != '\0' ? d->trouble : "no reason known";
+	const char *trouble = dispatch_trouble(d);
+	const char *scope;
+	uint64_t until_ms;
+	enum domain_hold hold = dispatch_held(d, &until_ms, &scope);
+	const struct site *site = strcmp(scope, "site") == 0 ? d->lane->site : NULL;
+	const struct domain_options *limits = site != NULL ? site->options : d->options;
 
-	switch (d->suspended ? DOMAIN_SUSPENDED : d->hold) {
+	trouble = trouble != NULL ? trouble : "no reason known";
+	switch (d->suspended ? DOMAIN_SUSPENDED : hold) {
 	case DOMAIN_FREE:
 		text[0] = '\0';
 		break;
@@ -101,8 +115,10 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 		snprintf(text, size, "every next hop failed and is left alone, last: %s", trouble);
 		break;
 	case DOMAIN_CONNECTIONS:
-		snprintf(text, size, "%u of max_outbound_connections = %u are open",
-			 d->connection_count, d->options->max_outbound_connections);
+		snprintf(text, size, "%u of max_outbound_connections = %u are open%s",
+			 site != NULL ? site->connection_count : d->connection_count,
+			 limits->max_outbound_connections,
+			 site != NULL && site->domain_count > 1 ? ", to its site" : "");
 		break;
 	case DOMAIN_SERVER_CONNECTIONS:
 		snprintf(
@@ -112,11 +128,11 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 			s->program->limits.connections_max);
 		break;
 	case DOMAIN_THROTTLE_MESSAGES:
-		explain_throttle("outbound_throttle_messages", d->options->throttle_messages, text,
+		explain_throttle("outbound_throttle_messages", limits->throttle_messages, text,
 				 size);
 		break;
 	case DOMAIN_THROTTLE_CONNECTIONS:
-		explain_throttle("outbound_throttle_connections", d->options->throttle_connections,
+		explain_throttle("outbound_throttle_connections", limits->throttle_connections,
 				 text, size);
 		break;
 	case DOMAIN_MEMORY:
@@ -127,6 +143,9 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 								  memory_order_relaxed),
 			 (unsigned long long)s->program->limits.loaded_max);
 		break;
+	case DOMAIN_MOVING:
+		snprintf(text, size, "the record goes to another scheduler, where its site is");
+		break;
 	case DOMAIN_STOPPING:
 		snprintf(text, size, "no new connection is opened any more");
 		break;
@@ -136,14 +155,17 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 static void set_hold(json_t *v, struct scheduler *s, const struct domain *d)
 {
 	bool held = is_held(d);
-	uint64_t until_ms = held && !d->suspended ? d->hold_until_ms : 0;
 	uint64_t now_ms = agent_now_ms(&s->base);
+	const char *scope;
+	uint64_t until_ms;
 	char text[512] = "";
 
 	value_set_text(v, "state", state_of(d));
 	if (!held) {
 		return;
 	}
+	dispatch_held(d, &until_ms, &scope);
+	until_ms = d->suspended ? 0 : until_ms;
 	explain(s, d, text, sizeof(text));
 	value_set_text(v, "held_by", command_held_by(d));
 	value_set_text(v, "reason", text);
@@ -214,21 +236,28 @@ static json_t *limits_of(const struct scheduler *s, const struct domain *d)
 {
 	const struct domain_options *opt = d->options;
 	const struct outbound_limits *all = &s->program->limits;
+	const struct site *site = d->lane != NULL ? d->lane->site : NULL;
 	bool held = is_held(d) && !d->suspended;
+	enum domain_hold hold = hold_of(d);
 	json_t *rows = value_array();
 
 	limit_row(rows, "max_outbound_connections", d->connection_count,
-		  opt->max_outbound_connections, held && d->hold == DOMAIN_CONNECTIONS);
+		  opt->max_outbound_connections, held && hold == DOMAIN_CONNECTIONS);
 	limit_row(rows, "server_max_outbound_connections",
 		  atomic_load_explicit(&all->connections, memory_order_relaxed),
-		  all->connections_max, held && d->hold == DOMAIN_SERVER_CONNECTIONS);
+		  all->connections_max, held && hold == DOMAIN_SERVER_CONNECTIONS);
 	throttle_row(rows, &s->base, "outbound_throttle_messages", opt->throttle_messages,
-		     held && d->hold == DOMAIN_THROTTLE_MESSAGES);
+		     held && hold == DOMAIN_THROTTLE_MESSAGES);
 	throttle_row(rows, &s->base, "outbound_throttle_connections", opt->throttle_connections,
-		     held && d->hold == DOMAIN_THROTTLE_CONNECTIONS);
+		     held && hold == DOMAIN_THROTTLE_CONNECTIONS);
 	limit_row(rows, "memory_budget",
 		  atomic_load_explicit(&all->loaded_bytes, memory_order_relaxed), all->loaded_max,
-		  held && d->hold == DOMAIN_MEMORY);
+		  held && hold == DOMAIN_MEMORY);
+	if (site != NULL) {
+		limit_row(rows, "max_outbound_connections of the site", site->connection_count,
+			  site->options->max_outbound_connections,
+			  held && hold == DOMAIN_CONNECTIONS);
+	}
 	return rows;
 }
 
@@ -257,13 +286,13 @@ static json_t *address_of(const void *of)
 	return value_text(text);
 }
 
-static json_t *hosts_of(const struct scheduler *s, const struct domain *d)
+json_t *command_hosts(const struct scheduler *s, const struct lane *l)
 {
 	uint64_t now_ms = agent_now_ms(&s->base);
 	json_t *rows = value_array();
 
-	for (uint32_t i = 0; i < d->host_count; i++) {
-		const struct host *h = &d->hosts[i];
+	for (uint32_t i = 0; l != NULL && i < l->host_count; i++) {
+		const struct host *h = &l->hosts[i];
 		bool failed = h->failed_until_ms > now_ms;
 		json_t *row = value_object();
 
@@ -389,13 +418,14 @@ static json_t *describe(struct scheduler *s, const struct domain *d)
 	value_set_text(v, "domain", d->name);
 	value_set_text(v, "binding", d->binding);
 	set_hold(v, s, d);
-	if (d->trouble[0] != '\0') {
-		value_set_text(v, "last_trouble", d->trouble);
+	if (dispatch_trouble(d) != NULL) {
+		value_set_text(v, "last_trouble", dispatch_trouble(d));
 	}
+	value_set_text(v, "site", d->lane != NULL ? d->lane->site->key : "not known yet");
 	value_set_text(v, "home", s->base.name);
 	value_set(v, "queue", queue_of(s, d));
 	value_set(v, "limits", limits_of(s, d));
-	value_set(v, "next_hops", hosts_of(s, d));
+	value_set(v, "next_hops", command_hosts(s, d->lane));
 	value_set(v, "connections", connections_of(s, d));
 	value_set(v, "counters", counters_of(d));
 	value_set(v, "options", options_of(d->options));
@@ -436,10 +466,27 @@ static void ask_home(struct order *o, order_step_fn step)
 	}
 }
 
+/* True when the step has to run elsewhere, or later: the record is away, or on its way back. */
+static bool is_away(struct part *p, struct agent *self)
+{
+	const struct dispatcher *away = dispatch_away(&order_scheduler_of(self)->dispatcher,
+						      BINDING_DEFAULT, p->order->arguments[0]);
+	const struct domain *d = record_of(p, self);
+
+	if (away != NULL) {
+		p->pass_to = away->self;
+		return true;
+	}
+	return d != NULL && d->travel == DOMAIN_EXPECTED;
+}
+
 static bool show_step(struct part *p, struct agent *self)
 {
 	const struct domain *d = record_of(p, self);
 
+	if (is_away(p, self)) {
+		return false;
+	}
 	if (d != NULL) {
 		p->json = describe(order_scheduler_of(self), d);
 	}
@@ -459,6 +506,9 @@ static bool flush_step(struct part *p, struct agent *self)
 {
 	struct domain *d = record_of(p, self);
 
+	if (is_away(p, self)) {
+		return false;
+	}
 	if (d != NULL) {
 		p->json = value_object();
 		value_set_text(p->json, "domain", d->name);
@@ -481,6 +531,9 @@ static bool fail_step(struct part *p, struct agent *self)
 {
 	struct domain *d = record_of(p, self);
 
+	if (is_away(p, self)) {
+		return false;
+	}
 	if (d != NULL) {
 		uint64_t count =
 			dispatch_fail(&order_scheduler_of(self)->dispatcher, d, p->order->flag);
@@ -503,9 +556,13 @@ void command_domain_fail(struct order *o)
 static bool suspend_step(struct part *p, struct agent *self)
 {
 	struct dispatcher *x = &order_scheduler_of(self)->dispatcher;
-	struct domain *d =
-		p->order->flag ? dispatch_find(x, p->order->arguments[0]) : record_of(p, self);
+	struct domain *d;
 
+	if (is_away(p, self)) {
+		return false;
+	}
+	d = p->order->flag ? dispatch_find(x, BINDING_DEFAULT, p->order->arguments[0])
+			   : record_of(p, self);
 	if (d != NULL) {
 		dispatch_suspend(x, d, p->order->flag);
 		p->json = value_object();

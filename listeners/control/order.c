@@ -187,6 +187,14 @@ static void on_step(struct agent *self, void *object, uint64_t unused)
 			part_complete(p, self);
 			return;
 		}
+		if (p->pass_to != NULL) {
+			struct agent *to = p->pass_to;
+
+			p->pass_to = NULL;
+			p->cycle_ns = 0;
+			agent_send(self, to, on_step, p, 0);
+			return;
+		}
 		if (p->waits) {
 			return;
 		}
@@ -309,7 +317,7 @@ struct scheduler *order_scheduler_of(struct agent *self)
 	return CONTAINER_OF(self, struct scheduler, base);
 }
 
-static void walk_restart(struct part *p, uint32_t bucket_count)
+void part_walk_restart(struct part *p, uint32_t bucket_count)
 {
 	p->bucket = 0;
 	p->bucket_count = bucket_count;
@@ -324,7 +332,7 @@ bool part_walk(struct part *p, struct agent *self, uint32_t limit, order_domain_
 	uint32_t seen = 0;
 
 	if (p->bucket_count != t->bucket_count) {
-		walk_restart(p, t->bucket_count);
+		part_walk_restart(p, t->bucket_count);
 	}
 	while (p->bucket < p->bucket_count && seen < limit) {
 		struct domain *next;

@@ -54,6 +54,8 @@ struct part {
 	bool back;
 	/* Set by a step that asked for something: when that has come, part_complete() ends it. */
 	bool waits;
+	/* Set by a step that returns false: the next one runs on this agent. */
+	struct agent *pass_to;
 	/* What it found: a value, or text of JSON values separated by commas. */
 	json_t *json;
 	char *text;
@@ -172,6 +174,10 @@ struct scheduler *order_scheduler_of(struct agent *self);
  * end. When the table has grown meanwhile, the walk starts anew. */
 BOUND
 bool part_walk(struct part *p, struct agent *self, uint32_t limit, order_domain_fn each);
+
+/* A walk begins, or begins again: over so many buckets. */
+BOUND
+void part_walk_restart(struct part *p, uint32_t bucket_count);
 
 /* Sum of total `index` over all parts. */
 BOUND

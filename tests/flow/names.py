@@ -125,3 +125,56 @@ class SilentServer:
 
     def asked(self, label):
         return [q for q in self.questions if bytes([len(label)]) + label.encode().lower() in q.lower()]
+
+
+class RecordServer:
+    """A name server in Python: MX and A records from `exchangers` (domain to a list of (preference, host)) and
+    `addresses` (host to an address), which a test may change at any time. What it does not know does not
+    exist."""
+
+    MX, A = 15, 1
+
+    def __init__(self, flow, exchangers, addresses, ttl=1):
+        self.exchangers, self.addresses, self.ttl = exchangers, addresses, ttl
+        self.asked = []
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        flow.closers.append(self.socket.close)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    @staticmethod
+    def encode(name):
+        return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".") if label) + b"\0"
+
+    def rdata(self, name, kind):
+        """All records of a type; None: no such name."""
+        if name not in self.exchangers and name not in self.addresses:
+            return None
+        if kind == self.MX:
+            return [p.to_bytes(2, "big") + self.encode(h) for p, h in self.exchangers.get(name, [])]
+        return [socket.inet_aton(self.addresses[name])] if kind == self.A and name in self.addresses else []
+
+    def answer(self, question):
+        labels, at = [], 12
+        while question[at]:
+            labels.append(question[at + 1:at + 1 + question[at]].decode())
+            at += 1 + question[at]
+        name, kind = ".".join(labels).lower(), int.from_bytes(question[at + 1:at + 3], "big")
+        self.asked.append((name, kind))
+        data = self.rdata(name, kind)
+        head = question[:2] + (b"\x81\x80" if data is not None else b"\x81\x83") + b"\0\1"
+        records = b"".join(b"\xc0\x0c" + kind.to_bytes(2, "big") + b"\0\1" + self.ttl.to_bytes(4, "big") +
+                           len(r).to_bytes(2, "big") + r for r in data or [])
+        return head + len(data or []).to_bytes(2, "big") + b"\0\0\0\0" + question[12:at + 5] + records
+
+    def run(self):
+        while True:
+            try:
+                question, peer = self.socket.recvfrom(512)
+                self.socket.sendto(self.answer(question), peer)
+            except OSError:
+                return
+
+    def resolver(self, text="timeout = \"5s\" min_ttl = \"0s\""):
+        return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) {text} }}\n'

@@ -111,6 +111,8 @@ class Session(threading.Thread):
         elif verb == "BDAT":
             self.bdat(line.upper().split())
         elif verb == "QUIT":
+            # Who has said so does not count any more: he may open another one when he has read this.
+            self.peer.ended(self)
             self.say("221 bye")
             return False
         else:

@@ -16,6 +16,7 @@ import test_dkim
 import test_dns
 import test_extensions
 import test_peers
+import test_sites
 import test_smtp_input
 import test_tls
 from flow import Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
@@ -569,6 +570,8 @@ I, P, B, K, N, T, E = (test_smtp_input, test_peers, test_bounces, test_dkim, tes
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
+    ("mx_rollup", "domain"): test_sites.test_a_domain_may_be_alone,
+    ("mx_suffix", "provider"): test_sites.test_a_providers_sets_are_one_site,
     ("hostname", "global"): I.test_greets_and_offers_what_it_has,
     ("node_id", "global"): test_puts_the_node_into_message_ids,
     ("multiplexor", "global"): test_waits_with_the_multiplexor_that_it_was_told,

@@ -43,6 +43,8 @@ struct item {
 /* One connection. */
 static struct talk {
 	struct domain domain;
+	struct site site;
+	struct lane lane;
 	struct domain_options options;
 	struct connection *connection;
 	struct delivery *deliveries[DELIVERIES_MAX];
@@ -414,6 +416,8 @@ static void begin(unsigned options, unsigned more, unsigned size)
 	talk->count = 1 + (options & 3);
 	talk->loading = (options & 4) != 0;
 	talk->domain.options = &talk->options;
+	talk->lane.options = &talk->options;
+	talk->lane.site = &talk->site;
 	talk->options = (struct domain_options){
 		.max_recipients_per_batch = (options & 8) != 0 ? 2 : 1000,
 		.max_deliveries_per_connection = (options & 16) != 0 ? 2 : 0,
@@ -437,7 +441,8 @@ static void begin(unsigned options, unsigned more, unsigned size)
 	host.address.any.sa_family = AF_INET;
 	host.name = "mx.test";
 	on_agent_begin();
-	talk->connection = connection_open(&w.dispatcher, &talk->domain, &host, &error);
+	talk->connection = connection_open(&w.dispatcher, &talk->lane, &host, &error);
+	talk->connection->domain = &talk->domain;
 	on_agent_end();
 	FUZZ_CHECK(talk->connection != NULL);
 }
@@ -533,7 +538,7 @@ static void finish(void)
 	/* Each that was handed over came back, once. */
 	FUZZ_CHECK(talk->tries == talk->next);
 	FUZZ_CHECK(talk->setup_failed <= 1);
-	FUZZ_CHECK(talk->domain.connecting_count == 0 && talk->domain.idle_count == 0);
+	FUZZ_CHECK(talk->lane.connecting_count == 0 && talk->lane.idle_count == 0);
 	for (unsigned i = 0; i < talk->count; i++) {
 		delivery_destroy(talk->deliveries[i], &w.pools);
 	}

@@ -26,19 +26,25 @@ struct book_domain *books_domain(struct books *b, const char *domain)
 	return d != NULL ? &b->domains[d - world->scenario->domains] : NULL;
 }
 
-/* Domains that share a receiver may all be connected to it. */
+/* Domains that share a receiver may all be connected to it; those of the family together as their
+ * sites may: one for each set, or one, and each that is alone as it may. */
 static uint32_t connections_allowed(const struct scenario_domain *d)
 {
 	const struct scenario *s = world->scenario;
 	uint32_t sum = 0;
+	uint32_t family = 0;
+	uint32_t most = s->family_connections * (s->family_provider ? 1 : s->family_sets);
 
 	for (uint32_t i = 0; i < s->domain_count; i++) {
-		if (s->domains[i].port == d->port) {
-			sum += s->domains[i].max_connections != 0 ? s->domains[i].max_connections
-								  : UINT32_MAX / 64;
+		const struct scenario_domain *other = &s->domains[i];
+		uint32_t own =
+			other->max_connections != 0 ? other->max_connections : UINT32_MAX / 64;
+
+		if (other->port == d->port) {
+			*(other->in_family && other->rollup ? &family : &sum) += own;
 		}
 	}
-	return sum;
+	return sum + (family < most ? family : most);
 }
 
 /* All domains of a receiver count in the first of them. */

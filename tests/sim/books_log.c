@@ -131,6 +131,20 @@ static bool has_expired(const struct book_entry *e, const struct scenario_domain
 	       e->received_ms + d->expiration_ns / NS_PER_MS;
 }
 
+/* On a connection that domains share, MAIL is answered in the temper of the one before. */
+static bool receiver_refuses(const struct scenario_domain *d)
+{
+	const struct scenario *s = world->scenario;
+
+	for (uint32_t i = 0; i < s->domain_count; i++) {
+		if (s->domains[i].port == d->port &&
+		    (s->domains[i].fail != 0 || s->domains[i].garbage != 0)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 /* Nothing fails for good but for a reason of which the books know. */
 static bool has_reason(const struct books *b, const struct book_entry *e,
 		       const struct mainlog_attempt *a)
@@ -152,7 +166,7 @@ static bool has_reason(const struct books *b, const struct book_entry *e,
 		return (strncmp(a->text, "550 5.1.2 ", 10) == 0 && d->said_nxdomain) ||
 		       (strncmp(a->text, "556 5.1.10 ", 11) == 0 && d->said_null_mx);
 	}
-	return a->text[0] == '5' && (d->fail != 0 || d->garbage != 0);
+	return a->text[0] == '5' && receiver_refuses(d);
 }
 
 size_t __wrap_mainlog_permanent(char *line, const struct mainlog_attempt *a)

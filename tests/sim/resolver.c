@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/runtime/check.h"
 #include "core/runtime/clock.h"
@@ -89,6 +90,20 @@ static void add_root(struct sim_records *r)
 	r->count = 1;
 }
 
+/* The set that the domain is in now; sometimes that is a new one from here on. */
+static void draw_family_set(struct scenario_domain *d, struct sim_records *r)
+{
+	const struct scenario *s = world->scenario;
+	char host[16];
+
+	if (!world->calm && world_chance(s->family_moves)) {
+		d->set = (unsigned)world_below(s->family_sets);
+	}
+	snprintf(host, sizeof host, "mx%u", d->set);
+	add_exchanger(r, 10, host, SCENARIO_FAMILY);
+	add_exchanger(r, 20, "backup", SCENARIO_FAMILY);
+}
+
 /* One or two that work; "gone" has no address. */
 static void draw_exchangers(struct scenario_domain *d, struct sim_records *r, struct dns_raw *raw)
 {
@@ -98,6 +113,10 @@ static void draw_exchangers(struct scenario_domain *d, struct sim_records *r, st
 	if (odd && world_chance(d->dns_refuse / 2)) {
 		d->said_null_mx = true;
 		add_root(r);
+		return;
+	}
+	if (d->in_family) {
+		draw_family_set(d, r);
 		return;
 	}
 	if (odd && world_chance(200)) {
@@ -139,6 +158,24 @@ static void draw_fault(struct scenario_domain *d, enum dns_type type, struct dns
 	}
 }
 
+/* "mx0.family.test": always there, at the family's one receiver. */
+static bool is_of_family(const char *name)
+{
+	const char *dot = strchr(name, '.');
+
+	return dot != NULL && strncasecmp(dot + 1, SCENARIO_FAMILY, strlen(SCENARIO_FAMILY)) == 0;
+}
+
+static void put_loopback(struct sim_records *r)
+{
+	struct in_addr loopback = {.s_addr = htonl(INADDR_LOOPBACK)};
+
+	memcpy(r->rdata[0], &loopback, sizeof loopback);
+	r->at[0] = r->rdata[0];
+	r->len[0] = sizeof loopback;
+	r->count = 1;
+}
+
 static struct dns_answer *draw_answer(const char *name, enum dns_type type)
 {
 	char host[64];
@@ -158,13 +195,14 @@ static struct dns_answer *draw_answer(const char *name, enum dns_type type)
 		if (raw.status == DNS_NODATA && type == DNS_MX && host[0] == '\0') {
 			draw_exchangers(d, &r, &raw);
 		} else if (raw.status == DNS_NODATA && type == DNS_A && host[0] != '\0') {
-			struct in_addr loopback = {.s_addr = htonl(INADDR_LOOPBACK)};
-
 			raw.status = DNS_FOUND;
-			memcpy(r.rdata[0], &loopback, sizeof loopback);
-			r.at[0] = r.rdata[0];
-			r.len[0] = sizeof loopback;
-			r.count = 1;
+			put_loopback(&r);
+		}
+	} else if (is_of_family(name)) {
+		raw.status = DNS_NODATA;
+		if (type == DNS_A) {
+			raw.status = DNS_FOUND;
+			put_loopback(&r);
 		}
 	}
 	raw.count = r.count;

@@ -186,6 +186,28 @@ static void draw_domain(struct scenario *s, uint32_t index)
 	}
 }
 
+/* Some of those that the name service knows share their exchangers. */
+static void draw_family(struct scenario *s)
+{
+	const struct scenario_domain *first = NULL;
+
+	s->family_sets = (unsigned)between(1, 3);
+	s->family_moves = world_chance(700) ? (unsigned)spread(10, 500) : 0;
+	s->family_connections = (uint32_t)(world_chance(800) ? between(1, 4) : 32);
+	s->family_provider = world_chance(300);
+	for (uint32_t i = 0; i < s->domain_count; i++) {
+		struct scenario_domain *d = &s->domains[i];
+
+		d->rollup = world_chance(900);
+		d->in_family = d->by_mx && i + 1 < s->domain_count && world_chance(800);
+		d->set = (unsigned)world_below(s->family_sets);
+		if (d->in_family) {
+			first = first != NULL ? first : d;
+			d->port = first->port;
+		}
+	}
+}
+
 static void draw_domains(struct scenario *s)
 {
 	bool many = world_chance(100) || has_many_messages(s);
@@ -207,6 +229,9 @@ static void draw_domains(struct scenario *s)
 	};
 	snprintf(bounces->name, sizeof(bounces->name), "%s", SCENARIO_BOUNCES);
 	s->domain_count = count + 1;
+	if (world_chance(600)) {
+		draw_family(s);
+	}
 }
 
 const struct scenario_domain *scenario_domain(const struct scenario *s, const char *name)
@@ -412,7 +437,22 @@ static void text_domain(struct scenario *s, const struct scenario_domain *d)
 	if (!d->bounces) {
 		text(s, "\tgenerate_bounces = false\n");
 	}
+	if (d->in_family && !d->rollup) {
+		text(s, "\tmx_rollup = false\n");
+	}
 	text(s, "}\n");
+}
+
+/* What holds for a site of several domains: of the provider, or of the global scope. */
+static void text_family(struct scenario *s)
+{
+	if (s->family_sets != 0 && s->family_provider) {
+		text(s, "provider \"family\" { mx_suffix = \".%s\" ", SCENARIO_FAMILY);
+	}
+	if (s->family_sets != 0) {
+		text(s, "max_outbound_connections = %u", s->family_connections);
+		text(s, s->family_provider ? " }\n" : "\n");
+	}
 }
 
 struct scenario *scenario_draw(void)
@@ -430,6 +470,7 @@ struct scenario *scenario_draw(void)
 	text_resolver(s);
 	text_listens(s);
 	text_timeouts(s);
+	text_family(s);
 	for (uint32_t i = 0; i < s->domain_count; i++) {
 		text_domain(s, &s->domains[i]);
 	}

@@ -15,6 +15,8 @@
 #define SCENARIO_CONTROL "/sim/control"
 /* Where senders come from, and notifications go to; the last of the domains. */
 #define SCENARIO_BOUNCES "bounces.test"
+/* Where the exchangers are that domains share. */
+#define SCENARIO_FAMILY "family.test"
 
 /* A destination and its receivers' temper; what the configuration says of it, too. */
 struct scenario_domain {
@@ -35,6 +37,11 @@ struct scenario_domain {
 	bool bounces;
 	/* No gateway: the name service knows its exchangers (resolver.c). */
 	bool by_mx;
+	/* Its exchangers are the family's, of this set now; else its own. */
+	bool in_family;
+	unsigned set;
+	/* mx_rollup */
+	bool rollup;
 	/* Of its answers, permille: failures, of which those that are for good; silence. */
 	unsigned dns_fail;
 	unsigned dns_refuse;
@@ -59,6 +66,13 @@ struct scenario {
 	uint32_t schedulers;
 	uint32_t spool_writers;
 	struct scenario_domain domains[SCENARIO_DOMAINS_MAX];
+	/* Domains whose exchangers are in SCENARIO_FAMILY, with one receiver: how many MX sets they
+	 * change between, how often they do (permille of answers), what a site of them may have of
+	 * connections, and whether all sets are one provider's. */
+	unsigned family_sets;
+	unsigned family_moves;
+	uint32_t family_connections;
+	bool family_provider;
 	/* With SCENARIO_BOUNCES, which gets no mail of the senders'. */
 	uint32_t domain_count;
 	/* Listens: one for each durability. */

@@ -314,16 +314,34 @@ static void on_load(struct dispatcher *x, struct delivery *delivery)
 	w->loads[w->load_count++] = delivery;
 }
 
-static const struct domain_options *on_options(struct dispatcher *x, const char *domain)
+static const struct domain_options *on_options(struct dispatcher *x, const char *binding,
+					       const char *domain, const char *provider)
 {
 	struct outbound_world *w = world_of(x);
 
+	(void)binding;
+	if (domain == NULL) {
+		return provider != NULL ? &w->provider_options : &w->site_options;
+	}
 	for (unsigned i = 0; i < w->domain_count; i++) {
 		if (strcmp(w->domains[i].name, domain) == 0) {
 			return &w->domains[i].options;
 		}
 	}
 	return &w->options;
+}
+
+static const char *on_provider(struct dispatcher *x, const char *binding, const char *mx)
+{
+	(void)x;
+	(void)binding;
+	return strstr(mx, ".big.test") != NULL ? "big" : NULL;
+}
+
+static void on_keep(struct dispatcher *x, struct domain *d)
+{
+	(void)x;
+	(void)d;
 }
 
 static void outcome_note(struct outbound_world *w, const struct domain *d,
@@ -403,7 +421,13 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 }
 
 static const struct dispatch_ops ops = {
-	.resolve = on_resolve, .load = on_load, .on_attempt = on_attempt, .options = on_options};
+	.resolve = on_resolve,
+	.load = on_load,
+	.on_attempt = on_attempt,
+	.options = on_options,
+	.provider = on_provider,
+	.keep = on_keep,
+};
 
 /* ---- the agent ---- */
 
@@ -525,7 +549,10 @@ static void default_options(struct outbound_world *w)
 		.host_failure_retry_ms = 120000,
 		.ehlo_hostname = "mta.test",
 		.mailerdaemon = "mailer-daemon@mta.test",
+		.mx_rollup = true,
 	};
+	w->site_options = w->options;
+	w->provider_options = w->options;
 }
 
 struct outbound_world *outbound_new(enum mux_backend backend)
@@ -622,26 +649,49 @@ static void check_domain(void *context, struct domain *d)
 	struct tally *t = context;
 	uint32_t count = 0;
 	uint32_t attempts = 0;
-	uint32_t idle = 0;
-	uint32_t on_hosts = 0;
 
 	assert_true(domain_validate(d));
 	assert_true(d->connection_count <= d->options->max_outbound_connections);
 	for (const struct connection *c = d->connections; c != NULL; c = c->next) {
+		assert_ptr_equal(c->domain, d);
+		assert_true(c->delivery == NULL || c->delivery->domain == d);
 		count++;
 		attempts += c->delivery != NULL;
-		idle += c->state == CONNECTION_IDLE;
-	}
-	for (uint32_t i = 0; i < d->host_count; i++) {
-		on_hosts += d->hosts[i].connections;
 	}
 	assert_int_equal(count, d->connection_count);
 	assert_int_equal(attempts, d->attempt_count);
-	assert_int_equal(idle, d->idle_count);
-	assert_true(on_hosts <= d->connection_count);
-	t->connections += d->connection_count;
 	t->active += d->active_count;
 	t->delayed += d->delayed_count;
+}
+
+static void check_lane(const struct lane *l)
+{
+	uint32_t count = 0;
+	uint32_t idle = 0;
+	uint32_t on_hosts = 0;
+
+	for (const struct connection *c = l->site->connections; c != NULL; c = c->site_next) {
+		count += c->lane == l;
+		idle += c->lane == l && c->state == CONNECTION_IDLE;
+	}
+	for (uint32_t i = 0; i < l->host_count; i++) {
+		on_hosts += l->hosts[i].connections;
+	}
+	assert_int_equal(count, l->connection_count);
+	assert_int_equal(idle, l->idle_count);
+	assert_true(on_hosts <= l->connection_count);
+}
+
+static void check_site(void *context, struct site *s)
+{
+	struct tally *t = context;
+
+	assert_true(site_validate(s));
+	assert_true(s->connection_count <= s->options->max_outbound_connections);
+	for (const struct lane *l = s->lanes; l != NULL; l = l->next) {
+		check_lane(l);
+	}
+	t->connections += s->connection_count;
 }
 
 static void check_books(struct outbound_world *w)
@@ -649,6 +699,7 @@ static void check_books(struct outbound_world *w)
 	struct tally t = {0};
 
 	domain_each(&w->dispatcher.domains, check_domain, &t);
+	site_each(&w->dispatcher.sites, check_site, &t);
 	assert_int_equal(t.connections, w->dispatcher.connection_count);
 	assert_int_equal(t.connections, atomic_load(&w->limits.connections));
 	assert_int_equal(t.active, w->dispatcher.domains.active);
@@ -801,7 +852,8 @@ uint32_t outbound_queue_old(struct outbound_world *w, const char *domain, const 
 
 	delivery->message->received_ms -= age_ms;
 	outbound_enter(w);
-	dispatch_enqueue(&w->dispatcher, dispatch_find(&w->dispatcher, domain), delivery);
+	dispatch_enqueue(&w->dispatcher, dispatch_find(&w->dispatcher, BINDING_DEFAULT, domain),
+			 delivery);
 	outbound_leave(w);
 	return w->numbers;
 }
@@ -861,10 +913,30 @@ struct host outbound_host(const char *address, uint16_t port, uint16_t preferenc
 	return h;
 }
 
+/* The first look-up that waits; takes over what the verdict has. */
+static void answer_next(struct outbound_world *w, struct route_verdict *v)
+{
+	struct domain *d = w->resolving[0];
+
+	assert_true(w->resolving_count > 0);
+	memmove(w->resolving, w->resolving + 1, --w->resolving_count * sizeof w->resolving[0]);
+	outbound_enter(w);
+	dispatch_resolved(&w->dispatcher, d, v);
+	outbound_leave(w);
+}
+
+static struct host *hosts_copy(const struct host *hosts, uint32_t count)
+{
+	struct host *copy = calloc(count, sizeof *hosts);
+
+	assert_non_null(copy);
+	memcpy(copy, hosts, count * sizeof *hosts);
+	return copy;
+}
+
 void outbound_resolve(struct outbound_world *w, const struct host *hosts, uint32_t count,
 		      bool permanent, uint64_t ttl_ms)
 {
-	struct domain *d = w->resolving[0];
 	struct route_verdict v = {
 		.result = count > 0   ? ROUTE_HOSTS
 			  : permanent ? ROUTE_NXDOMAIN
@@ -874,14 +946,45 @@ void outbound_resolve(struct outbound_world *w, const struct host *hosts, uint32
 		.text = "cannot look it up",
 	};
 
-	assert_true(w->resolving_count > 0);
-	memmove(w->resolving, w->resolving + 1, --w->resolving_count * sizeof w->resolving[0]);
-	if (count > 0) {
-		v.hosts = calloc(count, sizeof *hosts);
-		assert_non_null(v.hosts);
-		memcpy(v.hosts, hosts, count * sizeof *hosts);
+	v.hosts = count > 0 ? hosts_copy(hosts, count) : NULL;
+	answer_next(w, &v);
+}
+
+void outbound_resolve_set(struct outbound_world *w, const char *mx, const struct host *hosts,
+			  uint32_t count, uint64_t ttl_ms)
+{
+	while (w->resolving_count > 0) {
+		struct route_verdict v = {
+			.result = ROUTE_HOSTS,
+			.hosts = hosts_copy(hosts, count),
+			.count = count,
+			.mx = strdup(mx),
+			.ttl_ms = ttl_ms,
+		};
+
+		answer_next(w, &v);
 	}
-	outbound_enter(w);
-	dispatch_resolved(&w->dispatcher, d, &v);
-	outbound_leave(w);
+}
+
+enum domain_hold outbound_hold(const struct domain *d)
+{
+	const char *scope;
+	uint64_t until_ms;
+
+	return dispatch_held(d, &until_ms, &scope);
+}
+
+uint64_t outbound_hold_until(const struct domain *d)
+{
+	const char *scope;
+	uint64_t until_ms;
+
+	dispatch_held(d, &until_ms, &scope);
+	return until_ms;
+}
+
+struct lane *outbound_lane(const struct domain *d)
+{
+	assert_non_null(d->lane);
+	return d->lane;
 }

@@ -119,6 +119,10 @@ struct outbound_world {
 	struct outbound_limits limits;
 	struct instant now;
 	struct domain_options options;
+	/* Of sites that are MX sets, and of the provider "big", whose exchangers are of big.test.
+	 */
+	struct domain_options site_options;
+	struct domain_options provider_options;
 	struct outbound_domain domains[OUTBOUND_DOMAINS_MAX];
 	unsigned domain_count;
 	struct peer peers[OUTBOUND_PEERS_MAX];
@@ -205,3 +209,10 @@ struct host outbound_host(const char *address, uint16_t port, uint16_t preferenc
 /* Answers the first look-up that waits; count 0: it failed. */
 void outbound_resolve(struct outbound_world *w, const struct host *hosts, uint32_t count,
 		      bool permanent, uint64_t ttl_ms);
+/* Answers all of them: the hosts are those of the MX set `mx`. */
+void outbound_resolve_set(struct outbound_world *w, const char *mx, const struct host *hosts,
+			  uint32_t count, uint64_t ttl_ms);
+/* What holds the record back, the moment when that ends, and the lane, which is there. */
+enum domain_hold outbound_hold(const struct domain *d);
+uint64_t outbound_hold_until(const struct domain *d);
+struct lane *outbound_lane(const struct domain *d);

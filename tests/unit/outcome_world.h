@@ -55,6 +55,8 @@ struct rig {
 };
 
 static struct rig *rig;
+/* Called when agents are there and do not run yet; NULL: nothing. */
+static void (*on_made)(void);
 /* NOTIFY of all recipients of the next messages. */
 static uint16_t notify;
 
@@ -172,6 +174,9 @@ static inline void start(void)
 	rig->program.limits.connections_max = 100;
 	rig->program.epoch = UINT64_C(1) << 40;
 	add_agents();
+	if (on_made != NULL) {
+		on_made();
+	}
 	assert_int_equal(runtime_prepare(rt), 0);
 	assert_int_equal(runtime_invoke_start(rt), 0);
 	settle();

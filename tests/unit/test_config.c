@@ -139,6 +139,8 @@ static struct sample samples[] = {
 	{"rset_timeout", "16s", "16000"},
 	{"idle_timeout", "0", "0"},
 	{"host_failure_retry", "1h", "3600000"},
+	{"mx_rollup", "no", "0"},
+	{"mx_suffix", "( .Google.com .googlemail.com )", "2 .google.com .googlemail.com"},
 	{"suspend_delivery", "yes", "1"},
 	{"generate_bounces", "disabled", "0"},
 	{"ehlo_hostname", "out.example.org", "out.example.org"},
@@ -176,6 +178,7 @@ static const char *contexts[SCOPES] = {
 		"dkim a.b { signature s { key = rsa.pem } signature t { key = rsa.pem %s } }",
 	[SCOPE_BINDING_GROUP] = "binding_group g { %s binding b { } }",
 	[SCOPE_BINDING] = "binding b { %s }",
+	[SCOPE_PROVIDER] = "provider p { mx_suffix = .p.example %s }",
 	[SCOPE_DOMAIN] = "domain example.com { %s }",
 };
 
@@ -375,7 +378,7 @@ static void describe(const struct config *config, const struct schema_option *op
 		describe_listen(config, option, scope, out);
 		break;
 	case TARGET_DOMAIN:
-		describe_field(option, config_domain(config, "b", "example.com", 11), out);
+		describe_field(option, config_outbound(config, "b", "p", "example.com", 11), out);
 		break;
 	case TARGET_AGENT:
 		describe_agent(option, config_agent(config, agent_of(scope)), out);

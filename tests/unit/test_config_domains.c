@@ -47,27 +47,51 @@ static const struct domain_options *find(const struct config *config, const char
 	return options;
 }
 
-/* The scopes that may say something about domain "d" sent through binding "b", which is in group
- * "g", the least specific first; each is written with the option and with its number as value. */
+static const struct domain_options *find_of(const struct config *config, const char *binding,
+					    const char *provider, const char *domain)
+{
+	const struct domain_options *options = config_outbound(config, binding, provider, domain,
+							       domain != NULL ? strlen(domain) : 0);
+	assert_non_null(options);
+	return options;
+}
+
+/* The scopes that may say something about domain "d" of provider "p" sent through binding "b",
+ * which is in group "g", the least specific first; each is written with the option and with its
+ * number as value. */
 static const char *const scopes[] = {
 	"max_outbound_connections = 1\n",
-	"domain d.example { max_outbound_connections = 2 }\n",
-	"binding_group g { max_outbound_connections = 3 }\n",
-	"binding b { max_outbound_connections = 4 }\n",
-	"binding_group g { binding b { max_outbound_connections = 5 } }\n",
-	"binding_group g { domain d.example { max_outbound_connections = 6 } }\n",
-	"binding b { domain d.example { max_outbound_connections = 7 } }\n",
-	"binding_group g { binding b { domain d.example { max_outbound_connections = 8 } } }\n",
+	"binding_group g { max_outbound_connections = 2 }\n",
+	"binding b { max_outbound_connections = 3 }\n",
+	"binding_group g { binding b { max_outbound_connections = 4 } }\n",
+	"provider p { max_outbound_connections = 5 }\n",
+	"domain d.example { max_outbound_connections = 6 }\n",
+	"binding b { provider p { max_outbound_connections = 7 } }\n",
+	"binding_group g { binding b { provider p { max_outbound_connections = 8 } } }\n",
+	"binding_group g { domain d.example { max_outbound_connections = 9 } }\n",
+	"binding b { domain d.example { max_outbound_connections = 10 } }\n",
+	"binding_group g { binding b { domain d.example { max_outbound_connections = 11 } } }\n",
 };
 
 enum { SCOPE_COUNT = sizeof(scopes) / sizeof(scopes[0]) };
 
-/* All 256 combinations of scopes that set the option or do not: the most specific one decides. */
+/* What the most specific scope of a set says. */
+static uint32_t highest(unsigned set)
+{
+	uint32_t value = 32;
+	for (unsigned i = 0; i < SCOPE_COUNT; i++) {
+		value = (set >> i & 1) != 0 ? i + 1 : value;
+	}
+	return value;
+}
+
+/* All 2048 combinations of scopes that set the option or do not: the most specific one decides. */
 static void test_domain_when_scopes_fall_back(void **state)
 {
 	(void)state;
 	for (unsigned set = 0; set < 1U << SCOPE_COUNT; set++) {
 		char text[2048] = "binding_group g { binding b { } domain x.example { } }\n"
+				  "provider p { mx_suffix = .p.example }\n"
 				  "domain d.example { rset_timeout = 9 }\n";
 		uint32_t expected = 32;
 		for (unsigned i = 0; i < SCOPE_COUNT; i++) {
@@ -77,15 +101,26 @@ static void test_domain_when_scopes_fall_back(void **state)
 			}
 		}
 		struct config *config = load(text);
-		const struct domain_options *options = find(config, "b", "d.example");
+		const struct domain_options *options = find_of(config, "b", "p", "d.example");
 		assert_int_equal(options->max_outbound_connections, expected);
 		assert_int_equal(options->rset_timeout_ms, 9000);
-		/* Nothing of the binding or its group applies to others. */
-		expected = (set & 2) != 0 ? 2 : (set & 1) != 0 ? 1 : 32;
-		assert_int_equal(find(config, NULL, "d.example")->max_outbound_connections,
+		/* What is said of the provider applies to its domains only; */
+		expected = highest(set & ~(1U << 4 | 1U << 6 | 1U << 7));
+		assert_int_equal(find(config, "b", "d.example")->max_outbound_connections,
 				 expected);
-		assert_int_equal(find(config, "other", "d.example")->max_outbound_connections,
+		/* of the domain to that one; */
+		expected = highest(set & 0xdfU);
+		assert_int_equal(find_of(config, "b", "p", "y.example")->max_outbound_connections,
 				 expected);
+		assert_int_equal(find_of(config, "b", "p", NULL)->max_outbound_connections,
+				 expected);
+		/* and nothing of the binding or its group applies to others. */
+		expected = highest(set & (1U << 5 | 1U << 4 | 1U));
+		assert_int_equal(find_of(config, NULL, "p", "d.example")->max_outbound_connections,
+				 expected);
+		assert_int_equal(
+			find_of(config, "other", "p", "d.example")->max_outbound_connections,
+			expected);
 		config_release(config);
 	}
 }
@@ -184,10 +219,12 @@ static void test_throttle_when_it_falls_back_is_shared(void **state)
 
 	struct throttle *x = find(config, "x", "other.example")->throttle_messages;
 	assert_string_equal(x->scope, "binding \"x\"");
-	assert_ptr_equal(find(config, "x", "a.example")->throttle_messages, x);
-	assert_ptr_equal(find(config, "x", "d.example")->throttle_messages, x);
+	/* What is said of a domain is more specific than what is said of a binding. */
+	assert_ptr_equal(find(config, "x", "c.example")->throttle_messages, x);
+	assert_ptr_equal(find(config, "x", "a.example")->throttle_messages, a);
+	assert_null(find(config, "x", "d.example")->throttle_messages);
 	assert_int_equal(find(config, "z", "a.example")->throttle_messages->count, 8);
-	assert_int_equal(find(config, "z", "b.example")->throttle_messages->count, 60);
+	assert_int_equal(find(config, "z", "e.example")->throttle_messages->count, 60);
 
 	assert_int_equal(config_throttle_count(config), 6);
 	assert_ptr_equal(config_throttle(config, 0), global);
@@ -239,7 +276,7 @@ static void test_gateway_when_port_is_left_to_others(void **state)
 	check_gateway(find(config, NULL, "p.example"), 0, "a.example", 587, 1);
 	check_gateway(find(config, NULL, "p.example"), 3, "b.example", 26, 10);
 	check_gateway(find(config, "b", "x.example"), 1, "c.example", 2525, 10);
-	check_gateway(find(config, "b", "p.example"), 1, "c.example", 2525, 10);
+	check_gateway(find(config, "b", "p.example"), 1, "c.example", 587, 10);
 	assert_int_equal(find(config, NULL, "m.example")->gateway_count, 0);
 	assert_int_equal(find(config, "b", "m.example")->gateway_count, 0);
 	config_release(config);
@@ -253,6 +290,32 @@ static void test_retry_interval_when_scopes_meet_badly(void **state)
 				     "binding b { max_retry_interval = 1h }\n");
 	assert_int_equal(find(config, "b", "d.example")->retry_interval_ms, 3600000);
 	assert_int_equal(find(config, NULL, "d.example")->retry_interval_ms, 36000000);
+	config_release(config);
+}
+
+/* By the exchangers of best preference, the first that matches in the order of the files; a
+ * binding may say something else. */
+static void test_provider_when_exchangers_match(void **state)
+{
+	(void)state;
+	struct config *config =
+		load("provider google { mx_suffix = ( .Google.com mx.gmail.example ) }\n"
+		     "provider any { mx_suffix = .google.com }\n"
+		     "binding b { provider google { mx_suffix = .b.example } }\n"
+		     "binding c { provider only { mx_suffix = .c.example } }\n");
+	assert_string_equal(config_provider(config, NULL, "10 aspmx.l.google.com"), "google");
+	assert_string_equal(config_provider(config, "other", "1 mx.gmail.example"), "google");
+	assert_string_equal(
+		config_provider(config, NULL, "10 a.google.com 10 b.google.com 20 backup.example"),
+		"google");
+	assert_null(config_provider(config, NULL, "10 a.google.com 10 backup.example"));
+	assert_null(config_provider(config, NULL, "10 backup.example 20 a.google.com"));
+	assert_null(config_provider(config, NULL, "10 google.com"));
+	assert_null(config_provider(config, NULL, "10 xmx.gmail.example"));
+	assert_null(config_provider(config, NULL, "10 mx.c.example"));
+	assert_string_equal(config_provider(config, "c", "10 mx.c.example"), "only");
+	assert_string_equal(config_provider(config, "b", "10 mx.b.example"), "google");
+	assert_string_equal(config_provider(config, "b", "1 aspmx.l.google.com"), "any");
 	config_release(config);
 }
 
@@ -369,6 +432,7 @@ int main(void)
 		cmocka_unit_test(test_throttle_when_set_twice_is_one),
 		cmocka_unit_test(test_gateway_when_port_is_left_to_others),
 		cmocka_unit_test(test_retry_interval_when_scopes_meet_badly),
+		cmocka_unit_test(test_provider_when_exchangers_match),
 		cmocka_unit_test(test_load_when_there_are_many_domains),
 		cmocka_unit_test(test_domain_when_many_threads_ask_for_the_first_time),
 	};

@@ -79,30 +79,49 @@ static void test_domain_says_what_holds_it_and_until_when(void **state)
 	json_decref(v);
 }
 
+/* A lane for a record, as a look-up makes one. */
+static struct lane *lane_of(struct domain *d)
+{
+	struct dispatcher *x = d->owner;
+	struct site *s = site_create(&x->sites, d->binding, "mx 10 mx1.down.example", d->options);
+	bool made;
+	struct lane *l = lane_open(s, d->options, "10 mx1.down.example", false, &made);
+
+	s->owner = x;
+	timer_init(&s->hold_timer, x->self, NULL);
+	timer_init(&l->down_timer, x->self, NULL);
+	d->hold = DOMAIN_FREE;
+	lane_enter(l, d);
+	return l;
+}
+
 static void test_domain_names_hosts_and_the_last_trouble(void **state)
 {
 	struct domain *d;
+	struct lane *l;
 	json_t *v;
 
 	(void)state;
 	queue_mail("down.example", 1, 0);
 	d = record("down.example");
-	d->hosts = calloc(1, sizeof(struct host));
-	d->host_count = 1;
-	d->hosts[0].name = "mx1.down.example";
-	*(struct sockaddr_in *)(void *)&d->hosts[0].address = (struct sockaddr_in){
+	l = lane_of(d);
+	l->hosts = calloc(1, sizeof(struct host));
+	l->host_count = 1;
+	l->hosts[0].name = "mx1.down.example";
+	*(struct sockaddr_in *)(void *)&l->hosts[0].address = (struct sockaddr_in){
 		.sin_family = AF_INET, .sin_port = htons(25), .sin_addr.s_addr = htonl(0x0a000001)};
-	d->hosts[0].failed_until_ms = world->now.mono_ns / NS_PER_MS + 90000;
-	d->hold = DOMAIN_HOSTS_DOWN;
-	d->hold_until_ms = d->hosts[0].failed_until_ms;
-	snprintf(d->trouble, sizeof(d->trouble), "421 go \xff away");
+	l->hosts[0].failed_until_ms = world->now.mono_ns / NS_PER_MS + 90000;
+	l->down_until_ms = l->hosts[0].failed_until_ms;
+	lane_set_trouble(l, "421 go \xff away");
 	v = result_of("domain down.example");
 	assert_string_equal(text_at(v, "reason"),
 			    "every next hop failed and is left alone, last: 421 go ? away");
 	assert_string_equal(text_at(v, "next_hops.0.address"), "10.0.0.1:25");
 	assert_string_equal(text_at(v, "next_hops.0.state"), "failed, left alone");
 	assert_true(json_real_value(at(v, "next_hops.0.for_s")) > 89);
+	assert_string_equal(text_at(v, "site"), "mx 10 mx1.down.example");
 	json_decref(v);
+	lane_leave(d);
 }
 
 static void test_unknown_domain_is_an_error_with_a_hint(void **state)

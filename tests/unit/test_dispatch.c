@@ -85,7 +85,7 @@ static void test_order_is_first_in_first_out(void **state)
 		assert_int_equal(w->outcomes[i].number, i + 1);
 	}
 	assert_int_equal(record()->delivered, 5);
-	assert_int_equal(record()->hold, DOMAIN_FREE);
+	assert_int_equal(outbound_hold(record()), DOMAIN_FREE);
 }
 
 /* ---- limits ---- */
@@ -98,7 +98,7 @@ static void test_max_outbound_connections(void **state)
 	queue_many(DOMAIN, 12);
 	outbound_settle(w);
 	assert_int_equal(peer->open, 4);
-	assert_int_equal(record()->hold, DOMAIN_CONNECTIONS);
+	assert_int_equal(outbound_hold(record()), DOMAIN_CONNECTIONS);
 	assert_int_equal(record()->active_count, 8);
 	answer_bodies(peer);
 	outbound_until(w, 4);
@@ -119,7 +119,7 @@ static void test_connections_grow_with_success(void **state)
 	queue_many(DOMAIN, 12);
 	outbound_settle(w);
 	assert_int_equal(peer->accepted, 1);
-	assert_int_equal(record()->connecting_count, 1);
+	assert_int_equal(outbound_lane(record())->connecting_count, 1);
 	peer->reply[PEER_BANNER] = "220 mx.test";
 	peer->reply[PEER_BODY] = PEER_SILENT;
 	assert_int_equal(write(peer->connections[0].fd, "220 mx\r\n", 8), 8);
@@ -137,8 +137,9 @@ static void test_server_limit(void **state)
 	queue_many("other.test", 2);
 	outbound_settle(w);
 	assert_int_equal(peer->open, 3);
-	assert_int_equal(record()->hold, DOMAIN_SERVER_CONNECTIONS);
-	assert_int_equal(outbound_record(w, "other.test")->hold, DOMAIN_SERVER_CONNECTIONS);
+	assert_int_equal(outbound_hold(record()), DOMAIN_SERVER_CONNECTIONS);
+	assert_int_equal(outbound_hold(outbound_record(w, "other.test")),
+			 DOMAIN_SERVER_CONNECTIONS);
 	assert_true(atomic_load(&w->limits.refused) > 0);
 	peer->reply[PEER_BODY] = "250 2.0.0 kept";
 	answer_bodies(peer);
@@ -182,7 +183,7 @@ static void test_message_throttle(void **state)
 	options->idle_timeout_ms = 60000;
 	queue_many(DOMAIN, 5);
 	outbound_until(w, 1);
-	assert_int_equal(record()->hold, DOMAIN_THROTTLE_MESSAGES);
+	assert_int_equal(outbound_hold(record()), DOMAIN_THROTTLE_MESSAGES);
 	for (unsigned i = 2; i <= 5; i++) {
 		outbound_pass(w, 900);
 		assert_int_equal(w->outcome_count, i - 1);
@@ -203,7 +204,7 @@ static void test_connection_throttle(void **state)
 	queue_many(DOMAIN, 3);
 	outbound_settle(w);
 	assert_int_equal(peer->accepted, 1);
-	assert_int_equal(record()->hold, DOMAIN_THROTTLE_CONNECTIONS);
+	assert_int_equal(outbound_hold(record()), DOMAIN_THROTTLE_CONNECTIONS);
 	outbound_pass(w, 9900);
 	assert_int_equal(peer->accepted, 1);
 	outbound_pass(w, 150);
@@ -253,11 +254,11 @@ static void test_host_down_holds_the_others(void **state)
 	assert_int_equal(w->outcomes[0].number, 1);
 	assert_code(1, 451);
 	assert_int_equal(w->outcomes[0].attempt.stage, SMTP_STAGE_NOT_CONNECTED);
-	assert_int_equal(record()->hold, DOMAIN_HOSTS_DOWN);
-	assert_int_equal(record()->hold_until_ms,
+	assert_int_equal(outbound_hold(record()), DOMAIN_HOSTS_DOWN);
+	assert_int_equal(outbound_hold_until(record()),
 			 w->now.mono_ns / NS_PER_MS + options->host_failure_retry_ms);
 	assert_int_equal(record()->active_count, 2);
-	assert_true(strlen(record()->trouble) > 0);
+	assert_true(strlen(dispatch_trouble(record())) > 0);
 	outbound_queue(w, DOMAIN, "late");
 	outbound_pass(w, options->host_failure_retry_ms - 10);
 	assert_int_equal(counter_get(w->dispatcher.connect_failures), 1);
@@ -349,9 +350,9 @@ static void test_duplicate_hosts(void **state)
 	outbound_gateway(w, DOMAIN, port, 20);
 	queue_many(DOMAIN, 2);
 	outbound_until(w, 1);
-	assert_int_equal(record()->host_count, 1);
-	assert_int_equal(record()->hosts[0].preference, 10);
-	assert_int_equal(record()->hold, DOMAIN_HOSTS_DOWN);
+	assert_int_equal(outbound_lane(record())->host_count, 1);
+	assert_int_equal(outbound_lane(record())->hosts[0].preference, 10);
+	assert_int_equal(outbound_hold(record()), DOMAIN_HOSTS_DOWN);
 	assert_int_equal(counter_get(w->dispatcher.connect_failures), 1);
 }
 
@@ -367,7 +368,7 @@ static void test_look_up_and_time_to_live(void **state)
 	queue_many("named.test", 2);
 	outbound_settle(w);
 	assert_int_equal(w->resolving_count, 1);
-	assert_int_equal(outbound_record(w, "named.test")->hold, DOMAIN_RESOLVING);
+	assert_int_equal(outbound_hold(outbound_record(w, "named.test")), DOMAIN_RESOLVING);
 	queue_many("named.test", 1);
 	assert_int_equal(w->resolves, 1);
 	outbound_resolve(w, hosts, 2, false, 60000);
@@ -397,8 +398,9 @@ static void test_look_up_fails(void **state)
 	outbound_until(w, 1);
 	assert_code(1, 451);
 	assert_string_equal(w->outcomes[0].attempt.enhanced, "4.4.3");
-	assert_int_equal(outbound_record(w, "named.test")->hold, DOMAIN_UNRESOLVED);
-	assert_string_equal(outbound_record(w, "named.test")->trouble, "cannot look it up");
+	assert_int_equal(outbound_hold(outbound_record(w, "named.test")), DOMAIN_UNRESOLVED);
+	assert_string_equal(dispatch_trouble(outbound_record(w, "named.test")),
+			    "cannot look it up");
 	outbound_pass(w, options->host_failure_retry_ms - 10);
 	assert_int_equal(w->resolves, 1);
 	outbound_pass(w, 20);
@@ -434,7 +436,7 @@ static void test_refusal_holds_for_its_time(void **state)
 	outbound_settle(w);
 	outbound_resolve(w, NULL, 0, true, 60000);
 	outbound_until(w, 2500);
-	assert_int_equal(outbound_record(w, "named.test")->hold, DOMAIN_NO_ROUTE);
+	assert_int_equal(outbound_hold(outbound_record(w, "named.test")), DOMAIN_NO_ROUTE);
 	assert_int_equal(outbound_record(w, "named.test")->sweeps, 0);
 	outbound_pass(w, 59000);
 	queue_many("named.test", 1);
@@ -474,12 +476,13 @@ static void test_host_comes_back_into_the_list(void **state)
 		outbound_resolve(w, i == 0 ? &b : &a, 1, false, 1000);
 		outbound_settle(w);
 	}
-	assert_int_equal(outbound_record(w, "named.test")->host_count, 1);
-	assert_int_equal(outbound_record(w, "named.test")->hosts[0].connections, peer->open);
+	assert_int_equal(outbound_lane(outbound_record(w, "named.test"))->host_count, 1);
+	assert_int_equal(outbound_lane(outbound_record(w, "named.test"))->hosts[0].connections,
+			 peer->open);
 	outbound_pass(w, options->body_timeout_ms);
 	outbound_pass(w, options->idle_timeout_ms);
 	assert_int_equal(outbound_record(w, "named.test")->connection_count, 0);
-	assert_int_equal(outbound_record(w, "named.test")->hosts[0].connections, 0);
+	assert_int_equal(outbound_lane(outbound_record(w, "named.test"))->hosts[0].connections, 0);
 }
 
 /* ---- waiting, expiry ---- */
@@ -511,7 +514,7 @@ static void test_expires_in_a_queue_that_is_held(void **state)
 	outbound_queue_old(w, DOMAIN, "a", options->message_expiration_ms - 90000);
 	outbound_queue(w, DOMAIN, "b");
 	outbound_settle(w);
-	assert_int_equal(record()->hold, DOMAIN_SUSPENDED);
+	assert_int_equal(outbound_hold(record()), DOMAIN_SUSPENDED);
 	assert_int_equal(w->outcome_count, 0);
 	/* It is looked at once a minute. */
 	outbound_pass(w, 60000);
@@ -539,7 +542,7 @@ static void test_hold_ends_when_the_wheel_is_ahead(void **state)
 	w->domains[0].gateways[0].port = outbound_dead_port();
 	queue_many(DOMAIN, 2);
 	outbound_until(w, 1);
-	assert_int_equal(record()->hold, DOMAIN_HOSTS_DOWN);
+	assert_int_equal(outbound_hold(record()), DOMAIN_HOSTS_DOWN);
 	w->now.mono_ns += options->host_failure_retry_ms * NS_PER_MS;
 	for (unsigned i = 0; i < 4; i++) {
 		group_cycle(w->runtime.groups[1]);
@@ -567,7 +570,7 @@ static void test_suspend_and_resume(void **state)
 	/* Not even an idle connection is used. */
 	assert_int_equal(w->outcome_count, 1);
 	assert_int_equal(record()->active_count, 3);
-	assert_int_equal(record()->hold, DOMAIN_SUSPENDED);
+	assert_int_equal(outbound_hold(record()), DOMAIN_SUSPENDED);
 	outbound_enter(w);
 	dispatch_suspend(&w->dispatcher, record(), false);
 	outbound_leave(w);
@@ -596,7 +599,7 @@ static void test_flush_tries_hosts_again(void **state)
 	peer->reply[PEER_BANNER] = "421 4.3.2 busy!";
 	queue_many(DOMAIN, 3);
 	outbound_until(w, 1);
-	assert_int_equal(record()->hold, DOMAIN_HOSTS_DOWN);
+	assert_int_equal(outbound_hold(record()), DOMAIN_HOSTS_DOWN);
 	peer->reply[PEER_BANNER] = "220 mx.test";
 	outbound_enter(w);
 	dispatch_flush(&w->dispatcher, record());
@@ -688,7 +691,7 @@ static void test_stop_lets_transactions_finish(void **state)
 	queue_many(DOMAIN, 5);
 	outbound_settle(w);
 	assert_false(outbound_stop(w, false));
-	assert_int_equal(record()->hold, DOMAIN_STOPPING);
+	assert_int_equal(outbound_hold(record()), DOMAIN_STOPPING);
 	assert_int_equal(w->outcome_count, 0);
 	answer_bodies(peer);
 	outbound_until(w, 2);
@@ -730,7 +733,7 @@ static void test_stop_when_idle(void **state)
 	queue_many(DOMAIN, 1);
 	outbound_settle(w);
 	assert_int_equal(peer->accepted, 1);
-	assert_int_equal(record()->hold, DOMAIN_STOPPING);
+	assert_int_equal(outbound_hold(record()), DOMAIN_STOPPING);
 }
 
 static void test_stop_while_loading(void **state)

@@ -152,7 +152,7 @@ static void test_banner_with_5xx_is_not_final(void **state)
 	number = outbound_queue(w, DOMAIN, "a");
 	outbound_until(w, 1);
 	outbound_assert_verdict(w, number, (struct outbound_verdict){.deferred = 1});
-	assert_int_equal(outbound_record(w, DOMAIN)->hold, DOMAIN_HOSTS_DOWN);
+	assert_int_equal(outbound_hold(outbound_record(w, DOMAIN)), DOMAIN_HOSTS_DOWN);
 }
 
 int main(void)

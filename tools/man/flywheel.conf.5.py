@@ -17,7 +17,7 @@ SECTIONS = [
     ("Certificates by name", ["tls_certificate"]),
     ("Sockets of listeners", ["control_listener"]),
     ("DKIM", ["dkim"]),
-    ("Delivery", ["domain"]),
+    ("Delivery", ["domain", "provider"]),
 ]
 
 

@@ -1,0 +1,591 @@
+/*
+ * What a site sends and opens: domains that have mail take turns within their lane, lanes that want
+ * connections take turns within their site, and every limit is looked at here, at the moment when
+ * something is sent or opened.
+ *
+ * Start reading at dispatch_lane(), last in this file.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/outbound/connection.h"
+#include "core/outbound/dispatch_parts.h"
+#include "core/outbound/host_list.h"
+#include "core/queue/throttle.h"
+#include "core/runtime/check.h"
+
+/* How long a site waits that a shared limit stands in the way of: others may make room. */
+#define SHARED_LIMIT_MS 200
+/* When memory is used up, each site may still read one message of this size back at a time. */
+#define LOAD_SMALL_BYTES 65536
+/* What a connection carries before a lane of the same site that waits for a place gets its own. */
+#define YIELD_TRANSACTIONS 20
+
+/* ---- limits that all schedulers share ---- */
+
+static bool limits_take(struct outbound_limits *l)
+{
+	if (atomic_fetch_add_explicit(&l->connections, 1, memory_order_relaxed) <
+	    l->connections_max) {
+		return true;
+	}
+	atomic_fetch_sub_explicit(&l->connections, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&l->refused, 1, memory_order_relaxed);
+	return false;
+}
+
+void dispatch_return_limit(struct dispatcher *x)
+{
+	atomic_fetch_sub_explicit(&x->limits->connections, 1, memory_order_relaxed);
+}
+
+bool dispatch_server_is_full(const struct dispatcher *x)
+{
+	return atomic_load_explicit(&x->limits->connections, memory_order_relaxed) >=
+	       x->limits->connections_max;
+}
+
+/*
+ * Whether there is room to read content of `bytes` back for `s`. Peers that do not take theirs keep
+ * them for long, so one site gets half of the room, the other half is for those that have little of
+ * it, and even when all is used up a small message goes on.
+ */
+static bool load_fits(const struct dispatcher *x, const struct site *s, uint64_t bytes)
+{
+	uint64_t max = x->limits->loaded_max;
+	uint64_t after =
+		bytes + atomic_load_explicit(&x->limits->loaded_bytes, memory_order_relaxed);
+
+	return after == bytes || after <= max / 2 ||
+	       (after <= max && s->loaded_bytes + bytes <= max / 16) ||
+	       (s->loaded_bytes == 0 && bytes <= LOAD_SMALL_BYTES);
+}
+
+static void load_take(struct connection *c, uint64_t bytes)
+{
+	c->loaded_bytes = bytes;
+	c->lane->site->loaded_bytes += bytes;
+	atomic_fetch_add_explicit(&c->dispatcher->limits->loaded_bytes, bytes,
+				  memory_order_relaxed);
+}
+
+void dispatch_on_unloaded(struct connection *c)
+{
+	c->lane->site->loaded_bytes -= c->loaded_bytes;
+	atomic_fetch_sub_explicit(&c->dispatcher->limits->loaded_bytes, c->loaded_bytes,
+				  memory_order_relaxed);
+	c->loaded_bytes = 0;
+}
+
+/* The next delivery's content is at hand, or there is room for it. */
+static bool has_room(const struct dispatcher *x, const struct domain *d)
+{
+	const struct delivery *next = d->active_head;
+
+	return next == NULL || next->uses_content ||
+	       load_fits(x, d->lane->site, message_content_bytes(next->message));
+}
+
+/* ---- holds ---- */
+
+/* Of the site, until something happens; or until then, 0 for that. */
+static void hold_site(struct site *s, enum domain_hold why, uint64_t until_ms)
+{
+	s->hold = (uint8_t)why;
+	s->hold_until_ms = until_ms;
+	if (until_ms != 0) {
+		timer_arm(&s->hold_timer, until_ms);
+	} else if (timer_armed(&s->hold_timer)) {
+		timer_cancel(&s->hold_timer);
+	}
+}
+
+/* The domain leaves the ring, until something happens; or until then. */
+static void hold_domain(struct domain *d, enum domain_hold why, uint64_t until_ms)
+{
+	lane_remove_ready(d);
+	if (until_ms != 0) {
+		dispatch_hold_until(d, why, until_ms);
+	} else {
+		dispatch_hold(d, why);
+	}
+}
+
+/* Mail in a ring that does not move expires too: some of it, each time that it is looked at. */
+static void expire_some(struct dispatcher *x, struct lane *l)
+{
+	for (int i = 0; i < DISPATCH_SLICE && l->ready != NULL; i++) {
+		struct domain *d = l->ready;
+
+		lane_turn(l);
+		dispatch_expire(x, d);
+		if (d->active_head == NULL && lane_is_ready(d)) {
+			lane_remove_ready(d);
+			dispatch_rest(x, d);
+		}
+	}
+}
+
+static void on_site_timer(struct timer *t)
+{
+	struct site *s = CONTAINER_OF(t, struct site, hold_timer);
+	struct lane *next;
+
+	s->hold_until_ms = 0;
+	s->hold = DOMAIN_FREE;
+	s->busy = true;
+	for (struct lane *l = s->lanes; l != NULL; l = l->next) {
+		expire_some(s->owner, l);
+	}
+	s->busy = false;
+	/* A lane with mail keeps the site; but the first that is held back holds all. */
+	for (struct lane *l = s->lanes; l != NULL; l = next) {
+		next = l->next;
+		if (l->ready != NULL) {
+			dispatch_lane(s->owner, l);
+		}
+		if (next != NULL && s->hold != DOMAIN_FREE) {
+			return;
+		}
+	}
+}
+
+static void on_down_timer(struct timer *t)
+{
+	struct lane *l = CONTAINER_OF(t, struct lane, down_timer);
+	struct dispatcher *x = l->site->owner;
+
+	/* Over, whatever this group's clock says: nobody would ring again. */
+	l->down_until_ms = 0;
+	l->site->busy = true;
+	expire_some(x, l);
+	l->site->busy = false;
+	dispatch_lane(x, l);
+}
+
+void dispatch_adopt_site(struct dispatcher *x, struct site *s)
+{
+	s->owner = x;
+	timer_init(&s->hold_timer, x->self, on_site_timer);
+	counter_set_value(x->sites_open, x->sites.count);
+}
+
+void dispatch_adopt_lane(struct dispatcher *x, struct lane *l)
+{
+	timer_init(&l->down_timer, x->self, on_down_timer);
+}
+
+void dispatch_lane_down(struct dispatcher *x, struct lane *l, uint64_t until_ms)
+{
+	(void)x;
+	l->down_until_ms = until_ms;
+	timer_arm(&l->down_timer, until_ms);
+	lane_set_hunger(l, LANE_SATED);
+}
+
+void dispatch_lane_forgive(struct lane *l)
+{
+	for (uint32_t i = 0; i < l->host_count; i++) {
+		l->hosts[i].failed_until_ms = 0;
+		l->hosts[i].plain_until_ms = 0;
+	}
+	l->down_until_ms = 0;
+	timer_cancel(&l->down_timer);
+}
+
+/* ---- connections ---- */
+
+bool dispatch_lane_works(const struct lane *l)
+{
+	const struct connection *c = l->site->connections;
+
+	while (c != NULL &&
+	       (c->lane != l || c->state < CONNECTION_IDLE || c->state > CONNECTION_RSET)) {
+		c = c->site_next;
+	}
+	return c != NULL;
+}
+
+void dispatch_count_for(struct connection *c, struct domain *d)
+{
+	struct domain *old = c->domain;
+
+	if (old == d) {
+		return;
+	}
+	if (old != NULL) {
+		*(c->prev != NULL ? &c->prev->next : &old->connections) = c->next;
+		if (c->next != NULL) {
+			c->next->prev = c->prev;
+		}
+		old->connection_count--;
+	}
+	c->domain = d;
+	if (d != NULL) {
+		c->prev = NULL;
+		c->next = d->connections;
+		if (c->next != NULL) {
+			c->next->prev = c;
+		}
+		d->connections = c;
+		d->connection_count++;
+		if (d->connection_count > d->connections_max) {
+			d->connections_max = d->connection_count;
+		}
+	}
+	if (old != NULL && (old->hold == DOMAIN_CONNECTIONS || old->travel != DOMAIN_AT_HOME)) {
+		dispatch_domain(c->dispatcher, old);
+	} else if (old != NULL) {
+		dispatch_rest(c->dispatcher, old);
+	}
+}
+
+static void connection_link(struct dispatcher *x, struct lane *l, struct connection *c,
+			    struct host *host)
+{
+	struct site *s = l->site;
+
+	c->site_prev = NULL;
+	c->site_next = s->connections;
+	if (c->site_next != NULL) {
+		c->site_next->site_prev = c;
+	}
+	s->connections = c;
+	s->connection_count++;
+	s->connections_opened++;
+	if (s->connection_count > s->connections_max) {
+		s->connections_max = s->connection_count;
+	}
+	l->connection_count++;
+	host->connections++;
+	x->connection_count++;
+	counter_inc(x->connections_opened);
+	counter_set_value(x->connections_open, x->connection_count);
+}
+
+/* Frees `only` (NULL: each lane) that has no domains and connections, then the site if that was the
+ * last. */
+static void clean_site(struct dispatcher *x, struct site *s, struct lane *only)
+{
+	struct lane *next;
+
+	s->stale = false;
+	for (struct lane *l = only != NULL ? only : s->lanes; l != NULL; l = next) {
+		next = only != NULL ? NULL : l->next;
+		if (l->domain_count == 0 && l->connection_count == 0) {
+			timer_cancel(&l->down_timer);
+			lane_destroy(l);
+		}
+	}
+	if (s->lanes == NULL) {
+		timer_cancel(&s->hold_timer);
+		site_destroy(&x->sites, s);
+		counter_set_value(x->sites_open, x->sites.count);
+	}
+}
+
+void dispatch_clean(struct dispatcher *x, struct lane *l)
+{
+	if (l->site->busy) {
+		l->site->stale = true;
+	} else {
+		clean_site(x, l->site, l);
+	}
+}
+
+/* ---- sending ---- */
+
+/* An idle connection that the domain may use: any, or at its own limit one that counts for it. */
+static struct connection *idle_for(const struct lane *l, const struct domain *d)
+{
+	struct connection *c = l->idle;
+
+	if (d->connection_count >= d->options->max_outbound_connections) {
+		while (c != NULL && c->domain != d) {
+			c = c->idle_next;
+		}
+	}
+	return c;
+}
+
+/* The site's throttle and, where it is another one, the domain's: both or none. 0, or how long to
+ * wait, ns, and for which of them. */
+static uint64_t take_both(const struct dispatcher *x, struct throttle *of_site,
+			  struct throttle *of_domain, bool *domain_waits)
+{
+	uint64_t now_ns = x->self->now.mono_ns;
+	uint64_t wait_ns = of_site != NULL ? throttle_take(of_site, now_ns) : 0;
+
+	*domain_waits = false;
+	if (wait_ns != 0 || of_domain == NULL || of_domain == of_site) {
+		return wait_ns;
+	}
+	wait_ns = throttle_take(of_domain, now_ns);
+	if (wait_ns != 0) {
+		*domain_waits = true;
+		if (of_site != NULL) {
+			throttle_return(of_site);
+		}
+	}
+	return wait_ns;
+}
+
+static void assign(struct dispatcher *x, struct domain *d, struct connection *c)
+{
+	struct delivery *delivery = domain_pop_active(&x->domains, d);
+	bool loading = !delivery->uses_content;
+
+	if (d->active_head == NULL) {
+		lane_remove_ready(d);
+	} else {
+		lane_turn(d->lane);
+	}
+	delivery->place = DELIVERY_ATTEMPT;
+	d->attempt_count++;
+	dispatch_count_for(c, d);
+	connection_assign(c, delivery, loading);
+	if (loading) {
+		load_take(c, message_content_bytes(delivery->message));
+		x->ops->load(x, delivery);
+	}
+}
+
+/* The first of the ring has its turn. False when the site has to wait. */
+static bool feed_one(struct dispatcher *x, struct lane *l)
+{
+	struct site *s = l->site;
+	struct domain *d = l->ready;
+	struct connection *c;
+	uint64_t wait_ns;
+	uint64_t until_ms;
+	bool domain_waits;
+
+	dispatch_expire(x, d);
+	if (d->active_head == NULL) {
+		lane_remove_ready(d);
+		dispatch_rest(x, d);
+		return true;
+	}
+	c = idle_for(l, d);
+	if (c == NULL) {
+		counter_inc(x->held_by_connections);
+		hold_domain(d, DOMAIN_CONNECTIONS, 0);
+		return true;
+	}
+	if (!has_room(x, d)) {
+		counter_inc(x->held_by_memory);
+		hold_site(s, DOMAIN_MEMORY, dispatch_now_ms(x) + SHARED_LIMIT_MS);
+		return false;
+	}
+	wait_ns = take_both(x, s->options->throttle_messages, d->options->throttle_messages,
+			    &domain_waits);
+	if (wait_ns == 0) {
+		assign(x, d, c);
+		return true;
+	}
+	counter_inc(x->throttled);
+	until_ms = dispatch_now_ms(x) + wait_ns / NS_PER_MS + 1;
+	if (domain_waits) {
+		hold_domain(d, DOMAIN_THROTTLE_MESSAGES, until_ms);
+	} else {
+		hold_site(s, DOMAIN_THROTTLE_MESSAGES, until_ms);
+	}
+	return domain_waits;
+}
+
+/* ---- opening ---- */
+
+/* At most one more than there are working ones, so that a dead host is probed by one and a good one
+ * is soon filled. */
+static void review_hunger(const struct dispatcher *x, struct lane *l)
+{
+	bool wants = !x->stopping && l->down_until_ms == 0 && l->waiting > l->connecting_count &&
+		     l->connecting_count <= l->connection_count - l->connecting_count;
+
+	lane_set_hunger(l, !wants                     ? LANE_SATED
+			   : l->connection_count == 0 ? LANE_STARVING
+						      : LANE_HUNGRY);
+}
+
+/* The site is full, and this lane has no connection to be idle: one that nobody needs gives way. */
+static void make_room(const struct lane *l)
+{
+	if (l->connection_count != 0) {
+		return;
+	}
+	for (struct connection *c = l->site->connections; c != NULL; c = c->site_next) {
+		if (c->state == CONNECTION_IDLE && c->lane->ready == NULL) {
+			connection_quit(c);
+			return;
+		}
+	}
+}
+
+bool dispatch_must_yield(const struct connection *c)
+{
+	const struct site *s = c->lane->site;
+
+	return s->hungry[LANE_STARVING] != NULL &&
+	       s->connection_count >= s->options->max_outbound_connections &&
+	       (c->lane->ready == NULL ||
+		(c->transactions > 0 && c->transactions % YIELD_TRANSACTIONS == 0));
+}
+
+static uint64_t wait_of(const struct dispatcher *x, const struct throttle *t)
+{
+	return t != NULL ? throttle_wait_ns(t, x->self->now.mono_ns) : 0;
+}
+
+/* A limit that keeps the site from one more connection for `d` now, in `*mine` whether it is the
+ * domain's own; DOMAIN_FREE: none, and what all share and the throttles have been charged. */
+static enum domain_hold connection_limit(struct dispatcher *x, struct domain *d, bool *mine,
+					 uint64_t *until_ms)
+{
+	struct site *s = d->lane->site;
+	uint64_t wait_ns = wait_of(x, s->options->throttle_messages);
+	uint64_t own_ns = wait_of(x, d->options->throttle_messages);
+
+	*until_ms = 0;
+	*mine = s->connection_count < s->options->max_outbound_connections;
+	if (!*mine || d->connection_count >= d->options->max_outbound_connections) {
+		return DOMAIN_CONNECTIONS;
+	}
+	*mine = wait_ns == 0;
+	if (wait_ns != 0 || own_ns != 0) {
+		wait_ns = wait_ns != 0 ? wait_ns : own_ns;
+		*until_ms = dispatch_now_ms(x) + wait_ns / NS_PER_MS + 1;
+		return DOMAIN_THROTTLE_MESSAGES;
+	}
+	/* Another site or scheduler may make room for the next two: look again soon. */
+	*mine = false;
+	*until_ms = dispatch_now_ms(x) + SHARED_LIMIT_MS;
+	if (!has_room(x, d)) {
+		return DOMAIN_MEMORY;
+	}
+	if (!limits_take(x->limits)) {
+		return DOMAIN_SERVER_CONNECTIONS;
+	}
+	wait_ns = take_both(x, s->options->throttle_connections, d->options->throttle_connections,
+			    mine);
+	if (wait_ns != 0) {
+		dispatch_return_limit(x);
+		*until_ms = dispatch_now_ms(x) + wait_ns / NS_PER_MS + 1;
+		return DOMAIN_THROTTLE_CONNECTIONS;
+	}
+	return DOMAIN_FREE;
+}
+
+/* Notes what is in the way; true when others of the site may go on. */
+static bool held_back(struct dispatcher *x, struct domain *d, enum domain_hold why, bool mine,
+		      uint64_t until_ms)
+{
+	counter_inc(why == DOMAIN_CONNECTIONS          ? x->held_by_connections
+		    : why == DOMAIN_MEMORY             ? x->held_by_memory
+		    : why == DOMAIN_SERVER_CONNECTIONS ? x->held_by_server
+						       : x->throttled);
+	if (mine) {
+		hold_domain(d, why, until_ms);
+		return true;
+	}
+	if (why == DOMAIN_CONNECTIONS) {
+		make_room(d->lane);
+	}
+	hold_site(d->lane->site, why, until_ms);
+	return false;
+}
+
+/* The first of the ring may have a connection opened for it; NULL: the ring has changed. */
+static struct domain *next_to_open(struct dispatcher *x, struct lane *l)
+{
+	struct domain *d = l->ready;
+
+	if (d->active_head == NULL) {
+		lane_remove_ready(d);
+		return NULL;
+	}
+	if (!dispatch_hosts_known(x, d)) {
+		if (d->lane == l && d->resolving) {
+			hold_domain(d, DOMAIN_RESOLVING, 0);
+		}
+		return NULL;
+	}
+	return d->lane == l ? d : NULL;
+}
+
+/* Opens one more connection of a lane that wants one; false when the site has to wait. */
+static bool open_one(struct dispatcher *x, struct lane *l)
+{
+	struct domain *d = next_to_open(x, l);
+	struct connection *c;
+	enum domain_hold why;
+	uint64_t until_ms;
+	struct host *host;
+	bool mine;
+	int error;
+
+	if (d == NULL) {
+		return true;
+	}
+	host = host_choose(l, dispatch_now_ms(x), &until_ms);
+	if (host == NULL) {
+		dispatch_lane_down(x, l, until_ms);
+		return true;
+	}
+	why = connection_limit(x, d, &mine, &until_ms);
+	if (why != DOMAIN_FREE) {
+		return held_back(x, d, why, mine, until_ms);
+	}
+	c = connection_open(x, l, host, &error);
+	if (c == NULL) {
+		dispatch_return_limit(x);
+		agent_error(x->self, error, "cannot make a socket for an outbound connection");
+		hold_site(l->site, DOMAIN_SERVER_CONNECTIONS, dispatch_now_ms(x) + 1000);
+		return false;
+	}
+	connection_link(x, l, c, host);
+	dispatch_count_for(c, d);
+	d->connections_opened++;
+	lane_turn(l);
+	return true;
+}
+
+static void open_some(struct dispatcher *x, struct site *s)
+{
+	struct lane *l;
+
+	while ((l = site_hungry(s)) != NULL) {
+		if (l->ready != NULL && !open_one(x, l)) {
+			return;
+		}
+		review_hunger(x, l);
+		site_turn(s, l);
+	}
+}
+
+void dispatch_lane(struct dispatcher *x, struct lane *l)
+{
+	struct site *s = l->site;
+
+	CHECK_MAGIC(s, SITE_MAGIC);
+	OWNER_CHECK(s);
+	if (s->busy) {
+		s->again = true;
+		return;
+	}
+	s->busy = true;
+	do {
+		bool fed = true;
+
+		s->again = false;
+		while (fed && !x->stopping && l->ready != NULL && l->idle != NULL) {
+			fed = feed_one(x, l);
+		}
+		if (fed && !x->stopping) {
+			hold_site(s, DOMAIN_FREE, 0);
+			review_hunger(x, l);
+			open_some(x, s);
+		}
+	} while (s->again);
+	s->busy = false;
+	clean_site(x, s, s->stale ? NULL : l);
+}

@@ -1,0 +1,303 @@
+/*
+ * What domains of one site share: connections in turns, limits, failures; and what they do not.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/queue/throttle.h"
+#include "tests/unit/outbound_world.h"
+
+#define SET "10 mx.one.test"
+
+static struct outbound_world *w;
+static struct peer *peer;
+static struct host host;
+
+static int set_up(void **state)
+{
+	(void)state;
+	w = outbound_new(MUX_POLL);
+	peer = outbound_peer(w);
+	host = outbound_host("127.0.0.1", peer->port, 10);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	outbound_free(w);
+	return 0;
+}
+
+/* So many messages to each of the domains a.test, b.test, ... */
+static void queue_each(unsigned domains, unsigned count)
+{
+	char name[] = "a.test";
+
+	for (unsigned i = 0; i < domains; i++, name[0]++) {
+		for (unsigned j = 0; j < count; j++) {
+			outbound_queue(w, name, "a");
+		}
+	}
+}
+
+static struct site *site_of(const char *name)
+{
+	return outbound_lane(outbound_record(w, name))->site;
+}
+
+static void answer_bodies(struct peer *p)
+{
+	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
+		if (p->connections[i].fd >= 0) {
+			assert_int_equal(write(p->connections[i].fd, "250 2.0.0 kept\r\n", 16), 16);
+		}
+	}
+}
+
+static void test_domains_share_the_sites_connections(void **state)
+{
+	(void)state;
+	w->site_options.max_outbound_connections = 3;
+	queue_each(20, 5);
+	outbound_resolve_set(w, SET, &host, 1, 60000);
+	outbound_until(w, 100);
+	assert_int_equal(peer->open_max, 3);
+	assert_int_equal(peer->accepted, 3);
+	assert_int_equal(site_of("a.test")->delivered, 100);
+	assert_int_equal(site_of("a.test")->domain_count, 20);
+	assert_ptr_equal(site_of("a.test"), site_of("t.test"));
+	assert_int_equal(w->dispatcher.sites.count, 1);
+}
+
+/* A domain with a long queue does not keep another one waiting. */
+static void test_domains_take_turns(void **state)
+{
+	(void)state;
+	w->site_options.max_outbound_connections = 1;
+	peer->reply[PEER_BANNER] = PEER_SILENT;
+	for (unsigned i = 0; i < 50; i++) {
+		outbound_queue(w, "a.test", "a");
+	}
+	outbound_queue(w, "b.test", "a");
+	outbound_queue(w, "c.test", "a");
+	outbound_resolve_set(w, SET, &host, 1, 60000);
+	outbound_settle(w);
+	peer->reply[PEER_BANNER] = "220 mx.test";
+	assert_int_equal(write(peer->connections[0].fd, "220 mx\r\n", 8), 8);
+	outbound_until(w, 52);
+	assert_true(outbound_outcome(w, 51) - w->outcomes < 3);
+	assert_true(outbound_outcome(w, 52) - w->outcomes < 3);
+	assert_int_equal(w->outcomes[51].number, 50);
+}
+
+static void test_two_sets_have_limits_of_their_own(void **state)
+{
+	struct peer *other = outbound_peer(w);
+	struct host second = outbound_host("127.0.0.1", other->port, 10);
+
+	(void)state;
+	w->site_options.max_outbound_connections = 2;
+	peer->reply[PEER_BODY] = PEER_SILENT;
+	other->reply[PEER_BODY] = PEER_SILENT;
+	queue_each(3, 3);
+	outbound_resolve_set(w, SET, &host, 1, 60000);
+	outbound_queue(w, "x.test", "a");
+	outbound_queue(w, "x.test", "a");
+	outbound_queue(w, "x.test", "a");
+	outbound_resolve_set(w, "10 mx.two.test", &second, 1, 60000);
+	outbound_settle(w);
+	assert_int_equal(peer->open, 2);
+	assert_int_equal(other->open, 2);
+	assert_int_equal(outbound_hold(outbound_record(w, "x.test")), DOMAIN_CONNECTIONS);
+}
+
+/* A domain's own limit holds within that of its site, and for it alone. */
+static void test_own_limit_within_the_sites(void **state)
+{
+	(void)state;
+	outbound_domain(w, "a.test", NULL)->max_outbound_connections = 1;
+	w->site_options.max_outbound_connections = 4;
+	peer->reply[PEER_BODY] = PEER_SILENT;
+	queue_each(2, 10);
+	outbound_resolve_set(w, SET, &host, 1, 60000);
+	outbound_settle(w);
+	assert_int_equal(peer->open, 4);
+	assert_int_equal(outbound_record(w, "a.test")->attempt_count, 1);
+	assert_int_equal(outbound_record(w, "b.test")->attempt_count, 3);
+	for (unsigned i = 0; i < 12 && w->outcome_count < 20; i++) {
+		answer_bodies(peer);
+		outbound_settle(w);
+		assert_true(outbound_record(w, "a.test")->attempt_count <= 1);
+	}
+	assert_int_equal(w->outcome_count, 20);
+	assert_int_equal(outbound_record(w, "a.test")->connections_max, 1);
+}
+
+static void test_throttles_of_site_and_domain_add_up(void **state)
+{
+	struct throttle of_site;
+	struct throttle own;
+
+	(void)state;
+	throttle_init(&of_site, 3, 1, "site");
+	throttle_init(&own, 1, 10, "a.test");
+	w->site_options.throttle_messages = &of_site;
+	w->options.throttle_messages = &of_site;
+	w->options.idle_timeout_ms = 60000;
+	w->site_options.idle_timeout_ms = 60000;
+	outbound_domain(w, "a.test", NULL)->throttle_messages = &own;
+	queue_each(2, 4);
+	outbound_resolve_set(w, SET, &host, 1, 600000);
+	outbound_settle(w);
+	assert_int_equal(outbound_record(w, "a.test")->delivered, 1);
+	assert_int_equal(outbound_record(w, "b.test")->delivered, 2);
+	for (unsigned i = 0; i < 10; i++) {
+		outbound_pass(w, 340);
+	}
+	/* What it was not granted is not the site's loss. */
+	assert_int_equal(outbound_record(w, "a.test")->delivered, 1);
+	assert_int_equal(outbound_record(w, "b.test")->delivered, 4);
+	assert_int_equal(outbound_hold(outbound_record(w, "a.test")), DOMAIN_THROTTLE_MESSAGES);
+	for (unsigned i = 0; i < 30; i++) {
+		outbound_pass(w, 1000);
+	}
+	assert_int_equal(outbound_record(w, "a.test")->delivered, 4);
+}
+
+/* Who wants another name in EHLO does not get a connection that said this one. */
+static void test_lanes_do_not_share_connections(void **state)
+{
+	(void)state;
+	outbound_domain(w, "a.test", NULL)->ehlo_hostname = "other.test";
+	w->site_options.max_outbound_connections = 1;
+	queue_each(2, 30);
+	outbound_resolve_set(w, SET, &host, 1, 60000);
+	outbound_until(w, 60);
+	assert_int_equal(site_of("a.test")->lane_count, 2);
+	assert_ptr_equal(site_of("a.test"), site_of("b.test"));
+	assert_int_equal(peer->open_max, 1);
+	/* Each has its turn before the other is done, and not after each message. */
+	assert_true(peer->accepted >= 3 && peer->accepted <= 6);
+	assert_non_null(strstr(peer->log, "EHLO other.test"));
+	assert_non_null(strstr(peer->log, "EHLO mta.test"));
+}
+
+static void test_mx_rollup_false_is_alone(void **state)
+{
+	(void)state;
+	outbound_domain(w, "a.test", NULL)->mx_rollup = false;
+	queue_each(2, 1);
+	outbound_resolve_set(w, SET, &host, 1, 60000);
+	outbound_until(w, 2);
+	assert_string_equal(site_of("a.test")->key, "domain a.test");
+	assert_string_equal(site_of("b.test")->key, "mx " SET);
+}
+
+static void test_provider_is_one_site_of_several_sets(void **state)
+{
+	struct peer *other = outbound_peer(w);
+	struct host second = outbound_host("127.0.0.1", other->port, 10);
+
+	(void)state;
+	w->provider_options.max_outbound_connections = 1;
+	queue_each(2, 25);
+	outbound_resolve_set(w, "10 mx1.big.test", &host, 1, 60000);
+	for (unsigned i = 0; i < 25; i++) {
+		outbound_queue(w, "x.test", "a");
+	}
+	outbound_resolve_set(w, "10 mx2.big.test", &second, 1, 60000);
+	outbound_until(w, 75);
+	assert_string_equal(site_of("x.test")->key, "provider big");
+	assert_ptr_equal(site_of("x.test"), site_of("a.test"));
+	assert_int_equal(site_of("a.test")->connections_max, 1);
+	assert_int_equal(peer->bodies, 50);
+	assert_int_equal(other->bodies, 25);
+}
+
+/* One host that is down is found out once for all of them. */
+static void test_failures_are_shared(void **state)
+{
+	struct host dead = outbound_host("127.0.0.1", outbound_dead_port(), 10);
+
+	(void)state;
+	queue_each(5, 2);
+	outbound_resolve_set(w, SET, &dead, 1, 600000);
+	outbound_until(w, 1);
+	assert_int_equal(counter_get(w->dispatcher.connect_failures), 1);
+	assert_int_equal(outbound_hold(outbound_record(w, "e.test")), DOMAIN_HOSTS_DOWN);
+	outbound_pass(w, w->options.host_failure_retry_ms + 10);
+	assert_int_equal(counter_get(w->dispatcher.connect_failures), 2);
+	assert_int_equal(w->outcome_count, 2);
+	/* Another one's turn. */
+	assert_string_not_equal(w->outcomes[0].domain, w->outcomes[1].domain);
+}
+
+/* Mail of a queue that waits for its turn in a site that is down expires too. */
+static void test_mail_expires_in_the_ring(void **state)
+{
+	struct host dead = outbound_host("127.0.0.1", outbound_dead_port(), 10);
+
+	(void)state;
+	queue_each(3, 1);
+	for (unsigned i = 0; i < 3; i++) {
+		outbound_queue_old(w, "z.test", "a", w->options.message_expiration_ms - 60000);
+	}
+	outbound_resolve_set(w, SET, &dead, 1, 600000);
+	outbound_until(w, 1);
+	outbound_pass(w, w->options.host_failure_retry_ms + 10);
+	assert_int_equal(outbound_record(w, "z.test")->active_count, 0);
+	assert_int_equal(outbound_record(w, "z.test")->attempt_count, 0);
+}
+
+static void test_set_that_changes_on_the_same_scheduler(void **state)
+{
+	struct peer *other = outbound_peer(w);
+	struct host second = outbound_host("127.0.0.1", other->port, 10);
+
+	(void)state;
+	queue_each(1, 2);
+	outbound_resolve_set(w, SET, &host, 1, 1000);
+	outbound_until(w, 2);
+	outbound_pass(w, 2000);
+	queue_each(1, 2);
+	outbound_settle(w);
+	outbound_resolve_set(w, "10 mx.two.test", &second, 1, 60000);
+	outbound_until(w, 4);
+	outbound_queue(w, "a.test", "a");
+	outbound_until(w, 5);
+	assert_int_equal(other->bodies, 1);
+	assert_string_equal(site_of("a.test")->key, "mx 10 mx.two.test");
+	outbound_pass(w, w->options.idle_timeout_ms);
+	/* Nobody goes to the old one any more. */
+	assert_int_equal(w->dispatcher.sites.count, 1);
+	assert_int_equal(peer->open, 0);
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_domains_share_the_sites_connections),
+		TEST(test_domains_take_turns),
+		TEST(test_two_sets_have_limits_of_their_own),
+		TEST(test_own_limit_within_the_sites),
+		TEST(test_throttles_of_site_and_domain_add_up),
+		TEST(test_lanes_do_not_share_connections),
+		TEST(test_mx_rollup_false_is_alone),
+		TEST(test_provider_is_one_site_of_several_sets),
+		TEST(test_failures_are_shared),
+		TEST(test_mail_expires_in_the_ring),
+		TEST(test_set_that_changes_on_the_same_scheduler),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

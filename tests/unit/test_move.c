@@ -1,0 +1,465 @@
+/*
+ * Records that travel between two schedulers: what comes along, what comes after, what is waited
+ * for, what a stop in the middle leaves; and what a record weighs.
+ */
+#include "core/queue/site.h"
+#include "tests/unit/outcome_world.h"
+
+#include "agents/scheduler_request.h"
+
+#define TTL_MS 1000
+#ifdef FLYWHEEL_DEBUG
+#define MANY 20000U
+#else
+#define MANY 1000000U
+#endif
+
+/* The MX set of every domain; of domains of the measurement one of 50. */
+static const char *mx_now;
+static struct dispatch_ops ops;
+
+static void on_answer(struct agent *self, void *object, uint64_t value)
+{
+	struct domain *d = object;
+	struct host h = outbound_host("127.0.0.1", rig->good->port, 10);
+	struct route_verdict v = {.result = ROUTE_HOSTS, .count = 1, .ttl_ms = TTL_MS};
+	unsigned number;
+	char set[64];
+
+	(void)self;
+	(void)value;
+	if (sscanf(d->name, "many%u.test", &number) == 1) {
+		snprintf(set, sizeof set, "10 mx%u.many.test", number % 50);
+		v.mx = strdup(set);
+	} else {
+		v.mx = strdup(mx_now);
+	}
+	v.hosts = malloc(sizeof h);
+	assert_non_null(v.hosts);
+	*v.hosts = h;
+	dispatch_resolved(d->owner, d, &v);
+}
+
+static void on_resolve(struct dispatcher *x, struct domain *d)
+{
+	agent_send(x->self, x->self, on_answer, d, 0);
+}
+
+static void answer_here(void)
+{
+	ops = scheduler_dispatch_ops;
+	ops.resolve = on_resolve;
+	for (unsigned i = 0; i < SCHEDULERS; i++) {
+		rig->schedulers[i].dispatcher.ops = &ops;
+	}
+}
+
+static int set_up_moves(void **state)
+{
+	on_made = answer_here;
+	return set_up(state);
+}
+
+/* An MX set whose site has its home on scheduler `home`; `which` tells them apart. */
+static const char *set_at(uint32_t home, unsigned which)
+{
+	static char sets[4][32];
+	char key[64];
+
+	for (unsigned i = 0;; i++) {
+		snprintf(sets[which], sizeof sets[which], "10 mx%u.set%u.test", i, which);
+		snprintf(key, sizeof key, SITE_OF_MX "%s", sets[which]);
+		if (home_of(&rig->program, BINDING_DEFAULT, key) == home) {
+			return sets[which];
+		}
+	}
+}
+
+/* A domain whose record has its first home on scheduler 0. */
+static const char *domain_at_0(void)
+{
+	static char name[32];
+
+	for (unsigned i = 0;; i++) {
+		snprintf(name, sizeof name, "d%u.test", i);
+		if (home_of(&rig->program, BINDING_DEFAULT, name) == 0) {
+			return name;
+		}
+	}
+}
+
+static struct dispatcher *dispatcher_at(uint32_t index)
+{
+	return &rig->schedulers[index].dispatcher;
+}
+
+static struct domain *record_at(uint32_t index, const char *name)
+{
+	return domain_find(&dispatcher_at(index)->domains, BINDING_DEFAULT, name);
+}
+
+static void mail(const char *local, const char *domain)
+{
+	char to[64];
+
+	snprintf(to, sizeof to, "%s@%s", local, domain);
+	receive("me@here.test", to, ENVELOPE_SYNCED);
+}
+
+/* The messages of its active queue are in the order in which they were received. */
+static void assert_in_order(const struct domain *d, uint32_t count)
+{
+	struct message_id last = {0, 0};
+
+	assert_non_null(d);
+	assert_int_equal(d->active_count, count);
+	for (const struct delivery *x = d->active_head; x != NULL; x = x->next) {
+		assert_ptr_equal(x->domain, d);
+		assert_true(x->message->id.high > last.high ||
+			    (x->message->id.high == last.high && x->message->id.low > last.low));
+		last = x->message->id;
+	}
+}
+
+static void test_record_goes_to_the_home_of_its_site(void **state)
+{
+	const char *name = domain_at_0();
+
+	(void)state;
+	mx_now = set_at(1, 0);
+	mail("a", name);
+	settle();
+	assert_null(record_at(0, name));
+	assert_non_null(record_at(1, name));
+	assert_ptr_equal(dispatch_away(dispatcher_at(0), BINDING_DEFAULT, name), dispatcher_at(1));
+	mail("b", name);
+	settle();
+	assert_int_equal(counter_get(dispatcher_at(0)->moved), 1);
+	assert_int_equal(counter_get(dispatcher_at(0)->forwarded), 1);
+	assert_int_equal(record_at(1, name)->delivered, 2);
+	assert_int_equal(record_at(1, name)->received, 2);
+	assert_int_equal(dispatcher_at(0)->moves + dispatcher_at(1)->moves, 0);
+	assert_nothing_left();
+}
+
+/* It goes from one home to the other and back, mail of all ages with it, while more comes. */
+static void test_queues_keep_their_order_on_the_way(void **state)
+{
+	const char *name = domain_at_0();
+	const char *sets[2] = {set_at(1, 0), set_at(0, 1)};
+	uint32_t count = 0;
+
+	(void)state;
+	/* Nothing is sent. */
+	rig->program.limits.connections_max = 0;
+	for (unsigned turn = 0; turn < 6; turn++) {
+		mx_now = sets[turn % 2];
+		/* What is known of its hosts holds no longer. */
+		pass_ms(TTL_MS + 1);
+		for (unsigned i = 0; i < 60; i++, count++) {
+			mail("a", name);
+			runtime_step(&rig->program.runtime);
+		}
+		settle();
+		assert_null(record_at(turn % 2, name));
+		assert_in_order(record_at(1 - turn % 2, name), count);
+	}
+	assert_int_equal(counter_get(dispatcher_at(0)->moved), 3);
+	assert_int_equal(counter_get(dispatcher_at(1)->moved), 3);
+	rig->program.limits.connections_max = 100;
+	pass_ms(1000);
+	assert_int_equal(TOTAL(delivered), count);
+	assert_nothing_left();
+}
+
+/* A delivery in transit, as it comes to scheduler `s`, which is entered. */
+static struct delivery *delivery_for(struct scheduler *s, const char *domain)
+{
+	struct envelope_builder b;
+	struct delivery *delivery;
+	struct message *m;
+	char to[64];
+
+	snprintf(to, sizeof to, "to@%s", domain);
+	envelope_builder_init(&b);
+	envelope_set_sender(&b, "me@here.test", 12);
+	envelope_add_recipient(&b, to, strlen(to));
+	m = message_create(&s->pools, envelope_size(&b));
+	envelope_build(&b, message_envelope(m));
+	message_envelope(m)->id = scheduler_new_id(s);
+	message_envelope(m)->received_ms = agent_wall_ms(&s->base);
+	message_set_resident(m, &s->pools);
+	delivery = delivery_create(&s->pools, m, 0);
+	OWNER_CLAIM(delivery);
+	message_use_content(m, 1);
+	delivery->uses_content = true;
+	envelope_builder_close(&b);
+	return delivery;
+}
+
+/* While the record is on its way back, mail waits in its place, and comes after what the record
+ * has. */
+static void test_mail_waits_for_a_record_that_comes_back(void **state)
+{
+	struct scheduler *s = &rig->schedulers[0];
+	const char *name = domain_at_0();
+	unsigned steps = 0;
+
+	(void)state;
+	rig->program.limits.connections_max = 0;
+	mx_now = set_at(1, 0);
+	for (unsigned i = 0; i < 3; i++) {
+		mail("a", name);
+	}
+	settle();
+	assert_in_order(record_at(1, name), 3);
+	mx_now = set_at(0, 1);
+	/* The site looks again whether it may connect, and finds that its hosts must be looked up.
+	 */
+	rig->now.mono_ns += (TTL_MS + 1) * NS_PER_MS;
+	rig->now.wall_ns += (TTL_MS + 1) * NS_PER_MS;
+	/* One thread at a time, as the place is there for a moment only. */
+	while (record_at(0, name) == NULL) {
+		group_cycle(rig->program.runtime.groups[steps % rig->program.runtime.group_count]);
+		assert_true(++steps < 100000);
+	}
+	assert_int_equal(record_at(0, name)->travel, DOMAIN_EXPECTED);
+	enter(s);
+	for (unsigned i = 0; i < 3; i++) {
+		scheduler_on_delivery(&s->base, delivery_for(s, name), 0);
+	}
+	leave(s);
+	assert_int_equal(record_at(0, name)->active_count, 3);
+	settle();
+	assert_in_order(record_at(0, name), 6);
+	assert_int_equal(record_at(0, name)->received, 6);
+	rig->program.limits.connections_max = 100;
+	pass_ms(1000);
+	assert_int_equal(TOTAL(delivered), 6);
+}
+
+static void test_delayed_mail_is_due_at_the_new_home(void **state)
+{
+	const char *name = domain_at_0();
+
+	(void)state;
+	mx_now = set_at(1, 0);
+	mail("later1", name);
+	settle();
+	assert_int_equal(record_at(1, name)->delayed_count, 1);
+	mx_now = set_at(0, 1);
+	pass_ms(TTL_MS + 1);
+	mail("later2", name);
+	settle();
+	assert_int_equal(record_at(0, name)->delayed_count, 2);
+	rig->good->reply[PEER_RCPT] = "250 2.1.5 fine";
+	pass_ms(RETRY_MS);
+	assert_int_equal(TOTAL(delivered), 2);
+	assert_nothing_left();
+}
+
+/* What is on a connection ends first; meanwhile mail waits, and operators find the record. */
+static void test_record_waits_for_its_connections(void **state)
+{
+	const char *name = domain_at_0();
+	struct domain *d;
+
+	(void)state;
+	mx_now = set_at(1, 0);
+	rig->good->reply[PEER_BODY] = PEER_SILENT;
+	mail("a", name);
+	settle();
+	d = record_at(1, name);
+	assert_int_equal(d->attempt_count, 1);
+	mx_now = set_at(0, 1);
+	pass_ms(TTL_MS + 1);
+	mail("b", name);
+	settle();
+	assert_ptr_equal(record_at(1, name), d);
+	assert_int_equal(d->travel, DOMAIN_LEAVING);
+	assert_int_equal(d->hold, DOMAIN_MOVING);
+	assert_int_equal(d->active_count, 1);
+	enter(&rig->schedulers[1]);
+	dispatch_suspend(dispatcher_at(1), d, true);
+	leave(&rig->schedulers[1]);
+	assert_int_equal(write(rig->good->connections[0].fd, "250 2.0.0 kept\r\n", 16), 16);
+	settle();
+	assert_null(record_at(1, name));
+	assert_ptr_equal(record_at(0, name), d);
+	assert_int_equal(d->delivered, 1);
+	/* The suspension came along. */
+	assert_true(d->suspended);
+	assert_int_equal(d->active_count, 1);
+	rig->good->reply[PEER_BODY] = "250 2.0.0 kept";
+	enter(&rig->schedulers[0]);
+	dispatch_suspend(dispatcher_at(0), d, false);
+	leave(&rig->schedulers[0]);
+	settle();
+	assert_int_equal(TOTAL(delivered), 2);
+	assert_nothing_left();
+}
+
+static void test_unused_record_goes_home_and_is_freed(void **state)
+{
+	const char *name = domain_at_0();
+
+	(void)state;
+	mx_now = set_at(1, 0);
+	mail("a", name);
+	settle();
+	assert_int_equal(dispatcher_at(0)->forwards.count, 1);
+	assert_int_equal(dispatcher_at(1)->sites.count, 1);
+	/* The time of its rest begins with the end of its connection. */
+	pass_ms(10000);
+	pass_ms(600000);
+	assert_null(record_at(0, name));
+	assert_null(record_at(1, name));
+	assert_int_equal(dispatcher_at(0)->forwards.count, 0);
+	assert_int_equal(dispatcher_at(1)->sites.count, 0);
+	assert_int_equal(dispatcher_at(0)->moves + dispatcher_at(1)->moves, 0);
+	mail("b", name);
+	settle();
+	assert_non_null(record_at(1, name));
+	assert_int_equal(TOTAL(delivered), 2);
+	assert_nothing_left();
+}
+
+/* A stop at each step of a journey to and fro: the spool has all. */
+static void test_stop_in_the_middle_loses_nothing(void **state)
+{
+	const char *name = domain_at_0();
+
+	(void)state;
+	for (unsigned steps = 0; steps < 30; steps++) {
+		rig->program.limits.connections_max = 0;
+		mx_now = set_at(1, 0);
+		mail("a", name);
+		settle();
+		mx_now = set_at(0, 1);
+		pass_ms(TTL_MS + 1);
+		receive("me@here.test", "b@d0.test,c@d1.test,d@d2.test,e@d3.test", ENVELOPE_SYNCED);
+		mail("f", name);
+		receive("me@here.test", "g@d1.test", ENVELOPE_MEMORY);
+		for (unsigned i = 0; i < steps; i++) {
+			runtime_step(&rig->program.runtime);
+		}
+		stop(false);
+		start();
+		assert_int_equal(rig->found.messages, 4);
+		settle();
+		assert_int_equal(TOTAL(delivered), 7);
+		stop(false);
+		start();
+		assert_int_equal(rig->found.messages, 0);
+	}
+}
+
+/* What is only in memory goes to the spool, wherever its record is when the program stops. */
+static void test_stop_in_the_middle_keeps_what_is_in_memory(void **state)
+{
+	(void)state;
+	for (unsigned steps = 0; steps < 20; steps++) {
+		rig->program.limits.connections_max = 0;
+		mx_now = set_at(1, 0);
+		receive("me@here.test", "a@d0.test", ENVELOPE_MEMORY);
+		receive("me@here.test", "a@d1.test", ENVELOPE_MEMORY);
+		receive("me@here.test", "a@d2.test", ENVELOPE_MEMORY);
+		for (unsigned i = 0; i < steps; i++) {
+			runtime_step(&rig->program.runtime);
+		}
+		stop(false);
+		start();
+		assert_int_equal(rig->found.messages, 3);
+		assert_int_equal(TOTAL(delivered), 3);
+		stop(false);
+		start();
+	}
+}
+
+/* ---- weight ---- */
+
+static uint64_t resident_bytes(void)
+{
+	unsigned long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%*u %lu", &pages), 1);
+	fclose(f);
+	return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Its content is on disk only. */
+static void queue_one(unsigned number)
+{
+	struct delivery *delivery;
+	struct scheduler *s;
+	char name[32];
+
+	snprintf(name, sizeof name, "many%u.test", number);
+	s = &rig->schedulers[home_of(&rig->program, BINDING_DEFAULT, name)];
+	enter(s);
+	delivery = delivery_for(s, name);
+	delivery_give_up_content(delivery, &s->pools);
+	dispatch_enqueue(&s->dispatcher, dispatch_find(&s->dispatcher, BINDING_DEFAULT, name),
+			 delivery);
+	leave(s);
+}
+
+/* So many domains over 50 MX sets, one delivery in the queue of each, half of them away from their
+ * first home: less than a KiB of resident memory for each. */
+static void test_a_record_weighs_less_than_a_kib(void **state)
+{
+	uint64_t before = resident_bytes();
+	uint32_t records = 0;
+	uint32_t sites = 0;
+	uint64_t each;
+
+	(void)state;
+	rig->program.limits.connections_max = 0;
+	for (unsigned i = 0; i < MANY; i++) {
+		queue_one(i);
+		if (i % 500 == 0) {
+			settle();
+		}
+	}
+	settle();
+	each = (resident_bytes() - before) / MANY;
+	for (unsigned i = 0; i < SCHEDULERS; i++) {
+		records += dispatcher_at(i)->domains.count;
+		sites += dispatcher_at(i)->sites.count;
+	}
+	assert_int_equal(records, MANY);
+	assert_int_equal(sites, 50);
+	assert_int_equal(dispatcher_at(0)->domains.active + dispatcher_at(1)->domains.active, MANY);
+	assert_true(counter_get(dispatcher_at(0)->moved) > MANY / 10);
+	print_message("%u records, %llu resident bytes each, %u of them moved\n", records,
+		      (unsigned long long)each,
+		      dispatcher_at(0)->forwards.count + dispatcher_at(1)->forwards.count);
+#ifndef FLYWHEEL_DEBUG
+	assert_true(each < 1024);
+#endif
+	for (unsigned i = 0; i < SCHEDULERS; i++) {
+		enter(&rig->schedulers[i]);
+		dispatcher_drop(dispatcher_at(i));
+		leave(&rig->schedulers[i]);
+	}
+}
+
+#define MOVE(function) cmocka_unit_test_setup_teardown(function, set_up_moves, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		MOVE(test_record_goes_to_the_home_of_its_site),
+		MOVE(test_queues_keep_their_order_on_the_way),
+		MOVE(test_delayed_mail_is_due_at_the_new_home),
+		MOVE(test_record_waits_for_its_connections),
+		MOVE(test_unused_record_goes_home_and_is_freed),
+		MOVE(test_stop_in_the_middle_loses_nothing),
+		MOVE(test_stop_in_the_middle_keeps_what_is_in_memory),
+		MOVE(test_mail_waits_for_a_record_that_comes_back),
+		MOVE(test_a_record_weighs_less_than_a_kib),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
