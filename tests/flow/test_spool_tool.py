@@ -96,7 +96,7 @@ def test_shows_a_stopped_spool_and_changes_nothing(flow):
     spool.tool("extract", flow.path / "out")
     expect_equal(spool.contents(), before, "the spool, afterwards")
     daemon.start()
-    expect_equal(daemon.queued(), 4, "messages that flywheeld finds afterwards")
+    wait_until(lambda: daemon.queued() == 4, "flywheeld to find all that was there before")
 
 
 def test_takes_out_messages_as_they_were_sent(flow):
@@ -204,6 +204,7 @@ def test_tells_of_damage_and_gives_up_what_belongs_to_nobody(flow):
     for name in ("ann", "cyd", "dan"):
         daemon.console("message", "fail", records[name][3], "quiet")
     daemon.wait_for_rest()
+    wait_until(lambda: daemon.counter("spool.segments_spare") > 0, "a segment to be free")
     daemon.terminate()
     expect_equal(sum(s[5] for s in spool.segments()), 0, "bytes that are still needed")
     expect("free" in [s[1] for s in spool.segments()], "nothing is free")
