@@ -47,10 +47,11 @@ LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/%.o)
 LIB := $(OUT)/libflywheel.a
 
 CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c))
+SPOOL_TOOL_SRC := tools/flywheel-spool.c $(sort $(wildcard tools/spool_*.c))
 PERF_SHARED := $(filter-out perf/fw%.c,$(sort $(wildcard perf/*.c)))
 # The micro benchmarks call what they measure: linked with the library.
 MICRO_SRC := $(sort $(wildcard perf/micro/*.c)) perf/number.c
-PROGRAMS := flywheeld flywheel fwload fwsink fwhostile fwmicro
+PROGRAMS := flywheeld flywheel flywheel-spool fwload fwsink fwhostile fwmicro
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(OUT)/unit/%)
 SIM_UNIT_SRC := $(sort $(wildcard tests/sim/test_*.c))
@@ -123,6 +124,8 @@ $(OUT)/flywheeld: $(OUT)/tools/flywheeld.o $(OUT)/tools/server.o $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -ledit -ljansson -o $@
+$(OUT)/flywheel-spool: $(SPOOL_TOOL_SRC:%.c=$(OUT)/%.o) $(LIB)
+	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(OUT)/fwload: $(OUT)/perf/fwload.o $(PERF_SHARED:%.c=$(OUT)/%.o)
 	@$(BUILD_CC) $(LDFLAGS) $^ -lisal $(TLS_LIBS) -o $@
 $(OUT)/fwsink: $(OUT)/perf/fwsink.o $(PERF_SHARED:%.c=$(OUT)/%.o)
@@ -257,9 +260,11 @@ install: all
 	install -d $(SBIN) $(BIN) $(MAN)/man1 $(MAN)/man5 $(MAN)/man8 $(UNITS) $(ETC)
 	install -m 755 $(OUT)/flywheeld $(SBIN)/flywheeld
 	install -m 755 $(OUT)/flywheel $(BIN)/flywheel
+	install -m 755 $(OUT)/flywheel-spool $(SBIN)/flywheel-spool
 	install -m 644 $(MAN_DIR)/flywheel.1 $(MAN)/man1/flywheel.1
 	install -m 644 $(OUT)/man/flywheel.conf.5 $(MAN)/man5/flywheel.conf.5
 	install -m 644 $(MAN_DIR)/flywheeld.8 $(MAN)/man8/flywheeld.8
+	install -m 644 $(MAN_DIR)/flywheel-spool.8 $(MAN)/man8/flywheel-spool.8
 	sed 's|=/usr/local/|=$(PREFIX)/|' tools/flywheel.service > $(UNITS)/flywheel.service
 	chmod 644 $(UNITS)/flywheel.service
 	install -m 644 config/flywheel.conf $(ETC)/flywheel.conf.example
@@ -267,8 +272,9 @@ install: all
 
 # What an operator made stays: configuration, spool, logs.
 uninstall:
-	rm -f $(SBIN)/flywheeld $(BIN)/flywheel $(MAN)/man1/flywheel.1 $(MAN)/man5/flywheel.conf.5 \
-		$(MAN)/man8/flywheeld.8 $(UNITS)/flywheel.service $(ETC)/flywheel.conf.example \
+	rm -f $(SBIN)/flywheeld $(SBIN)/flywheel-spool $(BIN)/flywheel $(MAN)/man1/flywheel.1 \
+		$(MAN)/man5/flywheel.conf.5 $(MAN)/man8/flywheeld.8 $(MAN)/man8/flywheel-spool.8 \
+		$(UNITS)/flywheel.service $(ETC)/flywheel.conf.example \
 		$(ETC)/bounce_rules.example
 	@[ ! -d $(ETC) ] || rmdir --ignore-fail-on-non-empty $(ETC)
 

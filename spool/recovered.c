@@ -1,7 +1,7 @@
 /*
  * Hands out what the last run of the program left: a delivery at a time, in order of reception.
- * Each message's envelope is read when its turn comes, for the way home; both envelope and body are
- * read when somebody asks for them.
+ * Each message's envelope is read when its turn comes, for the way home, with those of its
+ * neighbours; both envelope and body are read when somebody asks for them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,6 +16,9 @@
 #define READ_AGAIN_MS 10000U
 /* Entries lie anywhere in memory: they are asked for so many messages ahead. */
 #define LOOK_AHEAD 8U
+/* Messages whose records are read together where they lie together. In order of reception they do,
+ * but for as many as there were sessions at a time. */
+#define READ_AHEAD 256U
 
 static void damaged(struct segment_store *s, const struct segment *g, int error)
 {
@@ -30,23 +33,80 @@ static bool may_pass(int error)
 	return error != 0 && error != -EBADMSG && error != -ENODATA;
 }
 
-/* Reads the message's envelope. 0 or a negative errno. */
-static int read_envelope(const struct spool_entry *e, struct mail_pools *pools,
-			 struct message **out)
+/* ---- what is read ahead ---- */
+
+static struct span_want want_head(const struct spool_entry *e)
 {
-	unsigned char buffer[HEAD_BYTES];
+	uint64_t bytes = (uint64_t)e->units * RECORD_ALIGN;
+
+	return (struct span_want){
+		.segment = e->segment,
+		.offset = (uint64_t)e->place * RECORD_ALIGN,
+		.len = bytes < HEAD_BYTES ? (size_t)bytes : HEAD_BYTES,
+	};
+}
+
+static struct span_want want_state(const struct entry_delivery *d)
+{
+	return (struct span_want){
+		.segment = d->segment,
+		.offset = (uint64_t)d->place * RECORD_ALIGN,
+		.len = (size_t)d->units * RECORD_ALIGN,
+	};
+}
+
+/* The first delivery from `i` on that is not over; delivery_count: none. */
+static uint32_t next_pending(const struct spool_entry *e, uint32_t i)
+{
+	while (i < e->delivery_count && e->deliveries != NULL && e->deliveries[i].done) {
+		i++;
+	}
+	return i;
+}
+
+/* Each message is looked at once, however much or little of what it needs lies with what its
+ * neighbours need. */
+static void read_ahead(struct recovered_list *list)
+{
+	struct span_want heads[READ_AHEAD] = {0};
+	struct span_want states[READ_AHEAD] = {0};
+	uint64_t left = list->count - list->at;
+	unsigned count = left < READ_AHEAD ? (unsigned)left : READ_AHEAD;
+	unsigned state_count = 0;
+
+	for (unsigned n = 0; n < count; n++) {
+		const struct recovered_message *r = &list->messages[list->at + n];
+		const struct spool_entry *e = r->entry;
+		uint32_t i = next_pending(e, r->delivery);
+
+		if (n + LOOK_AHEAD < left) {
+			__builtin_prefetch(r[LOOK_AHEAD].entry);
+		}
+		heads[n] = want_head(e);
+		if (e->deliveries != NULL && e->deliveries[i].segment != NULL) {
+			states[state_count++] = want_state(&e->deliveries[i]);
+		}
+	}
+	span_read(&list->heads, heads, count);
+	span_read(&list->states, states, state_count);
+	list->ahead = list->at + count;
+}
+
+/* ---- messages ---- */
+
+/* Takes the envelope from the message's record, which begins with `have` bytes at `data`. 0 or a
+ * negative errno. */
+static int take_envelope(const struct spool_entry *e, const unsigned char *data, size_t have,
+			 struct mail_pools *pools, struct message **out)
+{
 	uint64_t offset = (uint64_t)e->place * RECORD_ALIGN;
 	uint64_t bytes = (uint64_t)e->units * RECORD_ALIGN;
-	size_t have = bytes < sizeof(buffer) ? (size_t)bytes : sizeof(buffer);
 	struct record_header h;
 	struct message *m;
 	size_t first;
-	int rc = segment_read(e->segment, offset, buffer, have);
+	int rc;
 
-	if (rc != 0) {
-		return rc;
-	}
-	memcpy(&h, buffer, sizeof(h));
+	memcpy(&h, data, sizeof(h));
 	if (!record_plausible(&h, e->segment->id, e->segment->generation, bytes) ||
 	    h.type != RECORD_MESSAGE || h.delivery != e->delivery_count ||
 	    memcmp(&h.id, &e->id, sizeof(h.id)) != 0) {
@@ -54,7 +114,7 @@ static int read_envelope(const struct spool_entry *e, struct mail_pools *pools,
 	}
 	m = message_create(pools, h.head_bytes);
 	first = have - sizeof(h) < h.head_bytes ? have - sizeof(h) : h.head_bytes;
-	memcpy(m->content->envelope, buffer + sizeof(h), first);
+	memcpy(m->content->envelope, data + sizeof(h), first);
 	rc = segment_read(e->segment, offset + sizeof(h) + first, m->content->envelope + first,
 			  h.head_bytes - first);
 	if (rc == 0 && (!record_head_ok(&h, m->content->envelope) ||
@@ -71,35 +131,65 @@ static int read_envelope(const struct spool_entry *e, struct mail_pools *pools,
 	return 0;
 }
 
-/* Reads the delivery's latest state. 0 or a negative errno; `reason` ends with NUL. */
-static int read_state(const struct spool_entry *e, uint32_t delivery, struct record_state *state,
-		      char reason[SPOOL_REASON_MAX + 1])
+/* Reads the message's envelope. 0 or a negative errno. */
+static int read_envelope(const struct recovered_list *list, const struct spool_entry *e,
+			 struct mail_pools *pools, struct message **out)
 {
-	const struct entry_delivery *at = &e->deliveries[delivery];
-	unsigned char buffer[sizeof(struct record_header) + sizeof(*state) + SPOOL_REASON_MAX + 8];
-	size_t bytes = (size_t)at->units * RECORD_ALIGN;
-	struct record_header h;
+	struct span_want want = want_head(e);
+	const unsigned char *ahead = span_find(&list->heads, &want);
+	unsigned char buffer[HEAD_BYTES];
 	int rc;
 
-	if (bytes < sizeof(h) + sizeof(*state) || bytes > sizeof(buffer)) {
+	if (want.len < sizeof(struct record_header)) {
 		return -EBADMSG;
 	}
-	rc = segment_read(at->segment, (uint64_t)at->place * RECORD_ALIGN, buffer, bytes);
-	if (rc != 0) {
-		return rc;
+	if (ahead != NULL && take_envelope(e, ahead, want.len, pools, out) == 0) {
+		return 0;
 	}
-	memcpy(&h, buffer, sizeof(h));
-	memcpy(state, buffer + sizeof(h), sizeof(*state));
-	if (!record_plausible(&h, at->segment->id, at->segment->generation, bytes) ||
+	rc = segment_read(want.segment, want.offset, buffer, want.len);
+	return rc != 0 ? rc : take_envelope(e, buffer, want.len, pools, out);
+}
+
+/* Takes a delivery's state from its record. 0 or -EBADMSG. */
+static int take_state(const struct spool_entry *e, uint32_t delivery, const unsigned char *data,
+		      struct record_state *state, char reason[SPOOL_REASON_MAX + 1])
+{
+	const struct entry_delivery *at = &e->deliveries[delivery];
+	struct record_header h;
+
+	memcpy(&h, data, sizeof(h));
+	memcpy(state, data + sizeof(h), sizeof(*state));
+	if (!record_plausible(&h, at->segment->id, at->segment->generation,
+			      (uint64_t)at->units * RECORD_ALIGN) ||
 	    h.type != RECORD_STATE || h.delivery != delivery ||
-	    memcmp(&h.id, &e->id, sizeof(h.id)) != 0 || !record_head_ok(&h, buffer + sizeof(h)) ||
+	    memcmp(&h.id, &e->id, sizeof(h.id)) != 0 || !record_head_ok(&h, data + sizeof(h)) ||
 	    h.head_bytes != sizeof(*state) + state->reason_bytes ||
 	    state->reason_bytes > SPOOL_REASON_MAX) {
 		return -EBADMSG;
 	}
-	memcpy(reason, buffer + sizeof(h) + sizeof(*state), state->reason_bytes);
+	memcpy(reason, data + sizeof(h) + sizeof(*state), state->reason_bytes);
 	reason[state->reason_bytes] = '\0';
 	return 0;
+}
+
+/* Reads the delivery's latest state. 0 or a negative errno; `reason` ends with NUL. */
+static int read_state(const struct recovered_list *list, const struct spool_entry *e,
+		      uint32_t delivery, struct record_state *state,
+		      char reason[SPOOL_REASON_MAX + 1])
+{
+	struct span_want want = want_state(&e->deliveries[delivery]);
+	const unsigned char *ahead = span_find(&list->states, &want);
+	unsigned char buffer[sizeof(struct record_header) + sizeof(*state) + SPOOL_REASON_MAX + 8];
+	int rc;
+
+	if (want.len < sizeof(struct record_header) + sizeof(*state) || want.len > sizeof(buffer)) {
+		return -EBADMSG;
+	}
+	if (ahead != NULL && take_state(e, delivery, ahead, state, reason) == 0) {
+		return 0;
+	}
+	rc = segment_read(want.segment, want.offset, buffer, want.len);
+	return rc != 0 ? rc : take_state(e, delivery, buffer, state, reason);
 }
 
 /* With a damaged state it is tried again from the start, which is late or twice, but not lost. 0,
@@ -114,7 +204,7 @@ static int set_state(struct segment_store *s, const struct spool_entry *e, struc
 	if (e->deliveries == NULL || e->deliveries[d->index].segment == NULL) {
 		return 0;
 	}
-	rc = read_state(e, d->index, &state, reason);
+	rc = read_state(&s->recovered, e, d->index, &state, reason);
 	if (may_pass(rc)) {
 		return rc;
 	}
@@ -159,15 +249,6 @@ static void postpone(struct segment_store *s, const struct segment *g, uint32_t 
 	list->again_ms = agent_now_ms(s->agent) + READ_AGAIN_MS;
 }
 
-/* The first delivery from `i` on that is not over; delivery_count: none. */
-static uint32_t next_pending(const struct spool_entry *e, uint32_t i)
-{
-	while (i < e->delivery_count && e->deliveries != NULL && e->deliveries[i].done) {
-		i++;
-	}
-	return i;
-}
-
 /* The next delivery of the message in hand; NULL when it cannot be read now. */
 static struct delivery *next_delivery(struct segment_store *s, struct mail_pools *pools)
 {
@@ -199,15 +280,17 @@ static struct delivery *next_delivery(struct segment_store *s, struct mail_pools
 static void take_message(struct segment_store *s, struct mail_pools *pools)
 {
 	struct recovered_list *list = &s->recovered;
-	struct recovered_message *r = &list->messages[list->at++];
-	struct spool_entry *e = r->entry;
+	struct recovered_message *r;
+	struct spool_entry *e;
 	struct message *m;
 	int rc;
 
-	if (list->at + LOOK_AHEAD < list->count) {
-		__builtin_prefetch(list->messages[list->at + LOOK_AHEAD].entry);
+	if (list->at == list->ahead) {
+		read_ahead(list);
 	}
-	rc = read_envelope(e, pools, &m);
+	r = &list->messages[list->at++];
+	e = r->entry;
+	rc = read_envelope(list, e, pools, &m);
 	if (may_pass(rc)) {
 		postpone(s, e->segment, r->delivery, rc);
 		return;
@@ -233,6 +316,8 @@ static bool begin_again(struct segment_store *s)
 	struct recovered_list *list = &s->recovered;
 
 	if (list->again == 0) {
+		span_drop(&list->heads);
+		span_drop(&list->states);
 		free(list->messages);
 		*list = (struct recovered_list){0};
 		return false;
@@ -243,6 +328,7 @@ static bool begin_again(struct segment_store *s)
 	list->count = list->again;
 	list->again = 0;
 	list->at = 0;
+	list->ahead = 0;
 	return true;
 }
 

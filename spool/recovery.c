@@ -213,7 +213,7 @@ static void seal_scanned(struct recovery *x)
 		struct segment *g = x->all.segments[i];
 		int rc;
 
-		if (g == NULL || g->state != SEGMENT_FULL) {
+		if (g == NULL || g->state != SEGMENT_FULL || x->options->read_only) {
 			continue;
 		}
 		rc = recovery_seal(x, g);

@@ -99,7 +99,7 @@ static void add_segment(struct recovery *x, struct segment *g)
 
 static void discard(struct recovery *x, struct segment *g)
 {
-	int rc = segment_unlink(g, x->all.dir_fd);
+	int rc = x->options->read_only ? 0 : segment_unlink(g, x->all.dir_fd);
 
 	if (rc != 0) {
 		recovery_warn(x, "warning: seg-%08x.fws cannot be removed: %s", g->id,
@@ -113,7 +113,8 @@ static void take_free(struct recovery *x, struct segment *g)
 {
 	uint64_t limit = (uint64_t)x->options->writers * (x->options->spare_segments + 1);
 
-	if (g->size != x->options->segment_bytes || x->all.spare_count >= limit) {
+	if (!x->options->read_only &&
+	    (g->size != x->options->segment_bytes || x->all.spare_count >= limit)) {
 		discard(x, g);
 		return;
 	}
@@ -123,43 +124,15 @@ static void take_free(struct recovery *x, struct segment *g)
 	store_add_spare(&x->all, g);
 }
 
-/* Reads a sealed segment's index; chunks of `g` stay empty. `*records` is the caller's to free. */
 int recovery_read_index(struct recovery *x, const struct segment *g, struct index_record **records,
 			uint32_t *count)
 {
-	unsigned char head[SEGMENT_INDEX_HEAD];
-	struct record_header h;
-	struct record_index index;
-	int rc = segment_read(g, g->index_offset, head, sizeof(head));
+	uint64_t sequence = 0;
+	int rc = segment_read_index(g, records, count, &sequence);
 
-	*records = NULL;
-	if (rc != 0) {
-		return rc;
+	if (sequence > x->highest_sequence) {
+		x->highest_sequence = sequence;
 	}
-	memcpy(&h, head, sizeof(h));
-	memcpy(&index, head + sizeof(h), sizeof(index));
-	if (!record_plausible(&h, g->id, g->generation, g->size - g->index_offset) ||
-	    h.type != RECORD_INDEX || !record_head_ok(&h, &index) ||
-	    h.length != segment_index_bytes(index.count) - sizeof(h)) {
-		return -EBADMSG;
-	}
-	if (h.sequence > x->highest_sequence) {
-		x->highest_sequence = h.sequence;
-	}
-	*records = malloc((index.count + 1) * sizeof(**records));
-	if (*records == NULL) {
-		fatal("spool: out of memory");
-	}
-	rc = segment_read(g, g->index_offset + sizeof(head), *records,
-			  index.count * sizeof(**records));
-	if (rc == 0 && record_crc(0, *records, index.count * sizeof(**records)) != index.crc) {
-		rc = -EBADMSG;
-	}
-	if (rc != 0) {
-		free(*records);
-		*records = NULL;
-	}
-	*count = index.count;
 	return rc;
 }
 
@@ -372,7 +345,9 @@ int recovery_take_file(struct recovery *x, uint32_t id)
 	int rc;
 
 	segment_name(id, name);
-	g->fd = openat(x->all.dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	g->fd = openat(x->all.dir_fd, name,
+		       (x->options->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW |
+			       O_NONBLOCK);
 	if (g->fd < 0 || fstat(g->fd, &st) != 0) {
 		rc = -errno;
 		if (rc == -ELOOP || rc == -EISDIR || rc == -ENXIO) {

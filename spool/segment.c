@@ -279,6 +279,43 @@ void segment_index_head(const struct segment *s, uint64_t sequence,
 	memcpy(head + sizeof(h), &index, sizeof(index));
 }
 
+int segment_read_index(const struct segment *s, struct index_record **records, uint32_t *count,
+		       uint64_t *sequence)
+{
+	unsigned char head[SEGMENT_INDEX_HEAD];
+	struct record_header h;
+	struct record_index index;
+	int rc = segment_read(s, s->index_offset, head, sizeof(head));
+
+	*records = NULL;
+	if (rc != 0) {
+		return rc;
+	}
+	memcpy(&h, head, sizeof(h));
+	memcpy(&index, head + sizeof(h), sizeof(index));
+	if (!record_plausible(&h, s->id, s->generation, s->size - s->index_offset) ||
+	    h.type != RECORD_INDEX || !record_head_ok(&h, &index) ||
+	    h.length != segment_index_bytes(index.count) - sizeof(h)) {
+		return -EBADMSG;
+	}
+	*sequence = h.sequence;
+	*records = malloc((index.count + 1) * sizeof(**records));
+	if (*records == NULL) {
+		fatal("spool: out of memory");
+	}
+	rc = segment_read(s, s->index_offset + sizeof(head), *records,
+			  index.count * sizeof(**records));
+	if (rc == 0 && record_crc(0, *records, index.count * sizeof(**records)) != index.crc) {
+		rc = -EBADMSG;
+	}
+	if (rc != 0) {
+		free(*records);
+		*records = NULL;
+	}
+	*count = index.count;
+	return rc;
+}
+
 bool segment_set_has(const struct segment_set *set, uint32_t slot)
 {
 	uint32_t word = slot / 64;

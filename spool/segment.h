@@ -212,6 +212,16 @@ static inline uint64_t segment_index_bytes(uint32_t count)
 	return SEGMENT_INDEX_HEAD + (uint64_t)count * sizeof(struct index_record);
 }
 
+/*
+ * Reads the index of a sealed segment from its file; its chunks stay as they are. `*records` is the
+ * caller's to free, NULL after an error; `*sequence` is set once the index's head is known to be
+ * right. 0, -EBADMSG when it is damaged, -ENODATA when the file ends before, or a negative errno.
+ * Blocks.
+ */
+SINGLE
+int segment_read_index(const struct segment *s, struct index_record **records, uint32_t *count,
+		       uint64_t *sequence);
+
 /* True when `slot` was not in it. */
 SINGLE
 bool segment_set_add(struct segment_set *set, uint32_t slot);

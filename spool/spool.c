@@ -71,13 +71,16 @@ static int sync_parent(const char *path, bool made)
 
 static int open_directory(struct spool *s)
 {
-	bool made = mkdir(s->path, 0700) == 0;
+	bool made = !s->options.read_only && mkdir(s->path, 0700) == 0;
 
-	if (!made && errno != EEXIST && errno != EROFS) {
+	if (!made && !s->options.read_only && errno != EEXIST && errno != EROFS) {
 		return -errno;
 	}
 	s->dir_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return s->dir_fd < 0 ? -errno : sync_parent(s->path, made);
+	if (s->dir_fd < 0) {
+		return -errno;
+	}
+	return s->options.read_only ? 0 : sync_parent(s->path, made);
 }
 
 /* Who holds the lock, by what it wrote there; 0: unknown. */
@@ -95,7 +98,13 @@ static int lock(struct spool *s, FILE *errors)
 	char text[32];
 	int len = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 
-	s->lock_fd = openat(s->dir_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	s->lock_fd = openat(s->dir_fd, LOCK_NAME,
+			    O_RDWR | O_CLOEXEC | (s->options.read_only ? 0 : O_CREAT), 0600);
+	if (s->lock_fd < 0 && errno == ENOENT && s->options.read_only) {
+		fprintf(errors, "spool %s: is no spool, it has no file \"" LOCK_NAME "\"\n",
+			s->path);
+		return -ENOENT;
+	}
 	if (s->lock_fd < 0) {
 		return complain(s->path, -errno, errors);
 	}

@@ -90,6 +90,8 @@ struct spool_options {
 	uint32_t compact_percent;
 	/* Retired segments kept for reuse, for each writer. */
 	uint32_t spare_segments;
+	/* To look at, not to use: nothing on the disk is changed but the lock. */
+	bool read_only;
 };
 
 /* What a restart found. */

@@ -124,6 +124,8 @@ void store_close(struct segment_store *s)
 		tomb_free(s->tombs);
 	}
 	free(s->segments);
+	span_drop(&s->recovered.heads);
+	span_drop(&s->recovered.states);
 	free(s->recovered.messages);
 	index_close(&s->index);
 	pool_close(&s->chunks);

@@ -17,6 +17,7 @@
 #include "core/runtime/histogram.h"
 #include "spool/index.h"
 #include "spool/segment.h"
+#include "spool/span.h"
 #include "spool/spool.h"
 
 #define STORE_MAGIC 0x73746f72U
@@ -83,6 +84,10 @@ struct recovered_list {
 	struct message *message;
 	const struct spool_entry *entry;
 	uint32_t delivery;
+	/* Beginnings of messages, and latest states, of those before `ahead`. */
+	struct span heads;
+	struct span states;
+	uint64_t ahead;
 };
 
 BOUND

@@ -9,9 +9,10 @@ import subprocess
 from flow import ROOT, Daemon, expect, expect_equal
 
 PREFIX = "/opt/flywheel"
-PAGES = ("man1/flywheel.1", "man5/flywheel.conf.5", "man8/flywheeld.8")
+PAGES = ("man1/flywheel.1", "man5/flywheel.conf.5", "man8/flywheeld.8", "man8/flywheel-spool.8")
 FILES = {
     f"{PREFIX}/sbin/flywheeld": 0o755,
+    f"{PREFIX}/sbin/flywheel-spool": 0o755,
     f"{PREFIX}/bin/flywheel": 0o755,
     f"{PREFIX}/lib/systemd/system/flywheel.service": 0o644,
     "/etc/flywheel/flywheel.conf.example": 0o644,
@@ -117,6 +118,7 @@ def test_install_puts_everything_in_place_and_uninstall_takes_it_away(flow):
     daemon = root / f"{PREFIX[1:]}/sbin/flywheeld"
     expect(output(daemon, "--version").startswith("flywheeld "), "the installed flywheeld does not run")
     output(root / f"{PREFIX[1:]}/bin/flywheel", "--version")
+    output(root / f"{PREFIX[1:]}/sbin/flywheel-spool", "--version")
     example = root / "etc/flywheel/flywheel.conf.example"
     expect_equal(output(daemon, "--check", "--config", example), "configuration valid\n", "--check of the example")
     (root / "etc/flywheel/flywheel.conf").write_text("hostname = mine.example\n")
@@ -222,3 +224,14 @@ def test_manual_has_every_flag_and_command(flow):
         expect(line in written, f"flywheel.1 has no {line!r}")
         written.remove(line)
     expect_equal(written, set(), "commands that only flywheel.1 has")
+
+
+def test_manual_of_the_spool_has_every_flag_and_command(flow):
+    told = output(flow.program("flywheel-spool"), "--help")
+    page = (ROOT / "tools/man/flywheel-spool.8").read_text()
+    commands = [title for title, _ in entries(page.split(".SH COMMANDS\n")[1].split(".SH ")[0])]
+    options = [title for title, _ in entries(page.split(".SH OPTIONS\n")[1].split(".SH ")[0])]
+    expect_equal(commands, re.findall(r"^    (\S.*)$", told.split("COMMANDS\n")[1].split("\nOPTIONS")[0], re.M), "commands")
+    flags = {flag for flag in re.findall(r"(?<![\w-])(--?[a-zA-Z][\w-]*)", told) if flag.startswith("--") or len(flag) == 2}
+    expect_equal({word for title in commands + options for word in re.findall(r"(?<![\w-])--?[\w-]+", title)}, flags,
+                 "flags in flywheel-spool.8 and in --help")

@@ -522,6 +522,68 @@ static void test_order_of_segments_does_not_matter(void **state)
 	world_free(w);
 }
 
+/* Hands out all that `s` has, and counts. */
+static unsigned hand_out(struct spool *s, struct mail_pools *pools, unsigned limit)
+{
+	struct delivery *d;
+	unsigned count = 0;
+
+	while (count < limit && (d = spool_next_recovered(s, 0, pools)) != NULL) {
+		delivery_give_up_content(d, pools);
+		delivery_destroy(d, pools);
+		count++;
+	}
+	return count;
+}
+
+/* What was read with its neighbours is a guess: when it is not right, the disk is asked again. */
+static void test_what_was_read_ahead_is_not_trusted(void **state)
+{
+	struct world *w = world_new(true);
+	struct model_message *m[MESSAGES];
+	struct segment_store *store;
+	struct mail_pools pools;
+	uint64_t places[2];
+	struct spool *s;
+	uint32_t id;
+
+	(void)state;
+	w->expect_errors = true;
+	world_start(w);
+	for (unsigned i = 0; i < MESSAGES; i++) {
+		m[i] = world_store(w, 1, 500, ENVELOPE_SYNCED);
+	}
+	world_settle(w);
+	for (unsigned i = 0; i < MESSAGES; i++) {
+		world_defer(w, m[i], 0, 3, 0);
+	}
+	world_settle(w);
+	places[0] = (uint64_t)m[7]->entry->place * RECORD_ALIGN + 130;
+	places[1] = (uint64_t)m[9]->entry->deliveries[0].place * RECORD_ALIGN + 60;
+	id = m[7]->entry->segment->id;
+	world_stop(w);
+
+	mail_pools_init(&pools);
+	s = spool_open(&w->options, stderr, &w->found);
+	assert_non_null(s);
+	store = spool_store(s, 0);
+	flip(w->path, id, places[0]);
+	flip(w->path, id, places[1]);
+	assert_int_equal(hand_out(s, &pools, 1), 1);
+	assert_non_null(store->recovered.heads.segment);
+	assert_non_null(store->recovered.states.segment);
+	flip(w->path, id, places[0]);
+	flip(w->path, id, places[1]);
+	assert_int_equal(hand_out(s, &pools, MESSAGES), MESSAGES - 1);
+	assert_int_equal(counter_get(store->stats.damaged), 0);
+	/* Both are gone with the last. */
+	assert_null(store->recovered.heads.data);
+	assert_null(store->recovered.states.data);
+	spool_close(s);
+	mail_pools_close(&pools);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -539,6 +601,7 @@ int main(void)
 		cmocka_unit_test(test_unusable_paths_are_explained),
 		cmocka_unit_test(test_missing_directory_is_made),
 		cmocka_unit_test(test_order_of_segments_does_not_matter),
+		cmocka_unit_test(test_what_was_read_ahead_is_not_trusted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
