@@ -12,6 +12,7 @@ import time
 
 import test_bouncelog
 import test_bounces
+import test_delays
 import test_dkim
 import test_dns
 import test_extensions
@@ -682,6 +683,8 @@ SHOWN_BY = {
     ("host_failure_retry", "domain"): P.test_leaves_a_failed_host_alone,
     ("suspend_delivery", "domain"): P.test_does_not_send_what_is_suspended,
     ("generate_bounces", "domain"): B.test_tells_no_one_when_told_not_to,
+    ("generate_delay_dsn", "domain"): test_delays.test_tells_of_delays_who_asked_for_nothing_if_told_to,
+    ("delay_dsn_retry_interval", "domain"): test_delays.test_tells_of_delays_when_it_is_time,
     ("use_chunking", "domain"): E.test_sends_chunks_where_they_are_offered,
     ("downgrade_8bit", "domain"): E.test_sends_or_bounces_8_bits,
     ("ehlo_hostname", "domain"): test_says_the_name_that_it_was_told,

@@ -142,6 +142,8 @@ static struct sample samples[] = {
 	{"host_failure_retry", "1h", "3600000"},
 	{"suspend_delivery", "yes", "1"},
 	{"generate_bounces", "disabled", "0"},
+	{"generate_delay_dsn", "enabled", "1"},
+	{"delay_dsn_retry_interval", "4h", "14400000"},
 	{"ehlo_hostname", "out.example.org", "out.example.org"},
 	{"mailerdaemon", "\"bounces@example.org\"", "bounces@example.org"},
 	{"auth_file", "\"/dev/null\"", "/dev/null"},
