@@ -402,14 +402,15 @@ agent log { idle = "sleep" sleep = "2ms" }
 agent pool { idle = "sleep" sleep = "200ms" }
 group slow { idle = "backoff" max_spins = 0 max_yields = 0 min_park = "100ms" max_park = "100ms" }''')
     expect(cycles(daemon, "slow") < 60, "min_park does not slow it down")
-    expect(100 < cycles(daemon, "log") < 600, "sleep = 2ms does not show")
+    # At most 500 a second; fewer where others want the processor, too.
+    expect(20 < cycles(daemon, "log") < 600, "sleep = 2ms does not show")
     expect(cycles(daemon, "pool") < 12, "sleep = 200ms does not show")
     daemon.terminate()
     quick = Daemon(flow, schedulers=1, name="quick", extra_agents='''
 agent wheel { idle = "backoff" max_spins = 0 max_yields = 0 min_park = "1us" max_park = "1ms" }
 agent log { idle = "backoff" max_spins = 1000000 max_yields = 1000000 min_park = "20s" max_park = "20s" }
 agent spool { idle = "backoff" max_spins = 1000000 max_yields = 0 min_park = "1s" max_park = "1s" }''')
-    expect(200 < cycles(quick, "wheel") < 1500, "max_park = 1ms does not show")
+    expect(40 < cycles(quick, "wheel") < 1500, "max_park = 1ms does not show")
     # Spinning and yielding a million times each comes before the first sleep.
     wait_until(lambda: thread(quick, "log")["cycles"] > 1500000, "spins and yields")
     wait_until(lambda: thread(quick, "spool.0")["cycles"] > 900000, "spins")
