@@ -1,8 +1,8 @@
 /*
  * Bounces: a notification to the sender of what failed for good (RFC 3464), or of what was
- * delivered if it asked for that (RFC 3461), itself stored and queued like any message. The failed
- * delivery is settled only when the notification is durable, so that a crash between the two tells
- * the sender twice rather than never.
+ * delivered or waits if it asked for that (RFC 3461), itself stored and queued like any message.
+ * The failed delivery is settled only when the notification is durable, so that a crash between the
+ * two tells the sender twice rather than never.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +69,8 @@ static void abandon(struct bounce *b)
 	for (uint32_t i = 0; i < b->count; i++) {
 		if (b->recipients[i].action == DSN_FAILED) {
 			recipient_set_add(&delivery->pending, b->recipients[i].place);
+		} else if (b->recipients[i].action == DSN_DELAYED) {
+			delivery->delay_told = false;
 		}
 	}
 	delivery->domain->settling_count--;
@@ -146,6 +148,9 @@ static uint16_t write_body(struct bounce *b, struct message_id id, struct chain 
 			.original_body = original->len != 0 ? original : NULL,
 			.recipients = list,
 			.recipient_count = b->count,
+			.retry_until_s = (delivery->message->received_ms +
+					  delivery->domain->options->message_expiration_ms) /
+					 1000,
 		},
 		body, &s->pools.buffers);
 	free(list);

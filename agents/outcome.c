@@ -117,6 +117,7 @@ static struct scheduler_request *delivery_request(struct scheduler *s, struct de
 	r->spool.entry = delivery->message->spool;
 	r->spool.delivery = delivery->index;
 	r->spool.attempts = delivery->attempts;
+	r->spool.delay_told = delivery->delay_told;
 	r->spool.due_ms = delivery->due_ms;
 	r->spool.pending = delivery->pending;
 	return r;
@@ -240,6 +241,42 @@ static struct recipient_set to_be_told(const struct delivery *delivery, const st
 	return told;
 }
 
+/* Those who still wait, of whose delay the sender is told now: it asked for that (RFC 3461
+ * section 4.1), or it asked for nothing and is to be told. Once for a delivery, when all of it had
+ * its turn. */
+static struct recipient_set to_be_told_of_delay(struct scheduler *s, const struct domain *d,
+						const struct delivery *delivery)
+{
+	const struct domain_options *o = d->options;
+	const struct envelope *e;
+	struct recipient_set told = {{0, 0}};
+
+	if (delivery->delay_told || delivery->due_ms == 0 || delivery_content(delivery) == NULL ||
+	    agent_wall_ms(&s->base) <
+		    delivery->message->received_ms + o->delay_dsn_retry_interval_ms) {
+		return told;
+	}
+	e = delivery_envelope(delivery);
+	for (unsigned i = recipient_set_next(&delivery->pending, 0);
+	     i < ENVELOPE_DELIVERY_RECIPIENTS; i = recipient_set_next(&delivery->pending, i + 1)) {
+		uint32_t first = envelope_delivery(e, delivery->index)->first;
+		uint16_t notify = envelope_recipient(e, first + i)->flags & ENVELOPE_NOTIFY;
+
+		if (notify == 0 ? o->generate_delay_dsn : (notify & ENVELOPE_NOTIFY_DELAY) != 0) {
+			recipient_set_add(&told, i);
+		}
+	}
+	return told;
+}
+
+static enum dsn_action action_of(const struct delivery *delivery, const struct attempt *a,
+				 unsigned place)
+{
+	return recipient_set_has(&a->failed, place)           ? DSN_FAILED
+	       : recipient_set_has(&delivery->pending, place) ? DSN_DELAYED
+							      : DSN_RELAYED;
+}
+
 static void bounce_recipients(struct scheduler *s, struct domain *d, struct delivery *delivery,
 			      const struct attempt *a, const struct recipient_set *told)
 {
@@ -254,7 +291,7 @@ static void bounce_recipients(struct scheduler *s, struct domain *d, struct deli
 			continue;
 		}
 		n++;
-		r->action = recipient_set_has(&a->failed, i) ? DSN_FAILED : DSN_RELAYED;
+		r->action = action_of(delivery, a, i);
 		r->place = i;
 		r->code = own ? a->replies[i].code : a->code;
 		memcpy(r->enhanced, own ? a->replies[i].enhanced : a->enhanced, sizeof r->enhanced);
@@ -352,6 +389,7 @@ static void conclude(struct scheduler *s, struct delivery *delivery, const struc
 	struct domain *d = delivery->domain;
 	struct attempt a = *found;
 	struct recipient_set given_up;
+	struct recipient_set delayed;
 	struct recipient_set told;
 
 	log_recipients(s, delivery, &a.delivered, &a, mainlog_delivery, s->delivered);
@@ -364,6 +402,11 @@ static void conclude(struct scheduler *s, struct delivery *delivery, const struc
 	bounce_log_attempt(s, delivery, &given_up, &a, true);
 	remember(s, d, delivery, &a);
 	told = to_be_told(delivery, &a);
+	delayed = to_be_told_of_delay(s, d, delivery);
+	if (!recipient_set_empty(&delayed) && wants_bounce(d, delivery)) {
+		delivery->delay_told = true;
+		recipient_set_join(&told, &delayed);
+	}
 	if (!recipient_set_empty(&told) && wants_bounce(d, delivery)) {
 		bounce_recipients(s, d, delivery, &a, &told);
 	} else {

@@ -257,7 +257,8 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 	case TYPE_NETWORKS:
 		return word_cidr(word, &((struct cidr *)items)[i]);
 	case TYPE_DOMAINS:
-		((const char **)items)[i] = tree_text_folded(tree, word, strlen(word));
+		word = tree_text_domain(tree, word, strlen(word));
+		((const char **)items)[i] = word;
 		return word_domain_pattern(word);
 	case TYPE_FIELDS:
 		((const char **)items)[i] = tree_text_folded(tree, word, strlen(word));

@@ -196,10 +196,15 @@ static void parse_option(struct parser *p, struct tree_scope *scope, const struc
 }
 
 /* Names of domains and of kinds of agents have no case; those of bindings and files do. */
-static bool folds_instance(const char *scope_name)
+static const char *instance_text(struct parser *p, const char *scope_name,
+				 const struct token *instance)
 {
-	return strcmp(scope_name, "domain") == 0 || strcmp(scope_name, "agent") == 0 ||
-	       strcmp(scope_name, "dkim") == 0;
+	if (strcmp(scope_name, "domain") == 0 || strcmp(scope_name, "dkim") == 0 ||
+	    strcmp(scope_name, "tls_certificate") == 0) {
+		return tree_text_domain(p->tree, instance->text, instance->len);
+	}
+	return strcmp(scope_name, "agent") == 0 ? token_folded(p, instance)
+						: token_text(p, instance);
 }
 
 /* `name {` or `name "instance" {` is current at its brace. */
@@ -211,7 +216,7 @@ static void parse_scope(struct parser *p, struct tree_scope *parent, const struc
 	const char *text = NULL;
 
 	if (instance != NULL) {
-		text = folds_instance(folded) ? token_folded(p, instance) : token_text(p, instance);
+		text = instance_text(p, folded, instance);
 	}
 	advance(p);
 	parse_block(p, tree_scope_open(p->tree, parent, folded, text, opened), &opened);

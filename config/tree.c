@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "config/word.h"
+#include "core/mail/idna.h"
 #include "core/runtime/check.h"
 
 enum { INDEX_FIRST = 256, FOLD_BYTES = 256 };
@@ -54,6 +55,20 @@ const char *tree_text_folded(struct tree *tree, const char *text, size_t len)
 		folded[i] = fold(text[i]);
 	}
 	return tree_text(tree, folded, len);
+}
+
+const char *tree_text_domain(struct tree *tree, const char *text, size_t len)
+{
+	char name[2 + IDNA_MAX];
+	size_t start = len > 0 && text[0] == '*' ? 1 : 0;
+	size_t n;
+	start += len > start && text[start] == '.' ? 1 : 0;
+	n = idna_needed(text, len) ? idna_to_ascii(text + start, len - start, name + start) : 0;
+	if (n == 0) {
+		return tree_text_folded(tree, text, len);
+	}
+	memcpy(name, text, start);
+	return tree_text(tree, name, start + n);
 }
 
 uint32_t tree_add_file(struct tree *tree, const char *path, bool readonly)

@@ -103,6 +103,10 @@ SINGLE
 const char *tree_text(struct tree *tree, const char *text, size_t len);
 SINGLE
 const char *tree_text_folded(struct tree *tree, const char *text, size_t len);
+/* The same of a domain, maybe behind "*." or ".": what is not ASCII becomes A-labels (idna.h); what
+ * IDNA2008 does not allow stays as it is, and is no domain for word_domain(). */
+SINGLE
+const char *tree_text_domain(struct tree *tree, const char *text, size_t len);
 
 /* Registers a file under the name to show in messages; returns its number for `struct source`. */
 SINGLE

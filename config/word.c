@@ -202,8 +202,8 @@ const char *word_core(const char *word, int *core)
 	return problem;
 }
 
-/* Labels of letters, digits, - and _, and with `wide` of any bytes above 127. */
-static bool is_domain(const char *word, size_t len, bool wide)
+/* Labels of letters, digits, - and _. */
+static bool is_domain(const char *word, size_t len)
 {
 	size_t label = 0;
 	if (len == 0 || len > 253) {
@@ -216,8 +216,7 @@ static bool is_domain(const char *word, size_t len, bool wide)
 				return false;
 			}
 			label = 0;
-		} else if (is_letter(c) || is_digit(c) || c == '-' || c == '_' ||
-			   (wide && (unsigned char)c > 127)) {
+		} else if (is_letter(c) || is_digit(c) || c == '-' || c == '_') {
 			label++;
 		} else {
 			return false;
@@ -249,8 +248,7 @@ static bool is_address_literal(const char *word, size_t len)
 const char *word_hostname(const char *word)
 {
 	size_t len = strlen(word);
-	return is_domain(word, len, false) || is_address_literal(word, len) ? NULL
-									    : "is not a host name";
+	return is_domain(word, len) || is_address_literal(word, len) ? NULL : "is not a host name";
 }
 
 const char *word_domain(const char *word)
@@ -259,8 +257,7 @@ const char *word_domain(const char *word)
 	if (len > 1 && word[0] == '/' && word[len - 1] == '/') {
 		return "is a regular expression, which is not supported";
 	}
-	return is_domain(word, len, true) || is_address_literal(word, len) ? NULL
-									   : "is not a domain";
+	return is_domain(word, len) || is_address_literal(word, len) ? NULL : "is not a domain";
 }
 
 const char *word_domain_pattern(const char *word)
@@ -473,7 +470,7 @@ const char *word_gateway(const char *word, struct gateway *gateway, char *host, 
 			       ? NULL
 			       : "has no IPv6 address in its brackets";
 	}
-	return is_domain(host, name_len, false) ? NULL : "has no host name or address";
+	return is_domain(host, name_len) ? NULL : "has no host name or address";
 }
 
 const char *word_throttle(const char *word, uint64_t *count, uint64_t *period_s)

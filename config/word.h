@@ -50,7 +50,8 @@ const char *word_core(const char *word, int *core);
 READONLY
 const char *word_hostname(const char *word);
 
-/* A domain in lower case as in `domain "x" { }`: a host name, or bytes above 127 in it. */
+/* A domain as in `domain "x" { }`; one that was not ASCII is A-labels by now (tree_text_domain()).
+ */
 READONLY
 const char *word_domain(const char *word);
 

@@ -67,6 +67,11 @@ struct record_header {
 _Static_assert(sizeof(struct record_header) == 56, "on-disk layout");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "on-disk layout");
 
+enum record_state_flag {
+	/* The sender was told of the delay. */
+	RECORD_DELAY_TOLD = 1,
+};
+
 READONLY
 struct record_state {
 	/* Sequence of the record that first said so: a copy keeps it, so a copy never looks newer
@@ -76,7 +81,8 @@ struct record_state {
 	uint64_t pending[2];
 	uint16_t attempts;
 	uint16_t reason_bytes;
-	uint32_t unused;
+	/* enum record_state_flag */
+	uint32_t flags;
 };
 _Static_assert(sizeof(struct record_state) == 40, "on-disk layout");
 

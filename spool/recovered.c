@@ -219,6 +219,7 @@ static int set_state(struct segment_store *s, const struct spool_entry *e, struc
 		d->pending = pending;
 	}
 	d->attempts = state.attempts;
+	d->delay_told = (state.flags & RECORD_DELAY_TOLD) != 0;
 	d->due_ms = state.due_ms;
 	if (state.reason_bytes > 0) {
 		free(d->last_text);

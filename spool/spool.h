@@ -62,6 +62,7 @@ struct spool_request {
 	/* STATE and DONE. */
 	uint32_t delivery;
 	uint16_t attempts;
+	bool delay_told;
 	uint64_t due_ms;
 	struct recipient_set pending;
 	/* STATE: reason, cut to SPOOL_REASON_MAX; points to memory that outlives the request. */

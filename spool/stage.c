@@ -291,6 +291,7 @@ static void encode(struct committer *c, struct record_encoder *e, struct spool_r
 					    .pending = {r->pending.bits[0], r->pending.bits[1]},
 					    .attempts = r->attempts,
 					    .reason_bytes = reason_bytes(r),
+					    .flags = r->delay_told ? RECORD_DELAY_TOLD : 0,
 				    },
 				    r->reason);
 		return;

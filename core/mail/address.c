@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/mail/idna.h"
 #include "core/mail/utf8.h"
 
 #define LABEL_MAX 63
@@ -20,6 +21,7 @@ enum problem {
 	PROBLEM_NO_DOMAIN,
 	PROBLEM_DOMAIN,
 	PROBLEM_DOMAIN_LONG,
+	PROBLEM_DOMAIN_IDNA,
 	PROBLEM_LITERAL,
 	PROBLEM_NOT_ASCII,
 	PROBLEM_NOT_UTF8,
@@ -72,6 +74,11 @@ static const struct problem_reply replies[PROBLEMS] = {
 				 {"5.1.7", "5.1.3"},
 				 {"Domain of sender address is longer than 255 octets",
 				  "Domain of recipient address is longer than 255 octets"}},
+	[PROBLEM_DOMAIN_IDNA] = {-EINVAL,
+				 553,
+				 {"5.1.7", "5.1.3"},
+				 {"Domain of sender address is no internationalized name",
+				  "Domain of recipient address is no internationalized name"}},
 	[PROBLEM_LITERAL] = {-EINVAL,
 			     501,
 			     {"5.1.7", "5.1.3"},
@@ -144,22 +151,12 @@ static bool text_is_utf8(const char *text, size_t len)
 	return true;
 }
 
-static bool text_is_ascii(const char *text, size_t len)
-{
-	unsigned char all = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		all |= (unsigned char)text[i];
-	}
-	return all < 0x80;
-}
-
 bool address_domain_valid(const char *domain, size_t len, bool utf8)
 {
 	const char *end = domain + len;
 
 	if (len > ADDRESS_DOMAIN_MAX ||
-	    (utf8 ? !text_is_utf8(domain, len) : !text_is_ascii(domain, len))) {
+	    (utf8 ? !text_is_utf8(domain, len) : idna_needed(domain, len))) {
 		return false;
 	}
 	for (;;) {
@@ -227,6 +224,19 @@ static enum problem parse_literal(struct parse *p)
 	return PROBLEM_NONE;
 }
 
+/* The name by which everybody else knows it. */
+static enum problem parse_international(struct parse *p, size_t len)
+{
+	char ascii[IDNA_MAX];
+	size_t n = idna_to_ascii(p->at, len, ascii);
+
+	if (n == 0) {
+		return PROBLEM_DOMAIN_IDNA;
+	}
+	put(p, ascii, n);
+	return PROBLEM_NONE;
+}
+
 static enum problem parse_domain_name(struct parse *p)
 {
 	size_t len = (size_t)(p->end - p->at);
@@ -234,7 +244,10 @@ static enum problem parse_domain_name(struct parse *p)
 	if (len > ADDRESS_DOMAIN_MAX) {
 		return PROBLEM_DOMAIN_LONG;
 	}
-	if (!address_domain_valid(p->at, len, true)) {
+	if (p->address->utf8 && idna_needed(p->at, len)) {
+		return parse_international(p, len);
+	}
+	if (!address_domain_valid(p->at, len, false)) {
 		return PROBLEM_DOMAIN;
 	}
 	for (size_t i = 0; i < len; i++) {
@@ -420,7 +433,7 @@ static enum problem parse(struct address *a, const char *path, size_t len, enum 
 	if (len < 2 || path[0] != '<' || path[len - 1] != '>') {
 		return PROBLEM_BRACKETS;
 	}
-	a->utf8 = !text_is_ascii(path, len);
+	a->utf8 = idna_needed(path, len);
 	if (a->utf8 && !smtputf8) {
 		return PROBLEM_NOT_ASCII;
 	}

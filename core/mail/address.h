@@ -21,8 +21,9 @@ enum address_role { ADDRESS_SENDER, ADDRESS_RECIPIENT };
 
 SINGLE
 struct address {
-	/* local@domain without brackets and source route, NUL-terminated; the domain in lower case;
-	 * the local part in quotes only if it needs them. Empty: the null sender. */
+	/* local@domain without brackets and source route, NUL-terminated; the domain in lower case
+	 * and, if it was not ASCII, as A-labels (idna.h), so that one domain has one name whoever
+	 * writes it; the local part in quotes only if it needs them. Empty: the null sender. */
 	char text[ADDRESS_MAX + 1];
 	uint16_t len;
 	uint16_t local_len;
@@ -32,7 +33,7 @@ struct address {
 	uint16_t domain_len;
 	/* The domain is an address literal. */
 	bool literal;
-	/* Has octets above 127: may go only to servers with SMTPUTF8. */
+	/* The path has octets above 127; of `text` only the local part may have any. */
 	bool utf8;
 };
 
@@ -41,9 +42,10 @@ struct address {
  * 4.1.2. A source route is checked and dropped (appendix C). `<>` is taken for senders only,
  * `<postmaster>` (any case) for recipients only. UTF-8 (RFC 6531 section 3.3) needs `smtputf8`.
  * Limits: 64 octets of local part, 255 of domain, 63 of a label (RFC 5321 section 4.5.3.1, RFC 1035
- * section 2.3.4); the 256 octets of a whole path are not enforced.
+ * section 2.3.4); the 256 octets of a whole path are not enforced. Allocates for U-labels only.
  * Returns 0; else a negative errno, and `refusal` is what to reply (501 or 553; 5.1.7 for senders,
- * 5.1.3 for recipients, 5.6.7 for octets above 127 without SMTPUTF8): -EINVAL for bad syntax,
+ * 5.1.3 for recipients, 5.6.7 for octets above 127 without SMTPUTF8): -EINVAL for bad syntax and
+ * for domains that IDNA2008 does not allow,
  * -ENAMETOOLONG for a limit, -EILSEQ for octets above 127 that are not allowed or not UTF-8.
  */
 SINGLE

@@ -248,7 +248,8 @@ static void write_header(struct writer *w, const struct dsn *d, const char *boun
 	put_line(w, ">");
 	put_line(w, has_action(d, DSN_FAILED)
 			    ? "Subject: Undelivered mail: your message could not be delivered"
-			    : "Subject: Your message was handed on");
+		    : has_action(d, DSN_DELAYED) ? "Subject: Delayed mail: your message waits"
+						 : "Subject: Your message was handed on");
 	put_text(w, "Message-ID: <");
 	put_text(w, id);
 	put_text(w, "@");
@@ -332,6 +333,25 @@ static void write_human_recipients(struct writer *w, const struct dsn *d, enum d
 	}
 }
 
+static void write_human_delay(struct writer *w, const struct dsn *d)
+{
+	char date[HEADER_DATE_MAX];
+
+	if (!has_action(d, DSN_DELAYED)) {
+		return;
+	}
+	if (has_action(d, DSN_FAILED) || has_action(d, DSN_RELAYED)) {
+		put_line(w, "");
+	}
+	header_date_format(d->retry_until_s, date);
+	put_line(w,
+		 "could not be delivered to the recipients below yet. You need not send it again:");
+	put_text(w, "it is tried until ");
+	put_text(w, date);
+	put_line(w, ".");
+	write_human_recipients(w, d, DSN_DELAYED);
+}
+
 static void write_human_part(struct writer *w, const struct dsn *d, const char *boundary)
 {
 	bool ascii = recipients_are_ascii(d) && string_is_ascii(d->reporting_mta);
@@ -364,6 +384,7 @@ static void write_human_part(struct writer *w, const struct dsn *d, const char *
 		put_line(w, "you when it is delivered.");
 		write_human_recipients(w, d, DSN_RELAYED);
 	}
+	write_human_delay(w, d);
 }
 
 static bool is_digit(char c)
@@ -456,22 +477,29 @@ static void write_original_recipient(struct writer *w, const char *orcpt)
 
 static const char *status_of(const struct dsn_recipient *r)
 {
-	bool relayed = r->action == DSN_RELAYED;
-
-	if (status_valid(r->status) && (r->status[0] == '2') == relayed) {
+	if (r->action == DSN_DELAYED) {
+		return status_valid(r->status) && r->status[0] == '4' ? r->status : "4.0.0";
+	}
+	if (status_valid(r->status) && (r->status[0] == '2') == (r->action == DSN_RELAYED)) {
 		return r->status;
 	}
-	return relayed ? "2.0.0" : r->code / 100 == 4 ? "4.0.0" : "5.0.0";
+	return r->action == DSN_RELAYED ? "2.0.0" : r->code / 100 == 4 ? "4.0.0" : "5.0.0";
 }
 
-static void write_recipient_fields(struct writer *w, const struct dsn_recipient *r)
+static void write_recipient_fields(struct writer *w, const struct dsn *d,
+				   const struct dsn_recipient *r)
 {
+	static const char *const actions[] = {[DSN_FAILED] = "Action: failed",
+					      [DSN_RELAYED] = "Action: relayed",
+					      [DSN_DELAYED] = "Action: delayed"};
+	char date[HEADER_DATE_MAX];
+
 	put_line(w, "");
 	if (r->original != NULL) {
 		write_original_recipient(w, r->original);
 	}
 	write_final_recipient(w, r->address);
-	put_line(w, r->action == DSN_RELAYED ? "Action: relayed" : "Action: failed");
+	put_line(w, actions[r->action]);
 	put_text(w, "Status: ");
 	put_line(w, status_of(r));
 	if (has_text(r->remote_mta)) {
@@ -479,6 +507,11 @@ static void write_recipient_fields(struct writer *w, const struct dsn_recipient 
 		put_folded(w, r->remote_mta, "    ", true);
 	}
 	write_diagnostic(w, r);
+	if (r->action == DSN_DELAYED) {
+		header_date_format(d->retry_until_s, date);
+		put_text(w, "Will-Retry-Until: ");
+		put_line(w, date);
+	}
 }
 
 static void write_status_part(struct writer *w, const struct dsn *d, const char *boundary)
@@ -500,7 +533,7 @@ static void write_status_part(struct writer *w, const struct dsn *d, const char 
 	put_text(w, "Arrival-Date: ");
 	put_line(w, date);
 	for (uint32_t i = 0; i < d->recipient_count; i++) {
-		write_recipient_fields(w, &d->recipients[i]);
+		write_recipient_fields(w, d, &d->recipients[i]);
 	}
 }
 

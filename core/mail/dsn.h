@@ -1,8 +1,9 @@
 /*
  * Delivery status notification: tells a sender which recipients will not get the message, and why,
- * or, if it asked for that (RFC 3461), where it was handed on and nobody else will tell. RFC 3464
- * in the multipart/report of RFC 6522 (formerly 3462), statuses of RFC 3463. It goes out with the
- * null sender to the original sender; queueing it is the caller's matter.
+ * or, if it asked for that (RFC 3461), which have to wait, or where it was handed on and nobody
+ * else will tell. RFC 3464 in the multipart/report of RFC 6522 (formerly 3462), statuses of RFC
+ * 3463. It goes out with the null sender to the original sender; queueing it is the caller's
+ * matter.
  */
 #pragma once
 
@@ -17,6 +18,8 @@ enum dsn_action {
 	DSN_FAILED,
 	/* Delivered to a next hop that does not tell what becomes of it. */
 	DSN_RELAYED,
+	/* Waits, and is tried again. */
+	DSN_DELAYED,
 };
 
 /* One recipient. Strings may hold anything; they are made fit. */
@@ -28,8 +31,8 @@ struct dsn_recipient {
 	enum dsn_action action;
 	/* The server's reply code; 0: the failure was found here, without a server's reply. */
 	uint16_t code;
-	/* Enhanced status "5.1.1"; NULL, empty or malformed: 5.0.0, or 2.0.0 where it did not fail.
-	 */
+	/* Enhanced status "5.1.1"; NULL, empty, malformed or of another class than the action's:
+	 * 5.0.0, or 2.0.0 where it was delivered, 4.0.0 where it waits. */
 	const char *status;
 	/* The server's reply or the reason found here; NULL: none. */
 	const char *diagnostic;
@@ -53,6 +56,8 @@ struct dsn {
 	const struct chain *original_body;
 	const struct dsn_recipient *recipients;
 	uint32_t recipient_count;
+	/* Until when those with DSN_DELAYED are tried. */
+	uint64_t retry_until_s;
 };
 
 /* Original header bytes that are returned; what is longer is cut after a whole field's line. */

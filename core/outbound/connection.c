@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/outbound/connection_tls.h"
+#include "core/outbound/international.h"
 #include "core/outbound/parameters.h"
 #include "core/runtime/check.h"
 #include "core/runtime/text.h"
@@ -451,16 +452,36 @@ static void choose_batch(struct connection *c)
 	ASSERT(c->batch_count > 0);
 }
 
+/* Whether the message, for those that are put into `refused`, needs SMTPUTF8, which is not offered.
+ */
+static bool lacks_smtputf8(const struct connection *c, struct recipient_set *refused)
+{
+	const struct delivery *d = c->delivery;
+	struct recipient_set found;
+
+	if ((delivery_envelope(d)->flags & ENVELOPE_SMTPUTF8) == 0 ||
+	    (c->extensions & SMTP_EXTENSION_SMTPUTF8) != 0) {
+		return false;
+	}
+	found = international_recipients(delivery_content(d), d->index, &d->pending);
+	if (recipient_set_empty(&found)) {
+		return false;
+	}
+	*refused = found;
+	return true;
+}
+
 /* What this peer can never take, found before it is asked; true when there was such a thing. */
 static bool refuse_here(struct connection *c)
 {
 	const struct envelope *e = delivery_envelope(c->delivery);
+	struct recipient_set refused = c->delivery->pending;
 
 	if ((c->extensions & SMTP_EXTENSION_SIZE) && c->size_max != 0 &&
 	    e->body_bytes > c->size_max) {
 		attempt_text(c, 552, "5.3.4",
 			     "552 5.3.4 [internal] message is larger than the peer's SIZE limit");
-	} else if ((e->flags & ENVELOPE_SMTPUTF8) && !(c->extensions & SMTP_EXTENSION_SMTPUTF8)) {
+	} else if (lacks_smtputf8(c, &refused)) {
 		attempt_text(c, 550, "5.6.7",
 			     "550 5.6.7 [internal] the peer does not offer SMTPUTF8");
 	} else if (e->flags & ENVELOPE_REQUIRETLS) {
@@ -474,7 +495,8 @@ static bool refuse_here(struct connection *c)
 	} else {
 		return false;
 	}
-	c->attempt.failed = c->delivery->pending;
+	/* The batch is what gets a verdict; others have their turn next. */
+	c->batch = c->attempt.failed = refused;
 	return true;
 }
 

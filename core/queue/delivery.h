@@ -44,6 +44,8 @@ struct delivery {
 	bool doomed_quiet;
 	/* Counts among the message's content_users: it reads the message's own content. */
 	bool uses_content;
+	/* Its sender was told that it waits (RFC 3461); once is enough. */
+	bool delay_told;
 	struct message *message;
 	struct domain *domain;
 	/* Last reply or reason, for people and bounces; malloc, NULL if none. */

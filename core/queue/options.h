@@ -72,10 +72,14 @@ struct domain_options {
 	const struct tls_context *tls_client;
 	/* How long a host with which TLS failed gets plain text, when it may. */
 	uint64_t tls_failure_retry_ms;
+	/* After how long a sender is told that its mail waits. */
+	uint64_t delay_dsn_retry_interval_ms;
 	/* Domains of one MX set, or one provider, share a site. */
 	bool mx_rollup;
 	bool suspend_delivery;
 	bool generate_bounces;
+	/* Of mail that waits as well, if its sender asked for nothing. */
+	bool generate_delay_dsn;
 	/* By BDAT to next hops that offer it. */
 	bool use_chunking;
 	enum domain_downgrade downgrade_8bit;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/mail/idna.h"
 #include "core/runtime/check.h"
 
 static void command_help(struct order *o);
@@ -237,6 +238,10 @@ bool command_domain(struct order *o, unsigned index)
 		if (*c >= 'A' && *c <= 'Z') {
 			*c = (char)(*c - 'A' + 'a');
 		}
+	}
+	if (idna_needed(name, len)) {
+		len = idna_to_ascii(name, len, o->ascii_domain);
+		o->arguments[index] = o->ascii_domain;
 	}
 	if (len == 0 || len > 255 || strpbrk(name, "@ \t") != NULL) {
 		order_fail(o, "\"%.64s\" is not a domain name", name);

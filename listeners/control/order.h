@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "agents/scheduler.h"
+#include "core/mail/idna.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/timer.h"
 #include "listeners/control/reply.h"
@@ -94,6 +95,7 @@ struct order {
 	/* What commands make of their arguments. */
 	uint64_t number;
 	struct message_id id;
+	char ascii_domain[IDNA_MAX];
 	bool flag;
 
 	order_step_fn step;

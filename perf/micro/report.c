@@ -126,11 +126,11 @@ static void json_row(const struct micro_group *g, const struct report_values *v,
 	const struct micro_row *r = row_at(g, row);
 	struct spread s = spread_of(v, row);
 
-	printf("{\"group\": \"%s\", \"name\": \"%s\", \"unit\": \"%s\", \"median\": %.3f, "
-	       "\"min\": %.3f, \"max\": %.3f, \"runs\": [",
+	printf("{\"group\": \"%s\", \"name\": \"%s\", \"unit\": \"%s\", \"median\": %.6g, "
+	       "\"min\": %.6g, \"max\": %.6g, \"runs\": [",
 	       g->name, r->name, r->unit, s.median, s.min, s.max);
 	for (unsigned run = 0; run < v->runs; run++) {
-		printf("%s%.3f", run == 0 ? "" : ", ", v->values[run * v->rows + row]);
+		printf("%s%.6g", run == 0 ? "" : ", ", v->values[run * v->rows + row]);
 	}
 	printf("]");
 	if (r->beside != NULL) {

@@ -21,6 +21,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # Seconds after which a wait has failed; nothing waits that long when all is well.
 PATIENCE = int(os.environ.get("FLOW_PATIENCE", "120"))
+# By how many milliseconds some lag behind, as they may on a slow machine: FLOW_LAG="logs=1000", "peers=200" or
+# "schedulers=20". A test that looks without waiting then fails wherever it runs.
+LAG_MS = {name: int(ms) for name, ms in (word.split("=") for word in os.environ.get("FLOW_LAG", "").split())}
 
 
 LIBC = ctypes.CDLL(None)
@@ -65,11 +68,42 @@ def wait_until(condition, what, patience=PATIENCE):
 Skip = type("Skip", (Exception,), {})
 
 
+class Ports:
+    """Ports for one process. Not among those that the kernel gives to whoever connects (from 32768 on): a test
+    beside this one may open thousands before a port is bound. And from a block that no other process draws from,
+    as a port is free until it is bound: whose the block is says a name in the kernel, which ends with him."""
+
+    FIRST, BLOCKS, SIZE = 10000, 44, 500
+
+    def __init__(self):
+        self.owner = os.getpid()
+        self.claim = None
+        self.block = next((b for b in random.sample(range(self.BLOCKS), self.BLOCKS) if self.claims(b)), None)
+        expect(self.block is not None, "other flow tests have all ports")
+        self.next = random.randrange(self.SIZE)
+
+    def claims(self, block):
+        self.claim = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            self.claim.bind(f"\0flywheel-flow-{block}")
+            return True
+        self.claim.close()
+        return False
+
+    def draw(self):
+        self.next = (self.next + 1) % self.SIZE
+        return self.FIRST + self.block * self.SIZE + self.next
+
+
+PORTS = []
+
+
 def free_port():
-    """One that nobody listens on. Not among those that the kernel gives to whoever connects (from 32768
-    on): a test beside this one may open thousands before the port is bound."""
+    """One that nobody listens on, nor will."""
+    if not PORTS or PORTS[-1].owner != os.getpid():
+        PORTS.append(Ports())
     while True:
-        port = random.randrange(10000, 32000)
+        port = PORTS[-1].draw()
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
             return port
@@ -154,6 +188,9 @@ class Daemon(Freezable):
         self.log = log or flow.path / f"log{name}"
         self.control = flow.path / f"control{name}"
         backend = backend or flow.backend
+        if not extra_agents:
+            extra_agents = "".join(f'agent {agent} {{ coalesce = "{LAG_MS[name]}ms" }}\n'
+                                   for name, agent in (("logs", "log"), ("schedulers", "scheduler")) if name in LAG_MS)
         gateway = f'gateway = "127.0.0.1:{sink_port}"\n' if sink_port else ""
         self.config = flow.path / f"flywheel{name}.conf"
         self.config.write_text(
@@ -253,10 +290,15 @@ resolver {{ forwarders = ( "127.0.0.1@{NO_NAME_SERVER}" ) timeout = "3s" }}
         """No SMTP session is left."""
         wait_until(lambda: self.counter("scheduler.smtp_sessions_open") == 0, "all sessions to end")
 
-    def wait_lines(self, kind, count, patience=PATIENCE):
-        """Waits for `count` log lines of a type; all of them."""
-        wait_until(lambda: len(self.lines(kind)) >= count, f"{count} {kind} lines", patience)
-        return self.lines(kind)
+    def wait_lines(self, kind, count, file="mainlog"):
+        """Waits for `count` log lines of a type; all of them. Those of several schedulers come in any order."""
+        wait_until(lambda: len(self.lines(kind, file)) >= count, f"{count} {kind} lines in the {file}")
+        return self.lines(kind, file)
+
+    def wait_panic(self, text):
+        """Waits for words in the paniclog."""
+        path = self.log / "paniclog"
+        wait_until(lambda: path.exists() and text in path.read_text(), f"{text!r} in the paniclog")
 
     def output(self):
         return self.flow.output(self.process)

@@ -102,7 +102,7 @@ class NameServer:
     def resolver(self, text="", trusted=True):
         """The stanza that makes a daemon ask it."""
         anchor = f'trust_anchor_file = "{self.anchor}"' if trusted else ""
-        return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) {anchor} {text} }}\n'
+        return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) timeout = "10s" {anchor} {text} }}\n'
 
 
 class SilentServer:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 
-from flow import PATIENCE, wait_until
+from flow import LAG_MS, PATIENCE, wait_until
 
 
 class Mail:
@@ -48,6 +48,7 @@ class Session(threading.Thread):
     def say(self, reply):
         if reply is None:
             raise ConnectionError("the script closes")
+        time.sleep(LAG_MS.get("peers", 0) / 1000)
         self.socket.sendall(reply.encode() + b"\r\n")
         if reply.startswith("421"):
             raise ConnectionError("421 closes")

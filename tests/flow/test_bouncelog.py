@@ -300,6 +300,7 @@ def test_understands_its_own_notifications(flow):
     give(daemon, "to@away.test", HELLO, sender="list@b.flow.test")
     wait_bounces(back, "B", 1)
     expect_equal(last(back), ("22", "to@away.test", "552 5.2.2 no room left: over quota"), "at the other")
+    wait_bounces(daemon, "B", 1)
     expect_equal(last(daemon), ("22", "to@away.test", "552 5.2.2 no room left: over quota"), "in band")
 
 

@@ -82,9 +82,9 @@ def test_tells_the_sender_what_failed_at_each_stage(flow):
         daemon.connect().mail("to@bad.test", body=HELLO)
         check_report(home.wait(1)[0], ["to@bad.test"], status, text)
         daemon.wait_for_rest()
-        internal = [line for line in daemon.lines("R") if line[11] == "internal"]
+        internal = [line for line in daemon.wait_lines("R", 2) if line[11] == "internal"]
         expect_equal([(line[5], line[6], line[7]) for line in internal], [("from", "sender.test", "")], "R line")
-        expect_equal(len(daemon.lines("P")), 1, "P lines")
+        expect_equal(len(daemon.wait_lines("P", 1)), 1, "P lines")
 
 
 test_tells_the_sender_what_failed_at_each_stage.short = True

@@ -27,8 +27,7 @@ def check_owners(daemon, schedulers):
     for i in range(schedulers):
         expect(counters[f"scheduler.{i}.inbound.connections"] > 0, f"scheduler {i} served nobody")
         expect(counters[f"scheduler.{i}.delivered"] > 0, f"scheduler {i} delivered nothing")
-    summary = daemon.console("summary")
-    expect_equal(summary["total_queue_size"], 0, "queued in the end")
+    daemon.wait_for_rest()
     lost = [k for k in counters if k.endswith("park_timeout_with_work") and counters[k] != 0]
     expect_equal(lost, [], "lost wake-ups")
 
@@ -69,13 +68,12 @@ def accept_then_kill_then_deliver(flow, messages):
     sink.stop()
     daemon = Daemon(flow, sink_port=port, text='retry_interval = "2s"\nhost_failure_retry = "1s"')
     flow.load(daemon, "--messages", messages, "--domains", 100, "--size", 10240)
-    queued = daemon.console("summary")["total_queue_size"]
-    expect_equal(queued, messages, "queued while the next hop is down")
+    wait_until(lambda: daemon.queued() == messages, "all to be queued while the next hop is down")
     daemon.kill()
     sink = Sink(flow, port=port)
     daemon.start()
     wait_until(lambda: sink.count("distinct") >= messages, "all messages at the sink")
-    wait_until(lambda: daemon.console("summary")["total_queue_size"] == 0, "an empty queue")
+    daemon.wait_for_rest()
     stats = sink.stop()
     expect_equal(stats["distinct"], messages, "messages that arrived")
     expect_equal(stats["duplicates"], 0, "messages that arrived twice")
@@ -108,7 +106,7 @@ def test_delivers_twice_only_what_was_in_flight_at_a_kill(flow):
     load.wait(300)
     expect_equal(load.returncode, 0, "exit status of the load")
     wait_until(lambda: sink.count("distinct") >= messages, "all messages at the sink")
-    wait_until(lambda: daemon.console("summary")["total_queue_size"] == 0, "an empty queue")
+    daemon.wait_for_rest()
     stats = sink.stop()
     expect_equal(stats["bad"], 0, "messages that arrived changed")
     # At each kill: what each connection had in flight, and what it had just done.
@@ -123,7 +121,7 @@ def test_stays_small_with_a_large_queue(flow):
     sink.stop()
     daemon = Daemon(flow, sink_port=port, text='memory_budget = "64M"')
     flow.load(daemon, "--messages", messages, "--domains", 100, "--size", 10240)
-    expect_equal(daemon.console("summary")["total_queue_size"], messages, "queued")
+    wait_until(lambda: daemon.queued() == messages, "all to be queued")
     resident = daemon.resident_bytes()
     expect(resident < 200 << 20, f"{resident >> 20} MiB are resident")
 
@@ -141,9 +139,9 @@ def test_stops_within_ten_seconds_under_load(flow):
     load.terminate()
     load.wait()
     daemon.start()
-    wait_until(lambda: daemon.console("summary")["total_queue_size"] == 0, "an empty queue")
+    daemon.wait_for_rest()
     wanted = len(set(accepted.read_text().split()))
-    wait_until(lambda: sink.count("distinct") >= wanted, "what was accepted at the sink", 20)
+    wait_until(lambda: sink.count("distinct") >= wanted, "what was accepted at the sink")
     expect_equal(sink.stop()["bad"], 0, "messages that arrived changed")
 
 

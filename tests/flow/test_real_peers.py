@@ -251,7 +251,7 @@ def test_postfix_takes_mail(flow):
         expect_equal(body_sum(mail.body), header["X-Fwload-Sum"], f"sum of {header['X-Fwload-Id']}")
         expect_equal(mail.sender, "sender@load.example", "sender")
     expect_equal(sorted(ids), sorted(f"real-{n}" for n in range(200)), "ids")
-    expect_equal(daemon.count("D"), 200, "D lines")
+    wait_until(lambda: daemon.count("D") == 200, "200 D lines")
     daemon.connect().mail("good@box.test", body=b"Subject: unusual\r\n\r\n"
                           + re.sub(rb"(?m)^\.", b"..", UNUSUAL))
     expect_equal(postfix.take("box", 1)[0].body, UNUSUAL, "body")
@@ -275,7 +275,7 @@ def test_postfix_refuses_recipients(flow):
     daemon.connect().mail("three@box.test", body=HELLO)
     wait_until(lambda: len(postfix.files("home")) == 2, "the second notification")
     daemon.wait_for_rest()
-    expect_equal((daemon.count("D"), daemon.count("P")), (3, 3), "D and P lines")
+    wait_until(lambda: (daemon.count("D"), daemon.count("P")) == (3, 3), "three D and three P lines")
     expect_equal(len(postfix.files("box")), 1, "messages in the box")
     postfix.check()
 

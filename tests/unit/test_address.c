@@ -260,11 +260,39 @@ static void test_parse_utf8_needs_smtputf8(void **state)
 	(void)state;
 	assert_refused(path, -EILSEQ, 553, "5.6.7");
 	assert_int_equal(parse(&a, path, sizeof(path) - 1, ADDRESS_SENDER, true, &refusal), 0);
-	assert_string_equal(a.text, "j\xc3\xb6rg@b\xc3\xbc"
-				    "cher.example");
+	assert_string_equal(a.text, "j\xc3\xb6rg@xn--bcher-kva.example");
+	assert_int_equal(a.domain_len, strlen("xn--bcher-kva.example"));
+	assert_string_equal(address_domain(&a), "xn--bcher-kva.example");
 	assert_true(a.utf8);
 	assert_int_equal(parse(&a, quoted, sizeof(quoted) - 1, ADDRESS_SENDER, true, &refusal), 0);
 	assert_string_equal(a.text, "\"\xe2\x82\xac \"@x");
+}
+
+/* Not allowed by IDNA2008, or longer than the DNS takes; a long U-label may have a short A-label.
+ */
+static void test_parse_when_domain_is_no_international_name_refuses(void **state)
+{
+	static const char *const bad[] = {"<a@\xe2\x98\x83.x>", "<a@-\xc3\xbc.x>",
+					  "<a@\xc3\xbc..x>", "<a@\xc3\xbc_.x>",
+					  "<a@\xc3\xbc\xe2\x80\xae.x>"};
+	struct smtp_refusal refusal;
+	struct address a;
+	char path[200] = "<a@";
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_int_equal(
+			parse(&a, bad[i], strlen(bad[i]), ADDRESS_RECIPIENT, true, &refusal),
+			-EINVAL);
+		assert_int_equal(refusal.code, 553);
+		assert_string_equal(refusal.status, "5.1.3");
+	}
+	for (unsigned i = 0; i < 40; i++) {
+		strcat(path, "\xd0\xb0");
+	}
+	strcat(path, ".x>");
+	assert_int_equal(parse(&a, path, strlen(path), ADDRESS_SENDER, true, &refusal), 0);
+	assert_memory_equal(a.text, "a@xn--", 6);
 }
 
 static void test_parse_when_utf8_is_malformed_refuses(void **state)
@@ -384,6 +412,7 @@ int main(void)
 		cmocka_unit_test(test_parse_limits),
 		cmocka_unit_test(test_parse_quoted_limits_are_of_the_canonical_form),
 		cmocka_unit_test(test_parse_utf8_needs_smtputf8),
+		cmocka_unit_test(test_parse_when_domain_is_no_international_name_refuses),
 		cmocka_unit_test(test_parse_when_utf8_is_malformed_refuses),
 		cmocka_unit_test(test_parse_of_mutations_is_canonical),
 		cmocka_unit_test(test_domain_valid),

@@ -88,6 +88,84 @@ static void test_shipped_rules_each_catch_their_sample(void **state)
 	bounce_rules_free(rules);
 }
 
+static enum smtp_stage stage_of(const char *name)
+{
+	static const struct {
+		const char *name;
+		enum smtp_stage stage;
+	} stages[] = {{"connect", SMTP_STAGE_BANNER},    {"ehlo", SMTP_STAGE_DURING_EHLO},
+		      {"mail", SMTP_STAGE_DURING_MAIL},  {"rcpt", SMTP_STAGE_DURING_RCPT},
+		      {"data", SMTP_STAGE_CONFIRMATION}, {"oob", SMTP_STAGE_OUT_OF_BAND}};
+
+	for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++) {
+		if (strcmp(name, stages[i].name) == 0) {
+			return stages[i].stage;
+		}
+	}
+	fail_msg("%s is no stage", name);
+	return SMTP_STAGE_IDLE;
+}
+
+/* The codes that a reply starts with, as the outbound connection finds them. */
+static struct bounce_reason reason_of_reply(enum smtp_stage stage, const char *reply,
+					    char status[16])
+{
+	struct bounce_reason reason = {stage, 0, "", reply};
+	int code = 0;
+	int used = 0;
+
+	if (sscanf(reply, "%3d%*1[ -]%n", &code, &used) == 1 && code >= 400) {
+		reason.code = (unsigned)code;
+		reply += used;
+	}
+	if (sscanf(reply, "%15[0-9.]", status) == 1 && strchr("45", status[0]) != NULL &&
+	    status[1] == '.') {
+		reason.status = status;
+	}
+	return reason;
+}
+
+static void test_replies_of_receivers_are_of_their_class(void **state)
+{
+	struct bounce_rules *rules = bounce_rules_load(SHIPPED, stderr);
+	FILE *file = fopen("tests/unit/bounce_replies.txt", "r");
+	struct bounce_classifier c;
+	unsigned count = 0;
+	unsigned wrong = 0;
+	char line[1000];
+
+	(void)state;
+	assert_non_null(file);
+	bounce_classifier_init(&c, rules);
+	while (fgets(line, sizeof line, file) != NULL) {
+		const struct bounce_rule *rule;
+		struct bounce_reason reason;
+		unsigned bounce_class;
+		char status[16];
+		char stage[16];
+		int used;
+
+		line[strcspn(line, "\n")] = '\0';
+		if (line[0] == '#') {
+			continue;
+		}
+		assert_int_equal(sscanf(line, "%u %15s %n", &bounce_class, stage, &used), 2);
+		reason = reason_of_reply(stage_of(stage), line + used, status);
+		if (bounce_classify(&c, &reason, &rule) != bounce_class) {
+			print_error("\"%s\" is of class %u by line %u\n", line,
+				    rule != NULL ? rule->bounce_class : 0,
+				    rule != NULL ? rule->line : 0);
+			wrong++;
+		}
+		count++;
+	}
+	fclose(file);
+	bounce_classifier_close(&c);
+	bounce_rules_free(rules);
+	assert_int_equal(wrong, 0);
+	assert_true(count >= 120);
+}
+
 static void test_built_in_rules_are_the_shipped_ones(void **state)
 {
 	struct bounce_rules *shipped = bounce_rules_load(SHIPPED, stderr);
@@ -376,6 +454,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_shipped_rules_each_catch_their_sample),
+		cmocka_unit_test(test_replies_of_receivers_are_of_their_class),
 		cmocka_unit_test(test_built_in_rules_are_the_shipped_ones),
 		cmocka_unit_test(test_filter_changes_no_answer_of_shipped_rules),
 		cmocka_unit_test(test_filter_leaves_out_most_shipped_rules),

@@ -22,6 +22,7 @@
 #include "config/generation.h"
 #include "config/schema.h"
 #include "core/queue/throttle.h"
+#include "tests/unit/config_world.h"
 #include "tests/unit/dkim_keys.h"
 #include "tests/unit/tls_world.h"
 
@@ -87,7 +88,8 @@ static struct sample samples[] = {
 	{"file_mode", "0600", "384"},
 	{"banner", "\"ready when you are\"", "ready when you are"},
 	{"relay_hosts", "( 10.0.0.0/8, \"2001:db8::/32\" )", "2 ::ffff:10.0.0.0/104 2001:db8::/32"},
-	{"relay_domains", "( Example.com .Example.net \"*\" )", "3 example.com .example.net *"},
+	{"relay_domains", "( Example.com .Example.net .B\303\234cher.test \"*\" )",
+	 "4 example.com .example.net .xn--bcher-kva.test *"},
 	{"bounce_domains", "( B.example.com .Example.net )", "2 b.example.com .example.net"},
 	{"bounce_rules", "\"/etc/flywheel/bounce_rules\"", "/etc/flywheel/bounce_rules"},
 	{"log_transient_failures", "off", "0"},
@@ -143,6 +145,8 @@ static struct sample samples[] = {
 	{"mx_suffix", "( .Google.com .googlemail.com )", "2 .google.com .googlemail.com"},
 	{"suspend_delivery", "yes", "1"},
 	{"generate_bounces", "disabled", "0"},
+	{"generate_delay_dsn", "enabled", "1"},
+	{"delay_dsn_retry_interval", "4h", "14400000"},
 	{"ehlo_hostname", "out.example.org", "out.example.org"},
 	{"mailerdaemon", "\"bounces@example.org\"", "bounces@example.org"},
 	{"auth_file", "\"/dev/null\"", "/dev/null"},
@@ -181,28 +185,6 @@ static const char *contexts[SCOPES] = {
 	[SCOPE_PROVIDER] = "provider p { mx_suffix = .p.example %s }",
 	[SCOPE_DOMAIN] = "domain example.com { %s }",
 };
-
-static struct config *load(const char *text, char **errors)
-{
-	size_t size;
-	FILE *out = open_memstream(errors, &size);
-	assert_non_null(out);
-	struct config *config = config_load_text("test.conf", text, strlen(text), out);
-	fclose(out);
-	return config;
-}
-
-static struct config *load_valid(const char *text)
-{
-	char *errors;
-	struct config *config = load(text, &errors);
-	if (config == NULL) {
-		print_error("%s\n%s", text, errors);
-	}
-	assert_non_null(config);
-	free(errors);
-	return config;
-}
 
 static struct in6_addr address(const char *text)
 {
@@ -848,16 +830,6 @@ static void test_reference_has_a_line_for_each_option(void **state)
 	free(text);
 }
 
-/* A key file in the working directory. */
-static void write_key(const char *name, const char *pem)
-{
-	FILE *file = fopen(name, "w");
-	assert_non_null(file);
-	fputs(pem, file);
-	fclose(file);
-	assert_int_equal(chmod(name, 0640), 0);
-}
-
 static char folder[] = "/tmp/test_config-XXXXXX";
 
 static int enter_folder(void **state)
@@ -877,130 +849,6 @@ static int leave_folder(void **state)
 	return tls_remove_files(state);
 }
 
-static const char *selector_for(const struct config *config, const char *domain)
-{
-	const struct dkim_policy *policy = config_dkim(config, domain);
-	return policy == NULL ? "none" : policy->signatures[0].selector;
-}
-
-static void test_dkim_when_domains_are_nested(void **state)
-{
-	(void)state;
-	struct config *config =
-		load_valid("dkim Example.com { selector = a key = rsa.pem }\n"
-			   "dkim b.example.com { signature b { key = rsa.pem } signature c { key = "
-			   "ed25519.pem } }\n"
-			   "domain example.org { }\n");
-	assert_int_equal(config_dkim_count(config), 2);
-	assert_string_equal(selector_for(config, "example.com"), "a");
-	assert_string_equal(selector_for(config, "a.example.com"), "a");
-	assert_string_equal(selector_for(config, "z.y.x.example.com"), "a");
-	assert_string_equal(selector_for(config, "b.example.com"), "b");
-	assert_string_equal(selector_for(config, "x.b.example.com"), "b");
-	assert_string_equal(selector_for(config, "xb.example.com"), "a");
-	assert_string_equal(selector_for(config, "xexample.com"), "none");
-	assert_string_equal(selector_for(config, "example.org"), "none");
-	assert_string_equal(selector_for(config, "com"), "none");
-	assert_string_equal(selector_for(config, ""), "none");
-	assert_string_equal(selector_for(config, "..."), "none");
-	const struct dkim_policy *policy = config_dkim(config, "b.example.com");
-	assert_int_equal(policy->count, 2);
-	assert_string_equal(policy->signatures[1].domain, "b.example.com");
-	/* A file is read once. */
-	assert_ptr_equal(policy->signatures[0].key,
-			 config_dkim(config, "example.com")->signatures[0].key);
-	config_release(config);
-	config = load_valid("");
-	assert_int_equal(config_dkim_count(config), 0);
-	assert_null(config_dkim(config, "example.com"));
-	config_release(config);
-}
-
-static void check_wrong(const char *text, const char *wanted)
-{
-	char *errors;
-	assert_null(load(text, &errors));
-	assert_string_equal(errors, wanted);
-	free(errors);
-}
-
-static void test_dkim_when_signatures_are_wrong(void **state)
-{
-	(void)state;
-	check_wrong("dkim a.example { selector = s key = ed25519.pem\nsignature t { } }\n",
-		    "test.conf:2: scope signature \"t\": no key; expected key = \"/PATH\"\n");
-	check_wrong("dkim a.example { selector = s key = ed25519.pem\n"
-		    "signature t { key = ed25519.pem }\n"
-		    "signature u { key = ed25519.pem selector = t } }\n",
-		    "test.conf:3: selector \"t\": comes twice in dkim \"a.example\"; expected one "
-		    "for each signature\n");
-	check_wrong(
-		"dkim a.example { key = ed25519.pem\nselector = \"[1.2.3.4]\" }\n",
-		"test.conf:2: option \"selector\": \"[1.2.3.4]\" is an address; expected a name "
-		"such as \"s1\"\n");
-	check_wrong("dkim a.example { key = ed25519.pem selector = s oversign = ( )\n"
-		    "headers = ( to )\nsignature t { key = ed25519.pem } }\n",
-		    "test.conf:2: option \"headers\": without \"from\"; expected it there or in "
-		    "oversign\n");
-	check_wrong("dkim a.example {\nsignature t { key = ed25519.pem oversign = to\n"
-		    "headers = ( to ) } }\n",
-		    "test.conf:3: option \"headers\": without \"from\"; expected it there or in "
-		    "oversign\n");
-	check_wrong(
-		"dkim a.example { headers = ( \"a:b\" \"\" from ) selector = s key = ed25519.pem }\n",
-		"test.conf:1: option \"headers\": \"a:b\" is not the name of a header field; "
-		"expected a list of header field names such as ( from subject )\n"
-		"test.conf:1: option \"headers\": \"\" is empty or too long; expected a list of "
-		"header field names such as ( from subject )\n");
-}
-
-/* More files than the first table has room for. */
-static void test_dkim_when_keys_are_many(void **state)
-{
-	enum { KEYS = 100 };
-	char *text = calloc(KEYS, 100);
-	char name[32];
-	size_t len = 0;
-	(void)state;
-	for (int i = 0; i < KEYS; i++) {
-		snprintf(name, sizeof(name), "%d.pem", i);
-		write_key(name, dkim_ed25519_8463);
-		len += (size_t)sprintf(text + len, "dkim d%d.example { selector = s key = %s }\n",
-				       i, name);
-	}
-	struct config *config = load_valid(text);
-	for (int i = 0; i < KEYS; i++) {
-		snprintf(name, sizeof(name), "d%d.example", i);
-		assert_string_equal(config_dkim(config, name)->signatures[0].domain, name);
-		snprintf(name, sizeof(name), "%d.pem", i);
-		assert_int_equal(unlink(name), 0);
-	}
-	assert_ptr_not_equal(config_dkim_at(config, 0)->signatures[0].key,
-			     config_dkim_at(config, 1)->signatures[0].key);
-	config_release(config);
-	free(text);
-}
-
-static void test_warnings_when_keys_are_poor(void **state)
-{
-	char *errors;
-	(void)state;
-	assert_int_equal(chmod("ed25519.pem", 0644), 0);
-	struct config *config = load("esmtp_listener { listen 127.0.0.1:25 { } }\n"
-				     "dkim a.example { selector = s key = rsa.pem }\n"
-				     "dkim b.example { selector = s\n key = ed25519.pem }\n",
-				     &errors);
-	assert_int_equal(chmod("ed25519.pem", 0640), 0);
-	assert_non_null(config);
-	assert_string_equal(errors,
-			    "test.conf:2: warning: option \"key\": \"rsa.pem\" has an RSA key of "
-			    "1024 bits; expected 2048 or more\n"
-			    "test.conf:4: warning: option \"key\": \"ed25519.pem\" can be read by "
-			    "anybody on this machine; expected a mode such as 0640\n");
-	config_release(config);
-	free(errors);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1018,10 +866,6 @@ int main(void)
 		cmocka_unit_test(test_warnings_when_relay_is_open),
 		cmocka_unit_test(test_hold_when_released_by_others),
 		cmocka_unit_test(test_reference_has_a_line_for_each_option),
-		cmocka_unit_test(test_dkim_when_domains_are_nested),
-		cmocka_unit_test(test_dkim_when_signatures_are_wrong),
-		cmocka_unit_test(test_dkim_when_keys_are_many),
-		cmocka_unit_test(test_warnings_when_keys_are_poor),
 	};
 	return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }

@@ -190,6 +190,18 @@ static void test_domain_when_bindings_have_case(void **state)
 	config_release(config);
 }
 
+/* One domain, whoever writes it: its name is that of the DNS. */
+static void test_domain_when_it_is_international(void **state)
+{
+	(void)state;
+	struct config *config = load("domain \"B\303\234cher.example\" { ehlo_timeout = 2 }\n"
+				     "domain \"xn--bcher-kva.example\" { connect_timeout = 3 }\n");
+	const struct domain_options *options = find(config, NULL, "xn--bcher-kva.example");
+	assert_int_equal(options->ehlo_timeout_ms, 2000);
+	assert_int_equal(options->connect_timeout_ms, 3000);
+	config_release(config);
+}
+
 static void test_throttle_when_it_falls_back_is_shared(void **state)
 {
 	(void)state;
@@ -428,6 +440,7 @@ int main(void)
 		cmocka_unit_test(test_domain_when_each_scope_sets_another_option),
 		cmocka_unit_test(test_domain_when_asked_again_is_the_same),
 		cmocka_unit_test(test_domain_when_bindings_have_case),
+		cmocka_unit_test(test_domain_when_it_is_international),
 		cmocka_unit_test(test_throttle_when_it_falls_back_is_shared),
 		cmocka_unit_test(test_throttle_when_set_twice_is_one),
 		cmocka_unit_test(test_gateway_when_port_is_left_to_others),

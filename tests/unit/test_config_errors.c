@@ -207,6 +207,10 @@ static const struct broken values[] = {
 	 "128; expected a list of networks such as ( \"10.0.0.0/8\" \"::1\" )\n"
 	 "5: option \"relay_hosts\": \"localhost\" is not a network; expected a list of "
 	 "networks such as ( \"10.0.0.0/8\" \"::1\" )\n"},
+	{"domain \"\342\230\203.x\" { }\nrelay_domains = ( -\303\274.x )\n",
+	 "1: scope domain \"\342\230\203.x\": its name is not a domain; expected a domain such as \"example.com\"\n"
+	 "2: option \"relay_domains\": \"-\303\274.x\" is not a domain; expected a list of "
+	 "domains such as ( \"example.com\" \".example.net\" )\n"},
 	{"relay_domains = ( a..b )\n",
 	 "1: option \"relay_domains\": \"a..b\" is not a domain; expected a list of "
 	 "domains such as ( \"example.com\" \".example.net\" )\n"},
@@ -347,10 +351,10 @@ static const struct broken combinations[] = {
 	{"dkim a.example { selector = s key = /nowhere/x\n signature t { key = /nowhere/x } }\n",
 	 "1: option \"key\": \"/nowhere/x\": No such file or directory; expected a PEM file with "
 	 "an RSA key of 1024 to 4096 bits, or an Ed25519 key\n"},
-	{"dkim \"[192.0.2.1]\" { }\ndkim \"b\303\274.example\" { }\n",
+	{"dkim \"[192.0.2.1]\" { }\ndkim \"\342\230\203.example\" { }\n",
 	 "1: scope dkim \"[192.0.2.1]\": its name is an address; expected a domain such as "
 	 "\"example.com\"\n"
-	 "2: scope dkim \"b\303\274.example\": its name is not a host name; expected a domain such "
+	 "2: scope dkim \"\342\230\203.example\": its name is not a host name; expected a domain such "
 	 "as \"example.com\"\n"},
 };
 

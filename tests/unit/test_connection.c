@@ -338,11 +338,30 @@ static void test_smtputf8_is_refused_here(void **state)
 
 	(void)state;
 	w->envelope_flags = ENVELOPE_SMTPUTF8;
-	number = send_one("a");
+	number = send_one("\xc3\xa4");
 	assert_verdict(number, 0, 1, 0);
 	assert_int_equal(attempt_of(number)->code, 550);
 	assert_string_equal(attempt_of(number)->enhanced, "5.6.7");
 	assert_int_equal(peer->count[PEER_MAIL], 0);
+}
+
+/* What is ASCII may go: those of a message that can, and a message that did not need it after all.
+ */
+static void test_smtputf8_is_refused_to_those_who_need_it(void **state)
+{
+	uint32_t number;
+
+	(void)state;
+	w->envelope_flags = ENVELOPE_SMTPUTF8;
+	outbound_queue(w, DOMAIN, "a,\xc3\xa4,b,\xc3\xb6");
+	outbound_until(w, 2);
+	assert_int_equal(recipient_set_count(&w->outcomes[0].attempt.failed), 2);
+	assert_int_equal(recipient_set_count(&w->outcomes[0].attempt.deferred), 0);
+	assert_string_equal(w->outcomes[0].attempt.enhanced, "5.6.7");
+	assert_int_equal(recipient_set_count(&w->outcomes[1].attempt.delivered), 2);
+	assert_int_equal(peer->count[PEER_MAIL], 1);
+	number = send_one("a,b");
+	assert_verdict(number, 2, 0, 0);
 }
 
 static void test_requiretls_is_refused_here(void **state)
@@ -504,6 +523,7 @@ int main(void)
 		TEST(test_size_is_refused_here),
 		TEST(test_size_zero_is_no_limit),
 		TEST(test_smtputf8_is_refused_here),
+		TEST(test_smtputf8_is_refused_to_those_who_need_it),
 		TEST(test_requiretls_is_refused_here),
 		TEST(test_refused_here_after_loading),
 		TEST_ALL(test_early_refusal_during_body),

@@ -72,6 +72,7 @@ static uint16_t write_dsn(const char *sender, const char *body, size_t body_len,
 	struct dsn d = {
 		.id = {0x40, 7},
 		.time_s = 1751371200,
+		.retry_until_s = 1751457600,
 		.reporting_mta = "mta1.example.com",
 		.mailerdaemon = "mailer-daemon@mta1.example.com",
 		.recipients = recipients,
@@ -259,6 +260,24 @@ static void test_write_what_was_relayed(void **state)
 	/* Nothing failed: the header is enough. */
 	assert_has("Content-Type: text/rfc822-headers\r\n");
 	assert_null(strstr(text, "Body"));
+}
+
+static void test_write_what_waits(void **state)
+{
+	static const struct dsn_recipient r[] = {
+		{.address = "a@x", .action = DSN_DELAYED, .code = 451, .status = "4.2.1"},
+		{.address = "b@x", .action = DSN_DELAYED, .status = "5.1.1"},
+	};
+
+	(void)state;
+	original_flags = ENVELOPE_RET_FULL;
+	write_dsn("me@a.example", body_plain, sizeof(body_plain) - 1, r, 2);
+	assert_has("Subject: Delayed mail: your message waits\r\n");
+	assert_has("it is tried until Wed, 2 Jul 2025 12:00:00 +0000.\r\n");
+	assert_has("Action: delayed\r\nStatus: 4.2.1\r\n"
+		   "Will-Retry-Until: Wed, 2 Jul 2025 12:00:00 +0000\r\n");
+	assert_has("Final-Recipient: rfc822; b@x\r\nAction: delayed\r\nStatus: 4.0.0\r\n");
+	assert_has("Content-Type: text/rfc822-headers\r\n");
 }
 
 static void test_write_what_failed_and_what_was_relayed(void **state)
@@ -542,6 +561,7 @@ int main(void)
 		TEST(test_write_without_body_leaves_the_part_out),
 		TEST(test_write_recipients_in_order),
 		TEST(test_write_what_was_relayed),
+		TEST(test_write_what_waits),
 		TEST(test_write_what_failed_and_what_was_relayed),
 		TEST(test_write_the_whole_message),
 		TEST(test_write_no_message_that_is_huge),

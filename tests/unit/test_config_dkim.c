@@ -1,0 +1,176 @@
+/*
+ * DKIM stanzas of the configuration: which domain is signed with which keys, and what is wrong with
+ * them.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "tests/unit/config_world.h"
+#include "tests/unit/dkim_keys.h"
+
+static char folder[] = "/tmp/test_config_dkim-XXXXXX";
+
+static int enter_folder(void **state)
+{
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(chdir(folder), 0);
+	write_key("rsa.pem", dkim_rsa_8463);
+	write_key("ed25519.pem", dkim_ed25519_8463);
+	return 0;
+}
+
+static int leave_folder(void **state)
+{
+	(void)state;
+	assert_int_equal(unlink("rsa.pem"), 0);
+	assert_int_equal(unlink("ed25519.pem"), 0);
+	assert_int_equal(rmdir(folder), 0);
+	return 0;
+}
+
+static const char *selector_for(const struct config *config, const char *domain)
+{
+	const struct dkim_policy *policy = config_dkim(config, domain);
+	return policy == NULL ? "none" : policy->signatures[0].selector;
+}
+
+static void test_dkim_when_domains_are_nested(void **state)
+{
+	(void)state;
+	struct config *config =
+		load_valid("dkim Example.com { selector = a key = rsa.pem }\n"
+			   "dkim b.example.com { signature b { key = rsa.pem } signature c { key = "
+			   "ed25519.pem } }\n"
+			   "domain example.org { }\n");
+	assert_int_equal(config_dkim_count(config), 2);
+	assert_string_equal(selector_for(config, "example.com"), "a");
+	assert_string_equal(selector_for(config, "a.example.com"), "a");
+	assert_string_equal(selector_for(config, "z.y.x.example.com"), "a");
+	assert_string_equal(selector_for(config, "b.example.com"), "b");
+	assert_string_equal(selector_for(config, "x.b.example.com"), "b");
+	assert_string_equal(selector_for(config, "xb.example.com"), "a");
+	assert_string_equal(selector_for(config, "xexample.com"), "none");
+	assert_string_equal(selector_for(config, "example.org"), "none");
+	assert_string_equal(selector_for(config, "com"), "none");
+	assert_string_equal(selector_for(config, ""), "none");
+	assert_string_equal(selector_for(config, "..."), "none");
+	const struct dkim_policy *policy = config_dkim(config, "b.example.com");
+	assert_int_equal(policy->count, 2);
+	assert_string_equal(policy->signatures[1].domain, "b.example.com");
+	/* A file is read once. */
+	assert_ptr_equal(policy->signatures[0].key,
+			 config_dkim(config, "example.com")->signatures[0].key);
+	config_release(config);
+	config = load_valid("");
+	assert_int_equal(config_dkim_count(config), 0);
+	assert_null(config_dkim(config, "example.com"));
+	config_release(config);
+}
+
+static void check_wrong(const char *text, const char *wanted)
+{
+	char *errors;
+	assert_null(load(text, &errors));
+	assert_string_equal(errors, wanted);
+	free(errors);
+}
+
+static void test_dkim_when_signatures_are_wrong(void **state)
+{
+	(void)state;
+	check_wrong("dkim a.example { selector = s key = ed25519.pem\nsignature t { } }\n",
+		    "test.conf:2: scope signature \"t\": no key; expected key = \"/PATH\"\n");
+	check_wrong("dkim a.example { selector = s key = ed25519.pem\n"
+		    "signature t { key = ed25519.pem }\n"
+		    "signature u { key = ed25519.pem selector = t } }\n",
+		    "test.conf:3: selector \"t\": comes twice in dkim \"a.example\"; expected one "
+		    "for each signature\n");
+	check_wrong(
+		"dkim a.example { key = ed25519.pem\nselector = \"[1.2.3.4]\" }\n",
+		"test.conf:2: option \"selector\": \"[1.2.3.4]\" is an address; expected a name "
+		"such as \"s1\"\n");
+	check_wrong("dkim a.example { key = ed25519.pem selector = s oversign = ( )\n"
+		    "headers = ( to )\nsignature t { key = ed25519.pem } }\n",
+		    "test.conf:2: option \"headers\": without \"from\"; expected it there or in "
+		    "oversign\n");
+	check_wrong("dkim a.example {\nsignature t { key = ed25519.pem oversign = to\n"
+		    "headers = ( to ) } }\n",
+		    "test.conf:3: option \"headers\": without \"from\"; expected it there or in "
+		    "oversign\n");
+	check_wrong(
+		"dkim a.example { headers = ( \"a:b\" \"\" from ) selector = s key = ed25519.pem }\n",
+		"test.conf:1: option \"headers\": \"a:b\" is not the name of a header field; "
+		"expected a list of header field names such as ( from subject )\n"
+		"test.conf:1: option \"headers\": \"\" is empty or too long; expected a list of "
+		"header field names such as ( from subject )\n");
+}
+
+/* More files than the first table has room for. */
+static void test_dkim_when_keys_are_many(void **state)
+{
+	enum { KEYS = 100 };
+	char *text = calloc(KEYS, 100);
+	char name[32];
+	size_t len = 0;
+	(void)state;
+	for (int i = 0; i < KEYS; i++) {
+		snprintf(name, sizeof(name), "%d.pem", i);
+		write_key(name, dkim_ed25519_8463);
+		len += (size_t)sprintf(text + len, "dkim d%d.example { selector = s key = %s }\n",
+				       i, name);
+	}
+	struct config *config = load_valid(text);
+	for (int i = 0; i < KEYS; i++) {
+		snprintf(name, sizeof(name), "d%d.example", i);
+		assert_string_equal(config_dkim(config, name)->signatures[0].domain, name);
+		snprintf(name, sizeof(name), "%d.pem", i);
+		assert_int_equal(unlink(name), 0);
+	}
+	assert_ptr_not_equal(config_dkim_at(config, 0)->signatures[0].key,
+			     config_dkim_at(config, 1)->signatures[0].key);
+	config_release(config);
+	free(text);
+}
+
+static void test_warnings_when_keys_are_poor(void **state)
+{
+	char *errors;
+	(void)state;
+	assert_int_equal(chmod("ed25519.pem", 0644), 0);
+	struct config *config = load("esmtp_listener { listen 127.0.0.1:25 { } }\n"
+				     "dkim a.example { selector = s key = rsa.pem }\n"
+				     "dkim b.example { selector = s\n key = ed25519.pem }\n",
+				     &errors);
+	assert_int_equal(chmod("ed25519.pem", 0640), 0);
+	assert_non_null(config);
+	assert_string_equal(errors,
+			    "test.conf:2: warning: option \"key\": \"rsa.pem\" has an RSA key of "
+			    "1024 bits; expected 2048 or more\n"
+			    "test.conf:4: warning: option \"key\": \"ed25519.pem\" can be read by "
+			    "anybody on this machine; expected a mode such as 0640\n");
+	config_release(config);
+	free(errors);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_dkim_when_domains_are_nested),
+		cmocka_unit_test(test_dkim_when_signatures_are_wrong),
+		cmocka_unit_test(test_dkim_when_keys_are_many),
+		cmocka_unit_test(test_warnings_when_keys_are_poor),
+	};
+	return cmocka_run_group_tests(tests, enter_folder, leave_folder);
+}
