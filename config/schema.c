@@ -497,9 +497,10 @@ const struct schema_option schema_options[] = {
 	  .fallback = "120s", TO_DOMAIN(host_failure_retry_ms), .scopes = OUTBOUND,
 	  .help = "How long a host that refused a connection is left alone." },
 	{ .name = "tls", .type = TYPE_CHOICE, .choices = tls_choices,
-	  .fallback = "opportunistic", TO_DOMAIN(tls), .scopes = OUTBOUND,
+	  .fallback = "dane-or-opportunistic", TO_DOMAIN(tls), .scopes = OUTBOUND,
 	  .help = "Never; where it is offered and works; always, or not at all; the same with a "
-		  "certificate that is verified; by TLSA records." },
+		  "certificate that is verified; the same with one that TLSA records prove (DANE), "
+		  "or that where there are some." },
 	{ .name = "tls_ca", .type = TYPE_TLS_CA, .max = PATH_LEN_MAX, TO_DOMAIN(tls_client),
 	  .scopes = OUTBOUND,
 	  .help = "For tls = verify: PEM file of the trusted roots; by default those that the "

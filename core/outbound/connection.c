@@ -752,6 +752,8 @@ struct connection *connection_open(struct dispatcher *x, struct domain *d, const
 	memcpy(&c->address, &host->address, host->address_len);
 	c->address_len = host->address_len;
 	text_copy(c->host_name, sizeof c->host_name, host->name);
+	c->dane = host->dane != NULL;
+	c->sts = host->sts;
 	describe_address(c);
 	attempt_reset(c);
 	smtp_reply_reset(&c->reply);

@@ -43,6 +43,8 @@ static void create_route_counters(struct dispatcher *x)
 		[ROUTE_SERVFAIL] = {"outbound.route_servfail", "... the name service failed"},
 		[ROUTE_BOGUS] = {"outbound.route_bogus", "... DNSSEC validation failed"},
 		[ROUTE_TIMEOUT] = {"outbound.route_timeout", "... no answer in time"},
+		[ROUTE_DANE] = {"outbound.route_dane", "... TLSA records failed, or are missing"},
+		[ROUTE_STS] = {"outbound.route_sts", "... no exchanger that MTA-STS permits"},
 		[ROUTE_CANCELLED] = {"outbound.route_cancelled", "... given up at the stop"},
 	};
 	struct counter_set *set = x->self->counters;
@@ -334,6 +336,7 @@ static void count_route(struct dispatcher *x, const struct route_verdict *v)
 	counter_add(x->mx_aliases, v->alias_count);
 	counter_add(x->mx_dead, v->dead_count);
 	counter_add(x->mx_literals, v->literal_count);
+	counter_add(x->dane_lookups_failed, v->dane_failed_count);
 }
 
 void dispatch_resolved(struct dispatcher *x, struct domain *d, struct route_verdict *v)

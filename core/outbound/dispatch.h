@@ -128,6 +128,10 @@ struct dispatcher {
 	struct counter *tls_verified;
 	struct counter *tls_failed;
 	struct counter *tls_fallbacks;
+	struct counter *dane_verified;
+	struct counter *dane_unusable;
+	struct counter *dane_failed;
+	struct counter *dane_lookups_failed;
 };
 
 SINGLE

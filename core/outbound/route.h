@@ -37,6 +37,11 @@ enum route_result {
 	ROUTE_SERVFAIL,
 	ROUTE_BOGUS,
 	ROUTE_TIMEOUT,
+	/* No host may be used: its TLSA records cannot be had; or there are none, and `tls` demands
+	 * some. */
+	ROUTE_DANE,
+	/* The domain's MTA-STS policy lists no exchanger of it (RFC 8461 section 4.1). */
+	ROUTE_STS,
 	/* The asker gave up: no verdict. */
 	ROUTE_CANCELLED,
 	ROUTE_RESULTS
@@ -71,6 +76,8 @@ struct route_verdict {
 	uint32_t alias_count;
 	uint32_t dead_count;
 	uint32_t literal_count;
+	/* Names of next hops that are not used, as their TLSA records cannot be had. */
+	uint32_t dane_failed_count;
 	/* Why there are no hosts. */
 	char text[ROUTE_TEXT];
 };

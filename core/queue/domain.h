@@ -18,6 +18,8 @@
 #include "core/runtime/thread_class.h"
 #include "core/runtime/timer.h"
 
+struct dane;
+
 #define DOMAIN_MAGIC 0x646f6d61U
 /* The binding of all mail, until policy assigns others. */
 #define BINDING_DEFAULT "default"
@@ -60,17 +62,31 @@ union host_address {
 	struct sockaddr_in6 v6;
 };
 
+/* What a domain's MTA-STS policy (RFC 8461) demands of an exchanger. */
+enum host_sts {
+	HOST_STS_NONE,
+	/* That its failures be told of; one that the policy does not list, and one that it does. */
+	HOST_STS_TESTING_UNLISTED,
+	HOST_STS_TESTING,
+	/* A certificate with its name and a trusted root. */
+	HOST_STS_ENFORCE,
+};
+
 /* One address of a next hop, and what is remembered of it. */
 BOUND
 struct host {
 	/* In the same allocation as the list; hosts with one name share it. */
 	const char *name;
+	/* TLSA records, there as well; NULL: none. */
+	const struct dane *dane;
 	union host_address address;
 	uint16_t preference;
 	uint8_t address_len;
 	/* DNSSEC has proven the address. */
 	bool secure;
 	uint32_t connections;
+	/* enum host_sts */
+	uint8_t sts;
 	/* Left alone until then, monotonic ms; 0: fine. */
 	uint64_t failed_until_ms;
 	/* TLS failed: gets plain text until then, where that is allowed, monotonic ms. */

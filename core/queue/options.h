@@ -22,8 +22,9 @@ enum domain_tls {
 	DOMAIN_TLS_REQUIRED,
 	/* Never plain text, and the peer's certificate has its name and a trusted root. */
 	DOMAIN_TLS_VERIFY,
-	/* By TLSA records (RFC 7672); opportunistic where there are none. */
+	/* By TLSA records (RFC 7672), or not at all. */
 	DOMAIN_TLS_DANE,
+	/* By TLSA records where there are some, else opportunistic. */
 	DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
 };
 

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include <openssl/err.h>
+#include <openssl/sha.h>
 #include <openssl/x509v3.h>
 
 #include "core/runtime/check.h"
@@ -17,9 +18,14 @@
 #define TLS_CONTEXT_MAGIC 0x746c7343U
 #define CIPHERS_MAX 2048
 #define NAME_BYTES 256
-/* RFC 7218. */
+/* Of TLSA records, RFC 7218. */
 #define USAGE_DANE_TA 2
 #define USAGE_DANE_EE 3
+#define SELECTOR_CERTIFICATE 0
+#define SELECTOR_KEY 1
+#define MATCHING_FULL 0
+#define MATCHING_SHA256 1
+#define MATCHING_SHA512 2
 /* Forward secrecy and authenticated encryption. */
 #define SERVER_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
 /* Whatever encrypts is better than the plain text that would follow (RFC 7435). */
@@ -448,6 +454,11 @@ static int expect_tlsa(SSL *ssl, const struct tls_wish *wish, char why[TLS_WHY])
 		return 0;
 	}
 	SSL_dane_set_flags(ssl, DANE_FLAG_NO_DANE_EE_NAMECHECKS);
+	for (uint32_t i = 0; i < wish->other_name_count; i++) {
+		if (SSL_add1_host(ssl, wish->other_names[i]) != 1) {
+			return 0;
+		}
+	}
 	for (uint32_t i = 0; i < wish->tlsa_count; i++) {
 		const struct tls_tlsa *r = &wish->tlsa[i];
 		bool known = r->usage == USAGE_DANE_TA || r->usage == USAGE_DANE_EE;
@@ -464,6 +475,45 @@ static int expect_tlsa(SSL *ssl, const struct tls_wish *wish, char why[TLS_WHY])
 		snprintf(why, TLS_WHY, "no TLSA record is usable");
 	}
 	return usable > 0;
+}
+
+/* All of it is a certificate, or the key of one. */
+static bool is_whole(const struct tls_tlsa *record)
+{
+	const unsigned char *end = record->data;
+	bool parsed;
+
+	if (record->selector == SELECTOR_CERTIFICATE) {
+		X509 *certificate = d2i_X509(NULL, &end, record->len);
+
+		parsed = certificate != NULL;
+		X509_free(certificate);
+	} else {
+		X509_PUBKEY *key = d2i_X509_PUBKEY(NULL, &end, record->len);
+
+		parsed = key != NULL && X509_PUBKEY_get0(key) != NULL;
+		X509_PUBKEY_free(key);
+	}
+	ERR_clear_error();
+	return parsed && end == record->data + record->len;
+}
+
+bool tls_tlsa_usable(const struct tls_tlsa *record)
+{
+	if ((record->usage != USAGE_DANE_TA && record->usage != USAGE_DANE_EE) ||
+	    record->selector > SELECTOR_KEY) {
+		return false;
+	}
+	switch (record->matching) {
+	case MATCHING_FULL:
+		return is_whole(record);
+	case MATCHING_SHA256:
+		return record->len == SHA256_DIGEST_LENGTH;
+	case MATCHING_SHA512:
+		return record->len == SHA512_DIGEST_LENGTH;
+	default:
+		return false;
+	}
 }
 
 static int use_session(SSL *ssl, const struct tls_wish *wish)
@@ -504,7 +554,9 @@ static int client_fill(SSL *ssl, const struct tls_wish *wish, char why[TLS_WHY])
 		SSL_set_verify(ssl, SSL_VERIFY_NONE, NULL);
 		break;
 	case TLS_VERIFY_PKIX:
-		SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
+	case TLS_VERIFY_TRY:
+		SSL_set_verify(ssl, SSL_VERIFY_PEER,
+			       wish->verify == TLS_VERIFY_TRY ? on_verify_optional : NULL);
 		if (wish->name == NULL || expect_name(ssl, wish->name) != 1) {
 			return 0;
 		}
@@ -546,6 +598,26 @@ SSL *tls_open(const struct tls_wish *wish, char why[TLS_WHY])
 	return NULL;
 }
 
+enum tls_fault tls_fault(const SSL *ssl)
+{
+	switch (SSL_get_verify_result(ssl)) {
+	case X509_V_ERR_HOSTNAME_MISMATCH:
+		return TLS_FAULT_HOST_MISMATCH;
+	case X509_V_ERR_CERT_HAS_EXPIRED:
+		return TLS_FAULT_EXPIRED;
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+	case X509_V_ERR_CERT_UNTRUSTED:
+	case X509_V_ERR_INVALID_CA:
+		return TLS_FAULT_NOT_TRUSTED;
+	default:
+		return TLS_FAULT_OTHER;
+	}
+}
+
 static const char *verification_of(const SSL *ssl, bool *verified)
 {
 	bool asked = (SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER) != 0;
@@ -570,5 +642,6 @@ struct tls_agreed tls_agreed(const SSL *ssl)
 	};
 
 	agreed.verification = verification_of(ssl, &agreed.verified);
+	agreed.fault = agreed.verified ? TLS_FAULT_NONE : tls_fault(ssl);
 	return agreed;
 }

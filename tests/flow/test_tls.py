@@ -501,13 +501,18 @@ def test_trusts_the_roots_of_the_system(flow):
 def test_dane_is_opportunistic_without_records(flow):
     c = Certificates(flow)
     secure, plain = Peer(flow, tls=c.server(signed=False)), Peer(flow)
-    for policy in ("dane", "dane-or-opportunistic"):
-        daemon = Daemon(flow, name=policy, text=f"""tls = {policy}
+    for policy in ("", "tls = dane-or-opportunistic"):
+        daemon = Daemon(flow, name=policy[-1:], text=f"""{policy}
 domain "secure.test" {{ gateway = "127.0.0.1:{secure.port}" }}
-domain "plain.test" {{ gateway = "127.0.0.1:{plain.port}" }}""")
+domain "plain.test" {{ gateway = "127.0.0.1:{plain.port}" }}
+domain "strict.test" {{ gateway = "127.0.0.1:{secure.port}" tls = dane }}""")
         send(daemon, "secure.test")
         send(daemon, "plain.test")
         daemon.wait_lines("D", 2)
+        # An address has no TLSA records.
+        send(daemon, "strict.test")
+        row = daemon.wait_lines("T", 1)[0]
+        expect(row[13].startswith("451 4.7.5 [internal] DANE is required"), row[13])
     expect_equal((len(secure.mails), len(secure.secured), len(plain.mails)), (2, 2, 2), "messages and handshakes")
 
 
