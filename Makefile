@@ -38,7 +38,7 @@ MALLOC_release := -ljemalloc
 MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
 TLS_LIBS := -lssl -lcrypto
-LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lm \
+LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lcurl -lm \
 	$(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config

@@ -303,4 +303,5 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 	dispatcher_init(&s->dispatcher, &s->base, &scheduler_dispatch_ops, &s->pools,
 			&program->limits);
 	s->dispatcher.tls_client = config_tls_client(program->config);
+	s->dispatcher.tls_roots = config_tls_roots(program->config);
 }

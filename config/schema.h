@@ -18,6 +18,7 @@ enum schema_scope {
 	SCOPE_SPOOL,
 	SCOPE_LOG,
 	SCOPE_RESOLVER,
+	SCOPE_STS,
 	SCOPE_GROUP,
 	SCOPE_AGENT,
 	SCOPE_SERVICE_AGENT,
@@ -128,7 +129,7 @@ struct schema_option {
 };
 
 /* A set of options, one bit each. */
-enum { SCHEMA_OPTIONS_MAX = 128 };
+enum { SCHEMA_OPTIONS_MAX = 192 };
 
 READONLY
 struct schema_set {

@@ -190,6 +190,25 @@ const char *tls_build_client(struct builder *b, const char *ca, struct tls_conte
 	return made->context != NULL ? NULL : "cannot be read as one";
 }
 
+/* Opportunistic TLS has a context without roots: what is not asked for need not be checked. */
+static int open_roots(struct config *config, FILE *errors)
+{
+	char why[TLS_WHY];
+
+	config->tls_roots = tls_client_create(NULL, why);
+	if (config->tls_roots == NULL) {
+		fprintf(errors, "TLS for sending cannot be set up: %s\n", why);
+		return -ENOMEM;
+	}
+	if (tls_client_trust_system(config->tls_roots, why) != 0) {
+		fprintf(errors,
+			"flywheeld: warning: mta_sts: %s; domains that enforce it get no mail; "
+			"expected tls_ca = \"FILE\", or mta_sts = false\n",
+			why);
+	}
+	return 0;
+}
+
 int config_tls_open(struct config *config, FILE *errors)
 {
 	char why[TLS_WHY];
@@ -206,7 +225,12 @@ int config_tls_open(struct config *config, FILE *errors)
 		fprintf(errors, "tls = verify: %s; expected tls_ca = \"FILE\"\n", why);
 		return -ENOENT;
 	}
-	return 0;
+	return config->tls_sts ? open_roots(config, errors) : 0;
+}
+
+const struct tls_context *config_tls_roots(const struct config *config)
+{
+	return config->tls_roots;
 }
 
 const struct tls_context *config_tls_client(const struct config *config)
@@ -217,6 +241,7 @@ const struct tls_context *config_tls_client(const struct config *config)
 void tls_free(struct config *config)
 {
 	tls_context_free(config->tls_client);
+	tls_context_free(config->tls_roots);
 	for (struct tls_made *made = config->tls_made; made != NULL; made = made->next) {
 		tls_context_free(made->context);
 	}

@@ -261,8 +261,13 @@ void connection_tls_handshake(struct connection *c)
 		.verify = verification_of(c),
 		.name = c->host_name,
 	};
+	bool by_sts = options_of(c)->tls != DOMAIN_TLS_VERIFY &&
+		      (wish.verify == TLS_VERIFY_PKIX || wish.verify == TLS_VERIFY_TRY);
 	char key[TLS_SESSION_KEY];
 
+	if (by_sts && o->tls_client == NULL) {
+		wish.context = c->dispatcher->tls_roots;
+	}
 	if (stream_is_secure(&c->stream) || stream_busy(&c->stream)) {
 		return;
 	}

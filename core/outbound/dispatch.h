@@ -121,6 +121,8 @@ struct dispatcher {
 	struct counter *mx_literals;
 	/* For hosts whose domain names no roots of its own; NULL: nobody sends by TLS. */
 	const struct tls_context *tls_client;
+	/* The same, for MTA-STS: trusts the system's roots. */
+	const struct tls_context *tls_roots;
 	struct tls_sessions tls_sessions;
 	struct counter *tls_12;
 	struct counter *tls_13;

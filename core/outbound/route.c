@@ -875,6 +875,49 @@ void route_finish(struct route *r, struct route_verdict *v)
 	}
 }
 
+/* ---- MTA-STS ---- */
+
+/* False: the host is not to be used. */
+static bool obey(struct host *h, const struct sts_policy *policy)
+{
+	bool listed = sts_policy_lists(policy, h->name);
+
+	if (h->dane != NULL) {
+		return true;
+	}
+	if (policy->mode == STS_MODE_ENFORCE) {
+		h->sts = HOST_STS_ENFORCE;
+		return listed;
+	}
+	h->sts = listed ? HOST_STS_TESTING : HOST_STS_TESTING_UNLISTED;
+	return true;
+}
+
+void route_obey(struct route_verdict *v, const char *domain, const struct sts_policy *policy)
+{
+	uint32_t kept = 0;
+
+	if (policy == NULL || policy->mode == STS_MODE_NONE || v->result != ROUTE_HOSTS) {
+		return;
+	}
+	for (uint32_t i = 0; i < v->count; i++) {
+		if (obey(&v->hosts[i], policy)) {
+			v->hosts[kept++] = v->hosts[i];
+		}
+	}
+	v->count = kept;
+	if (kept == 0) {
+		snprintf(v->text, sizeof v->text,
+			 "the MTA-STS policy of %.80s lists none of its mail exchangers, such as "
+			 "%.80s",
+			 domain, v->hosts[0].name);
+		free(v->hosts);
+		v->hosts = NULL;
+		v->result = ROUTE_STS;
+		v->ttl_ms = 0;
+	}
+}
+
 /* ---- what it means to a sender ---- */
 
 bool route_is_permanent(enum route_result result)

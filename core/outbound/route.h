@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "core/mail/dns.h"
+#include "core/mail/sts_policy.h"
 #include "core/queue/domain.h"
 #include "core/runtime/thread_class.h"
 
@@ -119,6 +120,12 @@ void route_finish(struct route *r, struct route_verdict *verdict);
 
 SINGLE
 void route_destroy(struct route *r);
+
+/* Does to a verdict what the domain's policy of MTA-STS demands (RFC 8461 section 5): hosts that it
+ * does not list are left out, those that it does have to prove who they are; or, when it is only
+ * testing, that is noted. Hosts with TLSA records are none of its business. NULL: no policy. */
+SINGLE
+void route_obey(struct route_verdict *v, const char *domain, const struct sts_policy *policy);
 
 /* For good, rather than for now. */
 READONLY

@@ -71,6 +71,8 @@ struct domain_options {
 	enum domain_tls tls;
 	/* Trusts the roots of tls_ca; NULL: the program's client context. */
 	const struct tls_context *tls_client;
+	/* Policies of MTA-STS are obeyed. */
+	bool mta_sts;
 	/* How long a host with which TLS failed gets plain text, when it may. */
 	uint64_t tls_failure_retry_ms;
 	bool suspend_delivery;
