@@ -7,7 +7,7 @@ set -eu
 packages="gcc make clang clang-format libclang-rt-dev libc6-dev liburing-dev libjemalloc-dev libck-dev
 libcmocka-dev libjansson-dev libedit-dev libisal-dev libpcre2-dev libssl-dev libunbound-dev libcurl4-openssl-dev python3-minimal
 python3 swaks nsd unbound ldnsutils e2fsprogs xfsprogs python3-dkim python3-nacl opendkim-tools openssl
-sslscan libcrypt-dev libargon2-dev python3-aiosmtpd"
+sslscan testssl.sh libcrypt-dev libargon2-dev python3-aiosmtpd"
 # It would replace another mail transfer agent of the machine; without it, its tests are skipped.
 [ -e /usr/sbin/sendmail ] || packages="$packages postfix"
 [ "${1:-}" != bench ] || packages="$packages gnuplot-nox linux-perf valgrind"

@@ -1,5 +1,6 @@
 """TLS in and out: what is offered, agreed on, refused, verified, and what follows when it fails."""
 
+import json
 import re
 import shutil
 import socket
@@ -275,6 +276,31 @@ def test_sslscan_finds_no_weakness(flow):
     expect("Compression: NONE" in s_client(daemon.port, "-tls1_2"), "compression")
     text = s_client(daemon.port, "-tls1_2", "-fallback_scsv", wanted=1)
     expect("inappropriate fallback" in text, text)
+
+
+def test_testssl_finds_no_weakness(flow):
+    if not shutil.which("testssl"):
+        raise Skip("testssl.sh is not installed")
+    c = Certificates(flow)
+    daemon = Daemon(flow, listener=tls_options(c))
+    result = flow.path / "testssl.json"
+    # Protocols, kinds of ciphers, forward secrecy, renegotiation, compression, RC4.
+    done = subprocess.run(["testssl", "-t", "smtp", "--quiet", "--color", "0", "--warnings", "off", "--nodns", "none",
+                           "--jsonfile", result, "-p", "-s", "-f", "-R", "-C", "-4", f"127.0.0.1:{daemon.port}"],
+                          capture_output=True, text=True, timeout=PATIENCE * 5, stdin=subprocess.DEVNULL)
+    expect(result.exists(), done.stdout + done.stderr)
+    rows = {row["id"]: row for row in json.loads(result.read_text())}
+    wanted = {name: "not offered" for name in (
+        "SSLv2", "SSLv3", "TLS1", "TLS1_1", "cipherlist_NULL", "cipherlist_aNULL", "cipherlist_EXPORT", "cipherlist_LOW",
+        "cipherlist_3DES_IDEA", "cipherlist_AVERAGE")}
+    wanted |= {"TLS1_2": "offered", "TLS1_3": "offered with final", "cipherlist_STRONG": "offered", "PFS": "offered",
+               "secure_renego": "supported", "secure_client_renego": "not vulnerable", "RC4": "not vulnerable"}
+    for name, finding in wanted.items():
+        expect_equal(rows[name]["finding"], finding, name)
+    expect(rows["CRIME_TLS"]["finding"].startswith("not vulnerable"), f"compression: {rows['CRIME_TLS']}")
+    # What its own openssl cannot do is no finding.
+    bad = [row for row in rows.values() if row["severity"] in ("LOW", "MEDIUM", "HIGH", "CRITICAL", "FATAL")]
+    expect_equal(bad, [], "weaknesses")
 
 
 # ---- out ----
