@@ -413,10 +413,14 @@ static bool refuse_here(struct connection *c)
 	} else if ((e->flags & ENVELOPE_SMTPUTF8) && !(c->extensions & SMTP_EXTENSION_SMTPUTF8)) {
 		attempt_text(c, 550, "5.6.7",
 			     "550 5.6.7 [internal] the peer does not offer SMTPUTF8");
-	} else if (e->flags & ENVELOPE_REQUIRETLS) {
-		/* RFC 8689 section 4.2.1: nothing here is TLS. */
+	} else if ((e->flags & ENVELOPE_REQUIRETLS) && !c->verified) {
+		/* RFC 8689 section 4.2.1. */
 		attempt_text(c, 550, "5.7.30",
-			     "550 5.7.30 [internal] the message requires TLS to the peer");
+			     "550 5.7.30 [internal] the message requires TLS to a verified peer");
+	} else if ((e->flags & ENVELOPE_REQUIRETLS) &&
+		   !(c->extensions & SMTP_EXTENSION_REQUIRETLS)) {
+		attempt_text(c, 550, "5.7.30",
+			     "550 5.7.30 [internal] the peer does not offer REQUIRETLS");
 	} else if ((e->flags & ENVELOPE_8BITMIME) && !(c->extensions & SMTP_EXTENSION_8BITMIME) &&
 		   options_of(c)->downgrade_8bit == DOMAIN_DOWNGRADE_BOUNCE) {
 		attempt_text(c, 554, "5.6.3",

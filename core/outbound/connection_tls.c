@@ -226,6 +226,7 @@ static void on_secured(struct stream *stream, int result)
 	}
 	agreed = stream_agreed(stream);
 	count_handshake(c, &agreed);
+	c->verified = agreed.verified;
 	c->extensions = 0;
 	c->size_max = 0;
 	smtp_reply_reset(&c->reply);

@@ -524,6 +524,39 @@ def test_trusts_the_roots_of_the_system(flow):
     expect("unable to get local issuer certificate" in daemon.wait_lines("T", 1)[0][13], "reason")
 
 
+def test_hands_on_what_requires_tls(flow):
+    """REQUIRETLS (RFC 8689): to a next hop that is verified and knows it, with the demand; else not at all."""
+    c = Certificates(flow)
+    offers = ("PIPELINING", "8BITMIME", "REQUIRETLS")
+    good, silent = Peer(flow, tls=c.server(), offers=offers), Peer(flow, tls=c.server())
+    home = Peer(flow)
+    daemon = Daemon(flow, listener=tls_options(c), text=f"""tls = verify tls_ca = "{c.ca}"
+domain "good.test" {{ {by_name(good)} }}
+domain "silent.test" {{ {by_name(silent)} }}
+domain "unverified.test" {{ {by_name(good)} tls = required }}
+domain "plain.test" {{ {by_name(home)} tls = no }}
+domain "sender.test" {{ {by_name(home)} tls = no }}""")
+    client = daemon.connect()
+    expect("REQUIRETLS" not in client.say("EHLO client.test", 250)[1].split("\n"), "offered without TLS")
+    words = start_tls(client, c.client())
+    expect("REQUIRETLS" in words, f"not offered: {words}")
+    for domain in ("good", "silent", "unverified", "plain"):
+        client.say("MAIL FROM:<from@sender.test> REQUIRETLS RET=FULL", 250)
+        client.say(f"RCPT TO:<to@{domain}.test>", 250)
+        client.say("DATA", 354)
+        client.send("Subject: hello\r\n\r\nthe secret\r\n")
+        client.say(".", 250)
+    good.wait(1)
+    expect_equal([line for _, line in good.said("MAIL")], ["MAIL FROM:<from@sender.test> REQUIRETLS"], "MAIL")
+    reasons = sorted(row[13] for row in daemon.wait_lines("P", 3))
+    expect_equal(reasons, ["550 5.7.30 [internal] the message requires TLS to a verified peer"] * 2
+                 + ["550 5.7.30 [internal] the peer does not offer REQUIRETLS"], "reasons")
+    expect_equal(silent.mails, [], "mail")
+    # The sender is told, without what it said.
+    for mail in home.wait(3):
+        expect(b"5.7.30" in mail.data and b"the secret" not in mail.data, mail.data.decode())
+
+
 def test_dane_is_opportunistic_without_records(flow):
     c = Certificates(flow)
     secure, plain = Peer(flow, tls=c.server(signed=False)), Peer(flow)
