@@ -72,6 +72,30 @@ static void end(struct lookup *l, struct route_verdict *verdict)
 	dispatch_resolved(&s->dispatcher, d, verdict);
 }
 
+/* What stands in the way of TLS sessions before there is any, once for each look-up. */
+static void report(struct lookup *l, const struct route_verdict *v)
+{
+	static const enum tls_report_result troubles[] = {
+		[STS_TROUBLE_FETCH] = TLS_REPORT_STS_FETCH_ERROR,
+		[STS_TROUBLE_INVALID] = TLS_REPORT_STS_INVALID,
+		[STS_TROUBLE_WEBPKI] = TLS_REPORT_STS_WEBPKI,
+	};
+	struct tls_reports *r = &l->scheduler->dispatcher.tls_reports;
+	uint64_t now_ms = agent_wall_ms(&l->scheduler->base);
+	const char *domain = l->domain->name;
+
+	if (v->dane_failed_count > 0) {
+		tls_report_count(r, domain, TLS_REPORT_TLSA, TLS_REPORT_DNSSEC_INVALID, now_ms);
+	} else if (v->result == ROUTE_DANE) {
+		tls_report_count(r, domain, TLS_REPORT_TLSA, TLS_REPORT_DANE_REQUIRED, now_ms);
+	} else if (v->result == ROUTE_STS) {
+		tls_report_count(r, domain, TLS_REPORT_STS, TLS_REPORT_VALIDATION_FAILURE, now_ms);
+	}
+	if (l->sts.trouble != STS_TROUBLE_NONE) {
+		tls_report_count(r, domain, TLS_REPORT_STS, troubles[l->sts.trouble], now_ms);
+	}
+}
+
 /* Ends when everything is answered. */
 static void proceed(struct lookup *l)
 {
@@ -85,6 +109,9 @@ static void proceed(struct lookup *l)
 		route_obey(&verdict, l->domain->name, l->sts.policy);
 		if (l->sts.trouble != STS_TROUBLE_NONE && verdict.ttl_ms > STS_TROUBLE_MS) {
 			verdict.ttl_ms = STS_TROUBLE_MS;
+		}
+		if (l->domain->options->gateway_count == 0) {
+			report(l, &verdict);
 		}
 		end(l, &verdict);
 	} else if (l->scheduler->stopping && route_idle(l->route)) {

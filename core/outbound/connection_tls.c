@@ -44,6 +44,55 @@ void connection_tls_init(struct dispatcher *x)
 					  "Times a host was given plain text because TLS failed");
 }
 
+/* ---- reports ---- */
+
+/* One session of a domain whose exchangers the name service tells of; what an operator has
+ * configured is not the domain's to hear of. */
+static void report(const struct connection *c, enum tls_report_result result)
+{
+	struct dispatcher *x = c->dispatcher;
+	enum tls_report_policy policy = c->dane                   ? TLS_REPORT_TLSA
+					: c->sts != HOST_STS_NONE ? TLS_REPORT_STS
+								  : TLS_REPORT_NO_POLICY;
+
+	if (options_of(c)->gateway_count == 0) {
+		tls_report_count(&x->tls_reports, c->domain->name, policy, result,
+				 agent_wall_ms(x->self));
+	}
+}
+
+static enum tls_report_result result_of(enum tls_fault fault)
+{
+	switch (fault) {
+	case TLS_FAULT_NONE:
+		return TLS_REPORT_SUCCESS;
+	case TLS_FAULT_HOST_MISMATCH:
+		return TLS_REPORT_HOST_MISMATCH;
+	case TLS_FAULT_EXPIRED:
+		return TLS_REPORT_EXPIRED;
+	case TLS_FAULT_NOT_TRUSTED:
+		return TLS_REPORT_NOT_TRUSTED;
+	case TLS_FAULT_OTHER:
+		break;
+	}
+	return TLS_REPORT_VALIDATION_FAILURE;
+}
+
+/* A session that was begun, but may not be what a policy demands. */
+static void report_begun(const struct connection *c, const struct tls_agreed *agreed)
+{
+	enum tls_report_result result = TLS_REPORT_SUCCESS;
+
+	if (c->dane && !agreed->verified) {
+		result = TLS_REPORT_TLSA_INVALID;
+	} else if (c->sts == HOST_STS_TESTING_UNLISTED) {
+		result = TLS_REPORT_VALIDATION_FAILURE;
+	} else if (c->sts == HOST_STS_TESTING) {
+		result = result_of(agreed->fault);
+	}
+	report(c, result);
+}
+
 /* ---- policy ---- */
 
 /* TLSA records of the host; NULL: there are none, or the host is listed no more. */
@@ -116,6 +165,7 @@ static void lacks_dane(struct connection *c)
 		 "451 4.7.5 [internal] DANE is required, and %s has no usable TLSA record",
 		 c->host_name);
 	count_failure(c);
+	report(c, TLS_REPORT_DANE_REQUIRED);
 	connection_setup_fail(c, SMTP_STAGE_AFTER_EHLO, "4.7.5", text);
 }
 
@@ -134,6 +184,7 @@ bool connection_tls_begin(struct connection *c)
 		connection_setup_say(c, CONNECTION_STARTTLS, "STARTTLS", "");
 		return true;
 	}
+	report(c, TLS_REPORT_STARTTLS_NOT_SUPPORTED);
 	if (!is_strict(c)) {
 		return false;
 	}
@@ -156,6 +207,8 @@ bool connection_tls_forgive(struct connection *c)
 		return false;
 	}
 	count_failure(c);
+	report(c, c->state == CONNECTION_STARTTLS ? TLS_REPORT_STARTTLS_NOT_SUPPORTED
+						  : result_of(stream_fault(&c->stream)));
 	if (is_strict(c) || h == NULL) {
 		return false;
 	}
@@ -227,6 +280,7 @@ static void on_secured(struct stream *stream, int result)
 	agreed = stream_agreed(stream);
 	count_handshake(c, &agreed);
 	c->verified = agreed.verified;
+	report_begun(c, &agreed);
 	c->extensions = 0;
 	c->size_max = 0;
 	smtp_reply_reset(&c->reply);

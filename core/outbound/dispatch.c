@@ -815,4 +815,5 @@ void dispatcher_close(struct dispatcher *x)
 	domain_table_close(&x->domains);
 	pool_close(&x->connections);
 	tls_sessions_close(&x->tls_sessions);
+	tls_reports_close(&x->tls_reports);
 }

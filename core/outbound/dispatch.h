@@ -13,6 +13,7 @@
 
 #include "core/mail/smtp_stage.h"
 #include "core/outbound/route.h"
+#include "core/outbound/tls_report.h"
 #include "core/queue/domain.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/thread_class.h"
@@ -124,6 +125,7 @@ struct dispatcher {
 	/* The same, for MTA-STS: trusts the system's roots. */
 	const struct tls_context *tls_roots;
 	struct tls_sessions tls_sessions;
+	struct tls_reports tls_reports;
 	struct counter *tls_12;
 	struct counter *tls_13;
 	struct counter *tls_resumed;

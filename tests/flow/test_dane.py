@@ -13,6 +13,7 @@ from certificates import Certificates
 from flow import LIBC, PATIENCE, Daemon, Failure, Skip, die_with_us, expect, expect_equal, free_port, wait_until
 from names import NameServer, Zone
 from peer import Peer
+from test_sts import told_of
 from test_tls import send
 
 CLONE_NEWNS = 0x20000
@@ -247,6 +248,13 @@ def test_agrees_with_posttls_finger(flow):
         if not case.finger.startswith("no TLS"):
             expect_equal(case.finger, case.expected, f"{case.name}: posttls-finger's")
     expect(sum(not x.finger.startswith("no TLS") for x in CASES) >= 24, "cases that can be compared")
+    told = {case: told_of(daemon, f"{case}.d.test").get("tlsa") for case in (
+        "ee-key", "ee-mismatch", "ta-name", "ta-expired", "pkix", "no-starttls", "nothing", "bogus-records", "required-none")}
+    expect_equal(told, {
+        "ee-key": (1, {}), "ee-mismatch": (0, {"validation-failure": 1}), "ta-name": (0, {"certificate-host-mismatch": 1}),
+        "ta-expired": (0, {"certificate-expired": 1}), "pkix": (0, {"tlsa-invalid": 1}),
+        "no-starttls": (0, {"starttls-not-supported": 1}), "nothing": None, "bogus-records": (0, {"dnssec-invalid": 1}),
+        "required-none": (0, {"dane-required": 1})}, "reported")
     counts = daemon.counters("scheduler*.outbound.*")
     expect_equal(counts["scheduler.outbound.dane_verified"], sum(x.expected == "verified" for x in CASES), "verified")
     expect_equal(counts["scheduler.outbound.dane_unusable"], 3, "unusable: pkix, strange, short")

@@ -100,6 +100,24 @@ class PolicyHost:
         handler.wfile.write(text.encode())
 
 
+def told_of(daemon, domain):
+    """What `tlsrpt` has of a domain: by kind of policy, sessions and failures by type."""
+    found = {}
+    for report in daemon.console("tlsrpt", domain)["reports"]:
+        expect(re.fullmatch(r"\d{4}-\d\d-\d\dT00:00:00Z", report["date-range"]["start-datetime"]), f"{report}")
+        expect(report["date-range"]["end-datetime"].endswith("T23:59:59Z"), f"{report}")
+        for row in report["policies"]:
+            expect_equal(row["policy"]["policy-domain"], domain, "policy-domain")
+            details = {x["result-type"]: x["failed-session-count"] for x in row["failure-details"]}
+            expect_equal(row["summary"]["total-failure-session-count"], sum(details.values()), "sum of failures")
+            # The tests may run at midnight.
+            sessions, failures = found.get(row["policy"]["policy-type"], (0, {}))
+            found[row["policy"]["policy-type"]] = (
+                sessions + row["summary"]["total-successful-session-count"],
+                {k: failures.get(k, 0) + details.get(k, 0) for k in failures | details})
+    return found
+
+
 def zone_of(names, ids=None, mx="mx"):
     """Domains with a record of MTA-STS each, below s.test."""
     ids = ids or {}
@@ -169,6 +187,17 @@ def test_obeys_policies(flow):
     hosts = {n: daemon.console("domain", f"{n}.s.test")["next_hops"] for n in ("good", "testing", "unlistedtesting")}
     expect_equal([h[0]["tls_policy"] for h in hosts.values()],
                  ["mta-sts enforce", "mta-sts testing", "mta-sts testing, not listed"], "policies as the console says")
+    wanted = {"good": (1, {}), "wild": (1, {}), "untrusted": (0, {"certificate-not-trusted": 1}),
+              "expired": (0, {"certificate-expired": 1}), "named": (0, {"certificate-host-mismatch": 1}),
+              "plain": (0, {"starttls-not-supported": 1}), "unlisted": (0, {"validation-failure": 1}),
+              "testing": (0, {"certificate-host-mismatch": 1}), "unlistedtesting": (0, {"validation-failure": 1})}
+    for name, counts in wanted.items():
+        expect_equal(told_of(daemon, f"{name}.s.test"), {"sts": counts}, f"{name}: reported")
+    for name in ("none", "off"):
+        expect_equal(told_of(daemon, f"{name}.s.test"), {"no-policy-found": (1, {})}, f"{name}: reported")
+    expect_equal(len({r["policies"][0]["policy"]["policy-domain"] for r in daemon.console("tlsrpt")["reports"]}),
+                 len(cases), "domains in all reports")
+    expect_equal(daemon.console("tlsrpt", "else.test")["reports"], [], "reports of a domain without sessions")
 
 
 def test_a_policy_that_cannot_be_had_is_none(flow):
@@ -198,6 +227,11 @@ def test_a_policy_that_cannot_be_had_is_none(flow):
     expect_equal(sorted(host.asked), sorted(f"{n}.s.test" for n in policies if n not in ("stranger", "old", "misnamed")),
                  "requests")
     expect_equal(daemon.counter("sts.fetch_failures"), len(policies) - 1, "failures")
+    types = {n: list(told_of(daemon, f"{n}.s.test")["sts"][1]) for n in policies}
+    fetch = ["sts-policy-fetch-error"]
+    expect_equal(types, {"missing": fetch, "moved": fetch, "html": fetch, "large": fetch, "broken": ["sts-policy-invalid"],
+                         "stranger": ["sts-webpki-invalid"], "old": ["sts-webpki-invalid"],
+                         "misnamed": ["sts-webpki-invalid"], "good": ["validation-failure"]}, "reported")
     # What failed is left alone for a while.
     daemon.console("flush", "domain", "missing.s.test")
     send(daemon, "missing.s.test")
