@@ -321,6 +321,23 @@ const struct tls_context *config_tls_client(const struct config *config);
 READONLY
 const struct tls_context *config_tls_roots(const struct config *config);
 
+struct tls_renewal;
+
+/* Reads the certificates and keys of listeners anew, from the files that the configuration names:
+ * may block. NULL: `why` says which cannot be used, and nothing has changed. */
+CONCURRENT
+struct tls_renewal *config_tls_renew(const struct config *config, char why[TLS_WHY]);
+/* From now on sessions begin with them. */
+CONCURRENT
+void config_tls_publish(struct tls_renewal *renewal);
+/* How many contexts there are. */
+READONLY
+uint32_t config_tls_renewal_count(const struct tls_renewal *renewal);
+/* Frees what is not, or no longer, in use: after a publication when every scheduler has gone on to
+ * something else. NULL is ignored. */
+SINGLE
+void config_tls_renewal_free(struct tls_renewal *renewal);
+
 /* All throttles of this generation, 0 to count - 1, for display. */
 READONLY
 uint32_t config_throttle_count(const struct config *config);

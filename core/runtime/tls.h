@@ -137,6 +137,15 @@ struct tls_context *tls_client_create(const char *ca, char why[TLS_WHY]);
 SINGLE
 int tls_client_trust_system(struct tls_context *context, char why[TLS_WHY]);
 
+/*
+ * Gives `used`, which others may be using, what `other` has, and the other way round: from now on
+ * handshakes begin with the new certificates. `other` may be freed when every thread that begins
+ * handshakes with `used` has begun another callback since; those that are under way, and what is
+ * open, keep what they need.
+ */
+CONCURRENT
+void tls_context_exchange(struct tls_context *used, struct tls_context *other);
+
 /* When no handshake uses it any more; connections that are open keep what they need. NULL is
  * ignored.
  */

@@ -35,6 +35,8 @@ const struct command command_table[] = {
 	{"resume domain", "NAME", "end a suspension", 1, 1, true, command_domain_resume},
 	{"signing_stats", "", "DKIM: what was signed, what was not, and how long it took", 0, 0,
 	 false, command_signing_stats},
+	{"tls reload", "", "read certificates and keys of listeners anew", 0, 0, true,
+	 command_tls_reload},
 	{"tlsrpt", "[DOMAIN]", "TLS sessions with mail exchangers, by day, as RFC 8460 reports", 0,
 	 1, false, command_tlsrpt},
 	{"dig", "NAME TYPE", "what the name service says: A, AAAA, MX, TXT, TLSA or PTR", 2, 2,

@@ -100,6 +100,9 @@ void command_message_retry(struct order *o);
 /* command_signing.c */
 BOUND
 void command_signing_stats(struct order *o);
+/* command_tls.c */
+BOUND
+void command_tls_reload(struct order *o);
 /* command_tlsrpt.c */
 BOUND
 void command_tlsrpt(struct order *o);

@@ -278,6 +278,44 @@ def test_sslscan_finds_no_weakness(flow):
     expect("inappropriate fallback" in text, text)
 
 
+def test_takes_up_new_certificates(flow):
+    """Open sessions go on; what cannot be used changes nothing."""
+    c = Certificates(flow)
+    current, named = c.folder / "current.pem", c.folder / "named.pem"
+    current.write_bytes(c.make("old.test").read_bytes())
+    named.write_bytes(c.make("named.test").read_bytes())
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, listener=f'tls_certificate = "{current}" tls_key = "{c.key}"',
+                    text=f'tls_certificate "named.test" {{ certificate = "{named}" key = "{c.key}" }}')
+    before = daemon.connect()
+    before.say("EHLO client.test", 250)
+    start_tls(before, c.client(), "old.test")
+    current.write_bytes(c.make("new.test").read_bytes())
+    expect("CN = old.test" in s_client(daemon.port, name="x.test"), "taken up unasked")
+    expect_equal(daemon.console("tls", "reload"), {"contexts_reloaded": 1}, "answer")
+    expect("CN = new.test" in s_client(daemon.port, name="x.test"), "not taken up")
+    expect("CN = named.test" in s_client(daemon.port, name="named.test"), "the one by name")
+    expect_equal(before.mail("to@a.test", ehlo=False)[0], 250, "the open session")
+    peer.wait(1)
+    named.write_text("rubbish")
+    current.write_bytes(c.make("newer.test").read_bytes())
+    answer = daemon.console("tls", "reload", fail=True)
+    expect("nothing has changed" in answer and "named.pem" in answer, answer)
+    expect("CN = new.test" in s_client(daemon.port, name="x.test"), "changed although a file is broken")
+    # Again and again, while sessions begin.
+    named.write_bytes(c.make("named.test").read_bytes())
+    for _ in range(20):
+        daemon.console("tls", "reload")
+        client = daemon.connect()
+        client.say("EHLO client.test", 250)
+        start_tls(client, c.client(), "newer.test")
+        client.say("QUIT", 221)
+    before.say("NOOP", 250)
+
+
+test_takes_up_new_certificates.short = True
+
+
 def test_testssl_finds_no_weakness(flow):
     if not shutil.which("testssl"):
         raise Skip("testssl.sh is not installed")
