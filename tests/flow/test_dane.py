@@ -222,7 +222,7 @@ def deliver(flow, c, names, cases):
     """A message to each domain; the daemon, and the line of its log for each."""
     text = "".join(f'domain "{x.domain}" {{ remote_smtp_port = {x.peer.port} '
                    f'{"tls = dane" if x.level == "dane-only" else ""} }}\n' for x in cases)
-    daemon = Daemon(flow, text=f'{names.resolver("max_pending = 64")} retry_interval = 1h idle_timeout = 1h address_family = ipv4\n{text}')
+    daemon = Daemon(flow, text=f'{names.resolver("max_pending = 64 timeout = 60s")} retry_interval = 1h idle_timeout = 1h address_family = ipv4\n{text}')
     for case in cases:
         send(daemon, case.domain)
 

@@ -129,7 +129,7 @@ def zone_of(names, ids=None, mx="mx"):
 def daemon_with(flow, c, names, host, peers, text="", sts="", name="", **more):
     """Mail to N.s.test goes to the port of peers[N]."""
     domains = "".join(f'domain "{n}.s.test" {{ remote_smtp_port = {p.port} }}\n' for n, p in peers.items())
-    return Daemon(flow, name=name, text=f"""{names.resolver(trusted=False)} retry_interval = 1h address_family = ipv4
+    return Daemon(flow, name=name, text=f"""{names.resolver("timeout = 60s", trusted=False)} retry_interval = 1h address_family = ipv4
 tls_ca = "{c.ca}" idle_timeout = 1h mta_sts {{ port = {host.port} ca = "{c.ca}" {sts} }}
 {domains}{text}""", **more)
 
