@@ -38,7 +38,8 @@ MALLOC_release := -ljemalloc
 MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
 TLS_LIBS := -lssl -lcrypto
-LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lidn2 -lm \
+LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lidn2 -lcurl \
+	-lm \
 	$(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config

@@ -12,13 +12,20 @@
 #include "agents/resolver.h"
 #include "agents/scheduler.h"
 #include "agents/scheduler_request.h"
+#include "agents/sts.h"
 #include "core/outbound/route.h"
+
+/* Next hops without the policy that there should be are looked up again after so long. */
+#define STS_TROUBLE_MS (5 * 60 * 1000)
 
 BOUND
 struct lookup {
 	struct scheduler *scheduler;
 	struct domain *domain;
 	struct route *route;
+	/* The domain's policy of MTA-STS. */
+	struct sts_question sts;
+	bool sts_waiting;
 };
 
 BOUND
@@ -59,9 +66,57 @@ static void end(struct lookup *l, struct route_verdict *verdict)
 	struct domain *d = l->domain;
 
 	s->lookups_waiting--;
+	sts_policy_release(l->sts.policy);
 	route_destroy(l->route);
 	free(l);
 	dispatch_resolved(&s->dispatcher, d, verdict);
+}
+
+/* What stands in the way of TLS sessions before there is any, once for each look-up. */
+static void report(struct lookup *l, const struct route_verdict *v)
+{
+	static const enum tls_report_result troubles[] = {
+		[STS_TROUBLE_FETCH] = TLS_REPORT_STS_FETCH_ERROR,
+		[STS_TROUBLE_INVALID] = TLS_REPORT_STS_INVALID,
+		[STS_TROUBLE_WEBPKI] = TLS_REPORT_STS_WEBPKI,
+	};
+	struct tls_reports *r = &l->scheduler->dispatcher.tls_reports;
+	uint64_t now_ms = agent_wall_ms(&l->scheduler->base);
+	const char *domain = l->domain->name;
+
+	if (v->dane_failed_count > 0) {
+		tls_report_count(r, domain, TLS_REPORT_TLSA, TLS_REPORT_DNSSEC_INVALID, now_ms);
+	} else if (v->result == ROUTE_DANE) {
+		tls_report_count(r, domain, TLS_REPORT_TLSA, TLS_REPORT_DANE_REQUIRED, now_ms);
+	} else if (v->result == ROUTE_STS) {
+		tls_report_count(r, domain, TLS_REPORT_STS, TLS_REPORT_VALIDATION_FAILURE, now_ms);
+	}
+	if (l->sts.trouble != STS_TROUBLE_NONE) {
+		tls_report_count(r, domain, TLS_REPORT_STS, troubles[l->sts.trouble], now_ms);
+	}
+}
+
+/* Ends when everything is answered. */
+static void proceed(struct lookup *l)
+{
+	struct route_verdict verdict = {.result = ROUTE_CANCELLED};
+
+	if (l->sts_waiting) {
+		return;
+	}
+	if (route_done(l->route)) {
+		route_finish(l->route, &verdict);
+		route_obey(&verdict, l->domain->name, l->sts.policy);
+		if (l->sts.trouble != STS_TROUBLE_NONE && verdict.ttl_ms > STS_TROUBLE_MS) {
+			verdict.ttl_ms = STS_TROUBLE_MS;
+		}
+		if (l->domain->options->gateway_count == 0) {
+			report(l, &verdict);
+		}
+		end(l, &verdict);
+	} else if (l->scheduler->stopping && route_idle(l->route)) {
+		end(l, &verdict);
+	}
 }
 
 static void on_answer(struct agent *self, struct dns_question *question, struct dns_answer *answer,
@@ -69,7 +124,6 @@ static void on_answer(struct agent *self, struct dns_question *question, struct 
 {
 	struct lookup_question *q = CONTAINER_OF(question, struct lookup_question, question);
 	struct lookup *l = q->lookup;
-	struct route_verdict verdict = {.result = ROUTE_CANCELLED};
 
 	(void)self;
 	route_answer(l->route, q->id, answer, ttl_s);
@@ -78,12 +132,26 @@ static void on_answer(struct agent *self, struct dns_question *question, struct 
 	if (!l->scheduler->stopping) {
 		ask(l);
 	}
-	if (route_done(l->route)) {
-		route_finish(l->route, &verdict);
-		end(l, &verdict);
-	} else if (l->scheduler->stopping && route_idle(l->route)) {
-		end(l, &verdict);
-	}
+	proceed(l);
+}
+
+static void on_policy(struct agent *self, struct sts_question *question)
+{
+	struct lookup *l = CONTAINER_OF(question, struct lookup, sts);
+
+	(void)self;
+	l->sts_waiting = false;
+	proceed(l);
+}
+
+/* MTA-STS is about mail exchangers; what an operator demands comes first, and so does DANE. */
+static bool wants_policy(const struct lookup *l)
+{
+	const struct domain_options *o = l->domain->options;
+
+	return o->mta_sts && o->gateway_count == 0 && o->tls != DOMAIN_TLS_NO &&
+	       o->tls != DOMAIN_TLS_DANE && l->scheduler->program->sts != NULL &&
+	       !l->scheduler->stopping;
 }
 
 void scheduler_resolve(struct dispatcher *x, struct domain *d)
@@ -99,6 +167,11 @@ void scheduler_resolve(struct dispatcher *x, struct domain *d)
 	l->domain = d;
 	l->route = route_create(d->options, d->name, &s->program->self, s->route_seed);
 	s->lookups_waiting++;
+	if (wants_policy(l)) {
+		l->sts = (struct sts_question){.domain = d->name, .on_answer = on_policy};
+		l->sts_waiting = true;
+		sts_ask(s->program->sts, &s->base, &l->sts);
+	}
 	ask(l);
 }
 

@@ -305,4 +305,5 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 	program->dispatchers[index] = &s->dispatcher;
 	dispatcher_join(&s->dispatcher, program->dispatchers, program->scheduler_count, index);
 	s->dispatcher.tls_client = config_tls_client(program->config);
+	s->dispatcher.tls_roots = config_tls_roots(program->config);
 }

@@ -32,6 +32,7 @@
 struct listener_ops;
 struct master;
 struct scheduler;
+struct sts;
 
 enum bounce_way { BOUNCE_IN_BAND, BOUNCE_DEFERRED, BOUNCE_OUT_OF_BAND, BOUNCE_WAYS };
 
@@ -49,6 +50,8 @@ struct program {
 	struct thread_pool *pool;
 	struct bounce_rules *bounce_rules;
 	struct resolver *resolver;
+	/* NULL: policies of MTA-STS are not known. */
+	struct sts *sts;
 	/* Who this machine is to the name service. */
 	struct route_self self;
 	struct route_listen *listens;

@@ -378,6 +378,7 @@ static void build_program(struct builder *b)
 		open_scope(b, "spool", NULL),
 		open_scope(b, "log", NULL),
 		open_scope(b, "resolver", NULL),
+		open_scope(b, "mta_sts", NULL),
 	};
 	struct targets targets = {.base = {[TARGET_GLOBAL] = &config->global}};
 

@@ -113,6 +113,21 @@ struct resolver_options {
 	uint64_t max_ttl_ms;
 };
 
+/* mta_sts { } */
+READONLY
+struct sts_options {
+	/* Of policy hosts. */
+	uint16_t port;
+	/* PEM file of the roots of their certificates; NULL: the system's. */
+	const char *ca;
+	/* Of a fetch, and how long mail waits for one. */
+	uint64_t timeout_ms;
+	/* Fetches at a time. */
+	uint32_t max_fetches;
+	/* Policies that are kept. */
+	uint32_t cache_entries;
+};
+
 /* What applies to the whole program. */
 READONLY
 struct global_options {
@@ -151,6 +166,7 @@ struct global_options {
 	/* thread pool { }: queue bound */
 	uint32_t pool_backlog;
 	struct resolver_options resolver;
+	struct sts_options sts;
 };
 
 /* `network/prefix`, IPv4 as v4-mapped IPv6. */
@@ -318,6 +334,26 @@ int config_tls_open(struct config *config, FILE *errors);
 /* NULL: nobody needs it. */
 READONLY
 const struct tls_context *config_tls_client(const struct config *config);
+/* The same, and it trusts the roots of the system: for MTA-STS. */
+READONLY
+const struct tls_context *config_tls_roots(const struct config *config);
+
+struct tls_renewal;
+
+/* Reads the certificates and keys of listeners anew, from the files that the configuration names:
+ * may block. NULL: `why` says which cannot be used, and nothing has changed. */
+CONCURRENT
+struct tls_renewal *config_tls_renew(const struct config *config, char why[TLS_WHY]);
+/* From now on sessions begin with them. */
+CONCURRENT
+void config_tls_publish(struct tls_renewal *renewal);
+/* How many contexts there are. */
+READONLY
+uint32_t config_tls_renewal_count(const struct tls_renewal *renewal);
+/* Frees what is not, or no longer, in use: after a publication when every scheduler has gone on to
+ * something else. NULL is ignored. */
+SINGLE
+void config_tls_renewal_free(struct tls_renewal *renewal);
 
 /* All throttles of this generation, 0 to count - 1, for display. */
 READONLY

@@ -143,8 +143,11 @@ struct config {
 	/* What config_tls_open() made, and whether anybody needs it, and with the system's roots.
 	 */
 	struct tls_context *tls_client;
+	/* For MTA-STS. */
+	struct tls_context *tls_roots;
 	bool tls_needed;
 	bool tls_verifies;
+	bool tls_sts;
 	struct tls_pair *tls_pairs;
 	uint32_t tls_pair_count;
 

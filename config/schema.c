@@ -17,6 +17,7 @@
 #define SERVICE (SINGLE_AGENTS | BIT(SCOPE_POOL_AGENT))
 #define AGENTS (BIT(SCOPE_AGENT) | SERVICE)
 #define RESOLVER BIT(SCOPE_RESOLVER)
+#define STS BIT(SCOPE_STS)
 #define GROUP BIT(SCOPE_GROUP)
 #define ESMTP (BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_ESMTP_LISTEN))
 #define CONTROL (BIT(SCOPE_CONTROL_LISTENER) | BIT(SCOPE_CONTROL_LISTEN))
@@ -73,6 +74,7 @@ const struct schema_scope_row schema_scope_rows[] = {
 	{"spool", "where accepted mail is kept", SCOPE_SPOOL, GLOBAL, INSTANCE_NONE, NULL},
 	{"log", "what became of each message", SCOPE_LOG, GLOBAL, INSTANCE_NONE, NULL},
 	{"resolver", "who knows where mail goes", SCOPE_RESOLVER, GLOBAL, INSTANCE_NONE, NULL},
+	{"mta_sts", "how policies of MTA-STS are fetched", SCOPE_STS, GLOBAL, INSTANCE_NONE, NULL},
 	{"group", "a thread that agents share", SCOPE_GROUP, GLOBAL, INSTANCE_REQUIRED, NULL},
 	{"agent", "agents that do I/O", SCOPE_AGENT, GLOBAL, INSTANCE_REQUIRED, io_agents},
 	{"agent", "agents that serve others", SCOPE_SERVICE_AGENT, GLOBAL, INSTANCE_REQUIRED,
@@ -221,6 +223,24 @@ const struct schema_option schema_options[] = {
 	{ .name = "max_ttl", .type = TYPE_TIME_MS, .max = TIME_MS_MAX, .fallback = "1d",
 	  TO_GLOBAL(resolver.max_ttl_ms), .scopes = RESOLVER, .restart = true,
 	  .help = "How long an answer is kept at most." },
+
+	/* mta_sts { } */
+	{ .name = "port", .type = TYPE_NUMBER, .min = 1, .max = UINT16_MAX, .fallback = "443",
+	  TO_GLOBAL(sts.port), .scopes = STS, .restart = true,
+	  .help = "Port of policy hosts; the standard knows no other than 443." },
+	{ .name = "ca", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_GLOBAL(sts.ca), .scopes = STS,
+	  .restart = true,
+	  .help = "PEM file of the roots that certificates of policy hosts may have; by default "
+		  "those that the system trusts." },
+	{ .name = "timeout", .type = TYPE_TIME_MS, .min = 100, .max = 600000, .fallback = "30s",
+	  TO_GLOBAL(sts.timeout_ms), .scopes = STS, .restart = true,
+	  .help = "How long a fetch may take, and how long mail waits for a policy." },
+	{ .name = "max_fetches", .type = TYPE_NUMBER, .min = 1, .max = 16, .fallback = "2",
+	  TO_GLOBAL(sts.max_fetches), .scopes = STS, .restart = true,
+	  .help = "Fetches at a time; each takes a worker of the pool." },
+	{ .name = "cache_entries", .type = TYPE_NUMBER, .max = 1000000, .fallback = "10000",
+	  TO_GLOBAL(sts.cache_entries), .scopes = STS, .restart = true,
+	  .help = "Policies that are kept." },
 
 	/* group, agent { } */
 	{ .name = "count", .type = TYPE_NUMBER, .min = 1, .max = 256, .fallback = "1",
@@ -510,13 +530,18 @@ const struct schema_option schema_options[] = {
 	  .fallback = "120s", TO_DOMAIN(host_failure_retry_ms), .scopes = OUTBOUND,
 	  .help = "How long a host that refused a connection is left alone." },
 	{ .name = "tls", .type = TYPE_CHOICE, .choices = tls_choices,
-	  .fallback = "opportunistic", TO_DOMAIN(tls), .scopes = OUTBOUND,
+	  .fallback = "dane-or-opportunistic", TO_DOMAIN(tls), .scopes = OUTBOUND,
 	  .help = "Never; where it is offered and works; always, or not at all; the same with a "
-		  "certificate that is verified; by TLSA records." },
+		  "certificate that is verified; the same with one that TLSA records prove (DANE), "
+		  "or that where there are some." },
 	{ .name = "tls_ca", .type = TYPE_TLS_CA, .max = PATH_LEN_MAX, TO_DOMAIN(tls_client),
 	  .scopes = OUTBOUND,
-	  .help = "For tls = verify: PEM file of the trusted roots; by default those that the "
-		  "system trusts." },
+	  .help = "For tls = verify and MTA-STS: PEM file of the trusted roots; by default those "
+		  "that the system trusts." },
+	{ .name = "mta_sts", .type = TYPE_BOOLEAN, .fallback = "true", TO_DOMAIN(mta_sts),
+	  .scopes = OUTBOUND,
+	  .help = "A domain's policy of MTA-STS is asked for and obeyed; not of one with a "
+		  "gateway, and not where tls is no or dane." },
 	{ .name = "tls_failure_retry", .type = TYPE_TIME_MS, .min = 1, .max = TIME_MS_MAX,
 	  .fallback = "1h", TO_DOMAIN(tls_failure_retry_ms), .scopes = OUTBOUND,
 	  .help = "How long a host with which TLS failed gets plain text, where tls allows "

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "config/build.h"
@@ -190,6 +191,25 @@ const char *tls_build_client(struct builder *b, const char *ca, struct tls_conte
 	return made->context != NULL ? NULL : "cannot be read as one";
 }
 
+/* Opportunistic TLS has a context without roots: what is not asked for need not be checked. */
+static int open_roots(struct config *config, FILE *errors)
+{
+	char why[TLS_WHY];
+
+	config->tls_roots = tls_client_create(NULL, why);
+	if (config->tls_roots == NULL) {
+		fprintf(errors, "TLS for sending cannot be set up: %s\n", why);
+		return -ENOMEM;
+	}
+	if (tls_client_trust_system(config->tls_roots, why) != 0) {
+		fprintf(errors,
+			"flywheeld: warning: mta_sts: %s; domains that enforce it get no mail; "
+			"expected tls_ca = \"FILE\", or mta_sts = false\n",
+			why);
+	}
+	return 0;
+}
+
 int config_tls_open(struct config *config, FILE *errors)
 {
 	char why[TLS_WHY];
@@ -206,7 +226,12 @@ int config_tls_open(struct config *config, FILE *errors)
 		fprintf(errors, "tls = verify: %s; expected tls_ca = \"FILE\"\n", why);
 		return -ENOENT;
 	}
-	return 0;
+	return config->tls_sts ? open_roots(config, errors) : 0;
+}
+
+const struct tls_context *config_tls_roots(const struct config *config)
+{
+	return config->tls_roots;
 }
 
 const struct tls_context *config_tls_client(const struct config *config)
@@ -217,7 +242,74 @@ const struct tls_context *config_tls_client(const struct config *config)
 void tls_free(struct config *config)
 {
 	tls_context_free(config->tls_client);
+	tls_context_free(config->tls_roots);
 	for (struct tls_made *made = config->tls_made; made != NULL; made = made->next) {
 		tls_context_free(made->context);
 	}
+}
+
+/* ---- renewal ---- */
+
+/* A context in use, and what takes its place, or after that what was there before. */
+SINGLE
+struct renewed {
+	struct tls_context *used;
+	struct tls_context *other;
+};
+
+SINGLE
+struct tls_renewal {
+	uint32_t count;
+	struct renewed list[];
+};
+
+struct tls_renewal *config_tls_renew(const struct config *config, char why[TLS_WHY])
+{
+	uint32_t count = 0;
+	for (const struct tls_made *made = config->tls_made; made != NULL; made = made->next) {
+		count += !made->is_client;
+	}
+	struct tls_renewal *renewal =
+		calloc(1, sizeof(*renewal) + count * sizeof(renewal->list[0]));
+	if (renewal == NULL) {
+		snprintf(why, TLS_WHY, "out of memory");
+		return NULL;
+	}
+	for (const struct tls_made *made = config->tls_made; made != NULL; made = made->next) {
+		if (made->is_client) {
+			continue;
+		}
+		struct renewed *r = &renewal->list[renewal->count];
+		r->used = made->context;
+		r->other = tls_server_create(&made->server, why);
+		if (r->other == NULL) {
+			config_tls_renewal_free(renewal);
+			return NULL;
+		}
+		renewal->count++;
+	}
+	return renewal;
+}
+
+void config_tls_publish(struct tls_renewal *renewal)
+{
+	for (uint32_t i = 0; i < renewal->count; i++) {
+		tls_context_exchange(renewal->list[i].used, renewal->list[i].other);
+	}
+}
+
+uint32_t config_tls_renewal_count(const struct tls_renewal *renewal)
+{
+	return renewal->count;
+}
+
+void config_tls_renewal_free(struct tls_renewal *renewal)
+{
+	if (renewal == NULL) {
+		return;
+	}
+	for (uint32_t i = 0; i < renewal->count; i++) {
+		tls_context_free(renewal->list[i].other);
+	}
+	free(renewal);
 }

@@ -1,5 +1,6 @@
 #include "tools/server.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "agents/master.h"
 #include "agents/scheduler.h"
 #include "agents/spool_writer.h"
+#include "agents/sts.h"
 #include "agents/thread_pool.h"
 #include "agents/wheel.h"
 #include "listeners/control/control.h"
@@ -26,6 +28,8 @@ struct server {
 	uint32_t writer_count;
 	char names[SCHEDULERS_MAX + WRITERS_MAX][NAME_MAX_LEN];
 	uint32_t name_count;
+	/* Where policies of MTA-STS are kept. */
+	char policies[PATH_MAX];
 };
 
 static const struct listener_ops *const listeners[] = {&smtp_listener, &control_listener};
@@ -182,6 +186,7 @@ static void compose(struct server *s)
 	struct program *p = &s->program;
 	struct runtime *rt = &p->runtime;
 	struct group *first;
+	struct group *names;
 
 	first = config_agent(p->config, CONFIG_AGENT_MASTER)->group == NULL
 			? group_for(s, CONFIG_AGENT_SCHEDULER, 0, p->schedulers[0]->base.name)
@@ -205,8 +210,9 @@ static void compose(struct server *s)
 	runtime_add(rt, group_for(s, CONFIG_AGENT_WHEEL, 0, "wheel"), wheel_agent_base(s->wheel));
 	runtime_set_wheel(rt, wheel_agent_base(s->wheel), wheel_agent_on_arm);
 	runtime_add(rt, group_for(s, CONFIG_AGENT_LOG, 0, "log"), p->log);
-	runtime_add(rt, group_for(s, CONFIG_AGENT_RESOLVER, 0, "resolver"),
-		    resolver_agent(p->resolver));
+	names = group_for(s, CONFIG_AGENT_RESOLVER, 0, "resolver");
+	runtime_add(rt, names, resolver_agent(p->resolver));
+	runtime_add(rt, names, sts_agent(p->sts));
 }
 
 /* The pool hands out; its workers, each with a thread of its own, are what has cores. */
@@ -226,6 +232,7 @@ static int add_pool(struct server *s)
 		find_group(&p->runtime, name)->core = o->cores[i];
 	}
 	resolver_set_pool(p->resolver, p->pool);
+	sts_set_helpers(p->sts, p->resolver, p->pool);
 	return rc;
 }
 
@@ -274,6 +281,7 @@ void server_destroy(struct server *s)
 	if (p->pool != NULL) {
 		thread_pool_destroy(p->pool);
 	}
+	sts_destroy(p->sts);
 	resolver_destroy(p->resolver);
 	free(p->listens);
 	if (s->wheel != NULL) {
@@ -312,6 +320,9 @@ static int open_all(struct server *s, const struct clock *clock)
 	if (p->resolver == NULL) {
 		return 1;
 	}
+	snprintf(s->policies, sizeof s->policies, "%s/.mta-sts",
+		 config_global(p->config)->spool_path);
+	p->sts = sts_create("sts", &config_global(p->config)->sts, s->policies);
 	add_schedulers(s);
 	p->master = master_create("master", p, s->errors);
 	if (p->master == NULL) {
@@ -376,10 +387,10 @@ bool server_agents_fit(const struct config *config, FILE *errors)
 	for (int kind = 0; kind < CONFIG_AGENTS; kind++) {
 		sum += config_agent(config, (enum config_agent)kind)->count;
 	}
-	/* The pool itself is an agent, and so is each of its workers. */
-	if (fit && sum + 1 > AGENT_MAX) {
+	/* The pool itself is an agent beside its workers, and so is who knows of MTA-STS. */
+	if (fit && sum + 2 > AGENT_MAX) {
 		fprintf(errors, "flywheeld: %u agents in all; expected counts of at most %d\n",
-			sum + 1, AGENT_MAX);
+			sum + 2, AGENT_MAX);
 		fit = false;
 	}
 	return fit;

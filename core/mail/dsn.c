@@ -220,7 +220,9 @@ static bool has_action(const struct dsn *d, enum dsn_action action)
 /* RFC 3461 section 4.3: only with news of a failure. */
 static bool returns_full(const struct dsn *d)
 {
+	/* It goes back without such a demand (RFC 8689 section 5). */
 	return (d->original->flags & ENVELOPE_RET_FULL) != 0 &&
+	       (d->original->flags & ENVELOPE_REQUIRETLS) == 0 &&
 	       (d->original->flags & ENVELOPE_SMTPUTF8) == 0 && has_action(d, DSN_FAILED) &&
 	       d->original_body != NULL && d->original_body->len <= DSN_FULL_MAX;
 }

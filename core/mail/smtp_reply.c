@@ -185,6 +185,7 @@ static void keyword_parse(struct smtp_reply *r, const char *text, size_t len)
 		{"STARTTLS", SMTP_EXTENSION_STARTTLS},
 		{"CHUNKING", SMTP_EXTENSION_CHUNKING},
 		{"DSN", SMTP_EXTENSION_DSN},
+		{"REQUIRETLS", SMTP_EXTENSION_REQUIRETLS},
 	};
 	const char *space = memchr(text, ' ', len);
 	size_t word = space != NULL ? (size_t)(space - text) : len;

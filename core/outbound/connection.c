@@ -484,10 +484,14 @@ static bool refuse_here(struct connection *c)
 	} else if (lacks_smtputf8(c, &refused)) {
 		attempt_text(c, 550, "5.6.7",
 			     "550 5.6.7 [internal] the peer does not offer SMTPUTF8");
-	} else if (e->flags & ENVELOPE_REQUIRETLS) {
-		/* RFC 8689 section 4.2.1: nothing here is TLS. */
+	} else if ((e->flags & ENVELOPE_REQUIRETLS) && !c->verified) {
+		/* RFC 8689 section 4.2.1. */
 		attempt_text(c, 550, "5.7.30",
-			     "550 5.7.30 [internal] the message requires TLS to the peer");
+			     "550 5.7.30 [internal] the message requires TLS to a verified peer");
+	} else if ((e->flags & ENVELOPE_REQUIRETLS) &&
+		   !(c->extensions & SMTP_EXTENSION_REQUIRETLS)) {
+		attempt_text(c, 550, "5.7.30",
+			     "550 5.7.30 [internal] the peer does not offer REQUIRETLS");
 	} else if ((e->flags & ENVELOPE_8BITMIME) && !(c->extensions & SMTP_EXTENSION_8BITMIME) &&
 		   carried_options(c)->downgrade_8bit == DOMAIN_DOWNGRADE_BOUNCE) {
 		attempt_text(c, 554, "5.6.3",
@@ -828,6 +832,8 @@ struct connection *connection_open(struct dispatcher *x, struct lane *l, const s
 	memcpy(&c->address, &host->address, host->address_len);
 	c->address_len = host->address_len;
 	text_copy(c->host_name, sizeof c->host_name, host->name);
+	c->dane = host->dane != NULL;
+	c->sts = host->sts;
 	describe_address(c);
 	attempt_reset(c);
 	smtp_reply_reset(&c->reply);

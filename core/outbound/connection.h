@@ -70,6 +70,11 @@ struct connection {
 	socklen_t address_len;
 	char host_name[256];
 	char remote_ip[INET6_ADDRSTRLEN];
+	/* By TLS, with a peer that has proven who it is. */
+	bool verified;
+	/* What the host had when the connection was opened: TLSA records; enum host_sts. */
+	bool dane;
+	uint8_t sts;
 	/* Bytes that came together with the reply that is looked at. */
 	size_t unread;
 	uint32_t extensions;

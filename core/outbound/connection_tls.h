@@ -33,11 +33,6 @@ void connection_tls_handshake(struct connection *c);
 BOUND
 bool connection_tls_forgive(struct connection *c);
 
-/* TLSA records that the look-up of the host found, all of them secure; how many. None, as long as
- * nobody looks them up. */
-BOUND
-uint32_t connection_tlsa_records(const struct connection *c, const struct tls_tlsa **records);
-
 /* ---- in connection.c ---- */
 
 /* Says `verb`, with its argument if that is not "", and waits in `state` for the reply as long as

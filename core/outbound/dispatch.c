@@ -34,6 +34,8 @@ static void create_route_counters(struct dispatcher *x)
 		[ROUTE_SERVFAIL] = {"outbound.route_servfail", "... the name service failed"},
 		[ROUTE_BOGUS] = {"outbound.route_bogus", "... DNSSEC validation failed"},
 		[ROUTE_TIMEOUT] = {"outbound.route_timeout", "... no answer in time"},
+		[ROUTE_DANE] = {"outbound.route_dane", "... TLSA records failed, or are missing"},
+		[ROUTE_STS] = {"outbound.route_sts", "... no exchanger that MTA-STS permits"},
 		[ROUTE_CANCELLED] = {"outbound.route_cancelled", "... given up at the stop"},
 	};
 	struct counter_set *set = x->self->counters;
@@ -437,4 +439,5 @@ void dispatcher_close(struct dispatcher *x)
 	forward_table_close(&x->forwards);
 	pool_close(&x->connections);
 	tls_sessions_close(&x->tls_sessions);
+	tls_reports_close(&x->tls_reports);
 }

@@ -15,6 +15,7 @@
 
 #include "core/mail/smtp_stage.h"
 #include "core/outbound/route.h"
+#include "core/outbound/tls_report.h"
 #include "core/queue/domain.h"
 #include "core/queue/forward.h"
 #include "core/queue/site.h"
@@ -142,13 +143,20 @@ struct dispatcher {
 	struct counter *mx_literals;
 	/* For hosts whose domain names no roots of its own; NULL: nobody sends by TLS. */
 	const struct tls_context *tls_client;
+	/* The same, for MTA-STS: trusts the system's roots. */
+	const struct tls_context *tls_roots;
 	struct tls_sessions tls_sessions;
+	struct tls_reports tls_reports;
 	struct counter *tls_12;
 	struct counter *tls_13;
 	struct counter *tls_resumed;
 	struct counter *tls_verified;
 	struct counter *tls_failed;
 	struct counter *tls_fallbacks;
+	struct counter *dane_verified;
+	struct counter *dane_unusable;
+	struct counter *dane_failed;
+	struct counter *dane_lookups_failed;
 };
 
 SINGLE

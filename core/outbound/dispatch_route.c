@@ -132,6 +132,7 @@ static void count_route(struct dispatcher *x, const struct route_verdict *v)
 	counter_add(x->mx_aliases, v->alias_count);
 	counter_add(x->mx_dead, v->dead_count);
 	counter_add(x->mx_literals, v->literal_count);
+	counter_add(x->dane_lookups_failed, v->dane_failed_count);
 }
 
 /* ---- sites ---- */
@@ -214,9 +215,39 @@ void dispatch_detach(struct dispatcher *x, struct domain *d)
 	}
 }
 
+/* TLSA records name the domain that they are for, and MTA-STS is a domain's own. */
+static bool demands_proof(const struct route_verdict *v)
+{
+	for (uint32_t i = 0; i < v->count; i++) {
+		if (v->hosts[i].dane != NULL || v->hosts[i].sts != HOST_STS_NONE) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* What the domain's lane is known by: who has to prove something to one domain has not proven it to
+ * another, so such a domain has a lane of its own. */
+static char *lane_name(const struct domain *d, const struct route_verdict *v)
+{
+	char *own;
+	char *name;
+
+	if (is_alone(d, v)) {
+		return key_of("", "");
+	}
+	if (!demands_proof(v)) {
+		return key_of(v->mx, "");
+	}
+	own = key_of(" proven to ", d->name);
+	name = key_of(v->mx, own);
+	free(own);
+	return name;
+}
+
 static struct lane *open_lane(struct dispatcher *x, struct domain *d, const struct move *m)
 {
-	const char *mx = is_alone(d, &m->verdict) ? "" : m->verdict.mx;
+	char *mx = lane_name(d, &m->verdict);
 	struct site *s = site_find(&x->sites, d->binding, m->key);
 	struct lane *l;
 	bool made;
@@ -227,6 +258,7 @@ static struct lane *open_lane(struct dispatcher *x, struct domain *d, const stru
 	}
 	s->options = m->site_options;
 	l = lane_open(s, d->options, mx, m->verdict.mx_secure, &made);
+	free(mx);
 	if (made) {
 		dispatch_adopt_lane(x, l);
 	}

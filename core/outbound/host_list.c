@@ -88,7 +88,8 @@ static void hosts_carry_over(struct lane *l, struct host *hosts, uint32_t count)
 	}
 }
 
-/* The name service gives the same addresses in another order: nothing is new. */
+/* The name service gives the same addresses in another order: nothing is new. TLSA records are not
+ * compared. */
 static bool is_known(const struct lane *l, const struct host *h)
 {
 	for (uint32_t i = 0; i < l->host_count; i++) {
@@ -96,6 +97,7 @@ static bool is_known(const struct lane *l, const struct host *h)
 
 		if (has_address(h, &old->address, old->address_len)) {
 			return old->preference == h->preference && old->secure == h->secure &&
+			       old->dane == NULL && h->dane == NULL && old->sts == h->sts &&
 			       strcmp(old->name, h->name) == 0;
 		}
 	}

@@ -40,6 +40,10 @@ void parameters_mail(const struct envelope *e, uint32_t extensions, char text[PA
 	if ((e->flags & ENVELOPE_SMTPUTF8) != 0 && (extensions & SMTP_EXTENSION_SMTPUTF8) != 0) {
 		add(&p, " SMTPUTF8");
 	}
+	if ((e->flags & ENVELOPE_REQUIRETLS) != 0 &&
+	    (extensions & SMTP_EXTENSION_REQUIRETLS) != 0) {
+		add(&p, " REQUIRETLS");
+	}
 	if ((extensions & SMTP_EXTENSION_DSN) == 0) {
 		return;
 	}

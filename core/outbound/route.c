@@ -7,15 +7,18 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/outbound/dane.h"
 #include "core/runtime/check.h"
 #include "core/runtime/clock.h"
 
 /* Hosts are used for as long at least, or they would be looked up again before they are. */
 #define HOSTS_MS_MIN 1000
 
-/* Questions: the domain's MX, then two for each target: AAAA and A. */
+/* Questions: the domain's MX, then up to four for each target: AAAA, A, and TLSA of what it is an
+ * alias of and of its own name. */
 #define QUESTION_MX 0
-#define QUESTION_OF(target, family) (1 + 2 * (target) + (family))
+#define QUESTIONS (FAMILIES + DANE_STEPS)
+#define QUESTION_OF(target, which) (1 + QUESTIONS * (target) + (which))
 
 enum family { FAMILY_V6, FAMILY_V4, FAMILIES };
 
@@ -33,6 +36,9 @@ struct target {
 	bool asked[FAMILIES];
 	/* NULL: not asked, or not answered yet. */
 	struct dns_answer *answers[FAMILIES];
+	struct dane_lookup tlsa;
+	/* What that came to, in the verdict; NULL: nothing. */
+	struct dane *dane;
 };
 
 SINGLE
@@ -123,28 +129,54 @@ static bool is_address(const char *name)
 	return set_text(&h, bare, 0);
 }
 
-/* Copies hosts and their names into one piece of memory of the exact size. Neighbours that have
- * the same name share it. */
+/* Whether there is another one than for the host before. */
+static bool has_own_name(const struct host *hosts, uint32_t i)
+{
+	return i == 0 || hosts[i].name != hosts[i - 1].name;
+}
+
+static bool has_own_dane(const struct host *hosts, uint32_t i)
+{
+	return hosts[i].dane != NULL && (i == 0 || hosts[i].dane != hosts[i - 1].dane);
+}
+
+static size_t hosts_size(const struct host *hosts, uint32_t count)
+{
+	size_t size = count * sizeof *hosts;
+
+	size = (size + _Alignof(max_align_t) - 1) & ~(_Alignof(max_align_t) - 1);
+	for (uint32_t i = 0; i < count; i++) {
+		size += has_own_name(hosts, i) ? strlen(hosts[i].name) + 1 : 0;
+		size += has_own_dane(hosts, i) ? hosts[i].dane->size : 0;
+	}
+	return size;
+}
+
+/* Copies hosts, their TLSA records and their names into one piece of memory of the exact size.
+ * Neighbours that have the same share them. */
 static struct host *hosts_pack(const struct host *hosts, uint32_t count)
 {
-	size_t names = 0;
-	struct host *packed;
-	char *at;
+	struct host *packed = malloc(hosts_size(hosts, count));
+	size_t used = count * sizeof *packed;
+	char *at = (char *)packed;
 
-	for (uint32_t i = 0; i < count; i++) {
-		names +=
-			i > 0 && hosts[i].name == hosts[i - 1].name ? 0 : strlen(hosts[i].name) + 1;
-	}
-	packed = malloc(count * sizeof *packed + names);
 	if (packed == NULL) {
 		fatal("out of memory for next hops");
 	}
-	at = (char *)(packed + count);
+	at += (used + _Alignof(max_align_t) - 1) & ~(_Alignof(max_align_t) - 1);
+	for (uint32_t i = 0; i < count; i++) {
+		packed[i] = hosts[i];
+		if (has_own_dane(hosts, i)) {
+			packed[i].dane = dane_copy(hosts[i].dane, at);
+			at += hosts[i].dane->size;
+		} else if (hosts[i].dane != NULL) {
+			packed[i].dane = packed[i - 1].dane;
+		}
+	}
 	for (uint32_t i = 0; i < count; i++) {
 		size_t len = strlen(hosts[i].name) + 1;
 
-		packed[i] = hosts[i];
-		if (i > 0 && hosts[i].name == hosts[i - 1].name) {
+		if (!has_own_name(hosts, i)) {
 			packed[i].name = packed[i - 1].name;
 			continue;
 		}
@@ -352,7 +384,7 @@ static bool wants(const struct route *r, enum family family)
 	       (family == FAMILY_V6 ? ADDRESS_FAMILY_IPV4 : ADDRESS_FAMILY_IPV6);
 }
 
-/* Where the next question about a target is; false: all have been asked. */
+/* Where the next question for an address is; false: all have been asked. */
 static bool find_question(const struct route *r, uint32_t *target, enum family *family)
 {
 	for (uint32_t i = 0; i < r->target_count; i++) {
@@ -369,12 +401,69 @@ static bool find_question(const struct route *r, uint32_t *target, enum family *
 	return false;
 }
 
+/* TLSA records count where DNSSEC has proven everything on the way to them: who the exchanger is,
+ * and its address, the answer with which is returned (RFC 7672 section 2.2). NULL: they do not, or
+ * that is not known yet. */
+static const struct dns_answer *proven_address(const struct route *r, const struct target *t)
+{
+	const struct dns_answer *proven = NULL;
+
+	if (r->options->tls != DOMAIN_TLS_DANE &&
+	    r->options->tls != DOMAIN_TLS_DANE_OR_OPPORTUNISTIC) {
+		return NULL;
+	}
+	if (t->literal || t->self || (r->mx != NULL && !r->mx->secure)) {
+		return NULL;
+	}
+	for (enum family f = FAMILY_V6; f < FAMILIES; f++) {
+		const struct dns_answer *a = t->answers[f];
+
+		if (a == NULL && wants(r, f)) {
+			return NULL;
+		}
+		if (a != NULL && a->status == DNS_FOUND && a->secure && proven == NULL) {
+			proven = a;
+		}
+	}
+	return proven;
+}
+
+static bool find_tlsa(const struct route *r, uint32_t *target)
+{
+	for (uint32_t i = 0; i < r->target_count; i++) {
+		const struct target *t = &r->targets[i];
+		const struct dns_answer *address = proven_address(r, t);
+
+		if (address != NULL && dane_has_question(&t->tlsa, t->name, address->canonical)) {
+			*target = i;
+			return true;
+		}
+	}
+	return false;
+}
+
 static bool has_questions(const struct route *r)
 {
 	uint32_t target;
 	enum family family;
 
-	return find_question(r, &target, &family);
+	return find_question(r, &target, &family) || find_tlsa(r, &target);
+}
+
+static bool next_tlsa(struct route *r, uint32_t *id, const char **name)
+{
+	uint32_t target;
+	enum dane_step step;
+	struct target *t;
+
+	if (!find_tlsa(r, &target)) {
+		return false;
+	}
+	t = &r->targets[target];
+	dane_next_question(&t->tlsa, t->name, proven_address(r, t)->canonical, t->port, &step,
+			   name);
+	*id = QUESTION_OF(target, FAMILIES + step);
+	return true;
 }
 
 bool route_next_question(struct route *r, uint32_t *id, const char **name, enum dns_type *type)
@@ -393,6 +482,11 @@ bool route_next_question(struct route *r, uint32_t *id, const char **name, enum 
 		r->waiting++;
 		return true;
 	}
+	if (next_tlsa(r, id, name)) {
+		*type = DNS_TLSA;
+		r->waiting++;
+		return true;
+	}
 	if (!find_question(r, &target, &family)) {
 		return false;
 	}
@@ -407,14 +501,19 @@ bool route_next_question(struct route *r, uint32_t *id, const char **name, enum 
 void route_answer(struct route *r, uint32_t id, struct dns_answer *answer, uint32_t ttl_s)
 {
 	struct dns_answer **slot = &r->mx;
+	uint32_t which = id != QUESTION_MX ? (id - 1) % QUESTIONS : 0;
 
 	ASSERT(r->waiting > 0);
 	r->waiting--;
-	if (id != QUESTION_MX) {
-		slot = &r->targets[(id - 1) / 2].answers[(id - 1) % 2];
+	if (which >= FAMILIES) {
+		dane_answer(&r->targets[(id - 1) / QUESTIONS].tlsa, which - FAMILIES, answer);
+	} else {
+		if (id != QUESTION_MX) {
+			slot = &r->targets[(id - 1) / QUESTIONS].answers[which];
+		}
+		ASSERT(*slot == NULL);
+		*slot = dns_answer_hold(answer);
 	}
-	ASSERT(*slot == NULL);
-	*slot = dns_answer_hold(answer);
 	/* A failure is good for no time, which does not make what was found so. */
 	if (transient_of(answer->status) == ROUTE_NO_ADDRESS) {
 		r->ttl_s = ttl_s < r->ttl_s ? ttl_s : r->ttl_s;
@@ -439,6 +538,8 @@ void route_destroy(struct route *r)
 	for (uint32_t i = 0; i < r->target_count; i++) {
 		dns_answer_release(r->targets[i].answers[FAMILY_V6]);
 		dns_answer_release(r->targets[i].answers[FAMILY_V4]);
+		dane_lookup_close(&r->targets[i].tlsa);
+		free(r->targets[i].dane);
 	}
 	dns_answer_release(r->mx);
 	free(r);
@@ -567,6 +668,7 @@ static void add_host(struct host *hosts, struct route_verdict *v, const struct t
 	h->name = t->name;
 	h->preference = t->preference;
 	h->secure = a->secure;
+	h->dane = a->secure ? t->dane : NULL;
 	if (a->type == DNS_AAAA) {
 		set_v6(h, &a->records[i].aaaa, t->port);
 	} else {
@@ -620,6 +722,48 @@ static enum dns_status status_of(const struct target *t, const struct dns_answer
 	return status;
 }
 
+/* ---- TLSA records ---- */
+
+static void use_tlsa(const struct route *r, struct target *t, const struct dns_answer *tlsa,
+		     enum dane_step step)
+{
+	const char *names[DANE_NAMES_MAX] = {NULL};
+
+	if (r->mx != NULL) {
+		names[0] = r->domain;
+		names[1] = r->mx->canonical;
+	}
+	t->dane = dane_create(tlsa, step == DANE_OWN ? t->name : proven_address(r, t)->canonical,
+			      names);
+}
+
+/* Finds out what DANE says of a target that has addresses. False: it is not to be used, and why. */
+static bool judge_tlsa(const struct route *r, struct target *t, struct route_verdict *v)
+{
+	const struct dns_answer *tlsa;
+	enum dane_step step;
+
+	switch (dane_state(&t->tlsa, &tlsa, &step)) {
+	case DANE_FAILED:
+		v->dane_failed_count++;
+		explain(v, "TLSA", t->tlsa.names[step], tlsa->status, tlsa);
+		return false;
+	case DANE_PRESENT:
+		use_tlsa(r, t, tlsa, step);
+		break;
+	case DANE_ABSENT:
+		break;
+	}
+	if (r->options->tls != DOMAIN_TLS_DANE || (t->dane != NULL && t->dane->count > 0)) {
+		return true;
+	}
+	snprintf(v->text, sizeof v->text, "DANE is required, and %.120s has no %s", t->name,
+		 t->dane != NULL ? "usable TLSA record" : "TLSA record that DNSSEC proves");
+	return false;
+}
+
+/* ---- hosts ---- */
+
 /* What all targets together give: hosts, and the worst reason for those that gave none. */
 SINGLE
 struct gathering {
@@ -629,12 +773,20 @@ struct gathering {
 	const struct dns_answer *worst_answer;
 	/* Something of it may be better soon. */
 	bool incomplete;
+	/* A target with addresses was left out; the verdict's text says why. */
+	bool without_dane;
 };
+
+static bool has_address(const struct target *t)
+{
+	return (t->answers[FAMILY_V6] != NULL && t->answers[FAMILY_V6]->count > 0) ||
+	       (t->answers[FAMILY_V4] != NULL && t->answers[FAMILY_V4]->count > 0);
+}
 
 static void gather(struct route *r, struct route_verdict *v, struct gathering *g, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
-		const struct target *t = &r->targets[i];
+		struct target *t = &r->targets[i];
 		const struct dns_answer *said = NULL;
 		enum dns_status status = status_of(t, &said);
 		uint32_t before = v->count;
@@ -645,6 +797,11 @@ static void gather(struct route *r, struct route_verdict *v, struct gathering *g
 			set_text(h, t->name, t->port);
 			h->name = t->name;
 			h->preference = t->preference;
+			continue;
+		}
+		if (has_address(t) && !judge_tlsa(r, t, v)) {
+			g->without_dane = true;
+			g->incomplete = true;
 			continue;
 		}
 		add_interleaved(g->hosts, v, t);
@@ -667,6 +824,10 @@ static void judge_none(struct route *r, struct route_verdict *v, const struct ga
 {
 	const char *name = g->worst_target != NULL ? g->worst_target->name : "";
 
+	if (g->without_dane) {
+		v->result = ROUTE_DANE;
+		return;
+	}
 	v->result = g->worst_target != NULL ? transient_of(g->worst) : ROUTE_NO_ADDRESS;
 	if (v->result != ROUTE_NO_ADDRESS) {
 		explain(v, "addresses", name, g->worst, g->worst_answer);
@@ -766,6 +927,49 @@ void route_finish(struct route *r, struct route_verdict *v)
 	}
 }
 
+/* ---- MTA-STS ---- */
+
+/* False: the host is not to be used. */
+static bool obey(struct host *h, const struct sts_policy *policy)
+{
+	bool listed = sts_policy_lists(policy, h->name);
+
+	if (h->dane != NULL) {
+		return true;
+	}
+	if (policy->mode == STS_MODE_ENFORCE) {
+		h->sts = HOST_STS_ENFORCE;
+		return listed;
+	}
+	h->sts = listed ? HOST_STS_TESTING : HOST_STS_TESTING_UNLISTED;
+	return true;
+}
+
+void route_obey(struct route_verdict *v, const char *domain, const struct sts_policy *policy)
+{
+	uint32_t kept = 0;
+
+	if (policy == NULL || policy->mode == STS_MODE_NONE || v->result != ROUTE_HOSTS) {
+		return;
+	}
+	for (uint32_t i = 0; i < v->count; i++) {
+		if (obey(&v->hosts[i], policy)) {
+			v->hosts[kept++] = v->hosts[i];
+		}
+	}
+	v->count = kept;
+	if (kept == 0) {
+		snprintf(v->text, sizeof v->text,
+			 "the MTA-STS policy of %.80s lists none of its mail exchangers, such as "
+			 "%.80s",
+			 domain, v->hosts[0].name);
+		free(v->hosts);
+		v->hosts = NULL;
+		v->result = ROUTE_STS;
+		v->ttl_ms = 0;
+	}
+}
+
 /* ---- what it means to a sender ---- */
 
 bool route_is_permanent(enum route_result result)
@@ -793,6 +997,8 @@ const char *route_enhanced(enum route_result result)
 	case ROUTE_BAD_LITERAL:
 		return "5.1.3";
 	case ROUTE_BOGUS:
+	case ROUTE_DANE:
+	case ROUTE_STS:
 		return "4.7.5";
 	case ROUTE_HOSTS:
 	case ROUTE_SERVFAIL:

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "core/mail/dns.h"
+#include "core/mail/sts_policy.h"
 #include "core/queue/site.h"
 #include "core/runtime/thread_class.h"
 
@@ -37,6 +38,11 @@ enum route_result {
 	ROUTE_SERVFAIL,
 	ROUTE_BOGUS,
 	ROUTE_TIMEOUT,
+	/* No host may be used: its TLSA records cannot be had; or there are none, and `tls` demands
+	 * some. */
+	ROUTE_DANE,
+	/* The domain's MTA-STS policy lists no exchanger of it (RFC 8461 section 4.1). */
+	ROUTE_STS,
 	/* The asker gave up: no verdict. */
 	ROUTE_CANCELLED,
 	ROUTE_RESULTS
@@ -75,6 +81,8 @@ struct route_verdict {
 	uint32_t alias_count;
 	uint32_t dead_count;
 	uint32_t literal_count;
+	/* Names of next hops that are not used, as their TLSA records cannot be had. */
+	uint32_t dane_failed_count;
 	/* Why there are no hosts. */
 	char text[ROUTE_TEXT];
 };
@@ -120,6 +128,12 @@ void route_verdict_free(struct route_verdict *v);
 
 SINGLE
 void route_destroy(struct route *r);
+
+/* Does to a verdict what the domain's policy of MTA-STS demands (RFC 8461 section 5): hosts that it
+ * does not list are left out, those that it does have to prove who they are; or, when it is only
+ * testing, that is noted. Hosts with TLSA records are none of its business. NULL: no policy. */
+SINGLE
+void route_obey(struct route_verdict *v, const char *domain, const struct sts_policy *policy);
 
 /* For good, rather than for now. */
 READONLY

@@ -22,8 +22,9 @@ enum domain_tls {
 	DOMAIN_TLS_REQUIRED,
 	/* Never plain text, and the peer's certificate has its name and a trusted root. */
 	DOMAIN_TLS_VERIFY,
-	/* By TLSA records (RFC 7672); opportunistic where there are none. */
+	/* By TLSA records (RFC 7672), or not at all. */
 	DOMAIN_TLS_DANE,
+	/* By TLSA records where there are some, else opportunistic. */
 	DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
 };
 
@@ -70,6 +71,8 @@ struct domain_options {
 	enum domain_tls tls;
 	/* Trusts the roots of tls_ca; NULL: the program's client context. */
 	const struct tls_context *tls_client;
+	/* Policies of MTA-STS are obeyed. */
+	bool mta_sts;
 	/* How long a host with which TLS failed gets plain text, when it may. */
 	uint64_t tls_failure_retry_ms;
 	/* After how long a sender is told that its mail waits. */

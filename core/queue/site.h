@@ -30,6 +30,7 @@
 #define SITE_OF_MX "mx "
 
 struct connection;
+struct dane;
 
 /* Of an Internet host. */
 union host_address {
@@ -38,16 +39,30 @@ union host_address {
 	struct sockaddr_in6 v6;
 };
 
+/* What a domain's MTA-STS policy (RFC 8461) demands of an exchanger. */
+enum host_sts {
+	HOST_STS_NONE,
+	/* That its failures be told of; one that the policy does not list, and one that it does. */
+	HOST_STS_TESTING_UNLISTED,
+	HOST_STS_TESTING,
+	/* A certificate with its name and a trusted root. */
+	HOST_STS_ENFORCE,
+};
+
 /* One address of a next hop, and what is remembered of it. */
 BOUND
 struct host {
 	/* In the same allocation as the list; hosts with one name share it. */
 	const char *name;
+	/* TLSA records, there as well; NULL: none. */
+	const struct dane *dane;
 	union host_address address;
 	uint16_t preference;
 	uint8_t address_len;
 	/* DNSSEC has proven the address. */
 	bool secure;
+	/* enum host_sts */
+	uint8_t sts;
 	uint32_t connections;
 	/* Left alone until then, monotonic ms; 0: fine. */
 	uint64_t failed_until_ms;

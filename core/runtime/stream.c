@@ -638,6 +638,11 @@ struct tls_agreed stream_agreed(const struct stream *s)
 	return tls_agreed(s->tls->ssl);
 }
 
+enum tls_fault stream_fault(const struct stream *s)
+{
+	return s->tls != NULL && s->tls->ssl != NULL ? tls_fault(s->tls->ssl) : TLS_FAULT_OTHER;
+}
+
 const char *stream_why(const struct stream *s)
 {
 	return s->tls != NULL ? s->tls->why : "";

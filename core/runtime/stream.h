@@ -157,6 +157,10 @@ static inline bool stream_is_secure(const struct stream *s)
 BOUND
 struct tls_agreed stream_agreed(const struct stream *s);
 
+/* Why the handshake failed. */
+BOUND
+enum tls_fault stream_fault(const struct stream *s);
+
 /* What TLS says about its failure, one line; "" when it did not fail. */
 BOUND
 const char *stream_why(const struct stream *s);

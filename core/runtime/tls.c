@@ -3,12 +3,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include <openssl/err.h>
+#include <openssl/sha.h>
 #include <openssl/x509v3.h>
 
 #include "core/runtime/check.h"
@@ -17,9 +19,14 @@
 #define TLS_CONTEXT_MAGIC 0x746c7343U
 #define CIPHERS_MAX 2048
 #define NAME_BYTES 256
-/* RFC 7218. */
+/* Of TLSA records, RFC 7218. */
 #define USAGE_DANE_TA 2
 #define USAGE_DANE_EE 3
+#define SELECTOR_CERTIFICATE 0
+#define SELECTOR_KEY 1
+#define MATCHING_FULL 0
+#define MATCHING_SHA256 1
+#define MATCHING_SHA512 2
 /* Forward secrecy and authenticated encryption. */
 #define SERVER_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
 /* Whatever encrypts is better than the plain text that would follow (RFC 7435). */
@@ -30,12 +37,19 @@ struct named_context {
 	SSL_CTX *ssl;
 };
 
+/* Certificates by name. Hang on the SSL_CTX that they are chosen from, as handshakes with that may
+ * be under way when it is no longer the context's. */
 READONLY
+struct named_contexts {
+	uint32_t count;
+	struct named_context list[];
+};
+
+CONCURRENT
 struct tls_context {
 	uint32_t magic;
-	SSL_CTX *ssl;
-	struct named_context *named;
-	uint32_t named_count;
+	/* Changed by tls_context_exchange() alone. */
+	_Atomic(SSL_CTX *) ssl;
 };
 
 /* Where a connection's sessions go; hangs on its SSL. */
@@ -46,6 +60,7 @@ struct keep {
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int keep_index = -1;
+static int named_index = -1;
 
 /* ---- errors ---- */
 
@@ -105,9 +120,27 @@ static void keep_free(void *parent, void *object, CRYPTO_EX_DATA *data, int inde
 	free(object);
 }
 
+static void named_free(void *parent, void *object, CRYPTO_EX_DATA *data, int index, long argl,
+		       void *argp)
+{
+	struct named_contexts *named = object;
+
+	(void)parent;
+	(void)data;
+	(void)index;
+	(void)argl;
+	(void)argp;
+	for (uint32_t i = 0; named != NULL && i < named->count; i++) {
+		free(named->list[i].name);
+		SSL_CTX_free(named->list[i].ssl);
+	}
+	free(named);
+}
+
 static void init_once(void)
 {
 	keep_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, keep_free);
+	named_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, named_free);
 }
 
 /* Runs on the thread of the connection, which is that of its cache. */
@@ -252,11 +285,11 @@ static int use_client_ca(SSL_CTX *ssl, const struct tls_server_options *o, char 
 	return 0;
 }
 
-static SSL_CTX *named_find(const struct tls_context *context, const char *name)
+static SSL_CTX *named_find(const struct named_contexts *named, const char *name)
 {
-	for (uint32_t i = 0; i < context->named_count; i++) {
-		if (strcasecmp(context->named[i].name, name) == 0) {
-			return context->named[i].ssl;
+	for (uint32_t i = 0; i < named->count; i++) {
+		if (strcasecmp(named->list[i].name, name) == 0) {
+			return named->list[i].ssl;
 		}
 	}
 	return NULL;
@@ -266,16 +299,16 @@ static SSL_CTX *named_find(const struct tls_context *context, const char *name)
  * first label, else the one for all others. */
 static int on_server_name(SSL *ssl, int *alert, void *argument)
 {
-	const struct tls_context *context = argument;
+	const struct named_contexts *named = argument;
 	const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
 	const char *dot = name != NULL ? strchr(name, '.') : NULL;
 	char wildcard[NAME_BYTES + 2];
-	SSL_CTX *found = name != NULL ? named_find(context, name) : NULL;
+	SSL_CTX *found = name != NULL ? named_find(named, name) : NULL;
 
 	(void)alert;
 	if (found == NULL && dot != NULL) {
 		snprintf(wildcard, sizeof wildcard, "*%s", dot);
-		found = named_find(context, wildcard);
+		found = named_find(named, wildcard);
 	}
 	if (found != NULL && SSL_set_SSL_CTX(ssl, found) == NULL) {
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
@@ -286,28 +319,30 @@ static int on_server_name(SSL *ssl, int *alert, void *argument)
 static struct tls_context *context_new(const SSL_METHOD *method, char why[TLS_WHY])
 {
 	struct tls_context *context = calloc(1, sizeof *context);
+	SSL_CTX *ssl = NULL;
 
 	pthread_once(&once, init_once);
 	ERR_clear_error();
-	if (context != NULL) {
-		context->ssl = keep_index >= 0 ? make_ssl(method) : NULL;
+	if (context != NULL && keep_index >= 0 && named_index >= 0) {
+		ssl = make_ssl(method);
 	}
-	if (context == NULL || context->ssl == NULL) {
+	if (ssl == NULL) {
 		complain(why, "context", "TLS");
 		free(context);
 		return NULL;
 	}
 	context->magic = TLS_CONTEXT_MAGIC;
+	atomic_init(&context->ssl, ssl);
 	return context;
 }
 
-static int add_named(struct tls_context *context, const struct tls_pair *pair, char why[TLS_WHY])
+static int add_named(struct named_contexts *all, const struct tls_pair *pair, char why[TLS_WHY])
 {
-	struct named_context *named = &context->named[context->named_count];
+	struct named_context *named = &all->list[all->count];
 
 	named->name = strdup(pair->name);
 	named->ssl = make_ssl(TLS_server_method());
-	context->named_count++;
+	all->count++;
 	if (named->name == NULL || named->ssl == NULL) {
 		complain(why, "certificate", pair->certificate);
 		return -ENOMEM;
@@ -318,8 +353,9 @@ static int add_named(struct tls_context *context, const struct tls_pair *pair, c
 static int server_fill(struct tls_context *context, const struct tls_server_options *o,
 		       char why[TLS_WHY])
 {
-	SSL_CTX *ssl = context->ssl;
 	static const unsigned char id[] = "flywheel";
+	SSL_CTX *ssl = context->ssl;
+	struct named_contexts *named;
 
 	/* Clients that shall resume keep tickets; nothing of them is kept here. */
 	SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
@@ -335,18 +371,19 @@ static int server_fill(struct tls_context *context, const struct tls_server_opti
 	if (o->named_count == 0) {
 		return 0;
 	}
-	context->named = calloc(o->named_count, sizeof *context->named);
-	if (context->named == NULL) {
+	named = calloc(1, sizeof *named + o->named_count * sizeof named->list[0]);
+	if (named == NULL || SSL_CTX_set_ex_data(ssl, named_index, named) != 1) {
+		free(named);
 		snprintf(why, TLS_WHY, "out of memory");
 		return -ENOMEM;
 	}
 	for (uint32_t i = 0; i < o->named_count; i++) {
-		if (add_named(context, &o->named[i], why) != 0) {
+		if (add_named(named, &o->named[i], why) != 0) {
 			return -EINVAL;
 		}
 	}
 	SSL_CTX_set_tlsext_servername_callback(ssl, on_server_name);
-	SSL_CTX_set_tlsext_servername_arg(ssl, context);
+	SSL_CTX_set_tlsext_servername_arg(ssl, named);
 	return 0;
 }
 
@@ -406,16 +443,18 @@ int tls_client_trust_system(struct tls_context *context, char why[TLS_WHY])
 	return -ENOENT;
 }
 
+void tls_context_exchange(struct tls_context *used, struct tls_context *other)
+{
+	CHECK_MAGIC(used, TLS_CONTEXT_MAGIC);
+	CHECK_MAGIC(other, TLS_CONTEXT_MAGIC);
+	other->ssl = atomic_exchange_explicit(&used->ssl, other->ssl, memory_order_acq_rel);
+}
+
 void tls_context_free(struct tls_context *context)
 {
 	if (context == NULL) {
 		return;
 	}
-	for (uint32_t i = 0; i < context->named_count; i++) {
-		free(context->named[i].name);
-		SSL_CTX_free(context->named[i].ssl);
-	}
-	free(context->named);
 	SSL_CTX_free(context->ssl);
 	context->magic = 0;
 	free(context);
@@ -448,6 +487,11 @@ static int expect_tlsa(SSL *ssl, const struct tls_wish *wish, char why[TLS_WHY])
 		return 0;
 	}
 	SSL_dane_set_flags(ssl, DANE_FLAG_NO_DANE_EE_NAMECHECKS);
+	for (uint32_t i = 0; i < wish->other_name_count; i++) {
+		if (SSL_add1_host(ssl, wish->other_names[i]) != 1) {
+			return 0;
+		}
+	}
 	for (uint32_t i = 0; i < wish->tlsa_count; i++) {
 		const struct tls_tlsa *r = &wish->tlsa[i];
 		bool known = r->usage == USAGE_DANE_TA || r->usage == USAGE_DANE_EE;
@@ -464,6 +508,45 @@ static int expect_tlsa(SSL *ssl, const struct tls_wish *wish, char why[TLS_WHY])
 		snprintf(why, TLS_WHY, "no TLSA record is usable");
 	}
 	return usable > 0;
+}
+
+/* All of it is a certificate, or the key of one. */
+static bool is_whole(const struct tls_tlsa *record)
+{
+	const unsigned char *end = record->data;
+	bool parsed;
+
+	if (record->selector == SELECTOR_CERTIFICATE) {
+		X509 *certificate = d2i_X509(NULL, &end, record->len);
+
+		parsed = certificate != NULL;
+		X509_free(certificate);
+	} else {
+		X509_PUBKEY *key = d2i_X509_PUBKEY(NULL, &end, record->len);
+
+		parsed = key != NULL && X509_PUBKEY_get0(key) != NULL;
+		X509_PUBKEY_free(key);
+	}
+	ERR_clear_error();
+	return parsed && end == record->data + record->len;
+}
+
+bool tls_tlsa_usable(const struct tls_tlsa *record)
+{
+	if ((record->usage != USAGE_DANE_TA && record->usage != USAGE_DANE_EE) ||
+	    record->selector > SELECTOR_KEY) {
+		return false;
+	}
+	switch (record->matching) {
+	case MATCHING_FULL:
+		return is_whole(record);
+	case MATCHING_SHA256:
+		return record->len == SHA256_DIGEST_LENGTH;
+	case MATCHING_SHA512:
+		return record->len == SHA512_DIGEST_LENGTH;
+	default:
+		return false;
+	}
 }
 
 static int use_session(SSL *ssl, const struct tls_wish *wish)
@@ -504,7 +587,9 @@ static int client_fill(SSL *ssl, const struct tls_wish *wish, char why[TLS_WHY])
 		SSL_set_verify(ssl, SSL_VERIFY_NONE, NULL);
 		break;
 	case TLS_VERIFY_PKIX:
-		SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
+	case TLS_VERIFY_TRY:
+		SSL_set_verify(ssl, SSL_VERIFY_PEER,
+			       wish->verify == TLS_VERIFY_TRY ? on_verify_optional : NULL);
 		if (wish->name == NULL || expect_name(ssl, wish->name) != 1) {
 			return 0;
 		}
@@ -526,7 +611,7 @@ SSL *tls_open(const struct tls_wish *wish, char why[TLS_WHY])
 	CHECK_MAGIC(wish->context, TLS_CONTEXT_MAGIC);
 	ERR_clear_error();
 	why[0] = '\0';
-	ssl = SSL_new(wish->context->ssl);
+	ssl = SSL_new(atomic_load_explicit(&wish->context->ssl, memory_order_acquire));
 	if (ssl == NULL) {
 		tls_explain(NULL, why);
 		return NULL;
@@ -544,6 +629,26 @@ SSL *tls_open(const struct tls_wish *wish, char why[TLS_WHY])
 	ERR_clear_error();
 	SSL_free(ssl);
 	return NULL;
+}
+
+enum tls_fault tls_fault(const SSL *ssl)
+{
+	switch (SSL_get_verify_result(ssl)) {
+	case X509_V_ERR_HOSTNAME_MISMATCH:
+		return TLS_FAULT_HOST_MISMATCH;
+	case X509_V_ERR_CERT_HAS_EXPIRED:
+		return TLS_FAULT_EXPIRED;
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+	case X509_V_ERR_CERT_UNTRUSTED:
+	case X509_V_ERR_INVALID_CA:
+		return TLS_FAULT_NOT_TRUSTED;
+	default:
+		return TLS_FAULT_OTHER;
+	}
 }
 
 static const char *verification_of(const SSL *ssl, bool *verified)
@@ -570,5 +675,6 @@ struct tls_agreed tls_agreed(const SSL *ssl)
 	};
 
 	agreed.verification = verification_of(ssl, &agreed.verified);
+	agreed.fault = agreed.verified ? TLS_FAULT_NONE : tls_fault(ssl);
 	return agreed;
 }

@@ -41,6 +41,8 @@ enum tls_verify {
 	TLS_VERIFY_PKIX,
 	/* By TLSA records alone (RFC 7672). */
 	TLS_VERIFY_DANE,
+	/* As PKIX, but the session goes on whatever comes out: tls_agreed() says. */
+	TLS_VERIFY_TRY,
 };
 
 /* One certificate with its key: PEM files. A NULL `key` is in the certificate's file. */
@@ -85,13 +87,27 @@ struct tls_wish {
 	enum tls_verify verify;
 	/* The server's name, for SNI and verification; NULL: none. */
 	const char *name;
-	/* TLS_VERIFY_DANE: its TLSA records. */
+	/* TLS_VERIFY_DANE: its TLSA records, and further names that a certificate under a trust
+	 * anchor may have. */
 	const struct tls_tlsa *tlsa;
 	uint32_t tlsa_count;
+	const char *const *other_names;
+	uint32_t other_name_count;
 	/* Where sessions to resume are kept, and under which key: whoever shares a key shares what
 	 * was verified. NULL: none. */
 	struct tls_sessions *sessions;
 	const char *session_key;
+};
+
+/* Why a handshake failed, or why a peer was found untrusted, as far as it matters to whom it is
+ * told (RFC 8460 section 4.3.2). */
+enum tls_fault {
+	TLS_FAULT_NONE,
+	TLS_FAULT_HOST_MISMATCH,
+	TLS_FAULT_EXPIRED,
+	TLS_FAULT_NOT_TRUSTED,
+	/* Anything else. */
+	TLS_FAULT_OTHER,
 };
 
 /* What the two ends agreed on. */
@@ -104,6 +120,8 @@ struct tls_agreed {
 	const char *verification;
 	/* The peer's certificate was verified. */
 	bool verified;
+	/* TLS_VERIFY_TRY: why it was not. */
+	enum tls_fault fault;
 	bool resumed;
 };
 
@@ -118,6 +136,15 @@ struct tls_context *tls_client_create(const char *ca, char why[TLS_WHY]);
 /* Trusts the roots that the system trusts, before the context is shared. 0 or -ENOENT. */
 SINGLE
 int tls_client_trust_system(struct tls_context *context, char why[TLS_WHY]);
+
+/*
+ * Gives `used`, which others may be using, what `other` has, and the other way round: from now on
+ * handshakes begin with the new certificates. `other` may be freed when every thread that begins
+ * handshakes with `used` has begun another callback since; those that are under way, and what is
+ * open, keep what they need.
+ */
+CONCURRENT
+void tls_context_exchange(struct tls_context *used, struct tls_context *other);
 
 /* When no handshake uses it any more; connections that are open keep what they need. NULL is
  * ignored.
@@ -135,6 +162,15 @@ SSL *tls_open(const struct tls_wish *wish, char why[TLS_WHY]);
 /* Why the last call of OpenSSL on this thread failed, in one line. Empties its error queue. */
 SINGLE
 void tls_explain(const SSL *ssl, char why[TLS_WHY]);
+
+/* Why the verification of a handshake failed; TLS_FAULT_OTHER when something else did. */
+SINGLE
+enum tls_fault tls_fault(const SSL *ssl);
+
+/* A record that can prove something of a mail server: usage 2 or 3, and data of the right form (RFC
+ * 7672 section 3.1). */
+READONLY
+bool tls_tlsa_usable(const struct tls_tlsa *record);
 
 /* After the handshake. */
 SINGLE

@@ -109,6 +109,12 @@ void command_message_retry(struct order *o);
 /* command_signing.c */
 BOUND
 void command_signing_stats(struct order *o);
+/* command_tls.c */
+BOUND
+void command_tls_reload(struct order *o);
+/* command_tlsrpt.c */
+BOUND
+void command_tlsrpt(struct order *o);
 /* command_bounce.c */
 BOUND
 void command_bounce_stats(struct order *o);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/outbound/connection.h"
+#include "core/outbound/dane.h"
 #include "core/queue/throttle.h"
 
 /* Connections that `domain` lists. */
@@ -286,6 +287,32 @@ static json_t *address_of(const void *of)
 	return value_text(text);
 }
 
+/* What the world says of it, rather than the configuration: TLSA records, or MTA-STS. */
+static json_t *policy_of(const struct host *h)
+{
+	char text[64];
+
+	if (h->dane != NULL && h->dane->count == 0) {
+		return value_text("dane, no usable record");
+	}
+	if (h->dane != NULL) {
+		snprintf(text, sizeof(text), "dane, %u record%s", h->dane->count,
+			 h->dane->count == 1 ? "" : "s");
+		return value_text(text);
+	}
+	switch ((enum host_sts)h->sts) {
+	case HOST_STS_TESTING_UNLISTED:
+		return value_text("mta-sts testing, not listed");
+	case HOST_STS_TESTING:
+		return value_text("mta-sts testing");
+	case HOST_STS_ENFORCE:
+		return value_text("mta-sts enforce");
+	case HOST_STS_NONE:
+		break;
+	}
+	return json_null();
+}
+
 json_t *command_hosts(const struct scheduler *s, const struct lane *l)
 {
 	uint64_t now_ms = agent_now_ms(&s->base);
@@ -310,6 +337,7 @@ json_t *command_hosts(const struct scheduler *s, const struct lane *l)
 			  h->plain_until_ms > now_ms
 				  ? json_real((double)(h->plain_until_ms - now_ms) / 1000)
 				  : json_null());
+		value_set(row, "tls_policy", policy_of(h));
 		value_append(rows, row);
 	}
 	return rows;

@@ -181,6 +181,10 @@ static void say_extensions(struct smtp_session *ss)
 	if (starttls) {
 		smtp_session_say(ss, "250-STARTTLS\r\n");
 	}
+	if (ss->secure) {
+		/* RFC 8689 section 3: not before. */
+		smtp_session_say(ss, "250-REQUIRETLS\r\n");
+	}
 	if (smtp_auth_offered(ss)) {
 		smtp_session_say(ss, "250-AUTH PLAIN LOGIN\r\n");
 	}

@@ -19,6 +19,7 @@ import test_extensions
 import test_peers
 import test_sites
 import test_smtp_input
+import test_sts
 import test_tls
 from flow import Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
 from peer import Peer
@@ -567,8 +568,8 @@ binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }}
 
 # ---- the table ----
 
-I, P, B, K, N, T, E = (test_smtp_input, test_peers, test_bounces, test_dkim, test_dns, test_tls,
-                         test_extensions)
+I, P, B, K, N, S, T, E = (test_smtp_input, test_peers, test_bounces, test_dkim, test_dns, test_sts, test_tls,
+                          test_extensions)
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
@@ -668,6 +669,12 @@ SHOWN_BY = {
     ("tls", "domain"): T.test_sends_in_plain_text_when_told,
     ("tls_ca", "domain"): T.test_verifies_the_next_hop,
     ("tls_failure_retry", "domain"): T.test_tries_tls_again_after_a_while,
+    ("mta_sts", "domain"): S.test_obeys_policies,
+    ("port", "mta_sts"): S.test_obeys_policies,
+    ("ca", "mta_sts"): S.test_obeys_policies,
+    ("timeout", "mta_sts"): S.test_waits_for_a_policy_no_longer_than_told,
+    ("max_fetches", "mta_sts"): S.test_a_slow_policy_host_holds_up_no_other_domain,
+    ("cache_entries", "mta_sts"): S.test_keeps_so_many_policies,
     ("gateway", "domain"): P.test_prefers_the_first_gateway_that_works,
     ("remote_smtp_port", "domain"): test_delivers_to_the_port_that_it_was_told,
     ("address_family", "domain"): N.test_uses_the_address_families_that_it_was_told,

@@ -1,5 +1,6 @@
 """TLS in and out: what is offered, agreed on, refused, verified, and what follows when it fails."""
 
+import json
 import re
 import shutil
 import socket
@@ -273,6 +274,69 @@ def test_sslscan_finds_no_weakness(flow):
     expect("inappropriate fallback" in text, text)
 
 
+def test_takes_up_new_certificates(flow):
+    """Open sessions go on; what cannot be used changes nothing."""
+    c = Certificates(flow)
+    current, named = c.folder / "current.pem", c.folder / "named.pem"
+    current.write_bytes(c.make("old.test").read_bytes())
+    named.write_bytes(c.make("named.test").read_bytes())
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, listener=f'tls_certificate = "{current}" tls_key = "{c.key}"',
+                    text=f'tls_certificate "named.test" {{ certificate = "{named}" key = "{c.key}" }}')
+    before = daemon.connect()
+    before.say("EHLO client.test", 250)
+    start_tls(before, c.client(), "old.test")
+    current.write_bytes(c.make("new.test").read_bytes())
+    expect("CN = old.test" in s_client(daemon.port, name="x.test"), "taken up unasked")
+    expect_equal(daemon.console("tls", "reload"), {"contexts_reloaded": 1}, "answer")
+    expect("CN = new.test" in s_client(daemon.port, name="x.test"), "not taken up")
+    expect("CN = named.test" in s_client(daemon.port, name="named.test"), "the one by name")
+    expect_equal(before.mail("to@a.test", ehlo=False)[0], 250, "the open session")
+    peer.wait(1)
+    named.write_text("rubbish")
+    current.write_bytes(c.make("newer.test").read_bytes())
+    answer = daemon.console("tls", "reload", fail=True)
+    expect("nothing has changed" in answer and "named.pem" in answer, answer)
+    expect("CN = new.test" in s_client(daemon.port, name="x.test"), "changed although a file is broken")
+    # Again and again, while sessions begin.
+    named.write_bytes(c.make("named.test").read_bytes())
+    for _ in range(20):
+        daemon.console("tls", "reload")
+        client = daemon.connect()
+        client.say("EHLO client.test", 250)
+        start_tls(client, c.client(), "newer.test")
+        client.say("QUIT", 221)
+    before.say("NOOP", 250)
+
+
+test_takes_up_new_certificates.short = True
+
+
+def test_testssl_finds_no_weakness(flow):
+    if not shutil.which("testssl"):
+        raise Skip("testssl.sh is not installed")
+    c = Certificates(flow)
+    daemon = Daemon(flow, listener=tls_options(c))
+    result = flow.path / "testssl.json"
+    # Protocols, kinds of ciphers, forward secrecy, renegotiation, compression, RC4.
+    done = subprocess.run(["testssl", "-t", "smtp", "--quiet", "--color", "0", "--warnings", "off", "--nodns", "none",
+                           "--jsonfile", result, "-p", "-s", "-f", "-R", "-C", "-4", f"127.0.0.1:{daemon.port}"],
+                          capture_output=True, text=True, timeout=PATIENCE * 5, stdin=subprocess.DEVNULL)
+    expect(result.exists(), done.stdout + done.stderr)
+    rows = {row["id"]: row for row in json.loads(result.read_text())}
+    wanted = {name: "not offered" for name in (
+        "SSLv2", "SSLv3", "TLS1", "TLS1_1", "cipherlist_NULL", "cipherlist_aNULL", "cipherlist_EXPORT", "cipherlist_LOW",
+        "cipherlist_3DES_IDEA", "cipherlist_AVERAGE")}
+    wanted |= {"TLS1_2": "offered", "TLS1_3": "offered with final", "cipherlist_STRONG": "offered", "PFS": "offered",
+               "secure_renego": "supported", "secure_client_renego": "not vulnerable", "RC4": "not vulnerable"}
+    for name, finding in wanted.items():
+        expect_equal(rows[name]["finding"], finding, name)
+    expect(rows["CRIME_TLS"]["finding"].startswith("not vulnerable"), f"compression: {rows['CRIME_TLS']}")
+    # What its own openssl cannot do is no finding.
+    bad = [row for row in rows.values() if row["severity"] in ("LOW", "MEDIUM", "HIGH", "CRITICAL", "FATAL")]
+    expect_equal(bad, [], "weaknesses")
+
+
 # ---- out ----
 
 
@@ -489,16 +553,54 @@ def test_trusts_the_roots_of_the_system(flow):
     expect("unable to get local issuer certificate" in daemon.wait_lines("T", 1)[0][13], "reason")
 
 
+def test_hands_on_what_requires_tls(flow):
+    """REQUIRETLS (RFC 8689): to a next hop that is verified and knows it, with the demand; else not at all."""
+    c = Certificates(flow)
+    offers = ("PIPELINING", "8BITMIME", "REQUIRETLS")
+    good, silent = Peer(flow, tls=c.server(), offers=offers), Peer(flow, tls=c.server())
+    home = Peer(flow)
+    daemon = Daemon(flow, listener=tls_options(c), text=f"""tls = verify tls_ca = "{c.ca}"
+domain "good.test" {{ {by_name(good)} }}
+domain "silent.test" {{ {by_name(silent)} }}
+domain "unverified.test" {{ {by_name(good)} tls = required }}
+domain "plain.test" {{ {by_name(home)} tls = no }}
+domain "sender.test" {{ {by_name(home)} tls = no }}""")
+    client = daemon.connect()
+    expect("REQUIRETLS" not in client.say("EHLO client.test", 250)[1].split("\n"), "offered without TLS")
+    words = start_tls(client, c.client())
+    expect("REQUIRETLS" in words, f"not offered: {words}")
+    for domain in ("good", "silent", "unverified", "plain"):
+        client.say("MAIL FROM:<from@sender.test> REQUIRETLS RET=FULL", 250)
+        client.say(f"RCPT TO:<to@{domain}.test>", 250)
+        client.say("DATA", 354)
+        client.send("Subject: hello\r\n\r\nthe secret\r\n")
+        client.say(".", 250)
+    good.wait(1)
+    expect_equal([line for _, line in good.said("MAIL")], ["MAIL FROM:<from@sender.test> REQUIRETLS"], "MAIL")
+    reasons = sorted(row[13] for row in daemon.wait_lines("P", 3))
+    expect_equal(reasons, ["550 5.7.30 [internal] the message requires TLS to a verified peer"] * 2
+                 + ["550 5.7.30 [internal] the peer does not offer REQUIRETLS"], "reasons")
+    expect_equal(silent.mails, [], "mail")
+    # The sender is told, without what it said.
+    for mail in home.wait(3):
+        expect(b"5.7.30" in mail.data and b"the secret" not in mail.data, mail.data.decode())
+
+
 def test_dane_is_opportunistic_without_records(flow):
     c = Certificates(flow)
     secure, plain = Peer(flow, tls=c.server(signed=False)), Peer(flow)
-    for policy in ("dane", "dane-or-opportunistic"):
-        daemon = Daemon(flow, name=policy, text=f"""tls = {policy}
+    for policy in ("", "tls = dane-or-opportunistic"):
+        daemon = Daemon(flow, name=policy[-1:], text=f"""{policy}
 domain "secure.test" {{ gateway = "127.0.0.1:{secure.port}" }}
-domain "plain.test" {{ gateway = "127.0.0.1:{plain.port}" }}""")
+domain "plain.test" {{ gateway = "127.0.0.1:{plain.port}" }}
+domain "strict.test" {{ gateway = "127.0.0.1:{secure.port}" tls = dane }}""")
         send(daemon, "secure.test")
         send(daemon, "plain.test")
         daemon.wait_lines("D", 2)
+        # An address has no TLSA records.
+        send(daemon, "strict.test")
+        row = daemon.wait_lines("T", 1)[0]
+        expect(row[13].startswith("451 4.7.5 [internal] DANE is required"), row[13])
     expect_equal((len(secure.mails), len(secure.secured), len(plain.mails)), (2, 2, 2), "messages and handshakes")
 
 

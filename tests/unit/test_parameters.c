@@ -64,6 +64,19 @@ static void test_what_the_peer_offers(void **state)
 	free(e);
 }
 
+static void test_requiretls_is_handed_on(void **state)
+{
+	struct envelope *e = make(ENVELOPE_REQUIRETLS, NULL, 0, NULL);
+
+	(void)state;
+	expect(e, SMTP_EXTENSION_REQUIRETLS, " REQUIRETLS", "");
+	expect(e, 0, "", "");
+	free(e);
+	e = make(0, NULL, 0, NULL);
+	expect(e, SMTP_EXTENSION_REQUIRETLS, "", "");
+	free(e);
+}
+
 static void test_what_the_message_has(void **state)
 {
 	struct envelope *e = make(0, NULL, 0, NULL);
@@ -106,6 +119,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_the_peer_offers),
+		cmocka_unit_test(test_requiretls_is_handed_on),
 		cmocka_unit_test(test_what_the_message_has),
 		cmocka_unit_test(test_the_longest),
 	};

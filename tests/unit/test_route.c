@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "core/outbound/dane.h"
 #include "core/outbound/route.h"
 
 #define RECORDS_MAX 256
@@ -76,6 +77,20 @@ static size_t wire_record(enum dns_type type, const char *data, unsigned char *o
 	unsigned preference;
 	char name[300];
 
+	if (type == DNS_TLSA) {
+		unsigned usage;
+		unsigned selector;
+		unsigned matching;
+
+		/* The data is one byte, as often as a digest has it. */
+		assert_int_equal(
+			sscanf(data, "%u %u %u %u", &usage, &selector, &matching, &preference), 4);
+		out[0] = (unsigned char)usage;
+		out[1] = (unsigned char)selector;
+		out[2] = (unsigned char)matching;
+		memset(out + 3, (int)preference, matching == 1 ? 32 : 64);
+		return matching == 1 ? 35 : 67;
+	}
 	if (type == DNS_A || type == DNS_AAAA) {
 		assert_int_equal(inet_pton(type == DNS_A ? AF_INET : AF_INET6, data, out), 1);
 		return type == DNS_A ? 4 : 16;
@@ -542,6 +557,168 @@ static int set_up(void **state)
 	return 0;
 }
 
+/* ---- TLSA records (RFC 7672) ---- */
+
+/* As describe(), and of each host its base domain, further names, and what its usable records
+ * begin with. */
+static const char *describe_dane(const char *zone_text, const char *domain, uint64_t seed)
+{
+	static char text[TEXT_MAX];
+	struct route_verdict v;
+	size_t used = 0;
+
+	load_zone(zone_text);
+	v = find_route(domain, seed);
+	for (uint32_t i = 0; i < v.count; i++) {
+		const struct dane *d = v.hosts[i].dane;
+
+		used += describe_host(&v.hosts[i], text + used, sizeof text - used) - 1;
+		if (d != NULL) {
+			used += (size_t)snprintf(text + used, sizeof text - used, " %s:", d->base);
+		}
+		for (uint16_t j = 0; d != NULL && j < d->name_count; j++) {
+			used += (size_t)snprintf(text + used, sizeof text - used, " %s",
+						 d->names[j]);
+		}
+		for (uint16_t j = 0; d != NULL && j < d->count; j++) {
+			const struct tls_tlsa *t = &d->records[j];
+
+			assert_int_equal(t->data[0], t->data[t->len - 1]);
+			used += (size_t)snprintf(text + used, sizeof text - used, " (%u %u %u %u)",
+						 t->usage, t->selector, t->matching, t->data[0]);
+		}
+		used += (size_t)snprintf(text + used, sizeof text - used, "\n");
+	}
+	if (v.count == 0) {
+		return describe(&v);
+	}
+	free(v.hosts);
+	return text;
+}
+
+#define DANE_HOST "m.test A 192.0.2.1\nm.test A 192.0.2.2\nm.test SECURE -\n"
+#define DANE_MX "a.test MX 10 m.test\na.test SECURE -\n" DANE_HOST
+#define DANE_RECORD "_25._tcp.m.test TLSA 3 1 1 5\n_25._tcp.m.test SECURE -\n"
+
+static const struct {
+	enum domain_tls tls;
+	const char *zone;
+	const char *expected;
+} dane_shapes[] = {
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+	 DANE_MX DANE_RECORD "_25._tcp.m.test TLSA 1 1 1 6\n_25._tcp.m.test TLSA 2 0 2 7\n",
+	 "10 m.test 192.0.2.1 m.test: a.test (3 1 1 5) (2 0 2 7)\n"
+	 "10 m.test 192.0.2.2 m.test: a.test (3 1 1 5) (2 0 2 7)\n"},
+	/* None is usable; they are there all the same. */
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+	 DANE_MX "_25._tcp.m.test TLSA 1 1 1 5\n_25._tcp.m.test SECURE -\n",
+	 "10 m.test 192.0.2.1 m.test: a.test\n10 m.test 192.0.2.2 m.test: a.test\n"},
+	{DOMAIN_TLS_DANE, DANE_MX "_25._tcp.m.test TLSA 1 1 1 5\n_25._tcp.m.test SECURE -\n",
+	 "451 4.7.5 DANE is required, and m.test has no usable TLSA record"},
+	{DOMAIN_TLS_DANE, DANE_MX,
+	 "451 4.7.5 DANE is required, and m.test has no TLSA record that DNSSEC proves"},
+	{DOMAIN_TLS_DANE, DANE_MX DANE_RECORD,
+	 "10 m.test 192.0.2.1 m.test: a.test (3 1 1 5)\n"
+	 "10 m.test 192.0.2.2 m.test: a.test (3 1 1 5)\n"},
+	/* Nobody wants them. */
+	{DOMAIN_TLS_OPPORTUNISTIC, DANE_MX DANE_RECORD,
+	 "10 m.test 192.0.2.1\n10 m.test 192.0.2.2\n"},
+	/* Not proven: the exchanger, the address, the records. */
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC, "a.test MX 10 m.test\n" DANE_HOST DANE_RECORD,
+	 "10 m.test 192.0.2.1\n10 m.test 192.0.2.2\n"},
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+	 "a.test MX 10 m.test\na.test SECURE -\nm.test A 192.0.2.1\n" DANE_RECORD,
+	 "10 m.test 192.0.2.1\n"},
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC, DANE_MX "_25._tcp.m.test TLSA 3 1 1 5\n",
+	 "10 m.test 192.0.2.1\n10 m.test 192.0.2.2\n"},
+	/* They cannot be had: another host may do. */
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC, DANE_MX "_25._tcp.m.test TLSA !SERVFAIL\n",
+	 "451 4.7.5 cannot look up TLSA of _25._tcp.m.test: the name service failed"},
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC, DANE_MX "_25._tcp.m.test TLSA !TIMEOUT\n",
+	 "451 4.7.5 cannot look up TLSA of _25._tcp.m.test: no answer"},
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+	 DANE_MX "a.test MX 20 n.test\nn.test A 192.0.2.9\n_25._tcp.m.test TLSA !BOGUS\n",
+	 "20 n.test 192.0.2.9\n"},
+	/* Aliases: of the exchanger, and of the domain. */
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+	 "a.test MX 10 alias.test\na.test SECURE -\nalias.test CNAME m.test\n" DANE_HOST DANE_RECORD
+	 "_25._tcp.alias.test TLSA 3 1 1 6\n_25._tcp.alias.test SECURE -\n",
+	 "10 alias.test 192.0.2.1 m.test: a.test (3 1 1 5)\n"
+	 "10 alias.test 192.0.2.2 m.test: a.test (3 1 1 5)\n"},
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+	 "a.test MX 10 alias.test\na.test SECURE -\nalias.test CNAME m.test\n" DANE_HOST
+	 "_25._tcp.alias.test TLSA 3 1 1 6\n_25._tcp.alias.test SECURE -\n",
+	 "10 alias.test 192.0.2.1 alias.test: a.test (3 1 1 6)\n"
+	 "10 alias.test 192.0.2.2 alias.test: a.test (3 1 1 6)\n"},
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+	 "a.test MX 10 alias.test\na.test SECURE -\nalias.test CNAME m.test\n" DANE_HOST
+	 "_25._tcp.m.test TLSA !SERVFAIL\n"
+	 "_25._tcp.alias.test TLSA 3 1 1 6\n_25._tcp.alias.test SECURE -\n",
+	 "451 4.7.5 cannot look up TLSA of _25._tcp.m.test"},
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+	 "a.test CNAME b.test\nb.test MX 10 m.test\nb.test SECURE -\n" DANE_HOST DANE_RECORD,
+	 "10 m.test 192.0.2.1 m.test: a.test b.test (3 1 1 5)\n"
+	 "10 m.test 192.0.2.2 m.test: a.test b.test (3 1 1 5)\n"},
+	/* No exchangers, which is proven. */
+	{DOMAIN_TLS_DANE_OR_OPPORTUNISTIC,
+	 "a.test A 192.0.2.1\na.test SECURE -\n_25._tcp.a.test TLSA 3 1 1 5\n"
+	 "_25._tcp.a.test SECURE -\n",
+	 "0 a.test 192.0.2.1 a.test: a.test (3 1 1 5)\n"},
+};
+
+static void test_tlsa_records(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof dane_shapes / sizeof dane_shapes[0]; i++) {
+		for (uint64_t seed = 0; seed < 20; seed++) {
+			const char *found;
+
+			options.tls = dane_shapes[i].tls;
+			found = describe_dane(dane_shapes[i].zone, "a.test", seed);
+			if (strncmp(found, dane_shapes[i].expected,
+				    strlen(dane_shapes[i].expected)) != 0 ||
+			    (found[0] != '4' && strcmp(found, dane_shapes[i].expected) != 0)) {
+				fail_msg("shape %zu: found\n%s\nwanted\n%s", i, found,
+					 dane_shapes[i].expected);
+			}
+		}
+	}
+	options.tls = DOMAIN_TLS_NO;
+}
+
+/* Names of an operator's own need no proof (RFC 7672 section 2.2.2); addresses are not asked for.
+ */
+static void test_tlsa_records_of_gateways(void **state)
+{
+	static const struct gateway gateways[] = {{"m.test", 2525, 0}, {"192.0.2.7", 25, 1}};
+
+	(void)state;
+	options.tls = DOMAIN_TLS_DANE_OR_OPPORTUNISTIC;
+	options.gateways = gateways;
+	options.gateway_count = 2;
+	assert_string_equal(describe_dane(DANE_HOST "_2525._tcp.m.test TLSA 3 1 1 5\n"
+						    "_2525._tcp.m.test SECURE -\n",
+					  "a.test", 1),
+			    "0 m.test 192.0.2.1#2525 m.test: (3 1 1 5)\n"
+			    "0 m.test 192.0.2.2#2525 m.test: (3 1 1 5)\n1 192.0.2.7 192.0.2.7\n");
+	options.gateway_count = 0;
+	options.tls = DOMAIN_TLS_NO;
+}
+
+/* What is not signed costs no question more. */
+static void test_unsigned_domains_are_not_asked_for_tlsa(void **state)
+{
+	(void)state;
+	options.tls = DOMAIN_TLS_DANE_OR_OPPORTUNISTIC;
+	asked = 0;
+	describe_dane("a.test MX 10 m.test\nm.test A 192.0.2.1\n", "a.test", 1);
+	assert_int_equal(asked, 3);
+	asked = 0;
+	describe_dane(DANE_MX DANE_RECORD, "a.test", 1);
+	assert_int_equal(asked, 4);
+	options.tls = DOMAIN_TLS_NO;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -556,6 +733,9 @@ int main(void)
 		cmocka_unit_test_setup(test_says_what_dnssec_has_proven, set_up),
 		cmocka_unit_test_setup(test_holds_for_the_shortest_time, set_up),
 		cmocka_unit_test_setup(test_literals, set_up),
+		cmocka_unit_test(test_tlsa_records),
+		cmocka_unit_test(test_tlsa_records_of_gateways),
+		cmocka_unit_test(test_unsigned_domains_are_not_asked_for_tlsa),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -384,6 +384,64 @@ static void test_dane(void **state)
 	}
 }
 
+/* A further name will do as well (RFC 7672 section 3.2.2). */
+static void test_dane_with_other_names(void **state)
+{
+	static const char *const names[] = {"next.test", "mx.test"};
+	unsigned char data[4096];
+	const struct tls_tlsa record = {2, 0, 1, data,
+					tlsa_data("ca.pem", 0, 1, data, sizeof data)};
+	struct tls_context *server = tls_test_server("chain.pem");
+	struct tls_context *client = tls_test_client();
+
+	(void)state;
+	for (uint32_t count = 1; count <= 2; count++) {
+		const struct tls_wish wish = {.context = client,
+					      .name = "else.test",
+					      .verify = TLS_VERIFY_DANE,
+					      .tlsa = &record,
+					      .tlsa_count = 1,
+					      .other_names = names,
+					      .other_name_count = count};
+		struct pair p = meet(&wish, server);
+
+		assert_int_equal(p.why[0] == '\0', count == 2);
+		part(&p);
+	}
+	tls_context_free(server);
+	tls_context_free(client);
+}
+
+/* The session goes on, and what was found out is said. */
+static void test_verification_that_is_only_tried(void **state)
+{
+	static const struct {
+		const char *server;
+		enum tls_fault fault;
+	} cases[] = {
+		{"mx.pem", TLS_FAULT_NONE},
+		{"other.pem", TLS_FAULT_HOST_MISMATCH},
+		{"expired.pem", TLS_FAULT_EXPIRED},
+		{"self.pem", TLS_FAULT_NOT_TRUSTED},
+	};
+	struct tls_context *client = tls_test_client();
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		const struct tls_wish wish = {
+			.context = client, .name = "mx.test", .verify = TLS_VERIFY_TRY};
+		struct tls_context *server = tls_test_server(cases[i].server);
+		struct pair p = meet(&wish, server);
+
+		assert_string_equal(p.why, "");
+		assert_int_equal(tls_agreed(p.client).fault, cases[i].fault);
+		assert_int_equal(tls_agreed(p.client).verified, cases[i].fault == TLS_FAULT_NONE);
+		part(&p);
+		tls_context_free(server);
+	}
+	tls_context_free(client);
+}
+
 /* ---- sessions ---- */
 
 static SSL_SESSION *session_of(int version)
@@ -463,6 +521,8 @@ int main(void)
 		cmocka_unit_test(test_server_chooses_by_name),
 		cmocka_unit_test(test_clients_certificates),
 		cmocka_unit_test(test_dane),
+		cmocka_unit_test(test_dane_with_other_names),
+		cmocka_unit_test(test_verification_that_is_only_tried),
 		cmocka_unit_test(test_sessions_by_key),
 		cmocka_unit_test(test_sessions_when_full),
 	};
