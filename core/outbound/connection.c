@@ -11,6 +11,7 @@
 
 #include "core/outbound/connection_tls.h"
 #include "core/outbound/international.h"
+#include "core/outbound/lane_idle.h"
 #include "core/outbound/parameters.h"
 #include "core/runtime/check.h"
 #include "core/runtime/text.h"
@@ -47,36 +48,14 @@ static bool sets_up(enum connection_state state)
 	       state == CONNECTION_STARTTLS || state == CONNECTION_SECURING;
 }
 
-static void idle_link(struct connection *c)
-{
-	struct lane *l = c->lane;
-
-	c->idle_prev = NULL;
-	c->idle_next = l->idle;
-	if (l->idle != NULL) {
-		l->idle->idle_prev = c;
-	}
-	l->idle = c;
-	l->idle_count++;
-}
-
-static void idle_unlink(struct connection *c)
-{
-	*(c->idle_prev != NULL ? &c->idle_prev->idle_next : &c->lane->idle) = c->idle_next;
-	if (c->idle_next != NULL) {
-		c->idle_next->idle_prev = c->idle_prev;
-	}
-	c->lane->idle_count--;
-}
-
 /* The only place where the state changes, so that the lane's counts follow it. */
 static void change_state(struct connection *c, enum connection_state state)
 {
 	c->lane->connecting_count += (uint32_t)sets_up(state) - (uint32_t)sets_up(c->state);
 	if (c->state == CONNECTION_IDLE && state != CONNECTION_IDLE) {
-		idle_unlink(c);
+		lane_remove_idle(c);
 	} else if (c->state != CONNECTION_IDLE && state == CONNECTION_IDLE) {
-		idle_link(c);
+		lane_add_idle(c);
 	}
 	c->state = state;
 }

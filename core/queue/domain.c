@@ -141,17 +141,22 @@ void domain_put(struct domain_table *t, struct domain *d)
 	t->delayed += d->delayed_count;
 }
 
-void domain_take(struct domain_table *t, struct domain *d)
+static void unlink_record(struct domain_table *t, struct domain *d)
 {
 	struct domain **at = bucket_of(t, d->hash);
 
-	OWNER_CHECK(d);
 	while (*at != d) {
 		at = &(*at)->hash_next;
 	}
 	*at = d->hash_next;
 	d->hash_next = NULL;
 	t->count--;
+}
+
+void domain_take(struct domain_table *t, struct domain *d)
+{
+	OWNER_CHECK(d);
+	unlink_record(t, d);
 	t->active -= d->active_count;
 	t->delayed -= d->delayed_count;
 	hand_over(d, false);
@@ -348,7 +353,7 @@ void domain_remove(struct domain_table *t, struct domain *d, struct delivery *de
 void domain_destroy(struct domain_table *t, struct domain *d)
 {
 	ASSERT(d->active_count == 0 && d->delayed_count == 0 && d->lane == NULL);
-	domain_take(t, d);
+	unlink_record(t, d);
 	d->magic = 0;
 	free(d->delayed);
 	free(d->trouble);

@@ -38,7 +38,7 @@ BOUND
 void forward_add(struct forward_table *t, const char *binding, const char *name, uint64_t hash,
 		 uint8_t home);
 /* It comes back. */
-BOUND
+SINGLE
 void forward_remove(struct forward_table *t, struct forward *f);
 SINGLE
 void forward_table_close(struct forward_table *t);

@@ -165,7 +165,7 @@ BOUND
 struct site *site_create(struct site_table *t, const char *binding, const char *key,
 			 const struct domain_options *options);
 /* Frees one without lanes. */
-BOUND
+SINGLE
 void site_destroy(struct site_table *t, struct site *s);
 BOUND
 void site_each(const struct site_table *t, void (*each)(void *context, struct site *s),
@@ -184,7 +184,7 @@ BOUND
 struct lane *lane_open(struct site *s, const struct domain_options *options, const char *mx,
 		       bool mx_secure, bool *made);
 /* Frees a lane without domains and connections. */
-BOUND
+SINGLE
 void lane_destroy(struct lane *l);
 BOUND
 void lane_set_trouble(struct lane *l, const char *text);
@@ -208,7 +208,7 @@ static inline bool lane_is_ready(const struct domain *d)
 }
 
 /* Into the ring for that, at its end; or out of all. */
-BOUND
+SINGLE
 void lane_set_hunger(struct lane *l, enum lane_hunger hunger);
 /* Whose turn it is to get a connection, a starving one first; NULL: nobody wants one. */
 BOUND

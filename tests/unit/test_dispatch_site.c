@@ -163,7 +163,6 @@ static void test_throttles_of_site_and_domain_add_up(void **state)
 	for (unsigned i = 0; i < 10; i++) {
 		outbound_pass(w, 340);
 	}
-	/* What it was not granted is not the site's loss. */
 	assert_int_equal(outbound_record(w, "a.test")->delivered, 1);
 	assert_int_equal(outbound_record(w, "b.test")->delivered, 4);
 	assert_int_equal(outbound_hold(outbound_record(w, "a.test")), DOMAIN_THROTTLE_MESSAGES);
@@ -171,6 +170,19 @@ static void test_throttles_of_site_and_domain_add_up(void **state)
 		outbound_pass(w, 1000);
 	}
 	assert_int_equal(outbound_record(w, "a.test")->delivered, 4);
+	outbound_pass(w, 10000);
+	/* What its own throttle does not grant, on a connection that is idle, is not the site's
+	 * loss. */
+	assert_true(outbound_lane(outbound_record(w, "a.test"))->idle_count > 0);
+	for (unsigned i = 0; i < 2; i++) {
+		outbound_queue(w, "a.test", "a");
+		outbound_settle(w);
+	}
+	outbound_queue(w, "b.test", "a");
+	outbound_queue(w, "b.test", "a");
+	outbound_settle(w);
+	assert_int_equal(outbound_record(w, "a.test")->delivered, 5);
+	assert_int_equal(outbound_record(w, "b.test")->delivered, 6);
 }
 
 /* Who wants another name in EHLO does not get a connection that said this one. */

@@ -249,7 +249,7 @@ static const char *describe(struct route_verdict *v)
 		snprintf(text, sizeof text, "%u %s %s", route_code(v->result),
 			 route_enhanced(v->result), v->text);
 	}
-	free(v->hosts);
+	route_verdict_free(v);
 	return text;
 }
 
@@ -353,7 +353,7 @@ static void test_equals_are_drawn(void **state)
 		assert_int_equal(v.count, 4);
 		assert_string_equal(v.hosts[0].name, "l.test");
 		first[v.hosts[1].name[0] - 'm']++;
-		free(v.hosts);
+		route_verdict_free(&v);
 	}
 	for (unsigned i = 0; i < 3; i++) {
 		assert_in_range(first[i], 900, 1100);
@@ -449,7 +449,7 @@ static void test_more_than_is_kept(void **state)
 	assert_int_equal(v.count, NEXT_HOP_MAX);
 	assert_int_equal(v.hosts[0].preference, 1);
 	assert_int_equal(v.hosts[NEXT_HOP_MAX - 1].preference, NEXT_HOP_MAX);
-	free(v.hosts);
+	route_verdict_free(&v);
 	used = (size_t)snprintf(text, sizeof text, "a.test MX 1 m.test\n");
 	for (unsigned i = 0; i < 100; i++) {
 		used += (size_t)snprintf(text + used, sizeof text - used, "m.test A 192.0.2.%u\n",
@@ -458,7 +458,7 @@ static void test_more_than_is_kept(void **state)
 	load_zone(text);
 	v = find_route("a.test", 1);
 	assert_int_equal(v.count, NEXT_HOP_MAX);
-	free(v.hosts);
+	route_verdict_free(&v);
 }
 
 static void test_counts_what_is_odd(void **state)
@@ -473,7 +473,7 @@ static void test_counts_what_is_odd(void **state)
 	assert_int_equal(v.alias_count, 1);
 	assert_int_equal(v.literal_count, 1);
 	assert_int_equal(v.dead_count, 1);
-	free(v.hosts);
+	route_verdict_free(&v);
 }
 
 static void test_says_what_dnssec_has_proven(void **state)
@@ -487,12 +487,12 @@ static void test_says_what_dnssec_has_proven(void **state)
 	assert_true(v.mx_secure);
 	assert_true(v.hosts[0].secure);
 	assert_false(v.hosts[1].secure);
-	free(v.hosts);
+	route_verdict_free(&v);
 	load_zone("a.test MX 10 m.test\nm.test SECURE\nm.test A 192.0.2.1");
 	v = find_route("a.test", 1);
 	assert_false(v.mx_secure);
 	assert_true(v.hosts[0].secure);
-	free(v.hosts);
+	route_verdict_free(&v);
 }
 
 /* A verdict that leaves something out because of a failure is looked at again soon. */
@@ -504,17 +504,17 @@ static void test_holds_for_the_shortest_time(void **state)
 	load_zone("a.test MX 10 m.test\nm.test A 192.0.2.1");
 	v = find_route("a.test", 1);
 	assert_int_equal(v.ttl_ms, TTL * 1000);
-	free(v.hosts);
+	route_verdict_free(&v);
 	load_zone(
 		"a.test MX 10 m.test\na.test MX 20 n.test\nm.test A 192.0.2.1\nn.test A !SERVFAIL");
 	v = find_route("a.test", 1);
 	assert_int_equal(v.ttl_ms, options.host_failure_retry_ms);
-	free(v.hosts);
+	route_verdict_free(&v);
 	/* Long enough to be used once. */
 	ttl = 0;
 	v = find_route("a.test", 1);
 	assert_true(v.ttl_ms >= 1000);
-	free(v.hosts);
+	route_verdict_free(&v);
 }
 
 static void test_literals(void **state)
