@@ -114,7 +114,8 @@ static void test_addresses_when_invalid(void **state)
 	expect(fd, "RCPT TO:<Postmaster>\r\n", "250 2.1.5");
 	expect(fd, "DATA\r\n", "354 ");
 	expect(fd, ".\r\n", "250 2.0.0");
-	assert_int_equal(rig.envelope_flags, ENVELOPE_8BITMIME | ENVELOPE_SMTPUTF8);
+	assert_int_equal(rig.envelope_flags,
+			 ENVELOPE_UNSTUFFED | ENVELOPE_8BITMIME | ENVELOPE_SMTPUTF8);
 	assert_non_null(strstr(rig.main_log, "@R@postmaster@mx.example.com@@@"));
 	assert_non_null(strstr(rig.bodies, "with UTF8SMTP\r\n"));
 	assert_non_null(strstr(rig.reject_log, "@J@192.0.2.1@4@"));
@@ -136,14 +137,15 @@ static void test_notification_parameters_are_kept(void **state)
 	expect(fd, "RCPT TO:<d@example.net> ORCPT=rfc822;+0D+0AX:\r\n", "501 5.5.4");
 	expect(fd, "RCPT TO:<d@example.net> NOTIFY=NEVER\r\n", "250 2.1.5");
 	expect(fd, "BDAT 3 LAST\r\nx\r\n", "250 2.0.0");
-	assert_int_equal(rig.envelope_flags, ENVELOPE_RET_HDRS | ENVELOPE_ENVID);
+	assert_int_equal(rig.envelope_flags,
+			 ENVELOPE_UNSTUFFED | ENVELOPE_RET_HDRS | ENVELOPE_ENVID);
 	assert_string_equal(rig.envid, "QQ+2B1");
 	assert_string_equal(rig.notify, "6 b@example.net rfc822;x+2By@z\n"
 					"0 c@example.net -\n1 d@example.net -\n");
 	expect(fd, MAIL, "250 2.1.0");
 	expect(fd, RCPT, "250 2.1.5");
 	expect(fd, "BDAT 3 LAST\r\nx\r\n", "250 2.0.0");
-	assert_int_equal(rig.envelope_flags, 0);
+	assert_int_equal(rig.envelope_flags, ENVELOPE_UNSTUFFED);
 	assert_string_equal(rig.notify, "0 b@example.net -\n");
 	quit(fd);
 }
@@ -158,7 +160,7 @@ static void test_requiretls_needs_tls(void **state)
 	expect(fd, "MAIL FROM:<a@example.com> REQUIRETLS\r\n", "250 2.1.0");
 	expect(fd, RCPT, "250 2.1.5");
 	expect(fd, "BDAT 3 LAST\r\nx\r\n", "250 2.0.0");
-	assert_int_equal(rig.envelope_flags, ENVELOPE_REQUIRETLS);
+	assert_int_equal(rig.envelope_flags, ENVELOPE_UNSTUFFED | ENVELOPE_REQUIRETLS);
 	quit(fd);
 }
 
@@ -366,7 +368,7 @@ static void test_octets_in_data(void **state)
 	expect_lines("550 5.6.0", 1);
 	say(fd, MAIL RCPT "DATA\r\n");
 	expect(fd, "\xe9t\xe9\r\n.\r\n", "250 2.0.0");
-	assert_int_equal(rig.envelope_flags, ENVELOPE_8BITMIME);
+	assert_int_equal(rig.envelope_flags, ENVELOPE_UNSTUFFED | ENVELOPE_8BITMIME);
 	say(fd, MAIL RCPT "DATA\r\n");
 	expect(fd, "a\nb\r\n.\r\n", "550 5.6.11");
 	say(fd, MAIL RCPT "DATA\r\n");
