@@ -173,6 +173,9 @@ class RecordServer:
             try:
                 question, peer = self.socket.recvfrom(512)
                 self.socket.sendto(self.answer(question), peer)
+            except IndexError:
+                # No question: somebody looks whether the port is free.
+                continue
             except OSError:
                 return
 

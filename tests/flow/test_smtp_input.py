@@ -544,7 +544,8 @@ def test_dismisses_those_who_send_a_byte_now_and_then(flow):
             pass
     expect(line.startswith(b"421"), f"heard {line!r}")
     seconds = time.monotonic() - began
-    expect(2 <= seconds < PATIENCE, f"after {seconds:.1f} s")
+    # Its clock is that of its last look, some ms ago.
+    expect(1.9 <= seconds < PATIENCE, f"after {seconds:.3f} s")
     still_serves(peer, daemon)
 
 
