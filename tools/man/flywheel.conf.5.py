@@ -12,6 +12,7 @@ SECTIONS = [
     ("Spool", ["spool"]),
     ("Logs", ["log"]),
     ("Name service", ["resolver"]),
+    ("Policies of MTA-STS", ["mta_sts"]),
     ("Agents and groups", ["agent", "group"]),
     ("SMTP clients", ["esmtp_listener"]),
     ("Certificates by name", ["tls_certificate"]),
