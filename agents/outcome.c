@@ -69,8 +69,8 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S, .id = &m->id},
 		.domain = delivery->domain->name,
 		.size = m->body_bytes,
-		.binding_group = BINDING_GROUP_DEFAULT,
-		.binding = BINDING_DEFAULT,
+		.binding_group = binding_group_name(delivery->domain->binding_record),
+		.binding = delivery->domain->binding,
 		.retries = delivery->attempts,
 		.queued_s = (agent_wall_ms(&s->base) - m->received_ms) / 1000,
 		.remote_ip = a->remote_ip,
@@ -342,6 +342,9 @@ static void remember(struct scheduler *s, struct domain *d, struct delivery *del
 	schedule(s, d, delivery);
 	d->failed += recipient_set_count(&a->failed);
 	d->transient += recipient_set_count(&a->deferred);
+	d->binding_record->delivered += recipient_set_count(&a->delivered);
+	d->binding_record->failed += recipient_set_count(&a->failed);
+	d->binding_record->transient += recipient_set_count(&a->deferred);
 }
 
 static void conclude(struct scheduler *s, struct delivery *delivery, const struct attempt *found)
@@ -422,9 +425,19 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 	}
 }
 
-static const struct domain_options *options(struct dispatcher *x, const char *domain)
+/* A binding that is there no more has left its mail to the default one's options. */
+static const struct domain_options *options(struct dispatcher *x, const struct binding_record *b,
+					    const char *domain)
 {
-	return config_domain(scheduler_of(x)->program->config, BINDING_DEFAULT, domain,
+	struct scheduler *s = scheduler_of(x);
+
+	if (!b->configured) {
+		agent_error(&s->base, 0,
+			    "queued mail is of binding \"%s\", which is not configured any more: "
+			    "the options of the default one apply",
+			    b->name);
+	}
+	return config_domain(s->program->config, b->configured ? b->name : BINDING_DEFAULT, domain,
 			     strlen(domain));
 }
 

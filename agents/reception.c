@@ -35,10 +35,18 @@ static bool over_budget(const struct scheduler *s)
 	return program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes;
 }
 
+static const char *binding_of(const struct envelope *e)
+{
+	const char *name = envelope_binding(e);
+
+	return name != NULL ? name : BINDING_DEFAULT;
+}
+
 void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 {
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
 	struct delivery *delivery = object;
+	const struct envelope *e;
 	struct domain *d;
 
 	(void)value;
@@ -48,9 +56,10 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	d = dispatch_find(&s->dispatcher,
-			  envelope_domain(delivery_envelope(delivery), delivery->index));
+	e = delivery_envelope(delivery);
+	d = dispatch_find(&s->dispatcher, binding_of(e), envelope_domain(e, delivery->index));
 	d->received += recipient_set_count(&delivery->pending);
+	d->binding_record->received += recipient_set_count(&delivery->pending);
 	/* It is found in its domain's record from here on: an envelope alone has done its work. */
 	if (!delivery->message->content->resident) {
 		delivery_give_up_content(delivery, &s->pools);
@@ -65,7 +74,7 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)
 {
 	const struct envelope *e = delivery_envelope(delivery);
-	uint32_t home = home_of(p, BINDING_DEFAULT, envelope_domain(e, delivery->index));
+	uint32_t home = home_of(p, binding_of(e), envelope_domain(e, delivery->index));
 
 	OWNER_RELEASE(delivery);
 	agent_send(self, &p->schedulers[home]->base, scheduler_on_delivery, delivery, 0);

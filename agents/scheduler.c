@@ -172,6 +172,19 @@ static void make_counters(struct scheduler *s)
 					     "Those of them that were complaints");
 }
 
+static void add_bindings(struct scheduler *s)
+{
+	const struct config *config = s->program->config;
+
+	for (uint32_t i = 0; i < config_binding_count(config); i++) {
+		const struct binding_options *o = config_binding(config, i);
+
+		binding_add(&s->dispatcher.bindings, o->name, o->group, o->weight,
+			    o->suspend_delivery);
+	}
+	binding_pass_turns(&s->dispatcher.bindings, s->index);
+}
+
 static int on_start(struct agent *self)
 {
 	struct scheduler *s = scheduler_of(self);
@@ -302,5 +315,6 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 	make_counters(s);
 	dispatcher_init(&s->dispatcher, &s->base, &scheduler_dispatch_ops, &s->pools,
 			&program->limits);
+	add_bindings(s);
 	s->dispatcher.tls_client = config_tls_client(program->config);
 }

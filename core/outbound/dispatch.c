@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/outbound/bind_address.h"
 #include "core/outbound/connection.h"
 #include "core/outbound/connection_tls.h"
 #include "core/outbound/dispatch_parts.h"
@@ -66,6 +67,7 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 	x->ops = ops;
 	x->pools = pools;
 	x->limits = limits;
+	binding_table_init(&x->bindings);
 	domain_table_init(&x->domains);
 	pool_init(&x->connections, "outbound connection", sizeof(struct connection), 256);
 	x->connections_opened = counter_create(self->counters, "outbound.opened", COUNTER_SUM,
@@ -88,6 +90,10 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 	x->commands_pipelined = counter_create(self->counters, "outbound.pipelined", COUNTER_SUM,
 					       "SMTP commands sent without waiting for a reply");
 	create_route_counters(x);
+	x->bind_failures =
+		counter_create(self->counters, "outbound.bind_failed", COUNTER_SUM,
+			       "Times bind_address could not be used, or next hops were all of "
+			       "another family");
 	x->reused = counter_create(self->counters, "outbound.reused", COUNTER_SUM,
 				   "Transactions on a connection that had carried one before");
 	connection_tls_init(x);
@@ -169,7 +175,7 @@ static bool unused(const struct domain *d)
 {
 	return d->active_count == 0 && d->delayed_count == 0 && d->attempt_count == 0 &&
 	       d->settling_count == 0 && d->sweeps == 0 && d->connections == NULL &&
-	       !d->resolving && d->suspended == d->options->suspend_delivery;
+	       !d->resolving && d->suspended == dispatch_begins_suspended(d);
 }
 
 static void free_record(struct domain *d)
@@ -477,6 +483,54 @@ static void connection_link(struct dispatcher *x, struct domain *d, struct conne
 	counter_set_value(x->connections_open, x->connection_count);
 }
 
+/* No next hop is to be tried now: each has failed, or, UINT64_MAX, there is no bind_address of
+ * their family. The one that waits longest hears of the latter, the others wait. */
+static void hold_hosts(struct dispatcher *x, struct domain *d, uint64_t until_ms)
+{
+	struct attempt a;
+
+	if (until_ms != UINT64_MAX) {
+		hold_until(d, DOMAIN_HOSTS_DOWN, until_ms);
+		return;
+	}
+	counter_inc(x->bind_failures);
+	a = bind_address_trouble(d, NULL, 0);
+	text_copy(d->trouble, sizeof d->trouble, a.text);
+	hold_until(d, DOMAIN_BIND_ADDRESS, now_ms(x) + d->options->host_failure_retry_ms);
+	if (d->active_head != NULL) {
+		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, false);
+	}
+}
+
+/* There is no socket. When that is because of bind_address, the host is left alone for a while, and
+ * when no other is left the one that waits longest hears of it. */
+static void cannot_open(struct dispatcher *x, struct domain *d, struct host *host, int error)
+{
+	struct attempt a;
+	uint64_t until_ms;
+
+	if (d->options->bind_address_count == 0 || error != -EADDRNOTAVAIL) {
+		agent_error(x->self, error, "cannot make a socket for an outbound connection");
+		hold_until(d, DOMAIN_SERVER_CONNECTIONS, now_ms(x) + 1000);
+		return;
+	}
+	counter_inc(x->bind_failures);
+	a = bind_address_trouble(d, host, error);
+	agent_error(x->self, error, "%s", a.text);
+	text_copy(d->trouble, sizeof d->trouble, a.text);
+	host->failures++;
+	host->failed_until_ms = now_ms(x) + d->options->host_failure_retry_ms;
+	if (host_choose(d, now_ms(x), &until_ms) != NULL) {
+		/* At once, but not within this look. */
+		hold_until(d, DOMAIN_FREE, now_ms(x) + 1);
+		return;
+	}
+	hold_until(d, DOMAIN_BIND_ADDRESS, until_ms);
+	if (d->active_head != NULL) {
+		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, false);
+	}
+}
+
 /* Opens one more connection, or notes what is in its way; true when it was opened. */
 static bool open_one(struct dispatcher *x, struct domain *d)
 {
@@ -494,7 +548,7 @@ static bool open_one(struct dispatcher *x, struct domain *d)
 	}
 	host = host_choose(d, now_ms(x), &until_ms);
 	if (host == NULL) {
-		hold_until(d, DOMAIN_HOSTS_DOWN, until_ms);
+		hold_hosts(x, d, until_ms);
 		return false;
 	}
 	why = connection_limit(x, d, &until_ms);
@@ -513,8 +567,7 @@ static bool open_one(struct dispatcher *x, struct domain *d)
 	c = connection_open(x, d, host, &error);
 	if (c == NULL) {
 		limits_return(x->limits);
-		agent_error(x->self, error, "cannot make a socket for an outbound connection");
-		hold_until(d, DOMAIN_SERVER_CONNECTIONS, now_ms(x) + 1000);
+		cannot_open(x, d, host, error);
 		return false;
 	}
 	connection_link(x, d, c, host);
@@ -523,8 +576,12 @@ static bool open_one(struct dispatcher *x, struct domain *d)
 
 static bool held_for_good(struct dispatcher *x, struct domain *d)
 {
-	if (x->stopping || d->suspended) {
-		dispatch_hold(d, x->stopping ? DOMAIN_STOPPING : DOMAIN_SUSPENDED);
+	bool binding_suspended = d->binding_record->order == BINDING_SUSPENDED;
+
+	if (x->stopping || d->suspended || binding_suspended) {
+		dispatch_hold(d, x->stopping    ? DOMAIN_STOPPING
+				 : d->suspended ? DOMAIN_SUSPENDED
+						: DOMAIN_BINDING_SUSPENDED);
 		if (!x->stopping && d->active_head != NULL) {
 			/* What waits may expire. */
 			timer_arm(&d->hold_timer, now_ms(x) + 60000);
@@ -536,7 +593,8 @@ static bool held_for_good(struct dispatcher *x, struct domain *d)
 		return true;
 	}
 	return (d->hold == DOMAIN_UNRESOLVED || d->hold == DOMAIN_DNS_BOGUS ||
-		d->hold == DOMAIN_DNS_TIMEOUT || d->hold == DOMAIN_HOSTS_DOWN) &&
+		d->hold == DOMAIN_DNS_TIMEOUT || d->hold == DOMAIN_HOSTS_DOWN ||
+		d->hold == DOMAIN_BIND_ADDRESS) &&
 	       d->hold_until_ms > now_ms(x) && d->idle_count == 0;
 }
 
@@ -751,12 +809,16 @@ static void on_delayed_timer(struct timer *t)
 	dispatch_domain(x, d);
 }
 
-struct domain *dispatch_find(struct dispatcher *x, const char *domain)
+struct domain *dispatch_find(struct dispatcher *x, const char *binding, const char *domain)
 {
-	struct domain *d = domain_find(&x->domains, BINDING_DEFAULT, domain);
+	struct domain *d = domain_find(&x->domains, binding, domain);
 
 	if (d == NULL) {
-		d = domain_create(&x->domains, BINDING_DEFAULT, domain, x->ops->options(x, domain));
+		struct binding_record *b = binding_open(&x->bindings, binding);
+
+		d = domain_create(&x->domains, b->name, domain, x->ops->options(x, b, domain));
+		d->binding_record = b;
+		d->suspended = dispatch_begins_suspended(d);
 		d->owner = x;
 		timer_init(&d->delayed_timer, x->self, on_delayed_timer);
 		timer_init(&d->hold_timer, x->self, on_hold_timer);
@@ -810,6 +872,7 @@ void dispatcher_drop(struct dispatcher *x)
 void dispatcher_close(struct dispatcher *x)
 {
 	domain_table_close(&x->domains);
+	binding_table_close(&x->bindings);
 	pool_close(&x->connections);
 	tls_sessions_close(&x->tls_sessions);
 }

@@ -13,6 +13,7 @@
 
 #include "core/mail/smtp_stage.h"
 #include "core/outbound/route.h"
+#include "core/queue/binding.h"
 #include "core/queue/domain.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/thread_class.h"
@@ -91,7 +92,9 @@ struct dispatch_ops {
 	void (*on_attempt)(struct dispatcher *x, struct domain *d, struct delivery *delivery,
 			   const struct attempt *attempt);
 	/* Options for a domain that has no record yet. */
-	const struct domain_options *(*options)(struct dispatcher *x, const char *domain);
+	const struct domain_options *(*options)(struct dispatcher *x,
+						const struct binding_record *binding,
+						const char *domain);
 };
 
 BOUND
@@ -100,6 +103,7 @@ struct dispatcher {
 	const struct dispatch_ops *ops;
 	struct mail_pools *pools;
 	struct outbound_limits *limits;
+	struct binding_table bindings;
 	struct domain_table domains;
 	struct pool connections;
 	uint32_t connection_count;
@@ -108,6 +112,7 @@ struct dispatcher {
 	struct counter *connections_opened;
 	struct counter *connections_open;
 	struct counter *connect_failures;
+	struct counter *bind_failures;
 	struct counter *throttled;
 	struct counter *held_by_connections;
 	struct counter *held_by_server;
@@ -134,9 +139,9 @@ SINGLE
 void dispatcher_init(struct dispatcher *x, struct agent *self, const struct dispatch_ops *ops,
 		     struct mail_pools *pools, struct outbound_limits *limits);
 
-/* Finds or makes the record of `domain` (lower case). */
+/* Finds or makes the record of `domain` (lower case) for the binding of that name. */
 BOUND
-struct domain *dispatch_find(struct dispatcher *x, const char *domain);
+struct domain *dispatch_find(struct dispatcher *x, const char *binding, const char *domain);
 
 /* A delivery in transit becomes active in its domain's record. */
 BOUND
@@ -167,6 +172,9 @@ BOUND
 void dispatch_flush(struct dispatcher *x, struct domain *d);
 BOUND
 void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend);
+/* The binding's order was changed: obeys it in one record of the binding. */
+BOUND
+void dispatch_binding_order(struct dispatcher *x, struct domain *d);
 /* Fails what is queued; deliveries on a connection are failed when their attempt has ended without
  * success. `quiet`: no bounce. Returns how many. */
 BOUND

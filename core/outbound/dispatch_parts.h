@@ -13,6 +13,13 @@
 BOUND
 void dispatch_hold(struct domain *d, enum domain_hold why);
 
+/* Whether a record is suspended that has just been made. */
+BOUND
+static inline bool dispatch_begins_suspended(const struct domain *d)
+{
+	return d->options->suspend_delivery && d->binding_record->order != BINDING_RESUMED;
+}
+
 /* One timer for the earliest of the delayed queue. */
 BOUND
 void dispatch_arm_delayed(struct dispatcher *x, struct domain *d);

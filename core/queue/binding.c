@@ -78,6 +78,7 @@ void binding_table_init(struct binding_table *t)
 	*t = (struct binding_table){.count = 0};
 	grow(t);
 	record_new(t, BINDING_DEFAULT)->configured = true;
+	t->configured = 1;
 }
 
 void binding_table_close(struct binding_table *t)
@@ -126,6 +127,7 @@ void binding_add(struct binding_table *t, const char *name, const char *group, u
 	struct binding_record *b = binding_open(t, name);
 
 	ASSERT(b->group == NULL && weight > 0);
+	t->configured += !b->configured;
 	b->configured = true;
 	b->weight = weight;
 	b->suspend_delivery = suspend_delivery;

@@ -61,6 +61,8 @@ struct binding_table {
 	struct binding_record **records;
 	uint32_t count;
 	uint32_t room;
+	/* Of them, those of the configuration; the default one always is. */
+	uint32_t configured;
 	struct binding_group *groups;
 };
 
@@ -79,6 +81,11 @@ void binding_add(struct binding_table *t, const char *name, const char *group, u
 /* Each group lets so many turns pass, lest all schedulers begin with the same binding. */
 SINGLE
 void binding_pass_turns(struct binding_table *t, uint32_t turns);
+
+static inline struct binding_record *binding_default(const struct binding_table *t)
+{
+	return t->records[0];
+}
 
 /* NULL: there is none. */
 BOUND

@@ -97,6 +97,13 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 	case DOMAIN_NO_ROUTE:
 		snprintf(text, size, "mail fails for good: %s", trouble);
 		break;
+	case DOMAIN_BINDING_SUSPENDED:
+		snprintf(text, size, "an operator suspended it; \"resume binding %s\" ends it",
+			 d->binding);
+		break;
+	case DOMAIN_BIND_ADDRESS:
+		snprintf(text, size, "%s", trouble);
+		break;
 	case DOMAIN_HOSTS_DOWN:
 		snprintf(text, size, "every next hop failed and is left alone, last: %s", trouble);
 		break;
@@ -503,8 +510,9 @@ void command_domain_fail(struct order *o)
 static bool suspend_step(struct part *p, struct agent *self)
 {
 	struct dispatcher *x = &order_scheduler_of(self)->dispatcher;
-	struct domain *d =
-		p->order->flag ? dispatch_find(x, p->order->arguments[0]) : record_of(p, self);
+	struct domain *d = p->order->flag
+				   ? dispatch_find(x, BINDING_DEFAULT, p->order->arguments[0])
+				   : record_of(p, self);
 
 	if (d != NULL) {
 		dispatch_suspend(x, d, p->order->flag);

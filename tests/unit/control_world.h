@@ -148,9 +148,11 @@ static inline void on_attempt(struct dispatcher *x, struct domain *d, struct del
 	delivery_destroy(delivery, x->pools);
 }
 
-static inline const struct domain_options *options_for(struct dispatcher *x, const char *domain)
+static inline const struct domain_options *
+options_for(struct dispatcher *x, const struct binding_record *binding, const char *domain)
 {
 	(void)x;
+	(void)binding;
 	(void)domain;
 	return &world->options;
 }
@@ -364,9 +366,11 @@ static inline struct message_id queue_mail(const char *domain, unsigned recipien
 	if (due_s != 0) {
 		d->attempts = 1;
 		d->last_text = strdup("451 4.2.0 greylisted");
-		dispatch_delay(&s->dispatcher, dispatch_find(&s->dispatcher, domain), d);
+		dispatch_delay(&s->dispatcher,
+			       dispatch_find(&s->dispatcher, BINDING_DEFAULT, domain), d);
 	} else {
-		dispatch_enqueue(&s->dispatcher, dispatch_find(&s->dispatcher, domain), d);
+		dispatch_enqueue(&s->dispatcher,
+				 dispatch_find(&s->dispatcher, BINDING_DEFAULT, domain), d);
 	}
 	agent_current = NULL;
 	return id;

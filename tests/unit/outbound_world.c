@@ -292,10 +292,12 @@ static void on_load(struct dispatcher *x, struct delivery *delivery)
 	w->loads[w->load_count++] = delivery;
 }
 
-static const struct domain_options *on_options(struct dispatcher *x, const char *domain)
+static const struct domain_options *
+on_options(struct dispatcher *x, const struct binding_record *binding, const char *domain)
 {
 	struct outbound_world *w = world_of(x);
 
+	(void)binding;
 	for (unsigned i = 0; i < w->domain_count; i++) {
 		if (strcmp(w->domains[i].name, domain) == 0) {
 			return &w->domains[i].options;
@@ -779,7 +781,8 @@ uint32_t outbound_queue_old(struct outbound_world *w, const char *domain, const 
 
 	delivery->message->received_ms -= age_ms;
 	outbound_enter(w);
-	dispatch_enqueue(&w->dispatcher, dispatch_find(&w->dispatcher, domain), delivery);
+	dispatch_enqueue(&w->dispatcher, dispatch_find(&w->dispatcher, BINDING_DEFAULT, domain),
+			 delivery);
 	outbound_leave(w);
 	return w->numbers;
 }
