@@ -1,6 +1,7 @@
 /*
- * Commands about one domain. `domain NAME` is what an operator looks at when mail does not move: it
- * says first what holds the queue, by which limit or failure, and until when.
+ * Commands about one domain, by one binding or all. `domain NAME` is what an operator looks at when
+ * mail does not move: it says first what holds the queue, by which limit or failure, and until
+ * when.
  */
 #include "listeners/control/command.h"
 
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/outbound/bind_address.h"
 #include "core/outbound/connection.h"
 #include "core/queue/throttle.h"
 
@@ -31,10 +33,22 @@ static bool at_a_limit(enum domain_hold hold)
 	       hold == DOMAIN_MEMORY;
 }
 
+static bool is_suspended(const struct domain *d)
+{
+	return d->suspended || d->binding_record->order == BINDING_SUSPENDED;
+}
+
 /* Does d->hold still keep something back? */
 static bool is_held(const struct domain *d)
 {
-	return d->suspended || (d->active_count != 0 && d->hold != DOMAIN_FREE);
+	return is_suspended(d) || (d->active_count != 0 && d->hold != DOMAIN_FREE);
+}
+
+static enum domain_hold hold_of(const struct domain *d)
+{
+	return d->suspended      ? DOMAIN_SUSPENDED
+	       : is_suspended(d) ? DOMAIN_BINDING_SUSPENDED
+				 : d->hold;
 }
 
 const char *command_held_by(const struct domain *d)
@@ -42,12 +56,12 @@ const char *command_held_by(const struct domain *d)
 	if (!is_held(d)) {
 		return "";
 	}
-	return domain_hold_text(d->suspended ? DOMAIN_SUSPENDED : d->hold);
+	return domain_hold_text(hold_of(d));
 }
 
 static const char *state_of(const struct domain *d)
 {
-	if (d->suspended) {
+	if (is_suspended(d)) {
 		return "suspended";
 	}
 	if (is_held(d)) {
@@ -75,7 +89,7 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 {
 	const char *trouble = d->trouble[0] != '\0' ? d->trouble : "no reason known";
 
-	switch (d->suspended ? DOMAIN_SUSPENDED : d->hold) {
+	switch (hold_of(d)) {
 	case DOMAIN_FREE:
 		text[0] = '\0';
 		break;
@@ -143,7 +157,7 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 static void set_hold(json_t *v, struct scheduler *s, const struct domain *d)
 {
 	bool held = is_held(d);
-	uint64_t until_ms = held && !d->suspended ? d->hold_until_ms : 0;
+	uint64_t until_ms = held && !is_suspended(d) ? d->hold_until_ms : 0;
 	uint64_t now_ms = agent_now_ms(&s->base);
 	char text[512] = "";
 
@@ -221,7 +235,7 @@ static json_t *limits_of(const struct scheduler *s, const struct domain *d)
 {
 	const struct domain_options *opt = d->options;
 	const struct outbound_limits *all = &s->program->limits;
-	bool held = is_held(d) && !d->suspended;
+	bool held = is_held(d) && !is_suspended(d);
 	json_t *rows = value_array();
 
 	limit_row(rows, "max_outbound_connections", d->connection_count,
@@ -277,7 +291,11 @@ static json_t *hosts_of(const struct scheduler *s, const struct domain *d)
 		value_set_text(row, "host", h->name);
 		value_set(row, "address", address_of(&h->address));
 		value_set_number(row, "preference", h->preference);
-		value_set_text(row, "state", failed ? "failed, left alone" : "good");
+		value_set_text(row, "state",
+			       failed ? "failed, left alone"
+			       : bind_address_allows(d->options, h->address.any.sa_family)
+				       ? "good"
+				       : "left out, no bind_address of its family");
 		value_set(row, "for_s",
 			  failed ? json_real((double)(h->failed_until_ms - now_ms) / 1000)
 				 : json_null());
@@ -395,6 +413,7 @@ static json_t *describe(struct scheduler *s, const struct domain *d)
 
 	value_set_text(v, "domain", d->name);
 	value_set_text(v, "binding", d->binding);
+	value_set_text(v, "binding_group", binding_group_name(d->binding_record));
 	set_hold(v, s, d);
 	if (d->trouble[0] != '\0') {
 		value_set_text(v, "last_trouble", d->trouble);
@@ -411,127 +430,239 @@ static json_t *describe(struct scheduler *s, const struct domain *d)
 
 /* ---- commands ---- */
 
-/* On the home scheduler; NULL: no such record. */
-static struct domain *record_of(const struct part *p, struct agent *self)
+/* Argument `index` is a binding's name, or not there: then all are meant. */
+static void take_binding(struct order *o, unsigned index)
 {
-	const struct domain_table *t = &order_scheduler_of(self)->dispatcher.domains;
-
-	return domain_find(t, BINDING_DEFAULT, p->order->arguments[0]);
+	o->binding = index < o->argument_count ? o->arguments[index] : NULL;
 }
 
-/* The part has found something, or there is no such record. */
-static void merge_one(struct order *o)
-{
-	struct part *p = &o->parts[0];
+/* Every scheduler's step looks at the records of the domain that it has. */
+typedef void (*record_fn)(struct part *p, struct scheduler *s, struct domain *d);
 
-	if (p->json == NULL) {
-		order_fail(o,
-			   "no record of domain \"%s\": nothing has been queued for it since the "
-			   "start; \"domains\" lists what there is",
-			   o->arguments[0]);
-		return;
+enum { RECORDS, MESSAGES, ACTIVE, DELAYED };
+
+static void each_record(struct part *p, struct agent *self, record_fn each)
+{
+	struct scheduler *s = order_scheduler_of(self);
+	const struct binding_table *bindings = &s->dispatcher.bindings;
+
+	for (uint32_t i = 0; i < bindings->count; i++) {
+		const char *name = bindings->records[i]->name;
+		struct domain *d =
+			p->order->binding == NULL || strcmp(p->order->binding, name) == 0
+				? domain_find(&s->dispatcher.domains, name, p->order->arguments[0])
+				: NULL;
+
+		if (d != NULL) {
+			p->totals[RECORDS]++;
+			each(p, s, d);
+		}
 	}
-	order_answer(o, p->json);
-	p->json = NULL;
 }
 
-static void ask_home(struct order *o, order_step_fn step)
+/* True when there is a record; else the order is answered. */
+static bool found_some(struct order *o)
+{
+	if (order_total(o, RECORDS) != 0) {
+		return true;
+	}
+	order_fail(o,
+		   "no record of domain \"%s\"%s%s%s: nothing has been queued for it since the "
+		   "start; \"domains\" lists what there is",
+		   o->arguments[0], o->binding != NULL ? " by binding \"" : "",
+		   o->binding != NULL ? o->binding : "", o->binding != NULL ? "\"" : "");
+	return false;
+}
+
+static void ask(struct order *o, order_step_fn step, order_merge_fn merge)
 {
 	if (command_domain(o, 0)) {
-		order_on_scheduler(o, home_of(o->program, BINDING_DEFAULT, o->arguments[0]), step,
-				   merge_one);
+		order_on_schedulers(o, step, merge);
 	}
+}
+
+static void show_one(struct part *p, struct scheduler *s, struct domain *d)
+{
+	if (p->json == NULL) {
+		p->json = value_array();
+	}
+	value_append(p->json, describe(s, d));
 }
 
 static bool show_step(struct part *p, struct agent *self)
 {
-	const struct domain *d = record_of(p, self);
-
-	if (d != NULL) {
-		p->json = describe(order_scheduler_of(self), d);
-	}
+	each_record(p, self, show_one);
 	return true;
+}
+
+/* One record by itself; several in a list. */
+static void merge_show(struct order *o)
+{
+	json_t *rows = value_array();
+	json_t *v;
+
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		if (o->parts[i].json != NULL) {
+			json_array_extend(rows, o->parts[i].json);
+		}
+	}
+	if (!found_some(o)) {
+		json_decref(rows);
+		return;
+	}
+	if (json_array_size(rows) == 1) {
+		order_answer(o, json_incref(json_array_get(rows, 0)));
+		json_decref(rows);
+		return;
+	}
+	v = value_object();
+	value_set_text(v, "domain", o->arguments[0]);
+	value_set(v, "bindings", rows);
+	order_answer(o, v);
 }
 
 void command_domain_show(struct order *o)
 {
 	if (strcasecmp(o->arguments[0], "all") == 0) {
 		command_domains(o);
-		return;
+	} else {
+		take_binding(o, 1);
+		ask(o, show_step, merge_show);
 	}
-	ask_home(o, show_step);
+}
+
+static void flush_one(struct part *p, struct scheduler *s, struct domain *d)
+{
+	p->totals[MESSAGES] += d->delayed_count;
+	dispatch_flush(&s->dispatcher, d);
 }
 
 static bool flush_step(struct part *p, struct agent *self)
 {
-	struct domain *d = record_of(p, self);
-
-	if (d != NULL) {
-		p->json = value_object();
-		value_set_text(p->json, "domain", d->name);
-		value_set_number(p->json, "messages_flushed", d->delayed_count);
-		dispatch_flush(&order_scheduler_of(self)->dispatcher, d);
-	}
+	each_record(p, self, flush_one);
 	return true;
+}
+
+static void answer_messages(struct order *o, const char *key)
+{
+	json_t *v;
+
+	if (found_some(o)) {
+		v = value_object();
+		value_set_text(v, "domain", o->arguments[0]);
+		value_set_number(v, key, order_total(o, MESSAGES));
+		order_answer(o, v);
+	}
+}
+
+static void merge_flush(struct order *o)
+{
+	answer_messages(o, "messages_flushed");
 }
 
 void command_domain_flush(struct order *o)
 {
-	if (strcasecmp(o->arguments[0], "all") == 0) {
+	if (strcasecmp(o->arguments[0], "all") == 0 && o->argument_count == 1) {
 		command_flush_all(o);
-		return;
+	} else {
+		take_binding(o, 1);
+		ask(o, flush_step, merge_flush);
 	}
-	ask_home(o, flush_step);
+}
+
+static void fail_one(struct part *p, struct scheduler *s, struct domain *d)
+{
+	p->totals[MESSAGES] += dispatch_fail(&s->dispatcher, d, p->order->flag);
 }
 
 static bool fail_step(struct part *p, struct agent *self)
 {
-	struct domain *d = record_of(p, self);
-
-	if (d != NULL) {
-		uint64_t count =
-			dispatch_fail(&order_scheduler_of(self)->dispatcher, d, p->order->flag);
-
-		p->json = value_object();
-		value_set_text(p->json, "domain", d->name);
-		value_set_number(p->json, "messages_failed", count);
-	}
+	each_record(p, self, fail_one);
 	return true;
+}
+
+static void merge_fail(struct order *o)
+{
+	answer_messages(o, "messages_failed");
 }
 
 void command_domain_fail(struct order *o)
 {
-	if (command_flag(o, 1, "quiet")) {
-		ask_home(o, fail_step);
+	/* `quiet` is the last word, whether there is a binding before it or not. */
+	bool quiet = o->argument_count > 1 &&
+		     strcasecmp(o->arguments[o->argument_count - 1], "quiet") == 0;
+
+	if (o->argument_count == 3 && !command_flag(o, 2, "quiet")) {
+		return;
+	}
+	o->flag = quiet;
+	o->argument_count -= quiet;
+	take_binding(o, 1);
+	ask(o, fail_step, merge_fail);
+}
+
+/* o->flag: suspend, or resume. */
+static void suspend_one(struct part *p, struct scheduler *s, struct domain *d)
+{
+	dispatch_suspend(&s->dispatcher, d, p->order->flag);
+	p->totals[ACTIVE] += d->active_count;
+	p->totals[DELAYED] += d->delayed_count;
+	p->json = p->json != NULL ? p->json : value_text(state_of(d));
+}
+
+/* A domain may be suspended before it has mail: those bindings that would have their records here
+ * get them. */
+static void make_records(struct part *p, struct scheduler *s)
+{
+	const char *domain = p->order->arguments[0];
+
+	for (uint32_t i = 0; i < s->dispatcher.bindings.count; i++) {
+		const struct binding_record *b = s->dispatcher.bindings.records[i];
+
+		if ((p->order->binding == NULL || strcmp(p->order->binding, b->name) == 0) &&
+		    b->configured && home_of(s->program, b->name, domain) == s->index) {
+			dispatch_find(&s->dispatcher, b->name, domain);
+		}
 	}
 }
 
-/* o->flag: suspend, or resume. A domain may be suspended before it has mail. */
 static bool suspend_step(struct part *p, struct agent *self)
 {
-	struct dispatcher *x = &order_scheduler_of(self)->dispatcher;
-	struct domain *d = p->order->flag
-				   ? dispatch_find(x, BINDING_DEFAULT, p->order->arguments[0])
-				   : record_of(p, self);
-
-	if (d != NULL) {
-		dispatch_suspend(x, d, p->order->flag);
-		p->json = value_object();
-		value_set_text(p->json, "domain", d->name);
-		value_set_text(p->json, "state", state_of(d));
-		value_set_number(p->json, "active", d->active_count);
-		value_set_number(p->json, "delayed", d->delayed_count);
+	if (p->order->flag) {
+		make_records(p, order_scheduler_of(self));
 	}
+	each_record(p, self, suspend_one);
 	return true;
+}
+
+static void merge_suspend(struct order *o)
+{
+	json_t *v;
+
+	if (!found_some(o)) {
+		return;
+	}
+	v = value_object();
+	value_set_text(v, "domain", o->arguments[0]);
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		if (o->parts[i].json != NULL) {
+			json_object_set(v, "state", o->parts[i].json);
+		}
+	}
+	value_set_number(v, "active", order_total(o, ACTIVE));
+	value_set_number(v, "delayed", order_total(o, DELAYED));
+	order_answer(o, v);
 }
 
 void command_domain_suspend(struct order *o)
 {
 	o->flag = true;
-	ask_home(o, suspend_step);
+	take_binding(o, 1);
+	ask(o, suspend_step, merge_suspend);
 }
 
 void command_domain_resume(struct order *o)
 {
-	ask_home(o, suspend_step);
+	take_binding(o, 1);
+	ask(o, suspend_step, merge_suspend);
 }
