@@ -456,7 +456,7 @@ const struct schema_option schema_options[] = {
 
 	/* binding { } */
 	{ .name = "weight", .type = TYPE_NUMBER, .min = 1, .max = 1000000, .fallback = NULL,
-	  TO_BINDING(weight), .scopes = BIT(SCOPE_BINDING),
+	  TO_BINDING(weight), .scopes = BIT(SCOPE_BINDING), .restart = true,
 	  .help = "Its share of the mail that its binding_group is given, beside the others'; 1 if "
 		  "not said." },
 

@@ -85,7 +85,7 @@ static bool is_blank(char c)
 
 static bool ends_header(const struct line *l)
 {
-	return l->text[0] == '\n' || (l->kept > 1 && l->text[0] == '\r' && l->text[1] == '\n');
+	return l->text[0] == '\r' || l->text[0] == '\n';
 }
 
 static bool begins_with(const struct line *l, const char *name, size_t name_len)
