@@ -73,6 +73,23 @@ static struct binding_record *record_new(struct binding_table *t, const char *na
 	return b;
 }
 
+static struct binding_record *record_find(const struct binding_table *t, const char *name)
+{
+	struct binding_record *b = *bucket_of(t, name);
+
+	while (b != NULL && strcmp(b->name, name) != 0) {
+		b = b->hash_next;
+	}
+	return b;
+}
+
+static struct binding_record *record_open(struct binding_table *t, const char *name)
+{
+	struct binding_record *b = record_find(t, name);
+
+	return b != NULL ? b : record_new(t, name);
+}
+
 void binding_table_init(struct binding_table *t)
 {
 	*t = (struct binding_table){.count = 0};
@@ -124,7 +141,7 @@ static struct binding_group *group_open(struct binding_table *t, const char *nam
 void binding_add(struct binding_table *t, const char *name, const char *group, uint32_t weight,
 		 bool suspend_delivery)
 {
-	struct binding_record *b = binding_open(t, name);
+	struct binding_record *b = record_open(t, name);
 
 	ASSERT(b->group == NULL && weight > 0);
 	t->configured += !b->configured;
@@ -142,19 +159,12 @@ void binding_add(struct binding_table *t, const char *name, const char *group, u
 
 struct binding_record *binding_find(const struct binding_table *t, const char *name)
 {
-	struct binding_record *b = *bucket_of(t, name);
-
-	while (b != NULL && strcmp(b->name, name) != 0) {
-		b = b->hash_next;
-	}
-	return b;
+	return record_find(t, name);
 }
 
 struct binding_record *binding_open(struct binding_table *t, const char *name)
 {
-	struct binding_record *b = binding_find(t, name);
-
-	return b != NULL ? b : record_new(t, name);
+	return record_open(t, name);
 }
 
 /* Everyone's credit grows by his weight; who has most is next, and pays for all. */
@@ -197,7 +207,7 @@ void binding_pass_turns(struct binding_table *t, uint32_t turns)
 
 struct binding_record *binding_choose(struct binding_table *t, const char *name)
 {
-	struct binding_record *b = binding_find(t, name);
+	struct binding_record *b = record_find(t, name);
 	struct binding_group *g;
 
 	if (b != NULL && b->configured) {
