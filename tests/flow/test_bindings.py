@@ -275,6 +275,7 @@ host_failure_retry = "1h"
     daemon.terminate()
     daemon.config.write_text(daemon.config.read_text().replace("192.0.2.1", "127.0.0.11"))
     daemon.start()
+    wait_until(lambda: daemon.console("binding", "a")["delayed"] == 1, "the delayed message after the start")
     daemon.console("flush", "binding", "a")
     expect_equal(peer.counts(peer.wait(3)), {"a": 2, "b": 1}, "messages by address")
 
@@ -284,10 +285,15 @@ def test_bounces_go_by_the_default_binding(flow):
     home = Watcher(flow)
     peer = Watcher(flow, rcpt="550 5.1.1 nobody")
     daemon = Daemon(flow, sink_port=peer.port,
-                    text=TWO + f'domain "sender.test" {{ gateway = "127.0.0.1:{home.port}" }}')
+                    text=TWO + f'''domain "sender.test" {{ gateway = "127.0.0.1:{home.port}" }}
+binding_group "house" {{ binding "default" {{ }} }}''')
     message_id = send(daemon, "a")
     expect_equal(home.counts(home.wait(1)), {"default": 1}, "notice by address")
     expect_equal(logged(daemon, "P", 1)[message_id], ("default", "a"), "P line")
+    for line in daemon.wait_lines("R", 2):
+        wanted = ["internal", "house", "default"] if line[1] != message_id else ["esmtp", "default", "a"]
+        expect_equal(line[11:14], wanted, "protocol, group and binding in the R line")
+    expect_equal(list(logged(daemon, "D", 1).values()), [("house", "default")], "D line of the notice")
     wait_until(lambda: daemon.lines("B", file="bouncelog"), "a line in the bouncelog")
     line = daemon.lines("B", file="bouncelog")[0]
     expect_equal(line[9:11], ["default", "a"], "group and binding in the B line")
