@@ -49,6 +49,12 @@ int bind_address_apply(const struct domain_options *options, int fd, sa_family_t
 	return bind(fd, &address.any, len) == 0 ? 0 : -errno;
 }
 
+bool bind_address_is_wrong(const struct domain_options *options, int error)
+{
+	return options->bind_address_count != 0 && (error == -EADDRNOTAVAIL || error == -EINVAL ||
+						    error == -EACCES || error == -EAFNOSUPPORT);
+}
+
 static void format_address(const struct in6_addr *ip, char text[INET6_ADDRSTRLEN])
 {
 	if (IN6_IS_ADDR_V4MAPPED(ip)) {

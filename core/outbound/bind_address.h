@@ -18,6 +18,11 @@ bool bind_address_allows(const struct domain_options *options, sa_family_t famil
 BOUND
 int bind_address_apply(const struct domain_options *options, int fd, sa_family_t family);
 
+/* Whether `error` (negative errno), of making a socket, is of the address, not of a lack of room.
+ */
+READONLY
+bool bind_address_is_wrong(const struct domain_options *options, int error);
+
 /* What mail is told, and operators: `error` (negative errno) came of the address of `host`'s
  * family; NULL: none of the next hops has an address of a family of bind_address. */
 BOUND

@@ -483,8 +483,20 @@ static void connection_link(struct dispatcher *x, struct domain *d, struct conne
 	counter_set_value(x->connections_open, x->connection_count);
 }
 
+/* bind_address stands in the way until then: the one that waits longest hears of it, the others
+ * wait. */
+static void hold_by_bind_address(struct dispatcher *x, struct domain *d, const struct attempt *a,
+				 uint64_t until_ms)
+{
+	text_copy(d->trouble, sizeof d->trouble, a->text);
+	hold_until(d, DOMAIN_BIND_ADDRESS, until_ms);
+	if (d->active_head != NULL) {
+		dispatch_without_connection(x, domain_pop_active(&x->domains, d), a, false);
+	}
+}
+
 /* No next hop is to be tried now: each has failed, or, UINT64_MAX, there is no bind_address of
- * their family. The one that waits longest hears of the latter, the others wait. */
+ * their family. */
 static void hold_hosts(struct dispatcher *x, struct domain *d, uint64_t until_ms)
 {
 	struct attempt a;
@@ -495,21 +507,16 @@ static void hold_hosts(struct dispatcher *x, struct domain *d, uint64_t until_ms
 	}
 	counter_inc(x->bind_failures);
 	a = bind_address_trouble(d, NULL, 0);
-	text_copy(d->trouble, sizeof d->trouble, a.text);
-	hold_until(d, DOMAIN_BIND_ADDRESS, now_ms(x) + d->options->host_failure_retry_ms);
-	if (d->active_head != NULL) {
-		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, false);
-	}
+	hold_by_bind_address(x, d, &a, now_ms(x) + d->options->host_failure_retry_ms);
 }
 
-/* There is no socket. When that is because of bind_address, the host is left alone for a while, and
- * when no other is left the one that waits longest hears of it. */
+/* There is no socket. When that is because of bind_address, the host is left alone for a while. */
 static void cannot_open(struct dispatcher *x, struct domain *d, struct host *host, int error)
 {
 	struct attempt a;
 	uint64_t until_ms;
 
-	if (d->options->bind_address_count == 0 || error != -EADDRNOTAVAIL) {
+	if (!bind_address_is_wrong(d->options, error)) {
 		agent_error(x->self, error, "cannot make a socket for an outbound connection");
 		hold_until(d, DOMAIN_SERVER_CONNECTIONS, now_ms(x) + 1000);
 		return;
@@ -517,17 +524,13 @@ static void cannot_open(struct dispatcher *x, struct domain *d, struct host *hos
 	counter_inc(x->bind_failures);
 	a = bind_address_trouble(d, host, error);
 	agent_error(x->self, error, "%s", a.text);
-	text_copy(d->trouble, sizeof d->trouble, a.text);
 	host->failures++;
 	host->failed_until_ms = now_ms(x) + d->options->host_failure_retry_ms;
 	if (host_choose(d, now_ms(x), &until_ms) != NULL) {
-		/* At once, but not within this look. */
+		/* The next one has its turn at once, but not within this look. */
 		hold_until(d, DOMAIN_FREE, now_ms(x) + 1);
-		return;
-	}
-	hold_until(d, DOMAIN_BIND_ADDRESS, until_ms);
-	if (d->active_head != NULL) {
-		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, false);
+	} else {
+		hold_by_bind_address(x, d, &a, until_ms);
 	}
 }
 
