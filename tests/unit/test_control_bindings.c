@@ -150,6 +150,10 @@ static void test_domain_is_suspended_for_one_or_all(void **state)
 	assert_true(record_by("a", "e.example")->suspended);
 	assert_true(record_by("b", "e.example")->suspended);
 	assert_true(record("e.example")->suspended);
+	/* Each at its home, and nowhere else: two of the other domain, and these. */
+	assert_int_equal(world->schedulers[0].dispatcher.domains.count +
+				 world->schedulers[1].dispatcher.domains.count,
+			 2 + 3);
 	json_decref(result_of("resume domain e.example b"));
 	assert_true(record_by("a", "e.example")->suspended);
 	assert_false(record_by("b", "e.example")->suspended);
