@@ -12,7 +12,7 @@ binding "b" { bind_address = "127.0.0.12" ehlo_hostname = "b.flow.test" }
 '''
 # As test_extensions.py has them: of "open sesame".
 SHA = "$6$saltsalt$e/5XKibXPLqVcfjpD.ouauaJrAOL5V0uo80Lt7n7EbRdRiCx3HbQ90yjOHr.G0T.mx79PEMRy8nmtr0qSYhQp1"
-ADDRESSES = {"127.0.0.11": "a", "127.0.0.12": "b", "127.0.0.13": "c", "127.0.0.1": "default"}
+ADDRESSES = {"127.0.0.11": "a", "127.0.0.12": "b", "127.0.0.13": "c", "127.0.0.14": "house", "127.0.0.1": "default"}
 
 
 class Watcher(Peer):
@@ -129,7 +129,7 @@ def test_keeps_the_binding_through_restarts(flow):
     """A kill, a stop, and a configuration that has one of them no more."""
     peer = Watcher(flow)
     held = GROUP + "suspend_delivery = true\n"
-    daemon = Daemon(flow, sink_port=peer.port, text=held, schedulers=2)
+    daemon = Daemon(flow, sink_port=peer.port, text='binding "default" { bind_address = "127.0.0.14" }\n' + held)
     ids = {send(daemon, name): name for name in ("a", "b", "c", "default") for _ in range(5)}
     daemon.kill()
     daemon.start()
@@ -142,7 +142,7 @@ def test_keeps_the_binding_through_restarts(flow):
     daemon.start()
     mails = peer.wait(20)
     # What was c's goes by the options of the default one, and says whose it is.
-    expect_equal(peer.counts(mails), {"a": 5, "b": 5, "default": 10}, "messages by address")
+    expect_equal(peer.counts(mails), {"a": 5, "b": 5, "house": 10}, "messages by address")
     found = logged(daemon, "D", 20)
     for message_id, name in ids.items():
         group = "promo" if name in "ab" else "default"
