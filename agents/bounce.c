@@ -53,7 +53,7 @@ static void log_bounce(struct scheduler *s, const struct envelope *e)
 		.peer_ip = "",
 		.size = e->body_bytes,
 		.protocol = "internal",
-		.binding_group = BINDING_GROUP_DEFAULT,
+		.binding_group = binding_group_name(binding_default(&s->dispatcher.bindings)),
 		.binding = BINDING_DEFAULT,
 	};
 

@@ -124,7 +124,7 @@ static void log_feedback(struct understanding *u, const char *known)
 		.recipient = known[0] != '\0'         ? known
 			     : r->recipient_count > 0 ? r->recipients[0].address
 						      : "",
-		.binding_group = BINDING_GROUP_DEFAULT,
+		.binding_group = binding_group_name(binding_default(&s->dispatcher.bindings)),
 		.binding = BINDING_DEFAULT,
 		.feedback_type = r->feedback_type,
 		.domain = domain_of(r->from),
@@ -174,7 +174,7 @@ void scheduler_understand(struct scheduler *s, struct message *m, uint64_t batch
 			   .id = &e->id,
 			   .batch = batch,
 			   .connection = connection},
-		.binding_group = BINDING_GROUP_DEFAULT,
+		.binding_group = binding_group_name(binding_default(&s->dispatcher.bindings)),
 		.binding = BINDING_DEFAULT,
 		.stage = SMTP_STAGE_OUT_OF_BAND,
 		.size = e->body_bytes,

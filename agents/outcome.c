@@ -69,8 +69,8 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S, .id = &m->id},
 		.domain = delivery->domain->name,
 		.size = m->body_bytes,
-		.binding_group = BINDING_GROUP_DEFAULT,
-		.binding = BINDING_DEFAULT,
+		.binding_group = binding_group_name(delivery->domain->binding_record),
+		.binding = delivery->domain->binding,
 		.retries = delivery->attempts,
 		.queued_s = (agent_wall_ms(&s->base) - m->received_ms) / 1000,
 		.remote_ip = a->remote_ip,
@@ -382,6 +382,9 @@ static void remember(struct scheduler *s, struct domain *d, struct delivery *del
 	schedule(s, d, delivery);
 	d->failed += recipient_set_count(&a->failed);
 	d->transient += recipient_set_count(&a->deferred);
+	d->binding_record->delivered += recipient_set_count(&a->delivered);
+	d->binding_record->failed += recipient_set_count(&a->failed);
+	d->binding_record->transient += recipient_set_count(&a->deferred);
 }
 
 static void conclude(struct scheduler *s, struct delivery *delivery, const struct attempt *found)
@@ -469,16 +472,33 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 	}
 }
 
-static const struct domain_options *options(struct dispatcher *x, const char *binding,
+/* Whose options apply: a binding that is there no more has left its mail to the default one's. */
+static const char *binding_of(struct scheduler *s, struct binding_record *b)
+{
+	if (!b->configured && !b->missed) {
+		b->missed = true;
+		agent_error(&s->base, 0,
+			    "queued mail is of binding \"%s\", which is not configured any more: "
+			    "the options of the default one apply",
+			    b->name);
+	}
+	return b->configured ? b->name : BINDING_DEFAULT;
+}
+
+static const struct domain_options *options(struct dispatcher *x, struct binding_record *b,
 					    const char *domain, const char *provider)
 {
-	return config_outbound(scheduler_of(x)->program->config, binding, provider, domain,
+	struct scheduler *s = scheduler_of(x);
+
+	return config_outbound(s->program->config, binding_of(s, b), provider, domain,
 			       domain != NULL ? strlen(domain) : 0);
 }
 
-static const char *provider(struct dispatcher *x, const char *binding, const char *mx)
+static const char *provider(struct dispatcher *x, struct binding_record *b, const char *mx)
 {
-	return config_provider(scheduler_of(x)->program->config, binding, mx);
+	struct scheduler *s = scheduler_of(x);
+
+	return config_provider(s->program->config, binding_of(s, b), mx);
 }
 
 static void keep(struct dispatcher *x, struct domain *d)

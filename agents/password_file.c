@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define ARGON2ID "$argon2id$"
+#define BINDING "binding="
 /* Nobody's: users that are not there take as long to be refused as others. */
 #define NO_USER "$6$flywheel.nobody$"
 
@@ -59,8 +60,23 @@ static int check_hash(const char *hash, const char *password)
 	return hash[0] == '$' ? check_crypt(hash, password) : -EACCES;
 }
 
+/* The field binding=NAME among those behind the hash; what is too long for one is cut. */
+static void read_binding(char *fields, char binding[ENVELOPE_BINDING_MAX + 1])
+{
+	char *field;
+
+	binding[0] = '\0';
+	fields[strcspn(fields, "\r\n")] = '\0';
+	while ((field = strsep(&fields, ":")) != NULL) {
+		if (strncmp(field, BINDING, strlen(BINDING)) == 0) {
+			snprintf(binding, ENVELOPE_BINDING_MAX + 1, "%s", field + strlen(BINDING));
+			return;
+		}
+	}
+}
+
 /* The hash in a line of `user`'s, within the line; NULL: it is another one's. */
-static char *hash_of(char *line, const char *user)
+static char *hash_of(char *line, const char *user, char binding[ENVELOPE_BINDING_MAX + 1])
 {
 	size_t len = strlen(user);
 	char *hash;
@@ -70,7 +86,12 @@ static char *hash_of(char *line, const char *user)
 		return NULL;
 	}
 	hash = line + len + 1;
-	hash[strcspn(hash, ":\r\n")] = '\0';
+	binding[0] = '\0';
+	len = strcspn(hash, ":\r\n");
+	if (hash[len] == ':') {
+		read_binding(hash + len + 1, binding);
+	}
+	hash[len] = '\0';
 	return hash;
 }
 
@@ -91,18 +112,20 @@ static bool next_line(FILE *file, char line[PASSWORD_FILE_LINE_MAX])
 	return true;
 }
 
-int password_file_check(const char *path, const char *user, const char *password)
+int password_file_check(const char *path, const char *user, const char *password,
+			char binding[ENVELOPE_BINDING_MAX + 1])
 {
 	FILE *file = fopen(path, "re");
 	char line[PASSWORD_FILE_LINE_MAX];
 	char *hash = NULL;
 	int rc;
 
+	binding[0] = '\0';
 	if (file == NULL) {
 		return errno == EACCES ? -EPERM : -errno;
 	}
 	while (hash == NULL && next_line(file, line)) {
-		hash = hash_of(line, user);
+		hash = hash_of(line, user, binding);
 	}
 	rc = ferror(file) ? -EIO : 0;
 	fclose(file);

@@ -1,6 +1,7 @@
 /*
- * Password file: lines "user:hash", and what follows a further ":" is ignored, as are empty lines
- * and those that start with "#". Hashes are Argon2id as its reference program writes them
+ * Password file: lines "user:hash", empty ones, and those that start with "#". What follows a
+ * further ":" is ignored, but for a field "binding=NAME": the binding, or the binding_group, that
+ * mail of the user is sent by. Hashes are Argon2id as its reference program writes them
  * ($argon2id$...), or what crypt(5) knows and begins with "$": SHA-512-crypt ($6$...), yescrypt
  * ($y$...) and others. A user may be there once: the first line counts.
  *
@@ -10,15 +11,18 @@
  */
 #pragma once
 
+#include "core/mail/envelope.h"
 #include "core/runtime/thread_class.h"
 
 /* Longer lines belong to nobody. */
 #define PASSWORD_FILE_LINE_MAX 1024
 
 /*
- * Whether `password` is the one of `user` in the file `path`. Returns 0 when it is; -EACCES when it
- * is not, or there is no such user, after about the same time; another negative errno when nobody
- * can tell: the file cannot be read, or there is no memory for the hash.
+ * Whether `password` is the one of `user` in the file `path`. Returns 0 when it is, and what the
+ * line says of the user's binding, or "", in `binding`; -EACCES when it is not, or there is no such
+ * user, after about the same time; another negative errno when nobody can tell: the file cannot be
+ * read, or there is no memory for the hash.
  */
 CONCURRENT
-int password_file_check(const char *path, const char *user, const char *password);
+int password_file_check(const char *path, const char *user, const char *password,
+			char binding[ENVELOPE_BINDING_MAX + 1]);

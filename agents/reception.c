@@ -35,10 +35,18 @@ static bool over_budget(const struct scheduler *s)
 	return program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes;
 }
 
+static const char *binding_of(const struct envelope *e)
+{
+	const char *name = envelope_binding(e);
+
+	return name != NULL ? name : BINDING_DEFAULT;
+}
+
 /* At the record: into its queue. */
 static void deliver_to(struct scheduler *s, struct domain *d, struct delivery *delivery)
 {
 	d->received += recipient_set_count(&delivery->pending);
+	d->binding_record->received += recipient_set_count(&delivery->pending);
 	/* It is found in its domain's record from here on: an envelope alone has done its work. */
 	if (!delivery->message->content->resident) {
 		delivery_give_up_content(delivery, &s->pools);
@@ -55,6 +63,7 @@ static void on_forwarded(struct agent *self, void *object, uint64_t value)
 {
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
 	struct delivery *delivery = object;
+	const struct envelope *e;
 	struct domain *d;
 
 	(void)value;
@@ -64,8 +73,8 @@ static void on_forwarded(struct agent *self, void *object, uint64_t value)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	d = domain_find(&s->dispatcher.domains, BINDING_DEFAULT,
-			envelope_domain(delivery_envelope(delivery), delivery->index));
+	e = delivery_envelope(delivery);
+	d = domain_find(&s->dispatcher.domains, binding_of(e), envelope_domain(e, delivery->index));
 	ASSERT(d != NULL);
 	deliver_to(s, d, delivery);
 }
@@ -75,6 +84,7 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
 	struct delivery *delivery = object;
 	const struct dispatcher *away;
+	const struct envelope *e;
 	const char *domain;
 
 	(void)value;
@@ -84,21 +94,22 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	domain = envelope_domain(delivery_envelope(delivery), delivery->index);
-	away = dispatch_away(&s->dispatcher, BINDING_DEFAULT, domain);
+	e = delivery_envelope(delivery);
+	domain = envelope_domain(e, delivery->index);
+	away = dispatch_away(&s->dispatcher, binding_of(e), domain);
 	if (away != NULL) {
 		counter_inc(s->dispatcher.forwarded);
 		OWNER_RELEASE(delivery);
 		agent_send(self, away->self, on_forwarded, delivery, 0);
 		return;
 	}
-	deliver_to(s, dispatch_find(&s->dispatcher, BINDING_DEFAULT, domain), delivery);
+	deliver_to(s, dispatch_find(&s->dispatcher, binding_of(e), domain), delivery);
 }
 
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)
 {
 	const struct envelope *e = delivery_envelope(delivery);
-	uint32_t home = home_of(p, BINDING_DEFAULT, envelope_domain(e, delivery->index));
+	uint32_t home = home_of(p, binding_of(e), envelope_domain(e, delivery->index));
 
 	OWNER_RELEASE(delivery);
 	agent_send(self, &p->schedulers[home]->base, scheduler_on_delivery, delivery, 0);

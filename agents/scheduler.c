@@ -172,6 +172,19 @@ static void make_counters(struct scheduler *s)
 					     "Those of them that were complaints");
 }
 
+static void add_bindings(struct scheduler *s)
+{
+	const struct config *config = s->program->config;
+
+	for (uint32_t i = 0; i < config_binding_count(config); i++) {
+		const struct binding_options *o = config_binding(config, i);
+
+		binding_add(&s->dispatcher.bindings, o->name, o->group, o->weight,
+			    o->suspend_delivery);
+	}
+	binding_pass_turns(&s->dispatcher.bindings, s->index);
+}
+
 static int on_start(struct agent *self)
 {
 	struct scheduler *s = scheduler_of(self);
@@ -304,6 +317,7 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 			&program->limits);
 	program->dispatchers[index] = &s->dispatcher;
 	dispatcher_join(&s->dispatcher, program->dispatchers, program->scheduler_count, index);
+	add_bindings(s);
 	s->dispatcher.tls_client = config_tls_client(program->config);
 	s->dispatcher.tls_roots = config_tls_roots(program->config);
 }

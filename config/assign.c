@@ -126,7 +126,9 @@ static const char *assign_integer(const struct assignment *a, const char *word)
 static const char *assign_text(const struct assignment *a, const char *word)
 {
 	const char *problem = NULL;
-	if (a->option->type == TYPE_HOSTNAME) {
+	if (a->option->type == TYPE_FIELD) {
+		problem = *word != '\0' ? word_field(word) : NULL;
+	} else if (a->option->type == TYPE_HOSTNAME) {
 		problem = word_hostname(word);
 	} else if (a->option->type == TYPE_ADDRESS) {
 		problem = word_address(word);
@@ -232,6 +234,7 @@ static const char *assign_word(const struct assignment *a, const char *word)
 	case TYPE_TEXT:
 	case TYPE_HOSTNAME:
 	case TYPE_ADDRESS:
+	case TYPE_FIELD:
 		return assign_text(a, word);
 	case TYPE_THROTTLE:
 		return assign_throttle(a, word);
@@ -263,6 +266,8 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 	case TYPE_FIELDS:
 		((const char **)items)[i] = tree_text_folded(tree, word, strlen(word));
 		return word_field(word);
+	case TYPE_BIND_ADDRESSES:
+		return word_ip(word, &((struct in6_addr *)items)[i]);
 	case TYPE_NAME_SERVERS:
 		((const char **)items)[i] = word;
 		return word_name_server(word);
@@ -280,7 +285,8 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 static bool is_list(enum schema_type type)
 {
 	return type == TYPE_CORES || type == TYPE_NETWORKS || type == TYPE_DOMAINS ||
-	       type == TYPE_NAME_SERVERS || type == TYPE_GATEWAYS || type == TYPE_FIELDS;
+	       type == TYPE_NAME_SERVERS || type == TYPE_GATEWAYS || type == TYPE_FIELDS ||
+	       type == TYPE_BIND_ADDRESSES;
 }
 
 static size_t item_size(enum schema_type type)
@@ -290,6 +296,8 @@ static size_t item_size(enum schema_type type)
 		return sizeof(int);
 	case TYPE_NETWORKS:
 		return sizeof(struct cidr);
+	case TYPE_BIND_ADDRESSES:
+		return sizeof(struct in6_addr);
 	case TYPE_DOMAINS:
 	case TYPE_FIELDS:
 	case TYPE_NAME_SERVERS:
@@ -329,6 +337,18 @@ static void report_value(const struct assignment *a, const struct tree_value *va
 	}
 }
 
+/* No two of one family. */
+static const char *check_families(const struct in6_addr *addresses, uint32_t count)
+{
+	if (count == 0) {
+		return "is empty";
+	}
+	return count > 2 || (count == 2 && IN6_IS_ADDR_V4MAPPED(&addresses[0]) ==
+						   IN6_IS_ADDR_V4MAPPED(&addresses[1]))
+		       ? "has two addresses of one family"
+		       : NULL;
+}
+
 /* A list, or one word for a list of one. */
 static bool assign_list(const struct assignment *a, const struct tree_value *value)
 {
@@ -348,6 +368,13 @@ static bool assign_list(const struct assignment *a, const struct tree_value *val
 		}
 		if (problem != NULL) {
 			report_value(a, v, problem);
+			good = false;
+		}
+	}
+	if (good && a->option->type == TYPE_BIND_ADDRESSES) {
+		const char *problem = check_families(items, count);
+		if (problem != NULL) {
+			report_value(a, value, problem);
 			good = false;
 		}
 	}

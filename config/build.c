@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "config/word.h"
+#include "core/mail/envelope.h"
 
 /* In the order of enum config_agent. */
 static const char *const agent_names[CONFIG_AGENTS] = {
@@ -66,6 +67,10 @@ static const char *check_instance(const struct tree_scope *scope)
 	}
 	if (scope->kind == SCOPE_DKIM || scope->kind == SCOPE_DKIM_SIGNATURE) {
 		return scope->instance[0] == '[' ? "is an address" : word_hostname(scope->instance);
+	}
+	if ((scope->kind == SCOPE_BINDING || scope->kind == SCOPE_BINDING_GROUP) &&
+	    strlen(scope->instance) > ENVELOPE_BINDING_MAX) {
+		return "is longer than 64 bytes";
 	}
 	if (scope->kind == SCOPE_BINDING || scope->kind == SCOPE_BINDING_GROUP ||
 	    scope->kind == SCOPE_GROUP) {
@@ -407,6 +412,7 @@ void build_generation(struct config *config, struct report *report)
 	tls_build(&builder);
 	listeners_build(&builder);
 	domains_build(&builder);
+	bindings_build(&builder);
 	dkim_build(&builder);
 	/* After an error it may only seem so. */
 	if (config->smtp_listen_count == 0 && report->errors == 0) {

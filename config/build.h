@@ -49,6 +49,10 @@ void tls_free(struct config *config);
 SINGLE
 void domains_build(struct builder *builder);
 
+/* Their names and weights; after the listeners and domains. In bindings.c. */
+SINGLE
+void bindings_build(struct builder *builder);
+
 /* Release what domains.c holds outside of the arena. */
 SINGLE
 void domains_free(struct config *config);

@@ -209,6 +209,10 @@ struct smtp_options {
 	enum config_bare_lf bare_lf;
 	enum config_durability durability;
 	bool dkim_sign;
+	/* A binding's or a group's name; NULL: the default binding. */
+	const char *binding;
+	/* Empty: no field is looked for. */
+	const char *binding_header;
 	/* PEM files; NULL: none. */
 	const char *tls_certificate;
 	const char *tls_key;
@@ -236,6 +240,17 @@ struct smtp_options {
 	const struct cidr *xclient_hosts;
 	uint32_t xclient_host_count;
 	bool proxy_protocol;
+};
+
+/* A binding, for those who give mail to one. */
+READONLY
+struct binding_options {
+	const char *name;
+	/* NULL: in none. */
+	const char *group;
+	/* 1 or more. */
+	uint32_t weight;
+	bool suspend_delivery;
 };
 
 /* One socket to listen on. */
@@ -326,6 +341,12 @@ static inline const struct domain_options *config_domain(const struct config *co
  * exchangers of best preference match. NULL: none. O(providers). */
 READONLY
 const char *config_provider(const struct config *config, const char *binding, const char *mx);
+
+/* All bindings of the configuration, 0 to count - 1; those of a group are in its order. */
+READONLY
+uint32_t config_binding_count(const struct config *config);
+READONLY
+const struct binding_options *config_binding(const struct config *config, uint32_t index);
 
 /* Makes the client context of outbound TLS, unless all say tls = no; once, before the generation is
  * shared. 0, or a negative errno after one line on `errors`. */

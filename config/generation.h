@@ -172,6 +172,9 @@ struct config {
 	/* Interned "dkim". */
 	const char *name_dkim;
 
+	struct binding_options *binding_options;
+	uint32_t binding_count;
+
 	/* By name: open addressing, a power of two. */
 	struct binding **bindings;
 	uint32_t binding_mask;

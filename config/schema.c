@@ -6,6 +6,7 @@
 
 #include "config/generation.h"
 #include "config/word.h"
+#include "core/mail/envelope.h"
 #include "core/runtime/clock.h"
 
 #define BIT(scope) (UINT32_C(1) << (scope))
@@ -44,6 +45,7 @@
 #define TO_GROUP(member) .target = TARGET_GROUP, FIELD(struct group_options, member)
 #define TO_TLS_PAIR(member) .target = TARGET_TLS_PAIR, FIELD(struct tls_pair, member)
 #define TO_IDLE(member) .target = TARGET_IDLE, FIELD(struct idle_options, member)
+#define TO_BINDING(member) .target = TARGET_BINDING, FIELD(struct binding_options, member)
 #define TO_DKIM(member) .target = TARGET_DKIM, FIELD(struct dkim_settings, member)
 
 static const char *const verify_mode_choices[] = {"optional", "none", "require", NULL};
@@ -396,6 +398,14 @@ const struct schema_option schema_options[] = {
 	  .help = "Connections begin with a header of the PROXY protocol, version 1 or 2, and come "
 		  "from xclient_hosts only." },
 
+	{ .name = "binding", .type = TYPE_TEXT, .max = ENVELOPE_BINDING_MAX, TO_SMTP(binding),
+	  .scopes = GLOBAL | CLIENT,
+	  .help = "The binding, or the binding_group whose turn decides, that clients' mail is sent "
+		  "by; what binding_header names goes before it." },
+	{ .name = "binding_header", .type = TYPE_FIELD, .fallback = "X-Binding",
+	  TO_SMTP(binding_header), .scopes = GLOBAL | CLIENT,
+	  .help = "Header field in which clients that may send to any domain name a binding or a "
+		  "binding_group; it is taken out of the mail. \"\": none." },
 	{ .name = "dkim_sign", .type = TYPE_BOOLEAN, .fallback = "true", TO_SMTP(dkim_sign),
 	  .scopes = GLOBAL | CLIENT,
 	  .help = "Mail is signed, if there is a dkim scope for the domain of its From field." },
@@ -467,7 +477,18 @@ const struct schema_option schema_options[] = {
 	  .scopes = BIT(SCOPE_TLS_CERTIFICATE),
 	  .help = "PEM file of its key; by default the certificate's file." },
 
+	/* binding { } */
+	{ .name = "weight", .type = TYPE_NUMBER, .min = 1, .max = 1000000, .fallback = NULL,
+	  TO_BINDING(weight), .scopes = BIT(SCOPE_BINDING), .restart = true,
+	  .help = "Its share of the mail that its binding_group is given, beside the others'; 1 if "
+		  "not said." },
+
 	/* Outbound */
+	{ .name = "bind_address", .type = TYPE_BIND_ADDRESSES, TO_DOMAIN(bind_addresses),
+	  COUNT(struct domain_options, bind_address_count),
+	  .scopes = GLOBAL | BIT(SCOPE_BINDING_GROUP) | BIT(SCOPE_BINDING),
+	  .help = "Address that connections come from; one IPv4 and one IPv6 address are possible. "
+		  "Next hops of a family without one are left out." },
 	{ .name = "gateway", .type = TYPE_GATEWAYS, .max = UINT16_MAX, TO_DOMAIN(gateways),
 	  COUNT(struct domain_options, gateway_count), .scopes = ROUTED,
 	  .help = "Next hops instead of the domain's mail exchangers; a lower pref is tried first." },
@@ -623,6 +644,10 @@ static const struct type_row types[TYPES] = {
 	[TYPE_THROTTLE] = {"throttle", "per second, or N/sec, N/min, N/hour, N/SECONDS",
 			   "a rate such as 50, 300/min or 100/60, or none"},
 	[TYPE_FIELDS] = {"fields", "-", "a list of header field names such as ( from subject )"},
+	[TYPE_FIELD] = {"field", "-", "the name of a header field such as X-Binding, or \"\""},
+	[TYPE_BIND_ADDRESSES] =
+		{"addresses", "-",
+		 "an address such as \"192.0.2.1\", or one of each family in a list"},
 	[TYPE_RATE] = {"rate", "per second, or N/sec, N/min, N/hour, N/SECONDS",
 		       "a rate such as 10/min or 100/60, or none"},
 };

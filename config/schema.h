@@ -78,6 +78,10 @@ enum schema_type {
 	TYPE_FIELDS,
 	/* A file of trusted roots; stored as a client's context. */
 	TYPE_TLS_CA,
+	/* The name of a header field, or "" for none. */
+	TYPE_FIELD,
+	/* struct in6_addr, IPv4 as v4-mapped; one of a family. */
+	TYPE_BIND_ADDRESSES,
 	/* struct rate: a throttle that is no shared object. */
 	TYPE_RATE,
 	TYPES
@@ -103,6 +107,8 @@ enum schema_target {
 	TARGET_IDLE,
 	/* struct dkim_settings */
 	TARGET_DKIM,
+	/* struct binding_options */
+	TARGET_BINDING,
 	TARGETS
 };
 

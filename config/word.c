@@ -345,6 +345,37 @@ const char *word_cidr(const char *word, struct cidr *network)
 	return has_host_bits(network) ? "has bits set after its prefix" : NULL;
 }
 
+const char *word_ip(const char *word, struct in6_addr *address)
+{
+	struct cidr network;
+	if (strchr(word, '/') != NULL || word_cidr(word, &network) != NULL) {
+		return "is not an address";
+	}
+	*address = network.address;
+	const unsigned char *v4 = address->s6_addr + 12;
+	bool is_v4 = IN6_IS_ADDR_V4MAPPED(address);
+	if (is_v4 ? v4[0] == 0 || v4[0] >= 224
+		  : IN6_IS_ADDR_UNSPECIFIED(address) || IN6_IS_ADDR_MULTICAST(address)) {
+		return "is not the address of a machine";
+	}
+	return NULL;
+}
+
+socklen_t word_socket_address(const struct in6_addr *ip, struct sockaddr_storage *address)
+{
+	struct sockaddr_in *v4 = (void *)address;
+	struct sockaddr_in6 *v6 = (void *)address;
+	*address = (struct sockaddr_storage){0};
+	if (IN6_IS_ADDR_V4MAPPED(ip)) {
+		v4->sin_family = AF_INET;
+		memcpy(&v4->sin_addr, ip->s6_addr + 12, sizeof(v4->sin_addr));
+		return sizeof(*v4);
+	}
+	v6->sin6_family = AF_INET6;
+	v6->sin6_addr = *ip;
+	return sizeof(*v6);
+}
+
 const char *word_name_server(const char *word)
 {
 	char text[INET6_ADDRSTRLEN] = "";

@@ -71,6 +71,14 @@ const char *word_address(const char *word);
 READONLY
 const char *word_cidr(const char *word, struct cidr *network);
 
+/* An address of a machine, IPv4 (kept as v4-mapped) or IPv6, in brackets or not. */
+READONLY
+const char *word_ip(const char *word, struct in6_addr *address);
+
+/* An address of word_ip() as sockets have it, without a port. Returns its length. */
+READONLY
+socklen_t word_socket_address(const struct in6_addr *ip, struct sockaddr_storage *address);
+
 /* An address, with "@PORT" or without. */
 READONLY
 const char *word_name_server(const char *word);

@@ -126,6 +126,39 @@ void chain_copy_out(const struct chain *c, uint64_t offset, void *to, size_t len
 	}
 }
 
+void chain_remove(struct chain *c, struct pool *buffers, uint64_t offset, uint64_t len)
+{
+	struct chain_buffer **at = &c->head;
+	struct chain_buffer *kept = NULL;
+
+	ASSERT(offset <= c->len && len <= c->len - offset);
+	c->len -= len;
+	while (len > 0) {
+		struct chain_buffer *b = *at;
+		size_t n;
+
+		if (offset >= b->len) {
+			offset -= b->len;
+			kept = b;
+			at = &b->next;
+			continue;
+		}
+		n = b->len - (size_t)offset;
+		if (n > len) {
+			n = (size_t)len;
+		}
+		memmove(b->data + offset, b->data + offset + n, b->len - offset - n);
+		b->len -= (uint32_t)n;
+		len -= n;
+		if (b->len == 0) {
+			*at = b->next;
+			c->tail = b->next == NULL ? kept : c->tail;
+			c->buffers--;
+			pool_put(buffers, b);
+		}
+	}
+}
+
 void chain_release(struct chain *c, struct pool *buffers)
 {
 	struct chain_buffer *b = c->head;

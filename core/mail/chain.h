@@ -56,6 +56,11 @@ unsigned chain_iov(const struct chain *c, struct chain_buffer **cursor, struct i
 SINGLE
 void chain_copy_out(const struct chain *c, uint64_t offset, void *to, size_t len);
 
+/* Takes `len` bytes from `offset` out; the caller knows that they are there. Buffers that are empty
+ * then go to `buffers`. */
+SINGLE
+void chain_remove(struct chain *c, struct pool *buffers, uint64_t offset, uint64_t len);
+
 /* Gives all buffers to `buffers`; the chain is empty afterwards. */
 SINGLE
 void chain_release(struct chain *c, struct pool *buffers);

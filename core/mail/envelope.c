@@ -87,6 +87,8 @@ void envelope_builder_reset(struct envelope_builder *b)
 	b->text_len = 0;
 	b->recipient_count = 0;
 	b->sender_len = 0;
+	b->head_len = 0;
+	b->binding = NULL;
 	b->flags = 0;
 	b->has_sender = false;
 	b->sorted = false;
@@ -142,6 +144,7 @@ void envelope_set_sender(struct envelope_builder *b, const char *address, size_t
 	b->text[len] = '\0';
 	b->text_len = len + 1;
 	b->sender_len = len;
+	b->head_len = b->text_len;
 	b->has_sender = true;
 }
 
@@ -158,7 +161,14 @@ void envelope_set_envid(struct envelope_builder *b, const char *envid, size_t le
 	ASSERT(len > 0 && len <= DSN_ENVID_MAX);
 	ASSERT(b->has_sender && b->text_len == b->sender_len + 1);
 	text_append(b, envid, len);
+	b->head_len = b->text_len;
 	b->flags |= ENVELOPE_ENVID;
+}
+
+void envelope_set_binding(struct envelope_builder *b, const char *name)
+{
+	ASSERT(name == NULL || (name[0] != '\0' && strlen(name) <= ENVELOPE_BINDING_MAX));
+	b->binding = name;
 }
 
 void envelope_set_notify(struct envelope_builder *b, uint16_t notify, const char *orcpt,
@@ -320,11 +330,15 @@ struct envelope_layout {
 	size_t deliveries_offset;
 	size_t recipients_offset;
 	size_t text_offset;
+	/* Of the name of the binding, behind the head of the text. */
+	size_t binding_len;
+	/* Of the domains, behind the text. */
+	size_t domains_offset;
 	size_t text_end;
 	size_t size;
 };
 
-/* Header, deliveries, recipients, sender and addresses, domains, padding. */
+/* Header, deliveries, recipients, sender, binding, addresses, domains, padding. */
 static struct envelope_layout layout_of(struct envelope_builder *b)
 {
 	struct envelope_layout l = {.deliveries_offset = sizeof(struct envelope)};
@@ -342,7 +356,9 @@ static struct envelope_layout layout_of(struct envelope_builder *b)
 	l.recipients_offset = l.deliveries_offset + l.deliveries * sizeof(struct envelope_delivery);
 	l.text_offset =
 		l.recipients_offset + b->recipient_count * sizeof(struct envelope_recipient);
-	l.text_end = l.text_offset + b->text_len + domains;
+	l.binding_len = b->binding != NULL ? strlen(b->binding) + 1 : 0;
+	l.domains_offset = l.text_offset + b->text_len + l.binding_len;
+	l.text_end = l.domains_offset + domains;
 	l.size = (l.text_end + ENVELOPE_ALIGN - 1) / ENVELOPE_ALIGN * ENVELOPE_ALIGN;
 	ASSERT(l.size <= UINT32_MAX);
 	return l;
@@ -369,7 +385,7 @@ static void deliveries_write(const struct envelope_builder *b, const struct enve
 {
 	struct envelope_delivery *d =
 		(struct envelope_delivery *)(void *)(block + l->deliveries_offset);
-	size_t domain_offset = l->text_offset + b->text_len;
+	size_t domain_offset = l->domains_offset;
 
 	for (uint32_t i = 0; i < b->recipient_count;) {
 		uint32_t left = domain_run(b, i);
@@ -400,8 +416,21 @@ static void recipients_write(const struct envelope_builder *b, const struct enve
 
 	for (uint32_t i = 0; i < b->recipient_count; i++) {
 		r[i] = b->recipients[i];
-		r[i].offset += (uint32_t)l->text_offset;
+		r[i].offset += (uint32_t)(l->text_offset + l->binding_len);
 	}
+}
+
+static void text_write(const struct envelope_builder *b, const struct envelope_layout *l,
+		       char *block)
+{
+	char *text = block + l->text_offset;
+
+	memcpy(text, b->text, b->head_len);
+	if (b->binding != NULL) {
+		memcpy(text + b->head_len, b->binding, l->binding_len);
+	}
+	memcpy(text + b->head_len + l->binding_len, b->text + b->head_len,
+	       b->text_len - b->head_len);
 }
 
 void envelope_build(struct envelope_builder *b, struct envelope *out)
@@ -412,14 +441,14 @@ void envelope_build(struct envelope_builder *b, struct envelope *out)
 	*out = (struct envelope){
 		.size = (uint32_t)l.size,
 		.version = ENVELOPE_VERSION,
-		.flags = b->flags,
+		.flags = (uint16_t)(b->flags | (b->binding != NULL ? ENVELOPE_BINDING : 0)),
 		.delivery_count = l.deliveries,
 		.recipient_count = b->recipient_count,
 		.sender_offset = (uint32_t)l.text_offset,
 		.deliveries_offset = (uint32_t)l.deliveries_offset,
 		.recipients_offset = (uint32_t)l.recipients_offset,
 	};
-	memcpy(block + l.text_offset, b->text, b->text_len);
+	text_write(b, &l, block);
 	memset(block + l.text_end, 0, l.size - l.text_end);
 	deliveries_write(b, &l, block);
 	recipients_write(b, &l, block);
@@ -457,6 +486,21 @@ static bool envid_valid(const struct envelope *e)
 	envid = text_behind(e, e->sender_offset);
 	return envid != NULL && strlen(envid) <= DSN_ENVID_MAX &&
 	       dsn_xtext_valid(envid, strlen(envid));
+}
+
+static bool binding_valid(const struct envelope *e)
+{
+	uint32_t at = e->sender_offset;
+	const char *name;
+
+	if ((e->flags & ENVELOPE_BINDING) == 0) {
+		return true;
+	}
+	if ((e->flags & ENVELOPE_ENVID) != 0) {
+		at += (uint32_t)strlen(envelope_sender(e)) + 1;
+	}
+	name = text_behind(e, at);
+	return name != NULL && name[0] != '\0' && strlen(name) <= ENVELOPE_BINDING_MAX;
 }
 
 static bool orcpt_valid(const struct envelope *e, const struct envelope_recipient *r)
@@ -516,7 +560,7 @@ int envelope_check(const struct envelope *e, size_t size)
 {
 	uint32_t first = 0;
 
-	if (!header_valid(e, size) || !envid_valid(e)) {
+	if (!header_valid(e, size) || !envid_valid(e) || !binding_valid(e)) {
 		return -EINVAL;
 	}
 	for (uint32_t i = 0; i < e->delivery_count; i++) {

@@ -21,6 +21,8 @@
 #define ENVELOPE_RECIPIENTS_MAX 65535
 /* RFC 5321 section 4.5.3.1: 64 octets of local part, 255 of domain, one "@". */
 #define ADDRESS_MAX 320
+/* Longest name of a binding. */
+#define ENVELOPE_BINDING_MAX 64
 
 enum envelope_flag {
 	ENVELOPE_8BITMIME = 1,
@@ -41,6 +43,8 @@ enum envelope_flag {
 	/* No line of the body begins with a dot, so that its wire form is the body itself. Without
 	 * it one may. */
 	ENVELOPE_UNSTUFFED = 128,
+	/* The name of the binding that sends it, behind the sender and its ENVID. */
+	ENVELOPE_BINDING = 256,
 };
 
 enum envelope_recipient_flag {
@@ -103,7 +107,8 @@ struct envelope {
 	uint32_t delivery_count;
 	uint32_t recipient_count;
 	/* Sender without brackets, NUL-terminated; empty for the null sender. With ENVELOPE_ENVID
-	 * the ENVID follows, xtext as given, NUL-terminated. */
+	 * the ENVID follows, xtext as given, with ENVELOPE_BINDING the name of a binding, both
+	 * NUL-terminated. */
 	uint32_t sender_offset;
 	/* struct envelope_delivery[delivery_count], struct envelope_recipient[recipient_count]. */
 	uint32_t deliveries_offset;
@@ -139,6 +144,10 @@ struct envelope_builder {
 	uint32_t recipient_count;
 	uint32_t recipient_size;
 	size_t sender_len;
+	/* Of the text before the recipients': sender and ENVID. */
+	size_t head_len;
+	/* NULL: the default one. */
+	const char *binding;
 	uint16_t flags;
 	bool has_sender;
 	/* Recipients are in the order of the block. */
@@ -169,6 +178,10 @@ void envelope_set_envid(struct envelope_builder *b, const char *envid, size_t le
 SINGLE
 void envelope_set_notify(struct envelope_builder *b, uint16_t notify, const char *orcpt,
 			 size_t orcpt_len);
+/* Who sends it, at any time before envelope_size(); the name is kept by the caller until the block
+ * is built. 1 to ENVELOPE_BINDING_MAX bytes; NULL: the default binding. */
+SINGLE
+void envelope_set_binding(struct envelope_builder *b, const char *name);
 /* Memory that what it was given takes, bytes. */
 SINGLE
 size_t envelope_builder_bytes(const struct envelope_builder *b);
@@ -197,6 +210,18 @@ static inline const char *envelope_envid(const struct envelope *e)
 	const char *sender = envelope_sender(e);
 
 	return (e->flags & ENVELOPE_ENVID) != 0 ? sender + strlen(sender) + 1 : NULL;
+}
+
+/* NULL: the default one. */
+static inline const char *envelope_binding(const struct envelope *e)
+{
+	const char *at = envelope_sender(e);
+
+	if ((e->flags & ENVELOPE_BINDING) == 0) {
+		return NULL;
+	}
+	at += strlen(at) + 1;
+	return (e->flags & ENVELOPE_ENVID) != 0 ? at + strlen(at) + 1 : at;
 }
 
 static inline const struct envelope_delivery *envelope_delivery(const struct envelope *e,

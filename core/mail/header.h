@@ -15,6 +15,8 @@
 /* Longest Received field, with its final NUL. */
 #define HEADER_RECEIVED_MAX 1024
 #define HEADER_DATE_MAX 40
+/* Longest name that header_take() looks for. */
+#define HEADER_NAME_MAX 63
 /* header_find() looks no further than this into a message. */
 #define HEADER_SEARCH_MAX 16384
 
@@ -64,3 +66,12 @@ int header_find(const struct chain *body, const char *name, char *value, size_t 
 /* The same in a header that is at hand, `len` bytes of lines, up to its end or an empty line. */
 SINGLE
 int header_find_in(const char *text, size_t len, const char *name, char *value, size_t size);
+
+/*
+ * Takes all fields `name` (1 to HEADER_NAME_MAX bytes) out of the header of `body`, however long
+ * that is, and writes the value of the first as header_find() does. Buffers that become empty go to
+ * `buffers`. Returns how many fields there were; without any `value` is empty.
+ */
+SINGLE
+unsigned header_take(struct chain *body, struct pool *buffers, const char *name, char *value,
+		     size_t size);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/outbound/bind_address.h"
 #include "core/outbound/connection_tls.h"
 #include "core/outbound/international.h"
 #include "core/outbound/lane_idle.h"
@@ -799,6 +800,11 @@ struct connection *connection_open(struct dispatcher *x, struct lane *l, const s
 
 	if (fd < 0) {
 		*error = -errno;
+		return NULL;
+	}
+	*error = bind_address_apply(l->options, fd, host->address.any.sa_family);
+	if (*error != 0) {
+		close(fd);
 		return NULL;
 	}
 	c = pool_get(&x->connections);

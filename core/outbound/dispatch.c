@@ -60,6 +60,7 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 	x->pools = pools;
 	x->limits = limits;
 	x->peer_count = 1;
+	binding_table_init(&x->bindings);
 	domain_table_init(&x->domains);
 	site_table_init(&x->sites);
 	forward_table_init(&x->forwards);
@@ -90,6 +91,10 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 	x->commands_pipelined = counter_create(self->counters, "outbound.pipelined", COUNTER_SUM,
 					       "SMTP commands sent without waiting for a reply");
 	create_route_counters(x);
+	x->bind_failures =
+		counter_create(self->counters, "outbound.bind_failed", COUNTER_SUM,
+			       "Times bind_address could not be used, or next hops were all of "
+			       "another family");
 	x->reused = counter_create(self->counters, "outbound.reused", COUNTER_SUM,
 				   "Transactions on a connection that had carried one before");
 	connection_tls_init(x);
@@ -135,7 +140,7 @@ enum domain_hold dispatch_held(const struct domain *d, uint64_t *until_ms, const
 	if (l->down_until_ms != 0) {
 		*scope = "lane";
 		*until_ms = l->down_until_ms;
-		return DOMAIN_HOSTS_DOWN;
+		return (enum domain_hold)l->down_why;
 	}
 	*scope = "site";
 	*until_ms = l->site->hold_until_ms;
@@ -152,7 +157,7 @@ bool dispatch_unused(const struct domain *d)
 	return d->active_count == 0 && d->delayed_count == 0 && d->attempt_count == 0 &&
 	       d->settling_count == 0 && d->sweeps == 0 && d->connection_count == 0 &&
 	       !d->resolving && d->travel == DOMAIN_AT_HOME && !d->travel_posted &&
-	       d->suspended == d->options->suspend_delivery;
+	       d->suspended == dispatch_begins_suspended(d);
 }
 
 void dispatch_rest(struct dispatcher *x, struct domain *d)
@@ -250,8 +255,12 @@ static bool is_put_off(const struct domain *d)
 /* Nothing may be sent, whatever its lane has. */
 static bool held_for_good(struct dispatcher *x, struct domain *d)
 {
-	if (x->stopping || d->suspended) {
-		dispatch_hold(d, x->stopping ? DOMAIN_STOPPING : DOMAIN_SUSPENDED);
+	bool binding_suspended = d->binding_record->order == BINDING_SUSPENDED;
+
+	if (x->stopping || d->suspended || binding_suspended) {
+		dispatch_hold(d, x->stopping    ? DOMAIN_STOPPING
+				 : d->suspended ? DOMAIN_SUSPENDED
+						: DOMAIN_BINDING_SUSPENDED);
 		if (!x->stopping && d->active_head != NULL) {
 			timer_arm(&d->hold_timer, dispatch_now_ms(x) + SUSPENDED_LOOK_MS);
 		}
@@ -343,6 +352,9 @@ static void on_delayed_timer(struct timer *t)
 void dispatch_adopt(struct dispatcher *x, struct domain *d)
 {
 	d->owner = x;
+	/* A binding's record is the scheduler's. */
+	d->binding_record = binding_open(&x->bindings, d->binding);
+	d->binding = d->binding_record->name;
 	timer_init(&d->delayed_timer, x->self, on_delayed_timer);
 	timer_init(&d->hold_timer, x->self, on_hold_timer);
 }
@@ -352,9 +364,12 @@ struct domain *dispatch_find(struct dispatcher *x, const char *binding, const ch
 	struct domain *d = domain_find(&x->domains, binding, domain);
 
 	if (d == NULL) {
-		d = domain_create(&x->domains, binding, domain,
-				  x->ops->options(x, binding, domain, NULL));
+		struct binding_record *b = binding_open(&x->bindings, binding);
+
+		d = domain_create(&x->domains, b->name, domain,
+				  x->ops->options(x, b, domain, NULL));
 		dispatch_adopt(x, d);
+		d->suspended = dispatch_begins_suspended(d);
 	}
 	return d;
 }
@@ -437,6 +452,7 @@ void dispatcher_close(struct dispatcher *x)
 	domain_table_close(&x->domains);
 	site_table_close(&x->sites);
 	forward_table_close(&x->forwards);
+	binding_table_close(&x->bindings);
 	pool_close(&x->connections);
 	tls_sessions_close(&x->tls_sessions);
 	tls_reports_close(&x->tls_reports);

@@ -16,6 +16,7 @@
 #include "core/mail/smtp_stage.h"
 #include "core/outbound/route.h"
 #include "core/outbound/tls_report.h"
+#include "core/queue/binding.h"
 #include "core/queue/domain.h"
 #include "core/queue/forward.h"
 #include "core/queue/site.h"
@@ -97,10 +98,12 @@ struct dispatch_ops {
 			   const struct attempt *attempt);
 	/* What applies to (binding, domain); `domain` NULL: to all without a stanza. `provider`:
 	 * whose MX set it has, NULL: none, or not known yet. Interned: equal ones are one. */
-	const struct domain_options *(*options)(struct dispatcher *x, const char *binding,
-						const char *domain, const char *provider);
+	const struct domain_options *(*options)(struct dispatcher *x,
+						struct binding_record *binding, const char *domain,
+						const char *provider);
 	/* The provider that an MX set (struct route_verdict) belongs to for `binding`, or NULL. */
-	const char *(*provider)(struct dispatcher *x, const char *binding, const char *mx);
+	const char *(*provider)(struct dispatcher *x, struct binding_record *binding,
+				const char *mx);
 	/* The program stops: what only memory has of this record's queues goes to the spool. */
 	void (*keep)(struct dispatcher *x, struct domain *d);
 };
@@ -111,6 +114,7 @@ struct dispatcher {
 	const struct dispatch_ops *ops;
 	struct mail_pools *pools;
 	struct outbound_limits *limits;
+	struct binding_table bindings;
 	struct domain_table domains;
 	struct site_table sites;
 	struct forward_table forwards;
@@ -127,6 +131,7 @@ struct dispatcher {
 	struct counter *connections_opened;
 	struct counter *connections_open;
 	struct counter *connect_failures;
+	struct counter *bind_failures;
 	struct counter *throttled;
 	struct counter *held_by_connections;
 	struct counter *held_by_server;
@@ -169,8 +174,7 @@ SINGLE
 void dispatcher_join(struct dispatcher *x, struct dispatcher *const *peers, uint32_t count,
 		     uint32_t index);
 
-/* Finds or makes the record of (binding, `domain` in lower case), which is not away. `binding` is
- * not copied. */
+/* Finds or makes the record of (binding, `domain` in lower case), which is not away. */
 BOUND
 struct domain *dispatch_find(struct dispatcher *x, const char *binding, const char *domain);
 
@@ -224,6 +228,9 @@ BOUND
 void dispatch_flush(struct dispatcher *x, struct domain *d);
 BOUND
 void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend);
+/* The binding's order was changed: obeys it in one record of the binding. */
+BOUND
+void dispatch_binding_order(struct dispatcher *x, struct domain *d);
 /* Fails what is queued; deliveries on a connection are failed when their attempt has ended without
  * success. `quiet`: no bounce. Returns how many. */
 BOUND

@@ -114,7 +114,6 @@ void dispatch_on_setup_failed(struct connection *c)
 	struct dispatcher *x = c->dispatcher;
 	struct lane *l = c->lane;
 	struct host *h = host_of(c);
-	struct domain *d = l->ready;
 	uint64_t until_ms;
 	bool first;
 
@@ -129,13 +128,7 @@ void dispatch_on_setup_failed(struct connection *c)
 	/* Every next hop is down: the one whose turn it is hears of it, the others wait. */
 	if (first && host_choose(l, dispatch_now_ms(x), &until_ms) == NULL &&
 	    !dispatch_lane_works(l)) {
-		dispatch_lane_down(x, l, until_ms);
-		if (d != NULL && d->active_head != NULL) {
-			struct delivery *delivery = domain_pop_active(&x->domains, d);
-
-			lane_turn(l);
-			dispatch_without_connection(x, delivery, &c->attempt, false);
-		}
+		dispatch_lane_failed(x, l, DOMAIN_HOSTS_DOWN, until_ms, &c->attempt);
 	}
 }
 

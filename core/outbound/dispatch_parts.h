@@ -22,10 +22,17 @@ void dispatch_hold(struct domain *d, enum domain_hold why);
 BOUND
 void dispatch_hold_until(struct domain *d, enum domain_hold why, uint64_t until_ms);
 
+/* Whether a record is suspended that has just been made. */
+BOUND
+static inline bool dispatch_begins_suspended(const struct domain *d)
+{
+	return d->options->suspend_delivery && d->binding_record->order != BINDING_RESUMED;
+}
+
 /* One timer for the earliest of the delayed queue. */
 BOUND
 void dispatch_arm_delayed(struct dispatcher *x, struct domain *d);
-/* A record's timers, when it has come to this dispatcher. */
+/* A record's timers and binding, when it has come to this dispatcher. */
 BOUND
 void dispatch_adopt(struct dispatcher *x, struct domain *d);
 
@@ -62,9 +69,15 @@ BOUND
 void dispatch_adopt_lane(struct dispatcher *x, struct lane *l);
 BOUND
 void dispatch_adopt_site(struct dispatcher *x, struct site *s);
-/* All hosts of the lane are left alone until then. */
+/* No host of the lane is tried until then: all have failed (DOMAIN_HOSTS_DOWN), or bind_address
+ * stands in the way (DOMAIN_BIND_ADDRESS). */
 BOUND
-void dispatch_lane_down(struct dispatcher *x, struct lane *l, uint64_t until_ms);
+void dispatch_lane_down(struct dispatcher *x, struct lane *l, enum domain_hold why,
+			uint64_t until_ms);
+/* ... and the one whose turn it is hears of it, `a`; the others wait. */
+BOUND
+void dispatch_lane_failed(struct dispatcher *x, struct lane *l, enum domain_hold why,
+			  uint64_t until_ms, const struct attempt *a);
 /* Operators know better. */
 BOUND
 void dispatch_lane_forgive(struct lane *l);
@@ -113,6 +126,8 @@ SINGLE
 struct move {
 	struct domain *domain;
 	struct dispatcher *from;
+	/* What its binding was ordered there when it left. */
+	enum binding_order order;
 	/* Its first home, and where it goes, by index. */
 	uint32_t first;
 	uint32_t to;

@@ -160,12 +160,14 @@ static char *key_of(const char *kind, const char *name)
 static bool take_options(struct dispatcher *x, struct domain *d, const char *provider)
 {
 	const struct domain_options *old = d->options;
-	const struct domain_options *new = x->ops->options(x, d->binding, d->name, provider);
+	const struct domain_options *new = x->ops->options(x, d->binding_record, d->name, provider);
 
-	if (d->suspended == old->suspend_delivery) {
-		d->suspended = new->suspend_delivery;
-	}
+	bool untouched = d->suspended == dispatch_begins_suspended(d);
+
 	d->options = new;
+	if (untouched) {
+		d->suspended = dispatch_begins_suspended(d);
+	}
 	return old->remote_smtp_port == new->remote_smtp_port &&
 	       old->address_family == new->address_family;
 }
@@ -190,7 +192,7 @@ static struct move *move_of(struct dispatcher *x, struct domain *d, struct route
 		return m;
 	}
 	m->key = provider != NULL ? key_of(SITE_OF_PROVIDER, provider) : key_of(SITE_OF_MX, v->mx);
-	m->site_options = x->ops->options(x, d->binding, NULL, provider);
+	m->site_options = x->ops->options(x, d->binding_record, NULL, provider);
 	m->to = dispatch_home(x, domain_hash(d->binding, m->key, strlen(m->key)));
 	return m;
 }
@@ -282,7 +284,7 @@ void dispatch_attach(struct dispatcher *x, struct domain *d, struct move *m)
 /* True when the domain has its lane on this scheduler. */
 static bool settle_down(struct dispatcher *x, struct domain *d, struct route_verdict *v)
 {
-	const char *provider = v->mx != NULL ? x->ops->provider(x, d->binding, v->mx) : NULL;
+	const char *provider = v->mx != NULL ? x->ops->provider(x, d->binding_record, v->mx) : NULL;
 	struct move *m;
 
 	if (!take_options(x, d, provider)) {

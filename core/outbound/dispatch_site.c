@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/outbound/bind_address.h"
 #include "core/outbound/connection.h"
 #include "core/outbound/dispatch_parts.h"
 #include "core/outbound/host_list.h"
@@ -175,12 +176,28 @@ void dispatch_adopt_lane(struct dispatcher *x, struct lane *l)
 	timer_init(&l->down_timer, x->self, on_down_timer);
 }
 
-void dispatch_lane_down(struct dispatcher *x, struct lane *l, uint64_t until_ms)
+void dispatch_lane_down(struct dispatcher *x, struct lane *l, enum domain_hold why,
+			uint64_t until_ms)
 {
 	(void)x;
+	l->down_why = (uint8_t)why;
 	l->down_until_ms = until_ms;
 	timer_arm(&l->down_timer, until_ms);
 	lane_set_hunger(l, LANE_SATED);
+}
+
+void dispatch_lane_failed(struct dispatcher *x, struct lane *l, enum domain_hold why,
+			  uint64_t until_ms, const struct attempt *a)
+{
+	struct domain *d = l->ready;
+
+	dispatch_lane_down(x, l, why, until_ms);
+	if (d != NULL && d->active_head != NULL) {
+		struct delivery *delivery = domain_pop_active(&x->domains, d);
+
+		lane_turn(l);
+		dispatch_without_connection(x, delivery, a, false);
+	}
 }
 
 void dispatch_lane_forgive(struct lane *l)
@@ -512,6 +529,57 @@ static struct domain *next_to_open(struct dispatcher *x, struct lane *l)
 	return d->lane == l ? d : NULL;
 }
 
+/* Hosts cannot be reached from bind_address until then. Where connections work, they go on. */
+static void held_by_bind_address(struct dispatcher *x, struct lane *l, const struct attempt *a,
+				 uint64_t until_ms)
+{
+	lane_set_trouble(l, a->text);
+	if (dispatch_lane_works(l)) {
+		dispatch_lane_down(x, l, DOMAIN_BIND_ADDRESS, until_ms);
+	} else {
+		dispatch_lane_failed(x, l, DOMAIN_BIND_ADDRESS, until_ms, a);
+	}
+}
+
+/* No host is to be tried now: each has failed, or, UINT64_MAX, there is no bind_address of their
+ * family. */
+static void no_host(struct dispatcher *x, struct lane *l, uint64_t until_ms)
+{
+	struct attempt a;
+
+	if (until_ms != UINT64_MAX) {
+		dispatch_lane_down(x, l, DOMAIN_HOSTS_DOWN, until_ms);
+		return;
+	}
+	counter_inc(x->bind_failures);
+	a = bind_address_trouble(l, NULL, 0);
+	held_by_bind_address(x, l, &a, dispatch_now_ms(x) + l->options->host_failure_retry_ms);
+}
+
+/* There is no socket. When that is because of bind_address, the host is left alone for a while, and
+ * the next one has its turn. False when the site has to wait. */
+static bool cannot_open(struct dispatcher *x, struct lane *l, struct host *host, int error)
+{
+	struct attempt a;
+	uint64_t until_ms;
+
+	dispatch_return_limit(x);
+	if (!bind_address_is_wrong(l->options, error)) {
+		agent_error(x->self, error, "cannot make a socket for an outbound connection");
+		hold_site(l->site, DOMAIN_SERVER_CONNECTIONS, dispatch_now_ms(x) + 1000);
+		return false;
+	}
+	counter_inc(x->bind_failures);
+	a = bind_address_trouble(l, host, error);
+	agent_error(x->self, error, "%s", a.text);
+	host->failures++;
+	host->failed_until_ms = dispatch_now_ms(x) + l->options->host_failure_retry_ms;
+	if (host_choose(l, dispatch_now_ms(x), &until_ms) == NULL) {
+		held_by_bind_address(x, l, &a, until_ms);
+	}
+	return true;
+}
+
 /* Opens one more connection of a lane that wants one; false when the site has to wait. */
 static bool open_one(struct dispatcher *x, struct lane *l)
 {
@@ -528,7 +596,7 @@ static bool open_one(struct dispatcher *x, struct lane *l)
 	}
 	host = host_choose(l, dispatch_now_ms(x), &until_ms);
 	if (host == NULL) {
-		dispatch_lane_down(x, l, until_ms);
+		no_host(x, l, until_ms);
 		return true;
 	}
 	why = connection_limit(x, d, &mine, &until_ms);
@@ -537,10 +605,7 @@ static bool open_one(struct dispatcher *x, struct lane *l)
 	}
 	c = connection_open(x, l, host, &error);
 	if (c == NULL) {
-		dispatch_return_limit(x);
-		agent_error(x->self, error, "cannot make a socket for an outbound connection");
-		hold_site(l->site, DOMAIN_SERVER_CONNECTIONS, dispatch_now_ms(x) + 1000);
-		return false;
+		return cannot_open(x, l, host, error);
 	}
 	connection_link(x, l, c, host);
 	dispatch_count_for(c, d);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/outbound/bind_address.h"
 #include "core/outbound/connection.h"
 
 struct host *host_choose(struct lane *l, uint64_t now_ms, uint64_t *until_ms)
@@ -13,6 +14,9 @@ struct host *host_choose(struct lane *l, uint64_t now_ms, uint64_t *until_ms)
 	for (uint32_t i = 0; i < l->host_count; i++) {
 		struct host *h = &l->hosts[i];
 
+		if (!bind_address_allows(l->options, h->address.any.sa_family)) {
+			continue;
+		}
 		if (h->failed_until_ms > now_ms) {
 			*until_ms = h->failed_until_ms < *until_ms ? h->failed_until_ms : *until_ms;
 		} else if (best == NULL || h->preference < best->preference ||

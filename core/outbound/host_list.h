@@ -8,7 +8,8 @@
 #include "core/queue/site.h"
 
 /* The host with the lowest preference that is not left alone at `now_ms`, among equals the one with
- * fewest connections. NULL: none; `*until_ms` says when the first may be tried again. */
+ * fewest connections. NULL: none; `*until_ms` says when the first may be tried again, UINT64_MAX
+ * that bind_address allows none. */
 BOUND
 struct host *host_choose(struct lane *l, uint64_t now_ms, uint64_t *until_ms);
 

@@ -58,20 +58,43 @@ static bool is_quiet(const struct domain *d)
 	       d->sweeps == 0 && !d->resolving;
 }
 
-static void let_go(struct dispatcher *x, struct domain *d)
+static void let_go(struct dispatcher *x, struct move *m)
 {
+	struct domain *d = m->domain;
+
 	timer_cancel(&d->hold_timer);
 	timer_cancel(&d->delayed_timer);
 	ASSERT(is_quiet(d) && d->lane == NULL);
+	m->order = d->binding_record->order;
 	domain_take(&x->domains, d);
 	x->moves++;
 	counter_inc(x->moved);
 }
 
-static void take_in(struct dispatcher *x, struct domain *d)
+/*
+ * Orders to a binding go to each scheduler, and there to the records that it has: one that was on
+ * its way has missed what was said meanwhile. A binding that is not configured is known only where
+ * it has had mail: its order comes with its mail.
+ */
+static void obey_binding(struct domain *d, enum binding_order order)
 {
+	struct binding_record *b = d->binding_record;
+
+	if (!b->configured && b->order == BINDING_AS_CONFIGURED) {
+		binding_set_order(b, order);
+	}
+	if (b->order == BINDING_RESUMED && order != BINDING_RESUMED) {
+		d->suspended = false;
+	}
+}
+
+static void take_in(struct dispatcher *x, const struct move *m)
+{
+	struct domain *d = m->domain;
+
 	domain_put(&x->domains, d);
 	dispatch_adopt(x, d);
+	obey_binding(d, m->order);
 	d->travel = DOMAIN_AT_HOME;
 	d->move = NULL;
 	d->hold = DOMAIN_FREE;
@@ -110,7 +133,7 @@ static void on_arrive(struct agent *self, void *object, uint64_t index)
 	ASSERT(x->self == self);
 	ASSERT(domain_find(&x->domains, d->binding, d->name) == NULL);
 	agent_send(self, m->from->self, on_taken, m->from, 0);
-	take_in(x, d);
+	take_in(x, m);
 	if (x->stopping) {
 		move_free(m);
 	} else {
@@ -124,7 +147,7 @@ static void depart(struct dispatcher *x, struct move *m)
 {
 	struct domain *d = m->domain;
 
-	let_go(x, d);
+	let_go(x, m);
 	m->from = x;
 	forward_add(&x->forwards, d->binding, d->name, d->hash, (uint8_t)m->to);
 	agent_send(x->self, agent_of(x, m->to), on_arrive, m, m->to);
@@ -160,7 +183,7 @@ static void on_return(struct agent *self, void *object, uint64_t index)
 	timer_cancel(&place->hold_timer);
 	timer_cancel(&place->delayed_timer);
 	domain_take(&x->domains, place);
-	take_in(x, d);
+	take_in(x, m);
 	domain_put(&x->domains, place);
 	take_over_queue(x, d, place);
 	domain_destroy(&x->domains, place);
@@ -220,7 +243,7 @@ static void go_home(struct dispatcher *x, struct move *m)
 {
 	/* Counted since it asked. */
 	x->moves--;
-	let_go(x, m->domain);
+	let_go(x, m);
 	agent_send(x->self, agent_of(x, m->first), on_return, m, m->first);
 }
 

@@ -145,6 +145,18 @@ void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend)
 	dispatch_domain(x, d);
 }
 
+void dispatch_binding_order(struct dispatcher *x, struct domain *d)
+{
+	OWNER_CHECK(d);
+	if (d->binding_record->order == BINDING_RESUMED) {
+		d->suspended = false;
+	}
+	if (d->travel == DOMAIN_AT_HOME) {
+		dispatch_hold(d, DOMAIN_FREE);
+	}
+	dispatch_domain(x, d);
+}
+
 void dispatch_fail_delivery(struct dispatcher *x, struct delivery *delivery, bool quiet)
 {
 	if (delivery->place == DELIVERY_ATTEMPT) {

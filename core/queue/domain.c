@@ -378,6 +378,8 @@ const char *domain_hold_text(enum domain_hold hold)
 		return "nothing";
 	case DOMAIN_SUSPENDED:
 		return "suspended";
+	case DOMAIN_BINDING_SUSPENDED:
+		return "the binding is suspended";
 	case DOMAIN_RESOLVING:
 		return "next hops are being looked up";
 	case DOMAIN_UNRESOLVED:
@@ -390,6 +392,8 @@ const char *domain_hold_text(enum domain_hold hold)
 		return "the name service says that no mail can be delivered";
 	case DOMAIN_HOSTS_DOWN:
 		return "every next hop failed (host_failure_retry)";
+	case DOMAIN_BIND_ADDRESS:
+		return "bind_address (host_failure_retry)";
 	case DOMAIN_CONNECTIONS:
 		return "max_outbound_connections";
 	case DOMAIN_SERVER_CONNECTIONS:

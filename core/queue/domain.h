@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/queue/binding.h"
 #include "core/queue/delivery.h"
 #include "core/queue/options.h"
 #include "core/runtime/thread_class.h"
@@ -22,16 +23,14 @@ struct lane;
 struct move;
 
 #define DOMAIN_MAGIC 0x646f6d61U
-/* The binding of all mail, until policy assigns others. */
-#define BINDING_DEFAULT "default"
-#define BINDING_GROUP_DEFAULT "default"
-
 /* Why a domain with active deliveries opens no further connection: the answer to "why is it not
  * moving?". */
 enum domain_hold {
 	DOMAIN_FREE,
 	/* suspend_delivery, or an operator's suspend. */
 	DOMAIN_SUSPENDED,
+	/* An operator suspended the binding. */
+	DOMAIN_BINDING_SUSPENDED,
 	/* Next hops are being looked up. */
 	DOMAIN_RESOLVING,
 	/* The look-up failed, was answered what DNSSEC proves wrong, or was not answered in time;
@@ -43,6 +42,8 @@ enum domain_hold {
 	DOMAIN_NO_ROUTE,
 	/* Every next hop of its lane refused; tried again later. */
 	DOMAIN_HOSTS_DOWN,
+	/* No next hop can be reached from bind_address; tried again at hold_until_ms. */
+	DOMAIN_BIND_ADDRESS,
 	/* max_outbound_connections */
 	DOMAIN_CONNECTIONS,
 	/* server_max_outbound_connections */
@@ -86,6 +87,8 @@ struct domain {
 	struct delivery *active_tail;
 	/* The scheduler's dispatcher. */
 	void *owner;
+	/* Its binding, on this scheduler. */
+	struct binding_record *binding_record;
 
 	/* In the lane's ring of domains with mail to send; NULL: not there. */
 	struct domain *ready_next;

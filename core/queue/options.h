@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -50,6 +51,10 @@ struct domain_options {
 	uint16_t remote_smtp_port;
 	/* Of names that are looked up. */
 	enum address_family address_family;
+	/* Where connections come from, one of a family at most, IPv4 as v4-mapped; 0 of them: the
+	 * kernel chooses. */
+	const struct in6_addr *bind_addresses;
+	uint32_t bind_address_count;
 	uint32_t max_outbound_connections;
 	/* Successful deliveries on one connection before it is closed; 0: no limit. */
 	uint32_t max_deliveries_per_connection;

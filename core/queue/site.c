@@ -125,9 +125,17 @@ void site_table_close(struct site_table *t)
 
 /* ---- lanes ---- */
 
+static bool same_bind_addresses(const struct domain_options *a, const struct domain_options *b)
+{
+	return a->bind_address_count == b->bind_address_count &&
+	       (a->bind_address_count == 0 ||
+		memcmp(a->bind_addresses, b->bind_addresses,
+		       a->bind_address_count * sizeof(a->bind_addresses[0])) == 0);
+}
+
 bool lane_options_agree(const struct domain_options *a, const struct domain_options *b)
 {
-	return a == b || (a->remote_smtp_port == b->remote_smtp_port &&
+	return a == b || (same_bind_addresses(a, b) && a->remote_smtp_port == b->remote_smtp_port &&
 			  a->address_family == b->address_family && a->tls == b->tls &&
 			  a->tls_client == b->tls_client &&
 			  a->tls_failure_retry_ms == b->tls_failure_retry_ms &&

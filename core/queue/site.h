@@ -101,7 +101,8 @@ struct lane {
 	uint8_t hunger;
 	/* DNSSEC has proven the mail exchangers, or that there are none. */
 	bool mx_secure;
-	/* Every host has failed until then, monotonic ms; 0: not so. */
+	/* enum domain_hold: why no host is tried, until then, monotonic ms; 0: some are. */
+	uint8_t down_why;
 	uint64_t down_until_ms;
 	struct timer down_timer;
 	/* What the last failure to connect said; malloc, NULL: nothing. */
@@ -174,8 +175,8 @@ void site_each(const struct site_table *t, void (*each)(void *context, struct si
 SINGLE
 void site_table_close(struct site_table *t);
 
-/* Mail of domains with these options may share a connection: they agree in port, family, TLS, name
- * in EHLO, and in what is waited for before and between transactions. */
+/* Mail of domains with these options may share a connection: they agree in bind_address, port,
+ * family, TLS, name in EHLO, and in what is waited for before and between transactions. */
 READONLY
 bool lane_options_agree(const struct domain_options *a, const struct domain_options *b);
 

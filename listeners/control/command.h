@@ -88,6 +88,19 @@ BOUND
 void command_site_show(struct order *o);
 BOUND
 void command_sites(struct order *o);
+/* command_binding.c */
+BOUND
+void command_bindings(struct order *o);
+BOUND
+void command_binding_show(struct order *o);
+BOUND
+void command_binding_suspend(struct order *o);
+BOUND
+void command_binding_resume(struct order *o);
+BOUND
+void command_binding_flush(struct order *o);
+BOUND
+void command_binding_fail(struct order *o);
 /* command_queue.c: lists of domains */
 BOUND
 void command_domains(struct order *o);

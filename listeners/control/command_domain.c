@@ -1,6 +1,7 @@
 /*
- * Commands about one domain. `domain NAME` is what an operator looks at when mail does not move: it
- * says first what holds the queue, by which limit or failure, and until when.
+ * Commands about one domain, by one binding or all. `domain NAME` is what an operator looks at when
+ * mail does not move: it says first what holds the queue, by which limit or failure, and until
+ * when.
  */
 #include "listeners/control/command.h"
 
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/outbound/bind_address.h"
 #include "core/outbound/connection.h"
 #include "core/outbound/dane.h"
 #include "core/queue/throttle.h"
@@ -32,18 +34,25 @@ static bool at_a_limit(enum domain_hold hold)
 	       hold == DOMAIN_MEMORY;
 }
 
+static bool is_suspended(const struct domain *d)
+{
+	return d->suspended || d->binding_record->order == BINDING_SUSPENDED;
+}
+
 static enum domain_hold hold_of(const struct domain *d)
 {
 	const char *scope;
 	uint64_t until_ms;
 
-	return dispatch_held(d, &until_ms, &scope);
+	return d->suspended      ? DOMAIN_SUSPENDED
+	       : is_suspended(d) ? DOMAIN_BINDING_SUSPENDED
+				 : dispatch_held(d, &until_ms, &scope);
 }
 
 /* Does a hold still keep something back? */
 static bool is_held(const struct domain *d)
 {
-	return d->suspended || (d->active_count != 0 && hold_of(d) != DOMAIN_FREE);
+	return is_suspended(d) || (d->active_count != 0 && hold_of(d) != DOMAIN_FREE);
 }
 
 const char *command_held_by(const struct domain *d)
@@ -51,12 +60,12 @@ const char *command_held_by(const struct domain *d)
 	if (!is_held(d)) {
 		return "";
 	}
-	return domain_hold_text(d->suspended ? DOMAIN_SUSPENDED : hold_of(d));
+	return domain_hold_text(hold_of(d));
 }
 
 static const char *state_of(const struct domain *d)
 {
-	if (d->suspended) {
+	if (is_suspended(d)) {
 		return "suspended";
 	}
 	if (is_held(d)) {
@@ -83,14 +92,16 @@ static void explain_throttle(const char *name, const struct throttle *t, char *t
 static void explain(const struct scheduler *s, const struct domain *d, char *text, size_t size)
 {
 	const char *trouble = dispatch_trouble(d);
+	const struct domain_options *limits;
+	const struct site *site;
 	const char *scope;
 	uint64_t until_ms;
-	enum domain_hold hold = dispatch_held(d, &until_ms, &scope);
-	const struct site *site = strcmp(scope, "site") == 0 ? d->lane->site : NULL;
-	const struct domain_options *limits = site != NULL ? site->options : d->options;
 
+	dispatch_held(d, &until_ms, &scope);
+	site = strcmp(scope, "site") == 0 ? d->lane->site : NULL;
+	limits = site != NULL ? site->options : d->options;
 	trouble = trouble != NULL ? trouble : "no reason known";
-	switch (d->suspended ? DOMAIN_SUSPENDED : hold) {
+	switch (hold_of(d)) {
 	case DOMAIN_FREE:
 		text[0] = '\0';
 		break;
@@ -111,6 +122,13 @@ static void explain(const struct scheduler *s, const struct domain *d, char *tex
 		break;
 	case DOMAIN_NO_ROUTE:
 		snprintf(text, size, "mail fails for good: %s", trouble);
+		break;
+	case DOMAIN_BINDING_SUSPENDED:
+		snprintf(text, size, "an operator suspended it; \"resume binding %s\" ends it",
+			 d->binding);
+		break;
+	case DOMAIN_BIND_ADDRESS:
+		snprintf(text, size, "%s", trouble);
 		break;
 	case DOMAIN_HOSTS_DOWN:
 		snprintf(text, size, "every next hop failed and is left alone, last: %s", trouble);
@@ -166,7 +184,7 @@ static void set_hold(json_t *v, struct scheduler *s, const struct domain *d)
 		return;
 	}
 	dispatch_held(d, &until_ms, &scope);
-	until_ms = d->suspended ? 0 : until_ms;
+	until_ms = is_suspended(d) ? 0 : until_ms;
 	explain(s, d, text, sizeof(text));
 	value_set_text(v, "held_by", command_held_by(d));
 	value_set_text(v, "reason", text);
@@ -238,7 +256,7 @@ static json_t *limits_of(const struct scheduler *s, const struct domain *d)
 	const struct domain_options *opt = d->options;
 	const struct outbound_limits *all = &s->program->limits;
 	const struct site *site = d->lane != NULL ? d->lane->site : NULL;
-	bool held = is_held(d) && !d->suspended;
+	bool held = is_held(d) && !is_suspended(d);
 	enum domain_hold hold = hold_of(d);
 	json_t *rows = value_array();
 
@@ -326,7 +344,11 @@ json_t *command_hosts(const struct scheduler *s, const struct lane *l)
 		value_set_text(row, "host", h->name);
 		value_set(row, "address", address_of(&h->address));
 		value_set_number(row, "preference", h->preference);
-		value_set_text(row, "state", failed ? "failed, left alone" : "good");
+		value_set_text(row, "state",
+			       failed ? "failed, left alone"
+			       : bind_address_allows(l->options, h->address.any.sa_family)
+				       ? "good"
+				       : "left out, no bind_address of its family");
 		value_set(row, "for_s",
 			  failed ? json_real((double)(h->failed_until_ms - now_ms) / 1000)
 				 : json_null());
@@ -445,6 +467,7 @@ static json_t *describe(struct scheduler *s, const struct domain *d)
 
 	value_set_text(v, "domain", d->name);
 	value_set_text(v, "binding", d->binding);
+	value_set_text(v, "binding_group", binding_group_name(d->binding_record));
 	set_hold(v, s, d);
 	if (dispatch_trouble(d) != NULL) {
 		value_set_text(v, "last_trouble", dispatch_trouble(d));
@@ -462,153 +485,261 @@ static json_t *describe(struct scheduler *s, const struct domain *d)
 
 /* ---- commands ---- */
 
-/* On the home scheduler; NULL: no such record. */
-static struct domain *record_of(const struct part *p, struct agent *self)
+/* Argument `index` is a binding's name, or not there: then all are meant. */
+static void take_binding(struct order *o, unsigned index)
 {
-	const struct domain_table *t = &order_scheduler_of(self)->dispatcher.domains;
-
-	return domain_find(t, BINDING_DEFAULT, p->order->arguments[0]);
+	o->binding = index < o->argument_count ? o->arguments[index] : NULL;
 }
 
-/* The part has found something, or there is no such record. */
-static void merge_one(struct order *o)
-{
-	struct part *p = &o->parts[0];
+typedef void (*record_fn)(struct part *p, struct scheduler *s, struct domain *d);
 
-	if (p->json == NULL) {
-		order_fail(o,
-			   "no record of domain \"%s\": nothing has been queued for it since the "
-			   "start; \"domains\" lists what there is",
-			   o->arguments[0]);
-		return;
-	}
-	order_answer(o, p->json);
-	p->json = NULL;
+enum { RECORDS, MESSAGES, ACTIVE, DELAYED };
+
+static void at_record(struct part *p, struct scheduler *s, struct domain *d, record_fn each)
+{
+	p->totals[RECORDS]++;
+	each(p, s, d);
 }
 
-static void ask_home(struct order *o, order_step_fn step)
+/* A record of the domain, by the binding, has its first home on this scheduler. True when `each`
+ * has seen it, or there is none; else the step has to run elsewhere, or later: it is away, or on
+ * its way back. `make`: there is one now, of a binding that is configured. */
+static bool first_home_record(struct part *p, struct scheduler *s, const struct binding_record *b,
+			      bool make, record_fn each)
 {
-	if (command_domain(o, 0)) {
-		order_on_scheduler(o, home_of(o->program, BINDING_DEFAULT, o->arguments[0]), step,
-				   merge_one);
-	}
-}
-
-/* True when the step has to run elsewhere, or later: the record is away, or on its way back. */
-static bool is_away(struct part *p, struct agent *self)
-{
-	const struct dispatcher *away = dispatch_away(&order_scheduler_of(self)->dispatcher,
-						      BINDING_DEFAULT, p->order->arguments[0]);
-	const struct domain *d = record_of(p, self);
+	const char *domain = p->order->arguments[0];
+	const struct dispatcher *away = dispatch_away(&s->dispatcher, b->name, domain);
+	struct domain *d;
 
 	if (away != NULL) {
+		p->away_by = b->name;
 		p->pass_to = away->self;
+		return false;
+	}
+	d = domain_find(&s->dispatcher.domains, b->name, domain);
+	if (d == NULL && make && b->configured) {
+		d = dispatch_find(&s->dispatcher, b->name, domain);
+	}
+	if (d != NULL && d->travel == DOMAIN_EXPECTED) {
+		return false;
+	}
+	if (d != NULL) {
+		at_record(p, s, d, each);
+	}
+	return true;
+}
+
+/*
+ * Every scheduler's step looks after the records of the domain that have their first home there,
+ * one for each binding, so that each is seen once: of one that is away where it is, and comes back
+ * for the next. True when all have been seen.
+ */
+static bool each_record(struct part *p, struct agent *self, bool make, record_fn each)
+{
+	struct scheduler *s = order_scheduler_of(self);
+	const struct order *o = p->order;
+
+	if (p->away_by != NULL) {
+		at_record(p, s, domain_find(&s->dispatcher.domains, p->away_by, o->arguments[0]),
+			  each);
+		p->away_by = NULL;
+		p->pass_to = p->agent;
+		p->bucket++;
+		return false;
+	}
+	for (; p->bucket < s->dispatcher.bindings.count; p->bucket++) {
+		const struct binding_record *b = s->dispatcher.bindings.records[p->bucket];
+
+		if ((o->binding == NULL || strcmp(o->binding, b->name) == 0) &&
+		    home_of(s->program, b->name, o->arguments[0]) == s->index &&
+		    !first_home_record(p, s, b, make, each)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* True when there is a record; else the order is answered. */
+static bool found_some(struct order *o)
+{
+	if (order_total(o, RECORDS) != 0) {
 		return true;
 	}
-	return d != NULL && d->travel == DOMAIN_EXPECTED;
+	order_fail(o,
+		   "no record of domain \"%s\"%s%s%s: nothing has been queued for it since the "
+		   "start; \"domains\" lists what there is",
+		   o->arguments[0], o->binding != NULL ? " by binding \"" : "",
+		   o->binding != NULL ? o->binding : "", o->binding != NULL ? "\"" : "");
+	return false;
+}
+
+static void ask(struct order *o, order_step_fn step, order_merge_fn merge)
+{
+	if (command_domain(o, 0)) {
+		order_on_schedulers(o, step, merge);
+	}
+}
+
+static void show_one(struct part *p, struct scheduler *s, struct domain *d)
+{
+	if (p->json == NULL) {
+		p->json = value_array();
+	}
+	value_append(p->json, describe(s, d));
 }
 
 static bool show_step(struct part *p, struct agent *self)
 {
-	const struct domain *d = record_of(p, self);
+	return each_record(p, self, false, show_one);
+}
 
-	if (is_away(p, self)) {
-		return false;
+/* One record by itself; several in a list. */
+static void merge_show(struct order *o)
+{
+	json_t *rows = value_array();
+	json_t *v;
+
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		if (o->parts[i].json != NULL) {
+			json_array_extend(rows, o->parts[i].json);
+		}
 	}
-	if (d != NULL) {
-		p->json = describe(order_scheduler_of(self), d);
+	if (!found_some(o)) {
+		json_decref(rows);
+		return;
 	}
-	return true;
+	if (json_array_size(rows) == 1) {
+		order_answer(o, json_incref(json_array_get(rows, 0)));
+		json_decref(rows);
+		return;
+	}
+	v = value_object();
+	value_set_text(v, "domain", o->arguments[0]);
+	value_set(v, "bindings", rows);
+	order_answer(o, v);
 }
 
 void command_domain_show(struct order *o)
 {
 	if (strcasecmp(o->arguments[0], "all") == 0) {
 		command_domains(o);
-		return;
+	} else {
+		take_binding(o, 1);
+		ask(o, show_step, merge_show);
 	}
-	ask_home(o, show_step);
+}
+
+static void flush_one(struct part *p, struct scheduler *s, struct domain *d)
+{
+	p->totals[MESSAGES] += d->delayed_count;
+	dispatch_flush(&s->dispatcher, d);
 }
 
 static bool flush_step(struct part *p, struct agent *self)
 {
-	struct domain *d = record_of(p, self);
+	return each_record(p, self, false, flush_one);
+}
 
-	if (is_away(p, self)) {
-		return false;
+static void answer_messages(struct order *o, const char *key)
+{
+	json_t *v;
+
+	if (found_some(o)) {
+		v = value_object();
+		value_set_text(v, "domain", o->arguments[0]);
+		value_set_number(v, key, order_total(o, MESSAGES));
+		order_answer(o, v);
 	}
-	if (d != NULL) {
-		p->json = value_object();
-		value_set_text(p->json, "domain", d->name);
-		value_set_number(p->json, "messages_flushed", d->delayed_count);
-		dispatch_flush(&order_scheduler_of(self)->dispatcher, d);
-	}
-	return true;
+}
+
+static void merge_flush(struct order *o)
+{
+	answer_messages(o, "messages_flushed");
 }
 
 void command_domain_flush(struct order *o)
 {
-	if (strcasecmp(o->arguments[0], "all") == 0) {
+	if (strcasecmp(o->arguments[0], "all") == 0 && o->argument_count == 1) {
 		command_flush_all(o);
-		return;
+	} else {
+		take_binding(o, 1);
+		ask(o, flush_step, merge_flush);
 	}
-	ask_home(o, flush_step);
+}
+
+static void fail_one(struct part *p, struct scheduler *s, struct domain *d)
+{
+	p->totals[MESSAGES] += dispatch_fail(&s->dispatcher, d, p->order->flag);
 }
 
 static bool fail_step(struct part *p, struct agent *self)
 {
-	struct domain *d = record_of(p, self);
+	return each_record(p, self, false, fail_one);
+}
 
-	if (is_away(p, self)) {
-		return false;
-	}
-	if (d != NULL) {
-		uint64_t count =
-			dispatch_fail(&order_scheduler_of(self)->dispatcher, d, p->order->flag);
-
-		p->json = value_object();
-		value_set_text(p->json, "domain", d->name);
-		value_set_number(p->json, "messages_failed", count);
-	}
-	return true;
+static void merge_fail(struct order *o)
+{
+	answer_messages(o, "messages_failed");
 }
 
 void command_domain_fail(struct order *o)
 {
-	if (command_flag(o, 1, "quiet")) {
-		ask_home(o, fail_step);
+	/* `quiet` is the last word, whether there is a binding before it or not. */
+	bool quiet = o->argument_count > 1 &&
+		     strcasecmp(o->arguments[o->argument_count - 1], "quiet") == 0;
+
+	if (o->argument_count == 3 && !command_flag(o, 2, "quiet")) {
+		return;
 	}
+	o->flag = quiet;
+	o->argument_count -= quiet;
+	take_binding(o, 1);
+	ask(o, fail_step, merge_fail);
 }
 
-/* o->flag: suspend, or resume. A domain may be suspended before it has mail. */
+/* o->flag: suspend, or resume. */
+static void suspend_one(struct part *p, struct scheduler *s, struct domain *d)
+{
+	dispatch_suspend(&s->dispatcher, d, p->order->flag);
+	p->totals[ACTIVE] += d->active_count;
+	p->totals[DELAYED] += d->delayed_count;
+	p->json = p->json != NULL ? p->json : value_text(state_of(d));
+}
+
+/* A domain may be suspended before it has mail. */
 static bool suspend_step(struct part *p, struct agent *self)
 {
-	struct dispatcher *x = &order_scheduler_of(self)->dispatcher;
-	struct domain *d;
+	return each_record(p, self, p->order->flag, suspend_one);
+}
 
-	if (is_away(p, self)) {
-		return false;
+static void merge_suspend(struct order *o)
+{
+	json_t *v;
+
+	if (!found_some(o)) {
+		return;
 	}
-	d = p->order->flag ? dispatch_find(x, BINDING_DEFAULT, p->order->arguments[0])
-			   : record_of(p, self);
-	if (d != NULL) {
-		dispatch_suspend(x, d, p->order->flag);
-		p->json = value_object();
-		value_set_text(p->json, "domain", d->name);
-		value_set_text(p->json, "state", state_of(d));
-		value_set_number(p->json, "active", d->active_count);
-		value_set_number(p->json, "delayed", d->delayed_count);
+	v = value_object();
+	value_set_text(v, "domain", o->arguments[0]);
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		if (o->parts[i].json != NULL) {
+			json_object_set(v, "state", o->parts[i].json);
+		}
 	}
-	return true;
+	value_set_number(v, "active", order_total(o, ACTIVE));
+	value_set_number(v, "delayed", order_total(o, DELAYED));
+	order_answer(o, v);
 }
 
 void command_domain_suspend(struct order *o)
 {
 	o->flag = true;
-	ask_home(o, suspend_step);
+	take_binding(o, 1);
+	ask(o, suspend_step, merge_suspend);
 }
 
 void command_domain_resume(struct order *o)
 {
-	ask_home(o, suspend_step);
+	take_binding(o, 1);
+	ask(o, suspend_step, merge_suspend);
 }

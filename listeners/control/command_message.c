@@ -114,6 +114,7 @@ static json_t *delivery_row(const struct scheduler *s, const struct delivery *d)
 	json_t *row = value_object();
 
 	value_set_text(row, "domain", domain->name);
+	value_set_text(row, "binding", domain->binding);
 	value_set_text(row, "place", place_of(d));
 	if (d->place == DELIVERY_ATTEMPT && d->connection != NULL) {
 		value_set_text(row, "host", d->connection->host_name);

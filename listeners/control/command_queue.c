@@ -4,6 +4,7 @@
 #include "listeners/control/command.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define MAILQ_ROWS 20
 #define MAILQ_ROWS_MAX 1000
@@ -15,6 +16,7 @@ static void write_row(struct part *p, const struct domain *d)
 	json_t *row = value_object();
 
 	value_set_text(row, "domain", d->name);
+	value_set_text(row, "binding", d->binding);
 	value_set_number(row, "connections", d->connection_count);
 	value_set_number(row, "active", d->active_count);
 	value_set_number(row, "delayed", d->delayed_count);
@@ -134,6 +136,9 @@ static void each_queue(struct part *p, struct scheduler *s, struct domain *d)
 	json_t *row;
 
 	(void)s;
+	if (p->order->binding != NULL && strcmp(p->order->binding, d->binding) != 0) {
+		return;
+	}
 	add_totals(p, d);
 	if (length == 0 || (count == p->order->number &&
 			    length <= length_of(json_array_get(p->json, count - 1)))) {
@@ -212,9 +217,16 @@ static void merge_mailq(struct order *o)
 
 void command_mailq(struct order *o)
 {
+	bool has_number = o->argument_count == 2 ||
+			  (o->argument_count == 1 &&
+			   o->arguments[0][strspn(o->arguments[0], "0123456789")] == '\0');
+
 	o->number = MAILQ_ROWS;
-	if (o->argument_count == 1 && !command_number(o, 0)) {
+	if (has_number && !command_number(o, 0)) {
 		return;
+	}
+	if (o->argument_count == (has_number ? 2U : 1U)) {
+		o->binding = o->arguments[o->argument_count - 1];
 	}
 	if (o->number < 1 || o->number > MAILQ_ROWS_MAX) {
 		order_fail(o, "mailq shows 1 to %d queues", MAILQ_ROWS_MAX);

@@ -41,6 +41,7 @@ static void order_destroy(struct order *o)
 	for (uint32_t i = 0; i < o->part_count; i++) {
 		json_decref(o->parts[i].json);
 		free(o->parts[i].text);
+		free(o->parts[i].sums);
 	}
 	free(o->parts);
 	reply_close(&o->reply);

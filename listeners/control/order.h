@@ -28,11 +28,11 @@
 /* Words of a command. */
 #define ORDER_WORDS_MAX 16
 #define ORDER_TOTALS 10
-/* The binding of all domain records. */
 /* Domain records that one step looks at when it writes rows, and when it only counts. */
 #define ORDER_ROWS_PER_STEP 256
 #define ORDER_RECORDS_PER_STEP 4096
 
+struct binding_sums;
 struct command;
 struct control;
 struct order;
@@ -57,6 +57,8 @@ struct part {
 	bool waits;
 	/* Set by a step that returns false: the next one runs on this agent. */
 	struct agent *pass_to;
+	/* A domain's record by this binding is what it is there for; NULL: it is no such visit. */
+	const char *away_by;
 	/* What it found: a value, or text of JSON values separated by commas. */
 	json_t *json;
 	char *text;
@@ -65,6 +67,9 @@ struct part {
 	/* Sums for the command's own use; the walk starts them at 0. */
 	uint64_t totals[ORDER_TOTALS];
 	uint64_t cycle_ns;
+	/* `bindings`: sums of domain records by index of the binding, malloc. */
+	struct binding_sums *sums;
+	uint32_t sum_count;
 	/* `message`: what is still to be read of it; NULL: nothing. */
 	struct unread *unread;
 	/* A walk over domain records: the next bucket, and how many there were. */
@@ -97,6 +102,8 @@ struct order {
 	struct message_id id;
 	char ascii_domain[IDNA_MAX];
 	bool flag;
+	/* The binding that is meant; NULL: all. */
+	const char *binding;
 
 	order_step_fn step;
 	order_merge_fn merge;

@@ -35,6 +35,7 @@ struct smtp_auth {
 	/* The worker's: what it reads, and what came out. */
 	const char *path;
 	struct sasl_credentials credentials;
+	char binding[ENVELOPE_BINDING_MAX + 1];
 	int result;
 };
 
@@ -155,7 +156,7 @@ static void grant(struct smtp_session *ss)
 	smtp_count(smtp_session_counts(ss), SMTP_COUNT_AUTH_GRANTED);
 	log_access(ss, a->credentials.user, true);
 	auth_limit_return(&ss->listener->auth_limit, &ss->peer);
-	smtp_session_set_user(ss, a->credentials.user);
+	smtp_session_set_user(ss, a->credentials.user, a->binding[0] != '\0' ? a->binding : NULL);
 	ss->idle_commands = 0;
 	release(ss);
 	smtp_session_say(ss, "235 2.7.0 Authentication successful\r\n");
@@ -176,7 +177,8 @@ static void work(struct job *job)
 {
 	struct smtp_auth *a = CONTAINER_OF(job, struct smtp_auth, job);
 
-	a->result = password_file_check(a->path, a->credentials.user, a->credentials.password);
+	a->result = password_file_check(a->path, a->credentials.user, a->credentials.password,
+					a->binding);
 }
 
 static void on_checked(struct agent *self, struct job *job, int result)

@@ -100,6 +100,10 @@ static const struct {
 				     COUNTER_SUM},
 	[SMTP_COUNT_AUTH_TROUBLE] = {"smtp_auth_trouble", "Passwords that could not be checked",
 				     COUNTER_SUM},
+	[SMTP_COUNT_BINDING_UNKNOWN] =
+		{"smtp_binding_unknown",
+		 "Messages for a binding that there is none of, which go by the default one",
+		 COUNTER_SUM},
 	[SMTP_COUNT_AUTH_MISSING] = {"smtp_auth_missing",
 				     "Mail refused because of require_authentication", COUNTER_SUM},
 	[SMTP_COUNT_XCLIENT] = {"smtp_xclient", "Times XCLIENT told whose a session is",

@@ -585,7 +585,7 @@ static void become(struct smtp_session *ss, const struct xclient *x)
 		strcpy(ss->helo, x->helo);
 	}
 	if (x->has_login || x->has_address) {
-		smtp_session_set_user(ss, x->login[0] != '\0' ? x->login : NULL);
+		smtp_session_set_user(ss, x->login[0] != '\0' ? x->login : NULL, NULL);
 	}
 	ss->has_helo = false;
 	ss->esmtp = false;

@@ -45,6 +45,8 @@ struct smtp_listener {
 	uint64_t relieve_ms;
 	/* Transactions so far, to number them in the logs. */
 	uint64_t batches;
+	/* Names of bindings that nobody knows and operators were told of. */
+	uint32_t unknown_bindings;
 	bool stopping;
 	struct smtp_counts counts;
 	struct auth_limit auth_limit;

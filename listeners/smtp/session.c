@@ -94,13 +94,22 @@ void smtp_session_set_client(struct smtp_session *ss, const struct in6_addr *pee
 	ss->relay_host = relay_host_allowed(ss->options, peer);
 }
 
-void smtp_session_set_user(struct smtp_session *ss, const char *user)
+static char *copy_name(const char *name)
 {
-	free(ss->user);
-	ss->user = user != NULL ? strdup(user) : NULL;
-	if (user != NULL && ss->user == NULL) {
+	char *copy = name != NULL ? strdup(name) : NULL;
+
+	if (name != NULL && copy == NULL) {
 		fatal("out of memory for the name of a user");
 	}
+	return copy;
+}
+
+void smtp_session_set_user(struct smtp_session *ss, const char *user, const char *binding)
+{
+	free(ss->user);
+	free(ss->binding);
+	ss->user = copy_name(user);
+	ss->binding = copy_name(binding);
 }
 
 /* ---- the end ---- */
@@ -166,7 +175,7 @@ static void free_session(struct smtp_session *ss)
 
 	ASSERT(ss->transaction == NULL && ss->auth == NULL && !timer_armed(&ss->deadline));
 	line_release(ss);
-	smtp_session_set_user(ss, NULL);
+	smtp_session_set_user(ss, NULL, NULL);
 	chain_release(&ss->held, buffers_of(ss));
 	chain_release(&ss->output, buffers_of(ss));
 	chain_release(&ss->sending, buffers_of(ss));

@@ -98,6 +98,8 @@ struct smtp_session {
 	char peer_text[INET6_ADDRSTRLEN];
 	/* Who it is, once it has authenticated, malloc; NULL: anybody. */
 	char *user;
+	/* What its mail is sent by, as auth_file says, malloc; NULL: that says nothing. */
+	char *binding;
 	/* An AUTH in progress; NULL: none. */
 	struct smtp_auth *auth;
 	/* From MAIL to the end of the message; NULL: none. */
@@ -166,9 +168,10 @@ void smtp_session_say(struct smtp_session *ss, const char *lines);
 BOUND
 void smtp_session_set_client(struct smtp_session *ss, const struct in6_addr *peer, uint16_t port);
 
-/* The client is `user` from here on; NULL: anybody. */
+/* The client is `user` from here on, whose mail is sent by `binding`; NULL: anybody; nobody has
+ * said. */
 BOUND
-void smtp_session_set_user(struct smtp_session *ss, const char *user);
+void smtp_session_set_user(struct smtp_session *ss, const char *user, const char *binding);
 
 /* Nothing more is obeyed; the connection closes when the replies so far were sent. A transaction in
  * progress is forgotten. `linger`: the client may not expect it, so let it read them. */

@@ -6,8 +6,6 @@
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/transaction.h"
 
-/* Everything is sent through the one binding that there is. */
-#define BINDING "default"
 #define TEXT_MAX 256
 
 static struct mainlog_prefix prefix_of(const struct smtp_session *ss)
@@ -33,8 +31,8 @@ void smtp_log_reception(struct smtp_session *ss, const struct message *m)
 		.protocol = !ss->esmtp   ? "smtp"
 			    : ss->secure ? "esmtps"
 					 : "esmtp",
-		.binding_group = BINDING,
-		.binding = BINDING,
+		.binding_group = binding_group_name(ss->transaction->binding),
+		.binding = ss->transaction->binding->name,
 	};
 	char line[MAINLOG_LINE_MAX];
 

@@ -7,6 +7,7 @@
 #include "agents/signing.h"
 #include "core/mail/header.h"
 #include "core/mail/smtp_refusal.h"
+#include "listeners/smtp/binding.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_log.h"
 
@@ -448,6 +449,16 @@ static struct message *make_message(struct smtp_session *ss)
 	return m;
 }
 
+static void choose_binding(struct smtp_session *ss)
+{
+	struct smtp_transaction *tx = ss->transaction;
+
+	tx->binding = smtp_binding_choose(ss);
+	if (tx->binding != binding_default(&scheduler_of(ss)->dispatcher.bindings)) {
+		envelope_set_binding(&tx->envelope, tx->binding->name);
+	}
+}
+
 /* Nothing of the message changes any more. */
 static void sign(struct smtp_session *ss)
 {
@@ -461,6 +472,7 @@ static void store(struct smtp_session *ss)
 {
 	struct message *m;
 
+	choose_binding(ss);
 	sign(ss);
 	m = make_message(ss);
 

@@ -67,6 +67,8 @@ struct smtp_transaction {
 	uint64_t counted;
 	/* What had come when it was last looked at for stalling. */
 	uint64_t progress;
+	/* Who sends it; from the end of the data on. */
+	struct binding_record *binding;
 	/* At the spool; a reference of our own. */
 	struct message *message;
 };

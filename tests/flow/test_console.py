@@ -50,10 +50,12 @@ def test_every_command_answers_people_and_scripts(flow):
     arguments = {
         "domain": ["later.test"], "site": ["later.test"], "active": ["0"], "delayed": ["0"], "message": [message], "message retry": [message],
         "dig": ["localhost", "A"], "dns_cache lookup": ["localhost", "A"],
+        "binding": ["default"], "flush binding": ["default"], "suspend binding": ["default"],
+        "resume binding": ["default"], "fail binding": ["default", "quiet"],
         "flush domain": ["later.test"], "suspend domain": ["later.test"], "resume domain": ["later.test"],
         "counters": ["scheduler.*"], "message fail": [message, "quiet"], "fail domain": ["later.test", "quiet"],
     }
-    last = ["message fail", "fail domain", "shutdown"]
+    last = ["message fail", "fail domain", "fail binding", "shutdown"]
     for command in [c for c in commands if c not in last]:
         words = [*command.split(), *arguments.get(command, [])]
         status, out, errors = run(s.daemon, *words)
@@ -188,7 +190,7 @@ def test_says_what_it_does_not_understand(flow):
                         (["fail", "domain", "never-seen.test"], "no record"),
                         (["domain", "a@b"], "not a domain name"), (["active", "many"], "not a whole number"),
                         (["active", "-1"], "not a whole number"), (["mailq", "0"], "1 to"),
-                        (["fail", "domain", "x.test", "loudly"], "usage"), (["counters", "no.such"], "no counter"),
+                        (["fail", "domain", "x.test", "a", "loudly"], "usage"), (["counters", "no.such"], "no counter"),
                         (["help", "frobnicate"], "no command"), (["domain", '"x'], "quote")):
         status, out, errors = run(s.daemon, *words)
         expect(status == 1 and out == "" and text in errors, f"{words}: {status} {out!r} {errors!r}")

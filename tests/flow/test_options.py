@@ -10,6 +10,7 @@ import stat
 import subprocess
 import time
 
+import test_bindings
 import test_bouncelog
 import test_bounces
 import test_delays
@@ -568,8 +569,8 @@ binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }}
 
 # ---- the table ----
 
-I, P, B, K, N, S, T, E = (test_smtp_input, test_peers, test_bounces, test_dkim, test_dns, test_sts, test_tls,
-                          test_extensions)
+I, P, B, G, K, N, S, T, E = (test_smtp_input, test_peers, test_bounces, test_bindings, test_dkim, test_dns, test_sts,
+                             test_tls, test_extensions)
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
@@ -647,6 +648,8 @@ SHOWN_BY = {
     ("max_auth_failures", "peer"): E.test_limits_failures_of_one_address,
     ("xclient_hosts", "peer"): E.test_believes_proxies_by_xclient,
     ("proxy_protocol", "listen"): E.test_believes_proxies_by_their_header,
+    ("binding", "peer"): G.test_header_listener_and_user_choose_in_this_order,
+    ("binding_header", "peer"): G.test_lets_only_trusted_clients_choose,
     ("durability", "peer"): test_cached_mail_survives_a_kill_without_a_sync,
     ("dkim_sign", "peer"): K.test_does_not_sign_where_told_not_to,
     ("selector", "dkim"): K.test_signs_as_configured,
@@ -675,6 +678,8 @@ SHOWN_BY = {
     ("timeout", "mta_sts"): S.test_waits_for_a_policy_no_longer_than_told,
     ("max_fetches", "mta_sts"): S.test_a_slow_policy_host_holds_up_no_other_domain,
     ("cache_entries", "mta_sts"): S.test_keeps_so_many_policies,
+    ("weight", "binding"): G.test_gives_each_binding_of_a_group_its_share,
+    ("bind_address", "binding"): G.test_sends_from_the_address_and_by_the_name_of_the_binding,
     ("gateway", "domain"): P.test_prefers_the_first_gateway_that_works,
     ("remote_smtp_port", "domain"): test_delivers_to_the_port_that_it_was_told,
     ("address_family", "domain"): N.test_uses_the_address_families_that_it_was_told,

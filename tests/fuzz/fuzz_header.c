@@ -1,7 +1,7 @@
 /*
  * core/mail/header.c: a byte of options; then either a Received field's words, one on a line, or a
  * field's name, numbers and a message. A Received field is one folded field, whatever a client
- * called itself; a field that is looked for is what a slow reference finds.
+ * called itself; a field that is looked for or taken out is what a slow reference finds.
  */
 #include <errno.h>
 #include <strings.h>
@@ -195,12 +195,93 @@ static void find(struct fuzz_input *in)
 	free(value);
 }
 
+/* ---- fields that are taken out ---- */
+
+/* What header_take() looks at of a field. */
+#define LOOK_MAX 1024
+#define TAKEN_MAX 66
+
+/* Copies all but the fields to `out`; returns how many there were. */
+static unsigned reference_take(const char *text, size_t len, const char *name, char *to, char *out,
+			       size_t *out_len)
+{
+	unsigned count = 0;
+	size_t at = 0;
+	size_t end;
+
+	to[0] = '\0';
+	*out_len = 0;
+	for (; at < len && text[at] != '\r' && text[at] != '\n'; at = end) {
+		size_t line = line_length(text + at, len - at);
+		size_t look;
+		size_t value;
+
+		end = at + line;
+		while (end < len && (text[end] == ' ' || text[end] == '\t')) {
+			end += line_length(text + end, len - end);
+		}
+		look = end - at < LOOK_MAX ? end - at : LOOK_MAX;
+		value = reference_value(text + at, line < look ? line : look, name);
+		if (value == 0) {
+			memcpy(out + *out_len, text + at, end - at);
+			*out_len += end - at;
+		} else if (count++ == 0) {
+			reference_clean(text + at + value, look - value, to, TAKEN_MAX);
+		}
+	}
+	memcpy(out + *out_len, text + at, len - at);
+	*out_len += len - at;
+	return count;
+}
+
+static void take(struct fuzz_input *in)
+{
+	static const char *const names[4] = {"X-Binding", "X-", "Subject", "a"};
+	const char *name = names[fuzz_byte(in) & 3];
+	uint32_t seed = fuzz_word(in);
+	struct chain body = CHAIN_EMPTY;
+	struct pool buffers;
+	char value[TAKEN_MAX];
+	char expected[TAKEN_MAX];
+	char *rest = malloc(in->left + 1);
+	char *found = malloc(in->left + 1);
+	size_t rest_len;
+	size_t n;
+
+	FUZZ_CHECK(rest != NULL && found != NULL);
+	pool_init(&buffers, "buffers", CHAIN_BUFFER_SIZE, 0);
+	/* A buffer of its own for each piece. */
+	for (size_t at = 0; at < in->left; at += n) {
+		struct chain piece = CHAIN_EMPTY;
+
+		n = fuzz_split(&seed, in->left - at);
+		chain_append(&piece, &buffers, in->at + at, n);
+		chain_prepend_chain(&piece, &body);
+		body = piece;
+	}
+	FUZZ_CHECK(header_take(&body, &buffers, name, value, sizeof(value)) ==
+		   reference_take((const char *)in->at, in->left, name, expected, rest, &rest_len));
+	FUZZ_CHECK(strcmp(value, expected) == 0);
+	FUZZ_CHECK(body.len == rest_len);
+	chain_copy_out(&body, 0, found, rest_len);
+	FUZZ_CHECK(memcmp(found, rest, rest_len) == 0);
+	chain_release(&body, &buffers);
+	FUZZ_CHECK(buffers.live == 0);
+	pool_close(&buffers);
+	free(found);
+	free(rest);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input in = fuzz_input(data, size);
 
-	if ((fuzz_byte(&in) & 1) != 0) {
+	unsigned which = fuzz_byte(&in);
+
+	if ((which & 1) != 0) {
 		received(&in);
+	} else if ((which & 2) != 0) {
+		take(&in);
 	} else {
 		find(&in);
 	}

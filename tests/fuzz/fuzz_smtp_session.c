@@ -321,8 +321,10 @@ void thread_pool_run(struct thread_pool *p, struct agent *self, struct job *job)
 }
 
 /* Without the time that a hash takes. */
-int password_file_check(const char *path, const char *user, const char *password)
+int password_file_check(const char *path, const char *user, const char *password,
+			char binding[ENVELOPE_BINDING_MAX + 1])
 {
+	strcpy(binding, user[0] == 'y' ? "b" : "");
 	FUZZ_CHECK(strcmp(path, "users") == 0);
 	FUZZ_CHECK(strlen(user) > 0 && strlen(user) < 256 && strlen(password) < 256);
 	return user[0] == 'x' ? -EIO : strcmp(password, "open") == 0 ? 0 : -EACCES;
@@ -418,6 +420,7 @@ static void world_begin(void)
 	agent_init(&s->base, &ops, "scheduler.0", 1);
 	s->program = &w.program;
 	mail_pools_init(&s->pools);
+	binding_table_init(&s->dispatcher.bindings);
 	s->rejected = counter_create(s->base.counters, "rejected", COUNTER_SUM, "Refused");
 	s->rejected_busy = counter_create(s->base.counters, "rejected_busy", COUNTER_SUM, "Busy");
 	runtime_add(&w.runtime, group, &s->base);

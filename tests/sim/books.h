@@ -86,9 +86,12 @@ uint64_t books_delivered(struct books *b, const char *domain, const char *const 
  * Once for each key; those that never come count as false. */
 void books_confirm(struct books *b, uint64_t key, bool read);
 
-/* The program begins a connection to a domain's receivers (1), or has closed its end (-1), whatever
- * became of it. Domains that share a receiver share their limits; any of them is named. */
-void books_connection(struct books *b, const char *domain, int change);
+/* The program begins a connection to a domain's receivers (1) for a binding of the scenario, or has
+ * closed its end (-1), whatever became of it. Domains that share a receiver share their limits; any
+ * of them is named. */
+void books_connection(struct books *b, const char *domain, uint32_t binding, int change);
+/* An operator's order to suspend or to resume a binding is about to be sent. */
+void books_binding_ordered(struct books *b, uint32_t binding);
 /* A receiver has seen a transaction's RCPTs, so many; throttles and recipients per transaction are
  * checked. */
 void books_transaction(struct books *b, const char *domain, uint32_t recipients);

@@ -99,8 +99,10 @@ void books_body_draw(struct books *b, struct book_entry *e, uint32_t len)
 {
 	uint32_t own;
 
+	books_binding_draw(e);
 	e->head_len =
-		(uint32_t)snprintf(e->head, sizeof(e->head),
+		e->field_len +
+		(uint32_t)snprintf(e->head + e->field_len, sizeof(e->head) - e->field_len,
 				   "X-Sim: %u\r\nFrom: <%s>\r\nSubject: message %u,\r\n\tfolded\r\n"
 				   "To: everybody:;\r\n\r\n",
 				   e->m.number, e->m.sender, e->m.number);
@@ -214,11 +216,15 @@ void books_body_check(const struct books *b, const struct book_entry *e, const c
 		      size_t len)
 {
 	size_t trace = field_end(data, len);
-	size_t offset = 0;
+	size_t taken = books_binding_taken(e);
+	size_t offset = taken;
 
 	check_trace(e, data, trace);
 	data += trace;
 	len -= trace;
+	/* As if it were there. */
+	data -= taken;
+	len += taken;
 	while (offset < e->m.body_len) {
 		const char *want;
 		size_t n = piece(b, e, offset, &want);

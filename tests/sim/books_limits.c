@@ -12,6 +12,7 @@ void books_limits_new_life(struct books *b)
 		b->domains[i].transactions = 0;
 	}
 	b->life_began_ns = world->now_ns;
+	memset(b->binding_ordered, 0, sizeof(b->binding_ordered));
 }
 
 static const struct scenario_domain *configured(const char *domain)
@@ -58,21 +59,21 @@ static struct book_domain *receiver_of(struct books *b, const struct scenario_do
 	return &b->domains[first - world->scenario->domains];
 }
 
-void books_connection(struct books *b, const char *domain, int change)
+void books_connection(struct books *b, const char *domain, uint32_t binding, int change)
 {
 	const struct scenario_domain *d = configured(domain);
-	struct book_domain *r;
+	int *connections;
 
 	if (d == NULL) {
 		world_fail("a connection was made to %s, which is not there", domain);
 	}
-	r = receiver_of(b, d);
-	r->connections += change;
-	if (r->connections < 0) {
-		world_fail("%s has %d connections", domain, r->connections);
+	connections = &receiver_of(b, d)->connections[binding];
+	*connections += change;
+	if (*connections < 0) {
+		world_fail("%s has %d connections", domain, *connections);
 	}
-	if ((uint32_t)r->connections > connections_allowed(d)) {
-		world_fail("%d connections to %s, where %u are allowed", r->connections, domain,
+	if ((uint32_t)*connections > connections_allowed(d)) {
+		world_fail("%d connections to %s, where %u are allowed", *connections, domain,
 			   connections_allowed(d));
 	}
 }
@@ -93,7 +94,9 @@ static void check_throttle(const struct books *b, const struct scenario_domain *
 	if (world->scenario->net_faults || world->scenario->tempers) {
 		return;
 	}
-	if (count > burst + passed_ns / interval_ns + 1 + d->max_connections * (world->life > 1)) {
+	if (count >
+	    burst + passed_ns / interval_ns + 1 +
+		    d->max_connections * world->scenario->binding_count * (world->life > 1)) {
 		world_fail("%llu messages to %s in %.3f s, where %u per %.0f s are allowed",
 			   (unsigned long long)count, d->name, (double)passed_ns / 1e9,
 			   d->throttle_messages, (double)d->throttle_ns / 1e9);

@@ -59,6 +59,7 @@ static struct book_group *group_of(struct book_entry *e, const struct mainlog_at
 	if (g == NULL) {
 		world_fail("%s: a line %s is about %s", books_name(e), type, a->domain);
 	}
+	books_binding_check(world->books, e, a->binding_group, a->binding, type);
 	return g;
 }
 
@@ -80,6 +81,7 @@ size_t __wrap_mainlog_reception(char *line, const struct mainlog_reception *r)
 	if ((e->logged >> i & 1) != 0) {
 		world_fail("%s: two lines R for %s", books_name(e), r->recipient);
 	}
+	books_binding_check(b, e, r->binding_group, r->binding, "R");
 	e->logged |= UINT64_C(1) << i;
 	return made(&b->mainlog, line, __real_mainlog_reception(line, r));
 }

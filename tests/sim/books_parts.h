@@ -100,6 +100,13 @@ struct book_entry {
 	struct book_entry *notices;
 	struct book_entry *notice_next;
 
+	/* What its field X-Binding says; NULL: it has none. And which binding sends it, as the
+	 * first line of the log said; NULL: none has. */
+	const char *asked;
+	const char *binding;
+	/* The field's length, at the start of the head. */
+	uint32_t field_len;
+
 	/* The body: a head of its own, whole lines of the books' text from `text_start` on, a tail.
 	 */
 	uint32_t head_len;
@@ -131,8 +138,8 @@ struct book_log {
 };
 
 struct book_domain {
-	/* At a receiver: connections now. */
-	int connections;
+	/* At a receiver: connections of each binding now. */
+	int connections[SCENARIO_BINDINGS_MAX];
 	/* Since the life began. */
 	uint64_t transactions;
 	/* Failing was ordered. */
@@ -154,6 +161,8 @@ struct books {
 	uint32_t take_count;
 	uint32_t take_room;
 	struct book_domain domains[SCENARIO_DOMAINS_MAX];
+	/* In this life. */
+	bool binding_ordered[SCENARIO_BINDINGS_MAX];
 	/* The program's messages were seen on their way: these books see everything. */
 	bool watching;
 	struct book_waiting *waiting[BOOKS_WAITING_HASH];
@@ -248,6 +257,16 @@ void books_spool_forget(struct books *b);
 /* ---- books_log.c ---- */
 
 void books_log_check(struct books *b);
+
+/* ---- books_bindings.c ---- */
+
+/* Draws what a message asks for. */
+void books_binding_draw(struct book_entry *e);
+/* A line of the log says who sends it. */
+void books_binding_check(struct books *b, struct book_entry *e, const char *group,
+			 const char *binding, const char *type);
+/* Of its body, so much is taken out. */
+uint32_t books_binding_taken(const struct book_entry *e);
 
 /* ---- books_limits.c ---- */
 

@@ -219,7 +219,10 @@ static void start_socket(struct mux_sim *m, struct mux_op *op)
 		ASSERT(f->kind == KERNEL_SOCKET);
 		f->kind = KERNEL_CONNECTION;
 		f->end = net_connect(world->net, NET_PROGRAM, (const struct sockaddr *)&op->address,
-				     op->address_len, NULL, on_end_event, f);
+				     op->address_len,
+				     f->address_len != 0 ? (const struct sockaddr *)&f->address
+							 : NULL,
+				     on_end_event, f);
 		return;
 	}
 	mux_sim_look(f, reads ? NET_READABLE : NET_WRITABLE);

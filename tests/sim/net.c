@@ -250,7 +250,7 @@ struct net_end *net_connect(struct net *n, enum net_side side, const struct sock
 	if (side == NET_PROGRAM) {
 		n->down = false;
 		if (n->on_watch != NULL) {
-			n->on_watch(n->watch_context, &e->address, 1);
+			n->on_watch(n->watch_context, &c->ends[1].address, &e->address, 1);
 		}
 	}
 	if (!path && net_fault(n->faults.refuse)) {

@@ -127,7 +127,8 @@ void net_mark(struct net_end *e, net_mark_fn fn, void *context, uint64_t value);
 
 /* Somebody wants to know of the connections that the program makes: `change` is 1 when it begins
  * one `to` an address, -1 when its end is closed, whatever became of it. As net_mark_fn. */
-typedef void (*net_watch_fn)(void *context, const struct sockaddr_storage *to, int change);
+typedef void (*net_watch_fn)(void *context, const struct sockaddr_storage *from,
+			     const struct sockaddr_storage *to, int change);
 void net_watch(struct net *n, net_watch_fn fn, void *context);
 
 /* The program's process is gone, before any other event runs: its listeners and ends; peers see

@@ -351,7 +351,7 @@ static void leave(struct net_end *e)
 	world_trace("close", e->number, e->in->read_total);
 	e->closed = true;
 	if (e->side == NET_PROGRAM && e == &e->connection->ends[0] && n->on_watch != NULL) {
-		n->on_watch(n->watch_context, &e->address, -1);
+		n->on_watch(n->watch_context, &e->connection->ends[1].address, &e->address, -1);
 	}
 }
 

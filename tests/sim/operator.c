@@ -167,6 +167,44 @@ static void say_domain(struct session *n)
 	}
 }
 
+static void say_binding(struct session *n)
+{
+	const struct scenario *s = n->all->scenario;
+	uint32_t which = (uint32_t)world_below(s->binding_count);
+	const char *name = s->bindings[which].name;
+	const char *domain = any_domain(n);
+
+	switch (world_below(10)) {
+	case 0:
+		say(n, "bindings%s", world_chance(300) ? " " SCENARIO_GROUP : "");
+		break;
+	case 1:
+		say(n, "binding %s", name);
+		break;
+	case 2:
+		say(n, "domain %s %s", domain, name);
+		break;
+	case 3:
+		say(n, "flush binding %s", name);
+		break;
+	case 4:
+		say(n, "%s domain %s %s", world_chance(500) ? "suspend" : "resume", domain, name);
+		break;
+	case 5:
+		say(n, "mailq %s", name);
+		break;
+	case 6:
+	case 7:
+		books_binding_ordered(world->books, which);
+		say(n, "suspend binding %s", name);
+		break;
+	default:
+		books_binding_ordered(world->books, which);
+		say(n, "resume binding %s", name);
+		break;
+	}
+}
+
 /* Only in a life that is followed by another one. */
 static bool may_shut_down(const struct scenario *s)
 {
@@ -175,9 +213,12 @@ static bool may_shut_down(const struct scenario *s)
 
 static void say_any(struct session *n)
 {
-	switch (world_below(4)) {
+	switch (world_below(5)) {
 	case 0:
 		say_message(n);
+		break;
+	case 4:
+		say_binding(n);
 		break;
 	case 1:
 	case 2:
@@ -214,6 +255,10 @@ static void say_calm(struct session *n)
 
 	for (uint32_t i = 0; i < s->domain_count; i++) {
 		say(n, "resume domain %s", s->domains[i].name);
+	}
+	for (uint32_t i = 0; i < s->binding_count; i++) {
+		books_binding_ordered(world->books, i);
+		say(n, "resume binding %s", s->bindings[i].name);
 	}
 	say(n, "flush domain all");
 }

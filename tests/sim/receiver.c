@@ -609,13 +609,16 @@ static struct receiver *find(uint16_t port)
 	return NULL;
 }
 
-static void on_watch(void *context, const struct sockaddr_storage *to, int change)
+static void on_watch(void *context, const struct sockaddr_storage *from,
+		     const struct sockaddr_storage *to, int change)
 {
+	const struct sockaddr_in *source = (const struct sockaddr_in *)(const void *)from;
 	struct receiver *r = find(ntohs(((const struct sockaddr_in *)(const void *)to)->sin_port));
 
 	(void)context;
 	if (r != NULL) {
-		books_connection(world->books, r->domains[0]->name, change);
+		books_connection(world->books, r->domains[0]->name,
+				 scenario_binding_at(ntohl(source->sin_addr.s_addr)), change);
 	}
 }
 

@@ -248,6 +248,37 @@ const struct scenario_domain *scenario_domain(const struct scenario *s, const ch
 	return NULL;
 }
 
+/* ---- bindings ---- */
+
+#define BINDING_ADDRESS 0x7f00000aU
+
+static void draw_bindings(struct scenario *s)
+{
+	static const char *const names[SCENARIO_BINDINGS_MAX] = {"default", "a", "b", "c"};
+	const char *const given[] = {NULL, NULL, "a", "c", SCENARIO_GROUP, SCENARIO_GROUP};
+
+	s->binding_count = (uint32_t)(world_chance(400) ? between(2, SCENARIO_BINDINGS_MAX) : 1);
+	for (uint32_t i = 0; i < s->binding_count; i++) {
+		s->bindings[i] = (struct scenario_binding){
+			.name = names[i],
+			.grouped = i == 1 || i == 2,
+			.weight = (uint32_t)between(1, 5),
+			/* Somebody must resume it. */
+			.suspended = i > 0 && s->operators && world_chance(150),
+		};
+	}
+	for (unsigned i = 0; s->binding_count == SCENARIO_BINDINGS_MAX && i < 3; i++) {
+		s->listen_bindings[i] = given[world_below(sizeof(given) / sizeof(given[0]))];
+	}
+}
+
+uint32_t scenario_binding_at(uint32_t address)
+{
+	uint32_t i = address - BINDING_ADDRESS;
+
+	return world->scenario != NULL && i < world->scenario->binding_count ? i : 0;
+}
+
 /* ---- the text ---- */
 
 static void text(struct scenario *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -389,6 +420,9 @@ static void text_listens(struct scenario *s)
 	text(s, "esmtp_listener {\n");
 	for (unsigned i = 0; i < 3; i++) {
 		text(s, "\tlisten \"127.0.0.1:%u\" { durability = \"%s\"", s->ports[i], names[i]);
+		if (s->listen_bindings[i] != NULL) {
+			text(s, " binding = \"%s\"", s->listen_bindings[i]);
+		}
 		if (world_chance(200)) {
 			text(s, " max_receptions_per_connection = %u", (unsigned)between(1, 10));
 		}
@@ -455,6 +489,21 @@ static void text_family(struct scenario *s)
 	}
 }
 
+static void text_bindings(struct scenario *s)
+{
+	for (uint32_t i = 1; i < s->binding_count; i++) {
+		const struct scenario_binding *x = &s->bindings[i];
+
+		if (x->grouped) {
+			text(s, "binding_group \"%s\" { ", SCENARIO_GROUP);
+		}
+		text(s, "binding \"%s\" { weight = %u bind_address = \"127.0.0.%u\"", x->name,
+		     x->weight, (BINDING_ADDRESS & 255) + i);
+		text(s, "%s }%s\n", x->suspended ? " suspend_delivery = true" : "",
+		     x->grouped ? " }" : "");
+	}
+}
+
 struct scenario *scenario_draw(void)
 {
 	struct scenario *s = world_alloc(sizeof(*s));
@@ -463,12 +512,14 @@ struct scenario *scenario_draw(void)
 	draw_kind(s);
 	draw_mail(s);
 	draw_domains(s);
+	draw_bindings(s);
 	s->schedulers = has_many_messages(s) ? 1 : (uint32_t)between(1, 4);
 	s->spool_writers = has_large_mail(s) || has_many_messages(s) ? 1 : (uint32_t)between(1, 3);
 	text_globals(s);
 	text_agents(s);
 	text_resolver(s);
 	text_listens(s);
+	text_bindings(s);
 	text_timeouts(s);
 	text_family(s);
 	for (uint32_t i = 0; i < s->domain_count; i++) {

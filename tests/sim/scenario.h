@@ -11,6 +11,9 @@
 #include "core/mail/envelope.h"
 
 #define SCENARIO_DOMAINS_MAX 12
+/* The default one is the first. */
+#define SCENARIO_BINDINGS_MAX 4
+#define SCENARIO_GROUP "g"
 #define SCENARIO_CONFIG "/sim/flywheel.conf"
 #define SCENARIO_CONTROL "/sim/control"
 /* Where senders come from, and notifications go to; the last of the domains. */
@@ -60,6 +63,16 @@ struct scenario_domain {
 	uint32_t sudden_limit;
 };
 
+/* Who sends; each from an address of its own. */
+struct scenario_binding {
+	const char *name;
+	/* In SCENARIO_GROUP; else in none. */
+	bool grouped;
+	uint32_t weight;
+	/* suspend_delivery */
+	bool suspended;
+};
+
 struct scenario {
 	char *config;
 	size_t config_len;
@@ -75,8 +88,13 @@ struct scenario {
 	bool family_provider;
 	/* With SCENARIO_BOUNCES, which gets no mail of the senders'. */
 	uint32_t domain_count;
-	/* Listens: one for each durability. */
+	/* 1: the default one only, and no field of the header is obeyed. */
+	struct scenario_binding bindings[SCENARIO_BINDINGS_MAX];
+	uint32_t binding_count;
+	/* Listens: one for each durability, and the name of what its mail is sent by; NULL: the
+	 * default binding. */
 	uint16_t ports[3];
+	const char *listen_bindings[3];
 	uint32_t messages;
 	uint32_t body_max;
 	uint32_t senders;
@@ -115,6 +133,9 @@ struct scenario_life {
 	uint64_t after_ns;
 };
 struct scenario_life scenario_next_life(struct scenario *s);
+
+/* The binding that sends from an IPv4 address, in host order. */
+uint32_t scenario_binding_at(uint32_t address);
 
 /* By name, in any case and with a dot at its end or not; NULL: no such. */
 const struct scenario_domain *scenario_domain(const struct scenario *s, const char *name);

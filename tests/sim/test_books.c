@@ -30,6 +30,8 @@ static void make_world(void)
 	world->life = 1;
 	s = world_alloc(sizeof(*s));
 	s->domain_count = 2;
+	s->binding_count = 1;
+	s->bindings[0].name = "default";
 	s->domains[0] = (struct scenario_domain){
 		.name = "d.test",
 		.port = 1,
@@ -679,16 +681,111 @@ static void test_holds_log_files_against_the_lines_made(void **state)
 	}
 }
 
+/* ---- bindings ---- */
+
+static const char *asked;
+static const char *listener;
+static bool a_suspended;
+static bool ordered;
+/* Of the lines R and T: group and binding. */
+static const char *lines[2][2];
+
+static void log_bindings(void)
+{
+	static const char *const names[] = {"default", "a", "b", "c"};
+	struct scenario *s = world->scenario;
+	struct book_entry *e;
+	struct mainlog_attempt a;
+
+	s->binding_count = 4;
+	for (uint32_t i = 0; i < 4; i++) {
+		s->bindings[i] = (struct scenario_binding){names[i], i == 1 || i == 2, 1, false};
+	}
+	s->bindings[1].suspended = a_suspended;
+	s->listen_bindings[ENVELOPE_SYNCED] = listener;
+	e = message(ENVELOPE_SYNCED, 1);
+	e->asked = asked;
+	if (ordered) {
+		books_binding_ordered(b, 2);
+	}
+	mainlog_reception(line, &(struct mainlog_reception){
+					.prefix = {.id = &e->id},
+					.recipient = e->m.recipients[0].address,
+					.sender = e->m.sender,
+					.peer_ip = "127.0.0.1",
+					.protocol = "esmtp",
+					.binding_group = lines[0][0],
+					.binding = lines[0][1],
+				});
+	a = attempt(e);
+	a.text = "451 4.2.1 later";
+	a.binding_group = lines[1][0];
+	a.binding = lines[1][1];
+	mainlog_transient(line, &a);
+}
+
+static void expect_binding(const char *group, const char *binding, const char *said)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		lines[i][0] = group;
+		lines[i][1] = binding;
+	}
+	expect(log_bindings, said);
+}
+
+static void test_finds_wrong_bindings(void **state)
+{
+	(void)state;
+	asked = "c";
+	expect_binding("default", "c", NULL);
+	expect_binding("default", "default", "is sent by binding default, not by c");
+	expect_binding("g", "c", "says binding c of group g");
+	expect_binding("default", "x", "says binding x");
+	/* Unknown, unsaid, and by the listener. */
+	asked = "x";
+	expect_binding("default", "default", NULL);
+	asked = NULL;
+	expect_binding("default", "default", NULL);
+	expect_binding("g", "a", "not by default");
+	listener = "g";
+	expect_binding("g", "a", NULL);
+	asked = "";
+	expect_binding("g", "b", NULL);
+	expect_binding("default", "c", "which is not in the group");
+	/* Suspended ones have no turn, but to those who call them by name, or when it is in doubt.
+	 */
+	a_suspended = true;
+	expect_binding("g", "a", "which is suspended");
+	expect_binding("g", "b", NULL);
+	ordered = true;
+	expect_binding("g", "a", NULL);
+	ordered = false;
+	asked = "a";
+	expect_binding("g", "a", NULL);
+	lines[1][1] = "b";
+	expect(log_bindings, "says binding b, an earlier one a");
+}
+
 /* ---- limits ---- */
 
 static int limit_count;
 
+/* Each has its own. */
+static void connect_by_bindings(void)
+{
+	for (uint32_t i = 0; i < SCENARIO_BINDINGS_MAX; i++) {
+		for (int n = 0; n < limit_count - (i == 0); n++) {
+			books_connection(b, "d.test", i, 1);
+		}
+	}
+}
+
 static void connect_often(void)
 {
-	books_connection(b, "d.test", 1);
-	books_connection(b, "d.test", -1);
+	books_connection(b, "d.test", 0, 1);
+	books_connection(b, "d.test", 0, -1);
 	for (int i = 0; i < limit_count; i++) {
-		books_connection(b, "d.test", 1);
+		books_connection(b, "d.test", 0, 1);
 	}
 }
 
@@ -723,6 +820,7 @@ static void test_finds_limits_exceeded(void **state)
 {
 	(void)state;
 	expect_limit(connect_often, 2, "3 connections to d.test");
+	expect_limit(connect_by_bindings, 2, "3 connections to d.test");
 	expect_limit(begin_large, 2, "3 recipients in a transaction");
 	expect_limit(begin_often, 9, "10 messages to d.test in 3.000 s");
 	expect_limit(deliver_on_connection, 3, "4 deliveries on one connection");
@@ -743,6 +841,7 @@ int main(void)
 		cmocka_unit_test(test_understands_notifications),
 		cmocka_unit_test(test_finds_lines_without_an_event),
 		cmocka_unit_test(test_holds_log_files_against_the_lines_made),
+		cmocka_unit_test(test_finds_wrong_bindings),
 		cmocka_unit_test(test_finds_limits_exceeded),
 	};
 

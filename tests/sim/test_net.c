@@ -583,11 +583,13 @@ static void test_mark_when_never_read(void **state)
 
 static int open_count;
 
-static void on_watch(void *context, const struct sockaddr_storage *to, int change)
+static void on_watch(void *context, const struct sockaddr_storage *from,
+		     const struct sockaddr_storage *to, int change)
 {
 	const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)to;
 
 	(void)context;
+	assert_int_equal(from->ss_family, AF_INET);
 	assert_int_equal(ntohs(v4->sin_port), PORT);
 	open_count += change;
 }

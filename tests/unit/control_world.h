@@ -148,7 +148,8 @@ static inline void on_attempt(struct dispatcher *x, struct domain *d, struct del
 	delivery_destroy(delivery, x->pools);
 }
 
-static inline const struct domain_options *options_for(struct dispatcher *x, const char *binding,
+static inline const struct domain_options *options_for(struct dispatcher *x,
+						       struct binding_record *binding,
 						       const char *domain, const char *provider)
 {
 	(void)x;
@@ -305,20 +306,30 @@ static inline int tear_down(void **state)
 
 /* ---- mail ---- */
 
-static inline struct scheduler *home(const char *domain)
+static inline struct scheduler *home_by(const char *binding, const char *domain)
 {
-	return &world->schedulers[home_of(&world->program, "default", domain)];
+	return &world->schedulers[home_of(&world->program, binding, domain)];
 }
 
-static inline struct domain *record(const char *domain)
+static inline struct scheduler *home(const char *domain)
 {
-	struct domain *d = domain_find(&home(domain)->dispatcher.domains, "default", domain);
+	return home_by(BINDING_DEFAULT, domain);
+}
+
+static inline struct domain *record_by(const char *binding, const char *domain)
+{
+	struct domain *d =
+		domain_find(&home_by(binding, domain)->dispatcher.domains, binding, domain);
 
 	assert_non_null(d);
 	return d;
 }
 
-/* Queues a message with `recipients` of `domain`; `due_s` from now, 0: active. Returns its id. */
+static inline struct domain *record(const char *domain)
+{
+	return record_by(BINDING_DEFAULT, domain);
+}
+
 static inline void move_to_disk(struct delivery *d, struct mail_pools *pools)
 {
 	size_t size = d->message->envelope_bytes;
@@ -330,9 +341,11 @@ static inline void move_to_disk(struct delivery *d, struct mail_pools *pools)
 	assert_true(delivery_give_up_content(d, pools));
 }
 
-static inline struct message_id queue_mail(const char *domain, unsigned recipients, uint64_t due_s)
+/* Queues a message with `recipients` of `domain`; `due_s` from now, 0: active. Returns its id. */
+static inline struct message_id queue_mail_by(const char *binding, const char *domain,
+					      unsigned recipients, uint64_t due_s)
 {
-	struct scheduler *s = home(domain);
+	struct scheduler *s = home_by(binding, domain);
 	struct envelope_builder b;
 	struct message *m;
 	struct envelope *e;
@@ -367,14 +380,17 @@ static inline struct message_id queue_mail(const char *domain, unsigned recipien
 	if (due_s != 0) {
 		d->attempts = 1;
 		d->last_text = strdup("451 4.2.0 greylisted");
-		dispatch_delay(&s->dispatcher,
-			       dispatch_find(&s->dispatcher, BINDING_DEFAULT, domain), d);
+		dispatch_delay(&s->dispatcher, dispatch_find(&s->dispatcher, binding, domain), d);
 	} else {
-		dispatch_enqueue(&s->dispatcher,
-				 dispatch_find(&s->dispatcher, BINDING_DEFAULT, domain), d);
+		dispatch_enqueue(&s->dispatcher, dispatch_find(&s->dispatcher, binding, domain), d);
 	}
 	agent_current = NULL;
 	return id;
+}
+
+static inline struct message_id queue_mail(const char *domain, unsigned recipients, uint64_t due_s)
+{
+	return queue_mail_by(BINDING_DEFAULT, domain, recipients, due_s);
 }
 
 /* ---- the conversation ---- */

@@ -314,7 +314,7 @@ static void on_load(struct dispatcher *x, struct delivery *delivery)
 	w->loads[w->load_count++] = delivery;
 }
 
-static const struct domain_options *on_options(struct dispatcher *x, const char *binding,
+static const struct domain_options *on_options(struct dispatcher *x, struct binding_record *binding,
 					       const char *domain, const char *provider)
 {
 	struct outbound_world *w = world_of(x);
@@ -331,7 +331,7 @@ static const struct domain_options *on_options(struct dispatcher *x, const char 
 	return &w->options;
 }
 
-static const char *on_provider(struct dispatcher *x, const char *binding, const char *mx)
+static const char *on_provider(struct dispatcher *x, struct binding_record *binding, const char *mx)
 {
 	(void)x;
 	(void)binding;

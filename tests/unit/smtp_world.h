@@ -67,6 +67,7 @@ static struct rig {
 	size_t bodies_len;
 	uint16_t envelope_flags;
 	uint8_t durability;
+	char binding[ENVELOPE_BINDING_MAX + 1];
 	uint32_t recipients;
 	/* ENVID; and flags, address and ORCPT of each recipient, in lines. */
 	char envid[128];
@@ -158,6 +159,8 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 	rig.bodies[rig.bodies_len] = '\0';
 	rig.envelope_flags = e->flags;
 	rig.durability = e->durability;
+	snprintf(rig.binding, sizeof(rig.binding), "%s",
+		 envelope_binding(e) != NULL ? envelope_binding(e) : "");
 	rig.recipients = e->recipient_count;
 	note_notify(e);
 	rig.messages++;
@@ -341,6 +344,7 @@ static inline void rig_start(enum mux_backend backend)
 	agent_init(&s->base, &ops, "scheduler.0", 1);
 	s->program = &rig.program;
 	mail_pools_init(&s->pools);
+	binding_table_init(&s->dispatcher.bindings);
 	s->rejected = counter_create(s->base.counters, "rejected", COUNTER_SUM, "Refused");
 	s->rejected_busy = counter_create(s->base.counters, "rejected_busy", COUNTER_SUM, "Busy");
 	runtime_add(&rig.runtime, group, &s->base);
@@ -425,6 +429,7 @@ static inline int tear_down(void **state)
 	agent_close(&s->base);
 	wheel_agent_destroy(rig.wheel);
 	mail_pools_close(&s->pools);
+	binding_table_close(&s->dispatcher.bindings);
 	free(rig.bodies);
 	return 0;
 }

@@ -164,6 +164,40 @@ static void test_prepend_to_empty_can_be_appended_to(void **state)
 	chain_release(&c, &buffers);
 }
 
+static void test_remove_anywhere(void **state)
+{
+	enum { LEN = 3 * CHAIN_BUFFER_DATA + 100 };
+	static const size_t cuts[] = {0,
+				      1,
+				      CHAIN_BUFFER_DATA - 1,
+				      CHAIN_BUFFER_DATA,
+				      CHAIN_BUFFER_DATA + 1,
+				      3 * CHAIN_BUFFER_DATA,
+				      LEN - 1,
+				      LEN};
+	enum { CUTS = sizeof(cuts) / sizeof(cuts[0]) };
+
+	(void)state;
+	for (size_t i = 0; i < CUTS; i++) {
+		for (size_t j = i; j < CUTS; j++) {
+			unsigned char *data = pattern(LEN + 3, 7);
+			struct chain c = CHAIN_EMPTY;
+			size_t rest = LEN - cuts[j];
+
+			chain_append(&c, &buffers, data, LEN);
+			chain_remove(&c, &buffers, cuts[i], cuts[j] - cuts[i]);
+			memmove(data + cuts[i], data + cuts[j], rest);
+			assert_chain_is(&c, data, cuts[i] + rest);
+			/* The end is still an end. */
+			chain_append(&c, &buffers, "end", 3);
+			memcpy(data + cuts[i] + rest, "end", 3);
+			assert_chain_is(&c, data, cuts[i] + rest + 3);
+			chain_release(&c, &buffers);
+			free(data);
+		}
+	}
+}
+
 static void test_printf_appends_formatted_text(void **state)
 {
 	struct chain c = CHAIN_EMPTY;
@@ -224,6 +258,7 @@ int main(void)
 		TEST(test_copy_out_at_any_offset),
 		TEST(test_prepend_puts_front_first_and_empties_it),
 		TEST(test_prepend_to_empty_can_be_appended_to),
+		TEST(test_remove_anywhere),
 		TEST(test_printf_appends_formatted_text),
 		TEST(test_printf_takes_2000_bytes),
 		TEST(test_allocator_makes_room_for_many_buffers_at_a_time),

@@ -105,6 +105,10 @@ static struct sample samples[] = {
 	{"session_timeout", "2m", "120000"},
 	{"bare_lf", "accept_as_data", "1"},
 	{"dkim_sign", "no", "0"},
+	{"binding", "default", "default"},
+	{"binding_header", "X-Way", "X-Way"},
+	{"weight", "9", "9"},
+	{"bind_address", "( \"2001:db8::1\" 192.0.2.1 )", "2 2001:db8::1 ::ffff:192.0.2.1"},
 	{"selector", "s9", "s9"},
 	/* Shown as the kind of key in the file. */
 	{"dkim key", "ed25519.pem", "1"},
@@ -231,6 +235,9 @@ static void describe_list(const struct schema_option *option, const void *items,
 			const struct cidr *c = (const struct cidr *)items + i;
 			inet_ntop(AF_INET6, &c->address, text, sizeof(text));
 			fprintf(out, " %s/%u", text, c->prefix);
+		} else if (option->type == TYPE_BIND_ADDRESSES) {
+			inet_ntop(AF_INET6, (const struct in6_addr *)items + i, text, sizeof(text));
+			fprintf(out, " %s", text);
 		} else if (option->type == TYPE_DOMAINS || option->type == TYPE_FIELDS ||
 			   option->type == TYPE_NAME_SERVERS) {
 			fprintf(out, " %s", ((const char *const *)items)[i]);
@@ -253,6 +260,7 @@ static void describe_field(const struct schema_option *option, const void *base,
 	case TYPE_TEXT:
 	case TYPE_HOSTNAME:
 	case TYPE_ADDRESS:
+	case TYPE_FIELD:
 		memcpy(&pointer, field, sizeof(pointer));
 		fputs(pointer != NULL ? pointer : "unset", out);
 		break;
@@ -279,6 +287,7 @@ static void describe_field(const struct schema_option *option, const void *base,
 	case TYPE_NAME_SERVERS:
 	case TYPE_GATEWAYS:
 	case TYPE_FIELDS:
+	case TYPE_BIND_ADDRESSES:
 		memcpy(&pointer, field, sizeof(pointer));
 		memcpy(&count, (const char *)base + option->count_offset, sizeof(count));
 		describe_list(option, pointer, count, out);
@@ -373,6 +382,11 @@ static void describe(const struct config *config, const struct schema_option *op
 	case TARGET_TLS_PAIR:
 		if (config->tls_pair_count != 0) {
 			describe_field(option, &config->tls_pairs[0], out);
+		}
+		break;
+	case TARGET_BINDING:
+		if (config_binding_count(config) != 0) {
+			describe_field(option, config_binding(config, 0), out);
 		}
 		break;
 	case TARGET_GROUP:

@@ -25,8 +25,8 @@ static void test_unknown_commands_are_told_apart(void **state)
 {
 	(void)state;
 	assert_error("sumary", "unknown command \"sumary\"; \"help\" lists");
-	assert_error("flush", "did you mean \"flush domain NAME\"?");
-	assert_error("suspend example.net", "did you mean \"suspend domain NAME\"?");
+	assert_error("flush", "did you mean \"flush domain NAME [BINDING]\"?");
+	assert_error("suspend example.net", "did you mean \"suspend domain NAME [BINDING]\"?");
 	assert_error("", "an empty command");
 	assert_error("   \t ", "an empty command");
 	assert_error("domain \"a", "a double quote is not closed");
@@ -34,7 +34,7 @@ static void test_unknown_commands_are_told_apart(void **state)
 	assert_error("summary now", "usage: summary");
 	assert_error("active -3", "\"-3\" is not a whole number");
 	assert_error("active 3x", "is not a whole number");
-	assert_error("fail domain x.example loudly", "usage: fail domain NAME [quiet]");
+	assert_error("fail domain x.example a loudly", "usage: fail domain NAME [BINDING] [quiet]");
 	assert_error("a b c d e f g h i j k l m n o p q", "at most 16 words");
 	assert_error("domain user@x", "is not a domain name");
 	assert_error("message 123", "is not a message id");
@@ -52,7 +52,7 @@ static void test_help_lists_every_command(void **state)
 	}
 	assert_int_equal(json_array_size(all), count);
 	assert_string_equal(text_at(one, "command"), "flush domain");
-	assert_string_equal(text_at(one, "arguments"), "NAME");
+	assert_string_equal(text_at(one, "arguments"), "NAME [BINDING]");
 	json_decref(all);
 	json_decref(one);
 	assert_error("help nothing", "no command \"nothing\"");

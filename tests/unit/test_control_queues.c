@@ -111,6 +111,7 @@ static void test_domain_names_hosts_and_the_last_trouble(void **state)
 	*(struct sockaddr_in *)(void *)&l->hosts[0].address = (struct sockaddr_in){
 		.sin_family = AF_INET, .sin_port = htons(25), .sin_addr.s_addr = htonl(0x0a000001)};
 	l->hosts[0].failed_until_ms = world->now.mono_ns / NS_PER_MS + 90000;
+	l->down_why = DOMAIN_HOSTS_DOWN;
 	l->down_until_ms = l->hosts[0].failed_until_ms;
 	lane_set_trouble(l, "421 go \xff away");
 	v = result_of("domain down.example");

@@ -416,6 +416,78 @@ static void test_check_when_notification_parameters_are_bad_refuses(void **state
 	free(e);
 }
 
+static void test_build_keeps_the_binding(void **state)
+{
+	struct envelope *plain;
+	struct envelope *e;
+
+	(void)state;
+	set_sender("s@x");
+	envelope_set_envid(&builder, "QQ", 2);
+	assert_true(add("z@y"));
+	envelope_set_notify(&builder, 0, "t;z", 3);
+	assert_true(add("a@x"));
+	plain = build();
+	assert_null(envelope_binding(plain));
+	envelope_set_binding(&builder, "promo-a");
+	e = build();
+	assert_int_equal(e->flags, ENVELOPE_ENVID | ENVELOPE_BINDING);
+	assert_string_equal(envelope_binding(e), "promo-a");
+	assert_string_equal(envelope_envid(e), "QQ");
+	assert_string_equal(envelope_domain(e, 0), "x");
+	assert_string_equal(envelope_address(e, 0), "a@x");
+	assert_string_equal(envelope_address(e, 1), "z@y");
+	assert_string_equal(envelope_orcpt(e, 1), "t;z");
+	free(e);
+	/* The default one takes no byte. */
+	envelope_set_binding(&builder, NULL);
+	e = build();
+	assert_int_equal(e->size, plain->size);
+	assert_memory_equal(e, plain, e->size);
+	free(e);
+	free(plain);
+	/* The next message has none; and without an ENVID it is found all the same. */
+	envelope_set_binding(&builder, "promo-a");
+	envelope_builder_reset(&builder);
+	set_sender("");
+	assert_true(add("a@x"));
+	e = build();
+	assert_null(envelope_binding(e));
+	free(e);
+	envelope_set_binding(&builder, "b");
+	e = build();
+	assert_string_equal(envelope_sender(e), "");
+	assert_string_equal(envelope_binding(e), "b");
+	assert_string_equal(envelope_address(e, 0), "a@x");
+	free(e);
+}
+
+static void test_check_when_the_binding_is_bad_refuses(void **state)
+{
+	char name[ENVELOPE_BINDING_MAX + 1] = "";
+	struct envelope *e;
+	char *at;
+
+	(void)state;
+	memset(name, 'n', sizeof(name) - 1);
+	set_sender("s@x");
+	assert_true(add("a@x"));
+	envelope_set_binding(&builder, name);
+	e = build();
+	at = (char *)(uintptr_t)envelope_binding(e);
+	/* One byte more than may be. */
+	at[ENVELOPE_BINDING_MAX] = 'n';
+	assert_int_equal(envelope_check(e, e->size), -EINVAL);
+	at[ENVELOPE_BINDING_MAX] = '\0';
+	assert_int_equal(envelope_check(e, e->size), 0);
+	at[0] = '\0';
+	assert_int_equal(envelope_check(e, e->size), -EINVAL);
+	at[0] = 'n';
+	e->sender_offset = e->size - 1;
+	assert_int_equal(envelope_check(e, e->size), -EINVAL);
+	free(e);
+}
+
 static void test_check_when_header_is_bad_refuses(void **state)
 {
 	struct envelope *e;
@@ -468,6 +540,7 @@ static void read_all(const struct envelope *e)
 
 		sum += strlen(envelope_domain(e, d));
 		sum += envelope_envid(e) != NULL ? strlen(envelope_envid(e)) : 0;
+		sum += envelope_binding(e) != NULL ? strlen(envelope_binding(e)) : 0;
 		for (uint32_t i = 0; i < delivery->count; i++) {
 			const char *address = envelope_address(e, delivery->first + i);
 
@@ -493,6 +566,7 @@ static void test_check_when_bytes_are_damaged_never_leads_outside(void **state)
 	(void)state;
 	set_sender("s@x");
 	envelope_set_envid(&builder, "e+20", 4);
+	envelope_set_binding(&builder, "b");
 	for (char c = 'a'; c <= 'h'; c++) {
 		char address[] = {c, '@', (char)(c < 'e' ? 'x' : 'y'), '\0'};
 
@@ -541,6 +615,8 @@ int main(void)
 		TEST(test_random_recipients_match_a_naive_list),
 		TEST(test_build_keeps_notification_parameters),
 		TEST(test_check_when_notification_parameters_are_bad_refuses),
+		TEST(test_build_keeps_the_binding),
+		TEST(test_check_when_the_binding_is_bad_refuses),
 		TEST(test_check_when_header_is_bad_refuses),
 		TEST(test_check_when_bytes_are_damaged_never_leads_outside),
 	};

@@ -56,6 +56,14 @@ static int tear_down(void **state)
 	return unlink(path);
 }
 
+/* What the line said last. */
+static char binding[ENVELOPE_BINDING_MAX + 1];
+
+static int check(const char *file, const char *user, const char *password)
+{
+	return password_file_check(file, user, password, binding);
+}
+
 static void test_passwords(void **state)
 {
 	static const struct {
@@ -91,21 +99,22 @@ static void test_passwords(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		int rc = password_file_check(path, cases[i].user, cases[i].password);
+		int rc = check(path, cases[i].user, cases[i].password);
 
 		if (rc != cases[i].expected) {
 			fail_msg("%s: %d", cases[i].user, rc);
 		}
+		assert_string_equal(binding, "");
 	}
 }
 
 static void test_files_that_cannot_be_read(void **state)
 {
 	(void)state;
-	assert_int_equal(password_file_check("/nonexistent/users", "sha", "x"), -ENOENT);
-	assert_int_equal(password_file_check("/tmp", "sha", "x"), -EIO);
+	assert_int_equal(check("/nonexistent/users", "sha", "x"), -ENOENT);
+	assert_int_equal(check("/tmp", "sha", "x"), -EIO);
 	/* One without users refuses all. */
-	assert_int_equal(password_file_check("/dev/null", "sha", "x"), -EACCES);
+	assert_int_equal(check("/dev/null", "sha", "x"), -EACCES);
 }
 
 /* Neither the beginning nor the end of a line that is too long is anybody's. */
@@ -121,8 +130,41 @@ static void test_lines_that_are_too_long(void **state)
 	}
 	fprintf(file, "sha:%s\nsha:%s\n", ARGON2, SHA512);
 	fclose(file);
-	assert_int_equal(password_file_check(path, "long", "open sesame"), -EACCES);
-	assert_int_equal(password_file_check(path, "sha", "open sesame"), 0);
+	assert_int_equal(check(path, "long", "open sesame"), -EACCES);
+	assert_int_equal(check(path, "sha", "open sesame"), 0);
+}
+
+static void test_bindings_of_users(void **state)
+{
+	static const char *const cases[][2] = {
+		{"one", "promo"}, {"later", "a b"},  {"no", ""},       {"empty", ""},
+		{"other", ""},    {"crlf", "promo"}, {"first", "one"}, {"long", NULL},
+	};
+	FILE *file = fopen(path, "w");
+	char name[ENVELOPE_BINDING_MAX + 20];
+
+	(void)state;
+	assert_non_null(file);
+	memset(name, 'n', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	fprintf(file, "one:%s:binding=promo\n", SHA512);
+	fprintf(file, "later:%s:1000::binding=a b:x=y\n", SHA512);
+	fprintf(file, "no:%s\nempty:%s:binding=\nother:%s:abinding=x:Binding=y\n", SHA512, SHA512,
+		SHA512);
+	fprintf(file, "crlf:%s:binding=promo\r\n", SHA512);
+	fprintf(file, "first:%s:binding=one:binding=two\n", SHA512);
+	fprintf(file, "long:%s:binding=%s\n", SHA512, name);
+	fclose(file);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		strcpy(binding, "old");
+		assert_int_equal(check(path, cases[i][0], "open sesame"), 0);
+		name[ENVELOPE_BINDING_MAX] = '\0';
+		assert_string_equal(binding, cases[i][1] != NULL ? cases[i][1] : name);
+		assert_int_equal(check(path, cases[i][0], "open sesame "), -EACCES);
+	}
+	/* Nobody's line, nobody's binding. */
+	assert_int_equal(check(path, "nobody", "x"), -EACCES);
+	assert_string_equal(binding, "");
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -133,6 +175,7 @@ int main(void)
 		TEST(test_passwords),
 		TEST(test_files_that_cannot_be_read),
 		TEST(test_lines_that_are_too_long),
+		TEST(test_bindings_of_users),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

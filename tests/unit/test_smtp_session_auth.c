@@ -6,10 +6,13 @@
 /* The user is "tim", the password "open". */
 static int verdict;
 static unsigned checks;
+static const char *users_binding = "";
 
-int password_file_check(const char *path, const char *user, const char *password)
+int password_file_check(const char *path, const char *user, const char *password,
+			char binding[ENVELOPE_BINDING_MAX + 1])
 {
 	checks++;
+	strcpy(binding, users_binding);
 	assert_string_equal(path, "/etc/users");
 	if (verdict != 0) {
 		return verdict;

@@ -1,0 +1,259 @@
+/* What operators see and change of bindings, and of one domain by several of them. */
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/control_world.h"
+
+static void configure(void)
+{
+	for (uint32_t i = 0; i < SCHEDULERS; i++) {
+		struct binding_table *t = &world->schedulers[i].dispatcher.bindings;
+
+		binding_add(t, "a", "promo", 3, false);
+		binding_add(t, "b", "promo", 1, true);
+	}
+}
+
+static struct binding_record *binding(uint32_t scheduler, const char *name)
+{
+	return binding_find(&world->schedulers[scheduler].dispatcher.bindings, name);
+}
+
+static void test_bindings_add_schedulers_up(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	configure();
+	for (unsigned i = 0; i < 40; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "d%u.example", i);
+		queue_mail_by(i % 2 == 0 ? "a" : "default", name, 1, i % 4 == 0 ? 100 : 0);
+	}
+	queue_mail_by("lost", "x.example", 1, 0);
+	binding(0, "a")->received = 30;
+	binding(1, "a")->received = 12;
+	binding(0, "a")->delivered = 5;
+	binding(1, "b")->failed = 6;
+	binding(1, "b")->transient = 7;
+	v = result_of("bindings");
+	assert_int_equal(json_array_size(at(v, "bindings")), 4);
+	assert_string_equal(text_at(v, "bindings.0.binding"), "default");
+	assert_string_equal(text_at(v, "bindings.0.group"), "default");
+	assert_int_equal(number_at(v, "bindings.0.domains"), 20);
+	assert_int_equal(number_at(v, "bindings.0.active"), 20);
+	assert_string_equal(text_at(v, "bindings.1.binding"), "a");
+	assert_string_equal(text_at(v, "bindings.1.group"), "promo");
+	assert_string_equal(text_at(v, "bindings.1.state"), "");
+	assert_int_equal(number_at(v, "bindings.1.weight"), 3);
+	assert_int_equal(number_at(v, "bindings.1.domains"), 20);
+	assert_int_equal(number_at(v, "bindings.1.active"), 10);
+	assert_int_equal(number_at(v, "bindings.1.delayed"), 10);
+	assert_int_equal(number_at(v, "bindings.1.received"), 42);
+	assert_int_equal(number_at(v, "bindings.1.delivered"), 5);
+	assert_string_equal(text_at(v, "bindings.2.binding"), "b");
+	assert_string_equal(text_at(v, "bindings.2.state"), "suspended");
+	assert_int_equal(number_at(v, "bindings.2.failed"), 6);
+	assert_int_equal(number_at(v, "bindings.2.transient"), 7);
+	assert_string_equal(text_at(v, "bindings.3.binding"), "lost");
+	assert_string_equal(text_at(v, "bindings.3.state"), "not configured");
+	json_decref(v);
+	v = result_of("bindings promo");
+	assert_int_equal(json_array_size(at(v, "bindings")), 2);
+	json_decref(v);
+	v = result_of("binding a");
+	assert_int_equal(number_at(v, "received"), 42);
+	assert_int_equal(json_array_size(at(v, "bind_addresses")), 0);
+	assert_int_equal(number_at(v, "max_outbound_connections"), 20);
+	json_decref(v);
+	assert_error("binding promo", "no binding \"promo\"; \"bindings\" lists what there is");
+	assert_error("bindings c", "no binding \"c\"");
+	assert_error("suspend binding c", "no binding \"c\"");
+	assert_error("flush binding c", "no binding \"c\"");
+	assert_error("fail binding c", "no binding \"c\"");
+}
+
+static void test_domain_by_each_binding(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	configure();
+	queue_mail_by("a", "d.example", 1, 0);
+	v = result_of("domain d.example");
+	assert_string_equal(text_at(v, "binding"), "a");
+	assert_string_equal(text_at(v, "binding_group"), "promo");
+	json_decref(v);
+	queue_mail_by("b", "d.example", 1, 60);
+	queue_mail("d.example", 1, 60);
+	v = result_of("domain D.example");
+	assert_string_equal(text_at(v, "domain"), "d.example");
+	assert_int_equal(json_array_size(at(v, "bindings")), 3);
+	json_decref(v);
+	v = result_of("domain d.example b");
+	assert_string_equal(text_at(v, "binding"), "b");
+	assert_int_equal(number_at(v, "queue.delayed"), 1);
+	json_decref(v);
+	assert_error("domain d.example B", "no record of domain \"d.example\" by binding \"B\"");
+	v = result_of("mailq 10 a");
+	assert_int_equal(json_array_size(at(v, "queues")), 1);
+	assert_string_equal(text_at(v, "queues.0.binding"), "a");
+	assert_int_equal(number_at(v, "totals.active"), 1);
+	json_decref(v);
+	v = result_of("mailq b");
+	assert_string_equal(text_at(v, "queues.0.binding"), "b");
+	json_decref(v);
+	assert_error("mailq a 10", "\"a\" is not a whole number");
+	/* Orders reach one, or all. */
+	v = result_of("flush domain d.example b");
+	assert_int_equal(number_at(v, "messages_flushed"), 1);
+	assert_int_equal(record_by("b", "d.example")->active_count, 1);
+	assert_int_equal(record("d.example")->delayed_count, 1);
+	json_decref(v);
+	v = result_of("fail domain d.example b quiet");
+	assert_int_equal(number_at(v, "messages_failed"), 1);
+	assert_true(world->failed_quietly);
+	assert_int_equal(record_by("a", "d.example")->active_count, 1);
+	json_decref(v);
+	v = result_of("fail domain d.example quiet");
+	assert_int_equal(number_at(v, "messages_failed"), 2);
+	assert_int_equal(world->failed, 3);
+	json_decref(v);
+	assert_error("flush domain all a", "no record of domain \"all\" by binding \"a\"");
+}
+
+static void test_domain_is_suspended_for_one_or_all(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	configure();
+	v = result_of("suspend domain d.example a");
+	assert_string_equal(text_at(v, "state"), "suspended");
+	json_decref(v);
+	queue_mail_by("a", "d.example", 1, 0);
+	queue_mail("d.example", 1, 0);
+	assert_true(record_by("a", "d.example")->suspended);
+	assert_false(record("d.example")->suspended);
+	/* All that there are, before they have mail. */
+	v = result_of("suspend domain e.example");
+	json_decref(v);
+	assert_true(record_by("a", "e.example")->suspended);
+	assert_true(record_by("b", "e.example")->suspended);
+	assert_true(record("e.example")->suspended);
+	/* Each at its home, and nowhere else: two of the other domain, and these. */
+	assert_int_equal(world->schedulers[0].dispatcher.domains.count +
+				 world->schedulers[1].dispatcher.domains.count,
+			 2 + 3);
+	json_decref(result_of("resume domain e.example b"));
+	assert_true(record_by("a", "e.example")->suspended);
+	assert_false(record_by("b", "e.example")->suspended);
+	json_decref(result_of("resume domain e.example"));
+	assert_false(record_by("a", "e.example")->suspended);
+	assert_error("suspend domain e.example c", "by binding \"c\"");
+}
+
+static void test_binding_is_suspended_and_resumed(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	configure();
+	queue_mail_by("a", "d.example", 1, 0);
+	queue_mail_by("a", "e.example", 1, 60);
+	queue_mail("d.example", 1, 0);
+	v = result_of("suspend binding a");
+	assert_string_equal(text_at(v, "state"), "suspended");
+	assert_int_equal(number_at(v, "domains"), 2);
+	assert_int_equal(number_at(v, "active"), 1);
+	assert_int_equal(number_at(v, "delayed"), 1);
+	json_decref(v);
+	for (uint32_t i = 0; i < SCHEDULERS; i++) {
+		assert_true(binding_is_suspended(binding(i, "a")));
+		/* Both are: the turn is that of either. */
+		assert_non_null(binding_choose(&world->schedulers[i].dispatcher.bindings, "promo"));
+	}
+	v = result_of("domain d.example a");
+	assert_string_equal(text_at(v, "state"), "suspended");
+	assert_string_equal(text_at(v, "held_by"), "the binding is suspended");
+	assert_non_null(strstr(text_at(v, "reason"), "\"resume binding a\" ends it"));
+	json_decref(v);
+	assert_int_equal(record("d.example")->hold, DOMAIN_RESOLVING);
+	/* New records are held too; resuming the domain is not enough. */
+	queue_mail_by("a", "f.example", 1, 0);
+	json_decref(result_of("resume domain f.example"));
+	assert_int_equal(record_by("a", "f.example")->hold, DOMAIN_BINDING_SUSPENDED);
+	v = result_of("resume binding a");
+	assert_string_equal(text_at(v, "state"), "resumed");
+	json_decref(v);
+	assert_int_equal(record_by("a", "d.example")->hold, DOMAIN_RESOLVING);
+	assert_int_equal(record_by("a", "f.example")->hold, DOMAIN_RESOLVING);
+	assert_int_equal(record_by("a", "e.example")->hold, DOMAIN_FREE);
+}
+
+/* What the configuration suspends is resumed as a whole, records that come later included. */
+static void test_resume_ends_suspend_delivery(void **state)
+{
+	(void)state;
+	configure();
+	world->options.suspend_delivery = true;
+	queue_mail_by("b", "d.example", 1, 0);
+	assert_true(record_by("b", "d.example")->suspended);
+	json_decref(result_of("resume binding b"));
+	queue_mail_by("b", "e.example", 1, 0);
+	assert_int_equal(record_by("b", "d.example")->hold, DOMAIN_RESOLVING);
+	assert_int_equal(record_by("b", "e.example")->hold, DOMAIN_RESOLVING);
+	queue_mail("d.example", 1, 0);
+	assert_int_equal(record("d.example")->hold, DOMAIN_SUSPENDED);
+}
+
+static void test_flush_and_fail_a_binding(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	configure();
+	for (unsigned i = 0; i < 100; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "d%u.example", i);
+		queue_mail_by(i % 4 == 0 ? "b" : "a", name, 1, 60);
+	}
+	v = result_of("flush binding b");
+	assert_int_equal(number_at(v, "domains"), 25);
+	assert_int_equal(number_at(v, "messages_flushed"), 25);
+	json_decref(v);
+	assert_int_equal(record_by("b", "d4.example")->active_count, 1);
+	assert_int_equal(record_by("a", "d5.example")->active_count, 0);
+	v = result_of("fail binding a quiet");
+	assert_int_equal(number_at(v, "domains"), 75);
+	assert_int_equal(number_at(v, "messages_failed"), 75);
+	json_decref(v);
+	assert_int_equal(world->failed, 75);
+	assert_true(world->failed_quietly);
+	assert_int_equal(record_by("b", "d4.example")->active_count, 1);
+	assert_error("fail binding a loudly", "usage: fail binding NAME [quiet]");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_bindings_add_schedulers_up),
+		TEST(test_domain_by_each_binding),
+		TEST(test_domain_is_suspended_for_one_or_all),
+		TEST(test_binding_is_suspended_and_resumed),
+		TEST(test_resume_ends_suspend_delivery),
+		TEST(test_flush_and_fail_a_binding),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
