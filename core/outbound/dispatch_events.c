@@ -102,6 +102,10 @@ void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
 		throttles_return(c, d);
 		delivery_unload(delivery, x->pools);
 		domain_push_active_front(&x->domains, d, delivery);
+		/* That lane looks after it no more. */
+		if (d->lane != c->lane) {
+			dispatch_domain(x, d);
+		}
 	} else {
 		count_attempt(d, c, delivery);
 		x->ops->on_attempt(x, d, delivery, &c->attempt);

@@ -294,6 +294,34 @@ static void test_set_that_changes_on_the_same_scheduler(void **state)
 	assert_int_equal(peer->open, 0);
 }
 
+/* A message comes back untried from a connection of where its domain's mail went, when there is
+ * nowhere that it goes: that is found out anew. */
+static void test_message_comes_back_when_its_lane_is_gone(void **state)
+{
+	(void)state;
+	queue_each(1, 1);
+	outbound_resolve_set(w, SET, &host, 1, 1000);
+	outbound_until(w, 1);
+	peer->reply[PEER_MAIL] = PEER_SILENT;
+	queue_each(1, 1);
+	outbound_pass(w, 1000);
+	queue_each(1, 1);
+	outbound_settle(w);
+	outbound_resolve(w, NULL, 0, true, 1000);
+	outbound_until(w, 2);
+	assert_string_equal(w->outcomes[1].attempt.enhanced, "5.1.2");
+	outbound_pass(w, 1100);
+	assert_int_equal(outbound_record(w, "a.test")->attempt_count, 1);
+	assert_int_equal(outbound_record(w, "a.test")->hold, DOMAIN_FREE);
+	assert_null(outbound_record(w, "a.test")->lane);
+	assert_int_equal(write(peer->connections[0].fd, "421 4.3.2 enough\r\n", 18), 18);
+	peer->reply[PEER_MAIL] = "250 2.1.0 fine";
+	outbound_settle(w);
+	outbound_resolve_set(w, SET, &host, 1, 60000);
+	outbound_until(w, 3);
+	outbound_assert_verdict(w, 2, (struct outbound_verdict){.delivered = 1});
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
@@ -310,6 +338,7 @@ int main(void)
 		TEST(test_failures_are_shared),
 		TEST(test_mail_expires_in_the_ring),
 		TEST(test_set_that_changes_on_the_same_scheduler),
+		TEST(test_message_comes_back_when_its_lane_is_gone),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
