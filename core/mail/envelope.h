@@ -37,7 +37,7 @@ enum envelope_flag {
 	/* REQUIRETLS (RFC 8689): the message may only travel over TLS, to a next hop that is
 	 * verified and offers REQUIRETLS, and is handed on with it. Who must honour it: reception
 	 * (on_mail() in listeners/smtp/dialogue.c), the outbound connection (refuse_here() in
-	 * core/outbound/connection.c), and notifications of it, which carry it as well or no more
+	 * core/outbound/transaction.c), and notifications of it, which carry it as well or no more
 	 * than its header (RFC 8689 section 5). */
 	ENVELOPE_REQUIRETLS = 64,
 	/* No line of the body begins with a dot, so that its wire form is the body itself. Without
