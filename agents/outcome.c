@@ -74,6 +74,7 @@ static void log_recipients(struct scheduler *s, const struct delivery *delivery,
 		.retries = delivery->attempts,
 		.queued_s = (agent_wall_ms(&s->base) - m->received_ms) / 1000,
 		.remote_ip = a->remote_ip,
+		.tls = {a->tls[0], a->tls[1], a->tls[2]},
 	};
 	char text[MAINLOG_LINE_MAX];
 

@@ -240,6 +240,10 @@ size_t mainlog_delivery(char line[MAINLOG_LINE_MAX], const struct mainlog_attemp
 
 	put_attempt_head(&l, a, "D");
 	put_attempt_tail(&l, a);
+	for (unsigned i = 0; i < 3 && a->tls[i] != NULL; i++) {
+		put(&l, i == 0 ? '@' : ':');
+		put_escaped(&l, a->tls[i], strlen(a->tls[i]), WORD_MAX);
+	}
 	return line_close(&l);
 }
 

@@ -62,7 +62,7 @@ struct mainlog_reception {
 	const char *binding;
 };
 
-/* D has neither stage nor text. */
+/* D has neither stage nor text, and `tls` only when the session had it. */
 READONLY
 struct mainlog_attempt {
 	struct mainlog_prefix prefix;
@@ -75,6 +75,8 @@ struct mainlog_attempt {
 	uint64_t queued_s;
 	const char *remote_ip;
 	const char *text;
+	/* Version, cipher, verification; NULL: plain text. */
+	const char *tls[3];
 };
 
 READONLY

@@ -66,6 +66,8 @@ struct attempt {
 	/* Where it was sent; empty when no connection was made. */
 	char remote_ip[INET6_ADDRSTRLEN];
 	const char *remote_name;
+	/* The session's version, cipher and verification, static; NULL: plain text. */
+	const char *tls[3];
 	/* The next hop has DSN: it tells the sender what becomes of what it took. */
 	bool dsn_handed_on;
 	/* Does not count as an attempt: goes back to the front of the active queue. */

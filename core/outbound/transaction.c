@@ -21,6 +21,8 @@
 
 void attempt_reset(struct connection *c)
 {
+	struct tls_agreed agreed;
+
 	memset(&c->attempt, 0, offsetof(struct attempt, text));
 	c->attempt.text[0] = '\0';
 	c->attempt.replies = NULL;
@@ -28,6 +30,13 @@ void attempt_reset(struct connection *c)
 	c->attempt.not_tried = false;
 	memcpy(c->attempt.remote_ip, c->remote_ip, sizeof c->attempt.remote_ip);
 	c->attempt.remote_name = c->host_name;
+	memset(c->attempt.tls, 0, sizeof c->attempt.tls);
+	if (stream_is_secure(&c->stream)) {
+		agreed = stream_agreed(&c->stream);
+		c->attempt.tls[0] = agreed.version;
+		c->attempt.tls[1] = agreed.cipher;
+		c->attempt.tls[2] = agreed.verification;
+	}
 }
 
 static void replies_free(struct connection *c)

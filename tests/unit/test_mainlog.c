@@ -81,6 +81,12 @@ static void test_attempt_lines(void **state)
 	(void)state;
 	assert_line(line, mainlog_delivery(line, &a),
 		    "99@@@@D@b.example@18446744073709551615@g@b@3@60@2001:db8::1\n");
+	a.tls[0] = "TLSv1.3";
+	a.tls[1] = "TLS_AES_128_GCM_SHA256";
+	a.tls[2] = "dane";
+	assert_line(line, mainlog_delivery(line, &a),
+		    "99@@@@D@b.example@18446744073709551615@g@b@3@60@2001:db8::1@"
+		    "TLSv1.3:TLS_AES_128_GCM_SHA256:dane\n");
 	assert_line(line, mainlog_transient(line, &a),
 		    "99@@@@T@b.example@18446744073709551615@g@b@9@3@60@2001:db8::1@"
 		    "451 4.2.0 try \\@ later\n");
