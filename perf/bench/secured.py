@@ -1,5 +1,6 @@
 """Large messages: in plain text, signed (DKIM, RSA of 2048 bits), by TLS in and out, and all of it."""
 
+import json
 import subprocess
 
 from bench.figures import Figure
@@ -12,6 +13,25 @@ SIZE = 100 * 1024
 PLAIN = "plain"
 # What a run is called in a figure: is it signed, is it encrypted?
 RUNS = {"plain": (False, False), "signed": (True, False), "encrypted": (False, True), "both": (True, True)}
+
+
+# What is bare of each, by fwmicro; a body by TLS is decrypted once and encrypted once.
+BARE = {"RSA": ("dkim.rsa-bare", 1), "AES": ("seal.aes-256-gcm-100k", 2)}
+SHARES = (("signed", "RSA"), ("encrypted", "AES"), ("both", "RSA"), ("both", "AES"))
+
+
+def bare_us(bench):
+    """us/message that nobody can do without; nothing when fwmicro was not built."""
+    program = bench.build / "fwmicro"
+    if not program.exists():
+        bench.note_once("no shares of RSA and AES: fwmicro was not built")
+        return {}
+    done = subprocess.run([program, "--json", "--quick", "--runs", "3", "--dir", bench.work, "dkim", "seal"],
+                          capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchError(f"fwmicro failed: {done.stderr}")
+    rows = {row["name"]: row for row in map(json.loads, done.stdout.splitlines()) if "name" in row}
+    return {kind: sorted(rows[name]["runs"])[1] * times / 1000 for kind, (name, times) in BARE.items()}
 
 
 def make(path, *words):
@@ -38,6 +58,10 @@ class Secured:
                          {key: other.rate for key, other in beside.items()})
             yield Figure(self.name, f"{name}.cpu", f"{name}: CPU", "us/message", run.mta_us,
                          {key: other.mta_us for key, other in beside.items()})
+        bare = bare_us(bench)
+        for name, kind in SHARES if bare else ():
+            yield Figure(self.name, f"{name}.{kind.lower()}", f"{name}: {kind}, bare", "us/message", bare[kind],
+                         {"CPU": runs[name].mta_us})
 
     def relay(self, bench, name, signed, encrypted):
         key, certificate = bench.work / "dkim.pem", bench.work / "tls.pem"

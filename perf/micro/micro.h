@@ -62,6 +62,7 @@ extern const struct micro_group micro_header;
 extern const struct micro_group micro_mainlog;
 extern const struct micro_group micro_message;
 extern const struct micro_group micro_dkim;
+extern const struct micro_group micro_seal;
 extern const struct micro_group micro_bounce;
 
 /* Set by the command line before anything runs. */
