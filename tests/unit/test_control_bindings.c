@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "core/outbound/dispatch_parts.h"
 #include "tests/unit/control_world.h"
 
 static void configure(void)
@@ -244,11 +245,77 @@ static void test_flush_and_fail_a_binding(void **state)
 	assert_error("fail binding a loudly", "usage: fail binding NAME [quiet]");
 }
 
+/* The record of the domain by the binding goes to the other scheduler, as it does when its site is
+ * there. */
+static void send_away(const char *by, const char *domain)
+{
+	static struct dispatcher *all[SCHEDULERS];
+	struct dispatcher *from = &home_by(by, domain)->dispatcher;
+	struct domain *d = record_by(by, domain);
+	struct dispatcher *to;
+
+	for (uint32_t i = 0; i < SCHEDULERS; i++) {
+		all[i] = &world->schedulers[i].dispatcher;
+		all[i]->peers = all;
+		all[i]->peer_count = SCHEDULERS;
+		all[i]->index = i;
+	}
+	to = all[1 - from->index];
+	agent_current = from->self;
+	timer_cancel(&d->hold_timer);
+	timer_cancel(&d->delayed_timer);
+	domain_take(&from->domains, d);
+	forward_add(&from->forwards, d->binding, d->name, d->hash, (uint8_t)to->index);
+	agent_current = to->self;
+	domain_put(&to->domains, d);
+	dispatch_adopt(to, d);
+	agent_current = NULL;
+}
+
+/* Orders and questions find each record once, away or not. */
+static void test_records_are_found_where_they_are(void **state)
+{
+	static const char *const all[] = {"default", "a", "b"};
+	json_t *v;
+
+	(void)state;
+	configure();
+	for (unsigned i = 0; i < 3; i++) {
+		queue_mail_by(all[i], "d.example", 1, 60);
+	}
+	send_away("a", "d.example");
+	send_away("b", "d.example");
+	v = result_of("domain d.example");
+	assert_int_equal(json_array_size(at(v, "bindings")), 3);
+	json_decref(v);
+	v = result_of("domain d.example a");
+	assert_string_equal(text_at(v, "binding"), "a");
+	assert_string_not_equal(text_at(v, "home"), home_by("a", "d.example")->base.name);
+	json_decref(v);
+	v = result_of("bindings promo");
+	assert_int_equal(number_at(v, "bindings.0.delayed"), 1);
+	json_decref(v);
+	v = result_of("flush domain d.example");
+	assert_int_equal(number_at(v, "messages_flushed"), 3);
+	json_decref(v);
+	v = result_of("suspend domain d.example");
+	assert_int_equal(number_at(v, "active"), 3);
+	json_decref(v);
+	/* None was made in place of those that are away. */
+	assert_int_equal(world->schedulers[0].dispatcher.domains.count +
+				 world->schedulers[1].dispatcher.domains.count,
+			 3);
+	v = result_of("fail domain d.example");
+	assert_int_equal(number_at(v, "messages_failed"), 3);
+	json_decref(v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_bindings_add_schedulers_up),
 		TEST(test_domain_by_each_binding),
+		TEST(test_records_are_found_where_they_are),
 		TEST(test_domain_is_suspended_for_one_or_all),
 		TEST(test_binding_is_suspended_and_resumed),
 		TEST(test_resume_ends_suspend_delivery),

@@ -203,6 +203,29 @@ static void test_lanes_do_not_share_connections(void **state)
 	assert_non_null(strstr(peer->log, "EHLO mta.test"));
 }
 
+/* Nor one that comes from another address; equal ones may be configured in two places. */
+static void test_lanes_agree_in_bind_address(void **state)
+{
+	static const struct in6_addr two[2] = {IN6ADDR_LOOPBACK_INIT, IN6ADDR_ANY_INIT};
+	static const struct in6_addr same[2] = {IN6ADDR_LOOPBACK_INIT, IN6ADDR_ANY_INIT};
+	struct domain_options a = w->options;
+	struct domain_options b = w->options;
+
+	(void)state;
+	a.bind_addresses = two;
+	a.bind_address_count = 2;
+	assert_false(lane_options_agree(&a, &b));
+	b.bind_addresses = same;
+	b.bind_address_count = 1;
+	assert_false(lane_options_agree(&a, &b));
+	b.bind_address_count = 2;
+	assert_true(lane_options_agree(&a, &b));
+	b.bind_addresses = &in6addr_any;
+	b.bind_address_count = 1;
+	a.bind_address_count = 1;
+	assert_false(lane_options_agree(&a, &b));
+}
+
 static void test_mx_rollup_false_is_alone(void **state)
 {
 	(void)state;
@@ -333,6 +356,7 @@ int main(void)
 		TEST(test_own_limit_within_the_sites),
 		TEST(test_throttles_of_site_and_domain_add_up),
 		TEST(test_lanes_do_not_share_connections),
+		TEST(test_lanes_agree_in_bind_address),
 		TEST(test_mx_rollup_false_is_alone),
 		TEST(test_provider_is_one_site_of_several_sets),
 		TEST(test_failures_are_shared),

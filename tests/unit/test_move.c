@@ -17,6 +17,8 @@
 /* The MX set of every domain; of domains of the measurement one of 50. */
 static const char *mx_now;
 static struct dispatch_ops ops;
+/* Whose mail it is. */
+static const char *by;
 
 static void on_answer(struct agent *self, void *object, uint64_t value)
 {
@@ -56,6 +58,7 @@ static void answer_here(void)
 
 static int set_up_moves(void **state)
 {
+	by = BINDING_DEFAULT;
 	on_made = answer_here;
 	return set_up(state);
 }
@@ -69,7 +72,7 @@ static const char *set_at(uint32_t home, unsigned which)
 	for (unsigned i = 0;; i++) {
 		snprintf(sets[which], sizeof sets[which], "10 mx%u.set%u.test", i, which);
 		snprintf(key, sizeof key, SITE_OF_MX "%s", sets[which]);
-		if (home_of(&rig->program, BINDING_DEFAULT, key) == home) {
+		if (home_of(&rig->program, by, key) == home) {
 			return sets[which];
 		}
 	}
@@ -82,7 +85,7 @@ static const char *domain_at_0(void)
 
 	for (unsigned i = 0;; i++) {
 		snprintf(name, sizeof name, "d%u.test", i);
-		if (home_of(&rig->program, BINDING_DEFAULT, name) == 0) {
+		if (home_of(&rig->program, by, name) == 0) {
 			return name;
 		}
 	}
@@ -95,7 +98,7 @@ static struct dispatcher *dispatcher_at(uint32_t index)
 
 static struct domain *record_at(uint32_t index, const char *name)
 {
-	return domain_find(&dispatcher_at(index)->domains, BINDING_DEFAULT, name);
+	return domain_find(&dispatcher_at(index)->domains, by, name);
 }
 
 static void mail(const char *local, const char *domain)
@@ -184,6 +187,7 @@ static struct delivery *delivery_for(struct scheduler *s, const char *domain)
 	envelope_builder_init(&b);
 	envelope_set_sender(&b, "me@here.test", 12);
 	envelope_add_recipient(&b, to, strlen(to));
+	envelope_set_binding(&b, strcmp(by, BINDING_DEFAULT) != 0 ? by : NULL);
 	m = message_create(&s->pools, envelope_size(&b));
 	envelope_build(&b, message_envelope(m));
 	message_envelope(m)->id = scheduler_new_id(s);
@@ -376,6 +380,127 @@ static void test_stop_in_the_middle_keeps_what_is_in_memory(void **state)
 	}
 }
 
+/* ---- bindings ---- */
+
+static struct binding_record *binding_at(uint32_t index)
+{
+	return binding_find(&dispatcher_at(index)->bindings, by);
+}
+
+/* Mail by it for a domain of scheduler 0, whose site has its home on 1; nothing has run yet. */
+static struct domain *begin_by(const char *binding)
+{
+	struct scheduler *s = &rig->schedulers[0];
+	const char *name;
+
+	by = binding;
+	name = domain_at_0();
+	mx_now = set_at(1, 0);
+	enter(s);
+	scheduler_on_delivery(&s->base, delivery_for(s, name), 0);
+	leave(s);
+	return record_at(0, name);
+}
+
+static void order(uint32_t index, struct domain *d, enum binding_order what)
+{
+	enter(&rig->schedulers[index]);
+	binding_set_order(binding_at(index), what);
+	if (d != NULL) {
+		dispatch_binding_order(dispatcher_at(index), d);
+	}
+	leave(&rig->schedulers[index]);
+}
+
+/* Its binding's record, counts and options are those of the scheduler where it is. */
+static void test_record_is_its_bindings_where_it_lives(void **state)
+{
+	struct scheduler *s = &rig->schedulers[0];
+	struct domain *d = begin_by("lost");
+
+	(void)state;
+	assert_ptr_equal(d->binding_record, binding_at(0));
+	assert_null(binding_at(1));
+	settle();
+	assert_ptr_equal(record_at(1, d->name), d);
+	assert_ptr_equal(d->binding_record, binding_at(1));
+	assert_ptr_equal(d->binding, binding_at(1)->name);
+	assert_ptr_equal(dispatch_away(dispatcher_at(0), "lost", d->name), dispatcher_at(1));
+	assert_null(dispatch_away(dispatcher_at(0), BINDING_DEFAULT, d->name));
+	assert_int_equal(binding_at(0)->received, 1);
+	assert_int_equal(binding_at(1)->delivered, 1);
+	assert_int_equal(binding_at(0)->delivered, 0);
+	assert_string_equal(d->lane->site->binding, "lost");
+	/* What comes after it is told apart from mail of another binding. */
+	enter(s);
+	scheduler_on_delivery(&s->base, delivery_for(s, d->name), 0);
+	by = BINDING_DEFAULT;
+	scheduler_on_delivery(&s->base, delivery_for(s, d->name), 0);
+	leave(s);
+	settle();
+	by = "lost";
+	assert_int_equal(d->received, 2);
+	assert_int_equal(binding_at(1)->received, 1);
+	assert_int_equal(TOTAL(delivered), 3);
+	/* It is said once that it is not configured, however often its options are looked up. */
+	assert_int_equal(rig->schedulers[0].base.errors.count, 1);
+	assert_int_equal(rig->schedulers[0].base.errors.entries[0].count, 1);
+}
+
+/* The scheduler that it comes to has not heard of the binding, nor of what that was told. */
+static void test_suspension_of_an_unknown_binding_comes_along(void **state)
+{
+	struct domain *d = begin_by("lost");
+
+	(void)state;
+	order(0, d, BINDING_SUSPENDED);
+	settle();
+	assert_ptr_equal(record_at(1, d->name), d);
+	assert_int_equal(binding_at(1)->order, BINDING_SUSPENDED);
+	assert_int_equal(d->hold, DOMAIN_BINDING_SUSPENDED);
+	assert_int_equal(d->active_count, 1);
+	order(1, d, BINDING_RESUMED);
+	settle();
+	assert_int_equal(TOTAL(delivered), 1);
+}
+
+/* `resume binding` reaches every record, but not one that is on its way just then. */
+static void test_resume_that_a_travelling_record_misses(void **state)
+{
+	(void)state;
+	for (unsigned missed = 0; missed < 2; missed++) {
+		struct domain *d = begin_by(missed != 0 ? "one" : "other");
+		const char *name = domain_at_0();
+		unsigned steps = 0;
+
+		enter(&rig->schedulers[0]);
+		binding_open(&dispatcher_at(0)->bindings, by)->configured = true;
+		leave(&rig->schedulers[0]);
+		if (missed == 0) {
+			order(0, d, BINDING_RESUMED);
+		}
+		enter(&rig->schedulers[0]);
+		dispatch_suspend(dispatcher_at(0), d, true);
+		leave(&rig->schedulers[0]);
+		while (record_at(0, name) != NULL) {
+			group_cycle(rig->program.runtime
+					    .groups[steps % rig->program.runtime.group_count]);
+			assert_true(++steps < 100000);
+		}
+		assert_null(record_at(1, name));
+		enter(&rig->schedulers[1]);
+		binding_open(&dispatcher_at(1)->bindings, by)->configured = true;
+		leave(&rig->schedulers[1]);
+		order(0, NULL, BINDING_RESUMED);
+		order(1, NULL, BINDING_RESUMED);
+		settle();
+		assert_ptr_equal(record_at(1, name), d);
+		/* What an operator said of the domain after that stays. */
+		assert_int_equal(d->suspended, missed == 0);
+		assert_int_equal(d->active_count, missed == 0);
+	}
+}
+
 /* ---- weight ---- */
 
 static uint64_t resident_bytes(void)
@@ -459,6 +584,9 @@ int main(void)
 		MOVE(test_stop_in_the_middle_loses_nothing),
 		MOVE(test_stop_in_the_middle_keeps_what_is_in_memory),
 		MOVE(test_mail_waits_for_a_record_that_comes_back),
+		MOVE(test_record_is_its_bindings_where_it_lives),
+		MOVE(test_suspension_of_an_unknown_binding_comes_along),
+		MOVE(test_resume_that_a_travelling_record_misses),
 		MOVE(test_a_record_weighs_less_than_a_kib),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
