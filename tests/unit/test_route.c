@@ -592,7 +592,7 @@ static const char *describe_dane(const char *zone_text, const char *domain, uint
 	if (v.count == 0) {
 		return describe(&v);
 	}
-	free(v.hosts);
+	route_verdict_free(&v);
 	return text;
 }
 

@@ -140,8 +140,8 @@ static void test_what_may_be_in_a_policy(void **state)
 		"version: STSv1\nmode: none\nmax_age: 0",
 		"version:STSv1\nmode:testing\nmx:a\nmax_age:1\n",
 		/* The first of each counts, in any order; what is not known is passed over. */
-		"max_age: 5\nmode: testing\nmode: strange\nversion: STSv1\nversion: STSv2\n"
-		"max_age: x\nmx: a.b\nnew.field-1_: \xc3\xa4 : any\n",
+		("max_age: 5\nmode: testing\nmode: strange\nversion: STSv1\nversion: STSv2\n"
+		 "max_age: x\nmx: a.b\nnew.field-1_: \xc3\xa4 : any\n"),
 	};
 	char why[STS_WHY];
 

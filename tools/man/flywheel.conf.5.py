@@ -18,6 +18,7 @@ SECTIONS = [
     ("Certificates by name", ["tls_certificate"]),
     ("Sockets of listeners", ["control_listener"]),
     ("DKIM", ["dkim"]),
+    ("Bindings", ["binding"]),
     ("Delivery", ["domain", "provider"]),
 ]
 
