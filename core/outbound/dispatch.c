@@ -221,15 +221,6 @@ void dispatch_without_connection(struct dispatcher *x, struct delivery *delivery
 	x->ops->on_attempt(x, delivery->domain, delivery, &a);
 }
 
-struct attempt dispatch_attempt_text(uint16_t code, const char *enhanced, const char *text)
-{
-	struct attempt a = {.stage = SMTP_STAGE_NOT_CONNECTED, .code = code};
-
-	text_copy(a.enhanced, sizeof a.enhanced, enhanced);
-	text_copy(a.text, sizeof a.text, text);
-	return a;
-}
-
 void dispatch_expire(struct dispatcher *x, struct domain *d)
 {
 	for (int i = 0; i < DISPATCH_SLICE && d->active_head != NULL; i++) {

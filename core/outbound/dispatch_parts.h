@@ -7,6 +7,7 @@
 #pragma once
 
 #include "core/outbound/dispatch.h"
+#include "core/runtime/text.h"
 
 /* Deliveries that one step moves or fails, so that a long queue does not hold up the others. */
 #define DISPATCH_SLICE 1024
@@ -57,7 +58,15 @@ void dispatch_without_connection(struct dispatcher *x, struct delivery *delivery
 
 /* An attempt of our own words. */
 READONLY
-struct attempt dispatch_attempt_text(uint16_t code, const char *enhanced, const char *text);
+static inline struct attempt dispatch_attempt_text(uint16_t code, const char *enhanced,
+						   const char *text)
+{
+	struct attempt a = {.stage = SMTP_STAGE_NOT_CONNECTED, .code = code};
+
+	text_copy(a.enhanced, sizeof a.enhanced, enhanced);
+	text_copy(a.text, sizeof a.text, text);
+	return a;
+}
 
 /* ---- dispatch_site.c ---- */
 
