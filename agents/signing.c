@@ -30,6 +30,13 @@ void signing_close(struct signing *g)
 	}
 }
 
+void signing_forget_keys(struct signing *g)
+{
+	if (g->signer != NULL) {
+		dkim_signer_forget(g->signer);
+	}
+}
+
 static uint64_t now_ns(const struct scheduler *s)
 {
 	return s->base.clock->monotonic_ns(s->base.clock->context);

@@ -34,6 +34,10 @@ void signing_init(struct signing *g, struct counter_set *set);
 SINGLE
 void signing_close(struct signing *g);
 
+/* Other keys were published: those of before are let go. */
+BOUND
+void signing_forget_keys(struct signing *g);
+
 /* Puts the DKIM-Signature fields that the configuration asks for before the message, which is
  * complete: nothing in it changes after that. May leave it as it is; the counters say why. */
 BOUND

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -392,6 +393,28 @@ READONLY
 uint32_t config_dkim_count(const struct config *config);
 READONLY
 const struct dkim_policy *config_dkim_at(const struct config *config, uint32_t index);
+
+/* What is wrong with a key file: its path, the reason. */
+#define DKIM_WHY (PATH_MAX + 256)
+
+struct dkim_renewal;
+
+/* Reads all keys anew, from the files that the configuration names: may block. NULL: `why` says
+ * which file cannot be used, or that another renewal is under way, and nothing has changed. */
+CONCURRENT
+struct dkim_renewal *config_dkim_renew(const struct config *config, char why[DKIM_WHY]);
+/* How many keys are others than those in use, and how many the same. */
+READONLY
+uint32_t config_dkim_renewal_changed(const struct dkim_renewal *renewal);
+READONLY
+uint32_t config_dkim_renewal_unchanged(const struct dkim_renewal *renewal);
+/* From now on messages are signed with them. Once. */
+CONCURRENT
+void config_dkim_publish(struct dkim_renewal *renewal);
+/* Frees what is not, or no longer, in use: after a publication when every scheduler has gone on to
+ * something else. Another renewal may then begin. NULL is ignored. */
+SINGLE
+void config_dkim_renewal_free(struct dkim_renewal *renewal);
 
 /* One line per option: name, type, unit, default, scopes, what it does. For `--help` and docs. */
 READONLY

@@ -1,8 +1,9 @@
 /*
  * DKIM: `dkim "example.com" { }` and the `signature "s2" { }` scopes in it become a policy, whose
  * keys are read now, so that what is wrong with them is said at their line. A key file that several
- * scopes name is read once; all keys are freed with the generation.
+ * scopes name is read once; all keys are freed with the generation. A renewal reads them again.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,8 +72,8 @@ static void warn_key(struct builder *b, struct source source, const char *path,
 	}
 }
 
-/* NULL after an error, which is reported where the file is named first. */
-static const struct dkim_key *load_key(struct builder *b, struct source source, const char *path)
+/* Without a key after an error, which is reported where the file is named first. */
+static const struct dkim_file *load_key(struct builder *b, struct source source, const char *path)
 {
 	struct dkim_files *files = &b->config->dkim_files;
 	const char *problem = NULL;
@@ -80,7 +81,7 @@ static const struct dkim_key *load_key(struct builder *b, struct source source, 
 	struct dkim_file *file = file_slot(files, path);
 	if (file->path == NULL) {
 		file->path = path;
-		files->count++;
+		file->number = files->count++;
 		file->key = dkim_key_load(path, &problem);
 		if (file->key != NULL) {
 			warn_key(b, source, path, file->key);
@@ -91,7 +92,31 @@ static const struct dkim_key *load_key(struct builder *b, struct source source, 
 				     path, problem);
 		}
 	}
-	return file->key;
+	return file;
+}
+
+/* The table by path has done its duty. */
+static void store_keys(struct config *config)
+{
+	struct dkim_files *files = &config->dkim_files;
+	struct dkim_store *store = config->dkim_store;
+	const struct dkim_key **list = calloc(files->count + 1, sizeof(const struct dkim_key *));
+	if (list == NULL) {
+		fatal("configuration: out of memory (%u keys)", files->count);
+	}
+	store->count = files->count;
+	store->paths = arena_alloc(&config->tree.arena, files->count * sizeof(const char *),
+				   _Alignof(const char *));
+	for (uint32_t i = 0; files->slots != NULL && i <= files->mask; i++) {
+		const struct dkim_file *file = &files->slots[i];
+		if (file->path != NULL) {
+			store->paths[file->number] = file->path;
+			list[file->number] = file->key;
+		}
+	}
+	dkim_keys_exchange(&store->used, list);
+	free(files->slots);
+	*files = (struct dkim_files){0};
 }
 
 /* ---- signatures ---- */
@@ -169,14 +194,14 @@ static void add_signature(struct builder *b, const struct tree_scope *scope,
 			  const struct dkim_settings *settings, const char *domain,
 			  struct dkim_policy *policy, struct dkim_signature *to)
 {
-	const struct dkim_key *key = load_key(b, source_of(scope, "key"), settings->key);
-	if (key == NULL || settings->selector == NULL) {
+	const struct dkim_file *file = load_key(b, source_of(scope, "key"), settings->key);
+	if (file->key == NULL || settings->selector == NULL) {
 		return;
 	}
 	*to = (struct dkim_signature){
 		.domain = domain,
 		.selector = settings->selector,
-		.key = key,
+		.key = file->number,
 		.header = canons[settings->canonicalization][0],
 		.body = canons[settings->canonicalization][1],
 		.fields = settings->fields,
@@ -242,6 +267,7 @@ static void build_domain(struct builder *b, struct tree_scope *scope, struct dki
 				 _Alignof(struct dkim_signature));
 	domain->name = scope->instance;
 	domain->policy.signatures = signatures;
+	domain->policy.keys = &b->config->dkim_store->used;
 	if (read_own(b, scope, &settings)) {
 		add_signature(b, scope, &settings, domain->name, &domain->policy, signatures);
 	}
@@ -267,20 +293,125 @@ void dkim_build(struct builder *b)
 	}
 	config->dkim = arena_alloc(&tree->arena, count * sizeof(struct dkim_domain),
 				   _Alignof(struct dkim_domain));
+	config->dkim_store =
+		arena_alloc(&tree->arena, sizeof(*config->dkim_store), _Alignof(struct dkim_store));
 	for (struct tree_scope *s = tree->root->first_child; s != NULL; s = s->next) {
 		if (s->kind == SCOPE_DKIM) {
 			build_domain(b, s, &config->dkim[config->dkim_count++]);
 		}
 	}
+	store_keys(config);
+}
+
+/* Frees a list of keys, and those in it that are not in `kept` (NULL: all). */
+static void free_list(const struct dkim_key *const *list, const struct dkim_key *const *kept,
+		      uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		if (kept == NULL || list[i] != kept[i]) {
+			dkim_key_free((struct dkim_key *)list[i]);
+		}
+	}
+	free((void *)list);
 }
 
 void dkim_free(struct config *config)
 {
-	struct dkim_files *files = &config->dkim_files;
-	for (uint32_t i = 0; files->slots != NULL && i <= files->mask; i++) {
-		dkim_key_free(files->slots[i].key);
+	struct dkim_store *store = config->dkim_store;
+	if (store != NULL) {
+		free_list(dkim_keys_now(&store->used), NULL, store->count);
 	}
-	free(files->slots);
+}
+
+/* ---- renewal ---- */
+
+SINGLE
+struct dkim_renewal {
+	struct dkim_store *store;
+	uint32_t changed;
+	/* What takes the place of the list in use, or after that what was in use before. A key that
+	 * has not changed is in both. */
+	const struct dkim_key *const *other;
+};
+
+/* The key of a file, which is the one in use if that is the same; NULL: `*problem` says why. */
+static const struct dkim_key *renew_key(const char *path, const struct dkim_key *used,
+					const char **problem)
+{
+	struct dkim_key *key = dkim_key_load(path, problem);
+	if (key != NULL && dkim_key_same_file(key, used)) {
+		dkim_key_free(key);
+		return used;
+	}
+	return key;
+}
+
+/* The first file that cannot be used is named, others are counted. */
+static bool renew_keys(struct dkim_renewal *renewal, const struct dkim_key **list,
+		       char why[DKIM_WHY])
+{
+	const struct dkim_store *store = renewal->store;
+	const struct dkim_key *const *used = dkim_keys_now(&store->used);
+	uint32_t failed = 0;
+	for (uint32_t i = 0; i < store->count; i++) {
+		const char *problem = NULL;
+		list[i] = renew_key(store->paths[i], used[i], &problem);
+		renewal->changed += list[i] != used[i];
+		if (list[i] == NULL && failed++ == 0) {
+			snprintf(why, DKIM_WHY, "\"%.*s\": %s", PATH_MAX, store->paths[i], problem);
+		}
+	}
+	if (failed > 1) {
+		size_t len = strlen(why);
+		snprintf(why + len, DKIM_WHY - len, " (and %u more)", failed - 1);
+	}
+	return failed == 0;
+}
+
+struct dkim_renewal *config_dkim_renew(const struct config *config, char why[DKIM_WHY])
+{
+	struct dkim_store *store = config->dkim_store;
+	if (atomic_exchange_explicit(&store->renewing, true, memory_order_acquire)) {
+		snprintf(why, DKIM_WHY, "keys are being read already");
+		return NULL;
+	}
+	struct dkim_renewal *renewal = calloc(1, sizeof(*renewal));
+	const struct dkim_key **list = calloc(store->count + 1, sizeof(const struct dkim_key *));
+	if (renewal == NULL || list == NULL) {
+		fatal("out of memory for DKIM keys");
+	}
+	*renewal = (struct dkim_renewal){.store = store, .other = list};
+	if (!renew_keys(renewal, list, why)) {
+		config_dkim_renewal_free(renewal);
+		return NULL;
+	}
+	return renewal;
+}
+
+uint32_t config_dkim_renewal_changed(const struct dkim_renewal *renewal)
+{
+	return renewal->changed;
+}
+
+uint32_t config_dkim_renewal_unchanged(const struct dkim_renewal *renewal)
+{
+	return renewal->store->count - renewal->changed;
+}
+
+void config_dkim_publish(struct dkim_renewal *renewal)
+{
+	renewal->other = dkim_keys_exchange(&renewal->store->used, renewal->other);
+}
+
+void config_dkim_renewal_free(struct dkim_renewal *renewal)
+{
+	if (renewal == NULL) {
+		return;
+	}
+	struct dkim_store *store = renewal->store;
+	free_list(renewal->other, dkim_keys_now(&store->used), store->count);
+	free(renewal);
+	atomic_store_explicit(&store->renewing, false, memory_order_release);
 }
 
 /* ---- looking up ---- */

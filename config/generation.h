@@ -60,19 +60,31 @@ struct dkim_domain {
 	struct dkim_policy policy;
 };
 
-/* A file with a key; NULL: it is of no use, which was reported. */
+/* A file with a key, and its number; NULL `key`: it is of no use, which was reported. */
 SINGLE
 struct dkim_file {
 	const char *path;
 	struct dkim_key *key;
+	uint32_t number;
 };
 
-/* All of them by path: open addressing, a power of two of slots. */
+/* All of them by path while the generation is built: open addressing, a power of two of slots. */
 SINGLE
 struct dkim_files {
 	struct dkim_file *slots;
 	uint32_t mask;
 	uint32_t count;
+};
+
+/* Keys in use by the numbers of their files. Beside the generation, as config_dkim_publish()
+ * changes them. */
+CONCURRENT
+struct dkim_store {
+	struct dkim_keys used;
+	const char **paths;
+	uint32_t count;
+	/* There is a struct dkim_renewal: never two at a time. */
+	_Atomic bool renewing;
 };
 
 /* A socket of an SMTP listener. */
@@ -169,6 +181,8 @@ struct config {
 	struct dkim_domain *dkim;
 	uint32_t dkim_count;
 	struct dkim_files dkim_files;
+	/* In the arena. */
+	struct dkim_store *dkim_store;
 	/* Interned "dkim". */
 	const char *name_dkim;
 

@@ -113,10 +113,10 @@ static int serve(struct config *config)
 }
 
 /* As a zone file has it: in strings of at most 255 bytes. */
-static void print_record(const struct dkim_signature *g)
+static void print_record(const struct dkim_signature *g, const struct dkim_key *key)
 {
 	char text[DKIM_RECORD_MAX];
-	size_t len = dkim_key_record(g->key, text);
+	size_t len = dkim_key_record(key, text);
 
 	printf("%s._domainkey.%s. IN TXT (", g->selector, g->domain);
 	for (size_t at = 0; at < len; at += TXT_STRING_MAX) {
@@ -129,9 +129,12 @@ static void print_records(const struct config *config)
 {
 	for (uint32_t i = 0; i < config_dkim_count(config); i++) {
 		const struct dkim_policy *policy = config_dkim_at(config, i);
+		const struct dkim_key *const *keys = dkim_keys_now(policy->keys);
 
 		for (uint32_t j = 0; j < policy->count; j++) {
-			print_record(&policy->signatures[j]);
+			const struct dkim_signature *g = &policy->signatures[j];
+
+			print_record(g, keys[g->key]);
 		}
 	}
 }

@@ -79,6 +79,11 @@ void dkim_signer_destroy(struct dkim_signer *s)
 	free(s);
 }
 
+void dkim_signer_forget(struct dkim_signer *s)
+{
+	dkim_keyring_clear(s->ring);
+}
+
 static void digest_begin(struct dkim_signer *s, unsigned which)
 {
 	if (EVP_DigestInit_ex2(s->contexts[which], s->sha256, NULL) != 1) {
@@ -265,26 +270,31 @@ int dkim_read(struct dkim_signer *s, const struct chain *message, char author[DK
 
 /* ---- the body ---- */
 
-struct bodies {
+/* What all signatures of a message have in common. */
+struct common {
+	uint64_t time_s;
+	/* A signature's algorithm and its bytes are of the same key, whatever is published
+	 * meanwhile. */
+	const struct dkim_key *const *keys;
 	bool wanted[DKIM_CANONS];
 	char digests[DKIM_CANONS][DIGEST_TEXT];
 };
 
-static void digest_body(struct dkim_signer *s, struct bodies *bodies)
+static void digest_body(struct dkim_signer *s, struct common *common)
 {
 	unsigned char digest[DKIM_DIGEST_BYTES];
 	struct dkim_body forms[DKIM_CANONS];
 	struct place p = s->body;
 
 	for (unsigned i = 0; i < DKIM_CANONS; i++) {
-		if (bodies->wanted[i]) {
+		if (common->wanted[i]) {
 			digest_begin(s, i);
 			dkim_body_init(&forms[i], (enum dkim_canon)i, &s->sinks[i]);
 		}
 	}
 	while (peek(&p) >= 0) {
 		for (unsigned i = 0; i < DKIM_CANONS; i++) {
-			if (bodies->wanted[i]) {
+			if (common->wanted[i]) {
 				dkim_body_add(&forms[i], p.buffer->data + p.at,
 					      p.buffer->len - p.at);
 			}
@@ -292,10 +302,10 @@ static void digest_body(struct dkim_signer *s, struct bodies *bodies)
 		p.at = p.buffer->len;
 	}
 	for (unsigned i = 0; i < DKIM_CANONS; i++) {
-		if (bodies->wanted[i]) {
+		if (common->wanted[i]) {
 			dkim_body_end(&forms[i]);
 			digest_end(s, i, digest);
-			EVP_EncodeBlock((unsigned char *)bodies->digests[i], digest,
+			EVP_EncodeBlock((unsigned char *)common->digests[i], digest,
 					DKIM_DIGEST_BYTES);
 		}
 	}
@@ -385,7 +395,8 @@ static void text_number(struct text *t, const char *name, uint64_t number)
 	text_tag(t, name, digits);
 }
 
-static void begin_field(struct text *t, const struct dkim_signature *g, uint64_t time_s)
+static void begin_field(struct text *t, const struct dkim_signature *g,
+			enum dkim_algorithm algorithm, uint64_t time_s)
 {
 	static const char *const algorithms[] = {
 		[DKIM_RSA_SHA256] = "rsa-sha256", [DKIM_ED25519_SHA256] = "ed25519-sha256"};
@@ -398,7 +409,7 @@ static void begin_field(struct text *t, const struct dkim_signature *g, uint64_t
 	snprintf(pair, sizeof(pair), "%s/%s", canons[g->header], canons[g->body]);
 	text_put(t, "DKIM-Signature:", 15);
 	text_tag(t, "v=", "1");
-	text_tag(t, "a=", algorithms[dkim_key_algorithm(g->key)]);
+	text_tag(t, "a=", algorithms[algorithm]);
 	text_tag(t, "c=", pair);
 	text_tag(t, "d=", g->domain);
 	text_tag(t, "s=", g->selector);
@@ -469,24 +480,25 @@ static void digest_field(struct dkim_signer *s, const struct dkim_signature *g,
 }
 
 static bool sign_one(struct dkim_signer *s, const struct dkim_signature *g,
-		     const struct bodies *bodies, uint64_t time_s, struct text *t)
+		     const struct common *common, struct text *t)
 {
+	const struct dkim_key *key = common->keys[g->key];
 	unsigned char digest[DKIM_DIGEST_BYTES];
 	unsigned char signature[DKIM_SIGNATURE_MAX];
 	char encoded[SIGNATURE_TEXT];
 	int len;
 
 	digest_begin(s, 0);
-	begin_field(t, g, time_s);
+	begin_field(t, g, dkim_key_algorithm(key), common->time_s);
 	sign_names(s, g, t);
-	text_tag(t, "bh=", bodies->digests[g->body]);
+	text_tag(t, "bh=", common->digests[g->body]);
 	text_fold(t);
 	text_put(t, "b=", 2);
 	digest_field(s, g, t, digest);
 	if (t->overflow) {
 		return false;
 	}
-	len = dkim_keyring_sign(s->ring, g->key, digest, signature);
+	len = dkim_keyring_sign(s->ring, key, digest, signature);
 	if (len < 0) {
 		return false;
 	}
@@ -499,16 +511,16 @@ static bool sign_one(struct dkim_signer *s, const struct dkim_signature *g,
 uint32_t dkim_sign(struct dkim_signer *s, const struct dkim_policy *policy, uint64_t time_s,
 		   struct chain *to, struct pool *buffers)
 {
-	struct bodies bodies = {.wanted = {false}};
+	struct common common = {.time_s = time_s, .keys = dkim_keys_now(policy->keys)};
 	struct text text;
 	uint32_t made = 0;
 
 	for (uint32_t i = 0; i < policy->count; i++) {
-		bodies.wanted[policy->signatures[i].body] = true;
+		common.wanted[policy->signatures[i].body] = true;
 	}
-	digest_body(s, &bodies);
+	digest_body(s, &common);
 	for (uint32_t i = 0; i < policy->count; i++) {
-		if (sign_one(s, &policy->signatures[i], &bodies, time_s, &text)) {
+		if (sign_one(s, &policy->signatures[i], &common, &text)) {
 			chain_append(to, buffers, text.bytes, text.len);
 			made++;
 		}

@@ -33,7 +33,8 @@ READONLY
 struct dkim_signature {
 	const char *domain;
 	const char *selector;
-	const struct dkim_key *key;
+	/* Its index among the policy's keys. */
+	uint32_t key;
 	enum dkim_canon header;
 	enum dkim_canon body;
 	/* Names of fields in lower case, each once. Those in `fields` are signed as often as they
@@ -52,6 +53,7 @@ READONLY
 struct dkim_policy {
 	const struct dkim_signature *signatures;
 	uint32_t count;
+	const struct dkim_keys *keys;
 };
 
 struct dkim_signer;
@@ -61,6 +63,10 @@ SINGLE
 struct dkim_signer *dkim_signer_create(void);
 SINGLE
 void dkim_signer_destroy(struct dkim_signer *s);
+
+/* Lets go of the keys that it has ready: dkim_keyring_clear(). */
+SINGLE
+void dkim_signer_forget(struct dkim_signer *s);
 
 /*
  * Reads the header of `message`, which must not change up to dkim_sign(). Returns 0 and the domain

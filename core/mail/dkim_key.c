@@ -27,6 +27,9 @@ struct dkim_key {
 	enum dkim_algorithm algorithm;
 	unsigned bits;
 	bool exposed;
+	/* Digest of the text that it was read from: tells files apart without a copy of what they
+	 * have. */
+	unsigned char file[DKIM_DIGEST_BYTES];
 	EVP_PKEY *pkey;
 };
 
@@ -75,6 +78,9 @@ struct dkim_key *dkim_key_parse(const char *pem, size_t len, const char **proble
 	key->magic = DKIM_KEY_MAGIC;
 	key->pkey = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, &encrypted);
 	BIO_free(bio);
+	if (EVP_Digest(pem, len, key->file, NULL, EVP_sha256(), NULL) != 1) {
+		fatal("OpenSSL failed to make a digest");
+	}
 	ERR_clear_error();
 	if (key->pkey != NULL) {
 		*problem = judge(key);
@@ -129,10 +135,10 @@ struct dkim_key *dkim_key_load(const char *path, const char **problem)
 	close(fd);
 	if (len < 0) {
 		*problem = strerrordesc_np((int)-len);
-		return NULL;
+	} else {
+		key = dkim_key_parse(text, (size_t)len, problem);
 	}
-	key = dkim_key_parse(text, (size_t)len, problem);
-	OPENSSL_cleanse(text, (size_t)len);
+	OPENSSL_cleanse(text, sizeof(text));
 	if (key != NULL) {
 		key->exposed = exposed;
 	}
@@ -157,6 +163,11 @@ enum dkim_algorithm dkim_key_algorithm(const struct dkim_key *key)
 unsigned dkim_key_bits(const struct dkim_key *key)
 {
 	return key->bits;
+}
+
+bool dkim_key_same_file(const struct dkim_key *a, const struct dkim_key *b)
+{
+	return memcmp(a->file, b->file, sizeof(a->file)) == 0;
 }
 
 bool dkim_key_is_exposed(const struct dkim_key *key)
@@ -231,11 +242,16 @@ static void slot_clear(struct slot *slot)
 	*slot = (struct slot){0};
 }
 
-void dkim_keyring_destroy(struct dkim_keyring *ring)
+void dkim_keyring_clear(struct dkim_keyring *ring)
 {
 	for (unsigned i = 0; i < KEYRING_SLOTS; i++) {
 		slot_clear(&ring->slots[i]);
 	}
+}
+
+void dkim_keyring_destroy(struct dkim_keyring *ring)
+{
+	dkim_keyring_clear(ring);
 	EVP_MD_free(ring->sha256);
 	free(ring);
 }

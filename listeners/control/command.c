@@ -55,6 +55,7 @@ const struct command command_table[] = {
 	 command_binding_resume},
 	{"signing_stats", "", "DKIM: what was signed, what was not, and how long it took", 0, 0,
 	 false, command_signing_stats},
+	{"dkim reload", "", "read keys of DKIM anew", 0, 0, true, command_dkim_reload},
 	{"tls reload", "", "read certificates and keys of listeners anew", 0, 0, true,
 	 command_tls_reload},
 	{"tlsrpt", "[DOMAIN]", "TLS sessions with mail exchangers, by day, as RFC 8460 reports", 0,

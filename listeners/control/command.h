@@ -122,6 +122,8 @@ void command_message_retry(struct order *o);
 /* command_signing.c */
 BOUND
 void command_signing_stats(struct order *o);
+BOUND
+void command_dkim_reload(struct order *o);
 /* command_tls.c */
 BOUND
 void command_tls_reload(struct order *o);

@@ -1,5 +1,7 @@
 /*
  * `signing_stats`: what was signed by DKIM, what was not and why, and how long it took.
+ * `dkim reload`: keys are read anew by the thread pool, then used from one moment on. What was used
+ * before is freed when every scheduler has taken notice and has let go of it.
  */
 #include <stdlib.h>
 
@@ -44,15 +46,14 @@ static void set_times(json_t *v, const struct program *program)
 	free(all);
 }
 
-static json_t *signature_row(const struct dkim_signature *g)
+static json_t *signature_row(const struct dkim_signature *g, const struct dkim_key *key)
 {
 	json_t *row = value_object();
 
 	value_set_text(row, "domain", g->domain);
 	value_set_text(row, "selector", g->selector);
-	value_set_text(row, "key",
-		       dkim_key_algorithm(g->key) == DKIM_RSA_SHA256 ? "rsa" : "ed25519");
-	value_set_number(row, "key_bits", dkim_key_bits(g->key));
+	value_set_text(row, "key", dkim_key_algorithm(key) == DKIM_RSA_SHA256 ? "rsa" : "ed25519");
+	value_set_number(row, "key_bits", dkim_key_bits(key));
 	return row;
 }
 
@@ -67,12 +68,119 @@ void command_signing_stats(struct order *o)
 	for (uint32_t i = 0; i < config_dkim_count(config) && json_array_size(rows) < ROWS_MAX;
 	     i++) {
 		const struct dkim_policy *policy = config_dkim_at(config, i);
+		const struct dkim_key *const *keys = dkim_keys_now(policy->keys);
 
 		for (uint32_t j = 0; j < policy->count; j++) {
-			value_append(rows, signature_row(&policy->signatures[j]));
+			const struct dkim_signature *g = &policy->signatures[j];
+
+			value_append(rows, signature_row(g, keys[g->key]));
 		}
 	}
 	value_set_number(v, "domains_with_keys", config_dkim_count(config));
 	value_set(v, "keys", rows);
 	order_answer(o, v);
+}
+
+/* ---- dkim reload ---- */
+
+SINGLE
+struct reload {
+	struct job job;
+	struct order *order;
+	struct program *program;
+	struct dkim_renewal *renewal;
+	/* Schedulers that have not taken notice. */
+	uint32_t waiting;
+	char why[DKIM_WHY];
+};
+
+static void answer(struct order *o, const struct dkim_renewal *renewal)
+{
+	json_t *v = value_object();
+
+	value_set_number(v, "keys_reloaded", config_dkim_renewal_changed(renewal));
+	value_set_number(v, "keys_unchanged", config_dkim_renewal_unchanged(renewal));
+	order_answer(o, v);
+}
+
+static void end(struct reload *r)
+{
+	struct order *o = r->order;
+
+	if (order_back(o)) {
+		if (r->renewal == NULL) {
+			order_fail(o, "nothing has changed: %s", r->why);
+		} else {
+			answer(o, r->renewal);
+		}
+	}
+	config_dkim_renewal_free(r->renewal);
+	free(r);
+}
+
+/* On the scheduler of the console. */
+static void on_noticed(struct agent *self, void *object, uint64_t unused)
+{
+	struct reload *r = object;
+
+	(void)self;
+	(void)unused;
+	if (--r->waiting == 0) {
+		end(r);
+	}
+}
+
+/* On each scheduler: no message is being signed. */
+static void on_notice(struct agent *self, void *object, uint64_t from)
+{
+	struct reload *r = object;
+
+	signing_forget_keys(&order_scheduler_of(self)->signing);
+	agent_send(self, &r->program->schedulers[from]->base, on_noticed, r, 0);
+}
+
+static void reload_work(struct job *job)
+{
+	struct reload *r = CONTAINER_OF(job, struct reload, job);
+
+	r->renewal = config_dkim_renew(r->program->config, r->why);
+}
+
+static void on_reloaded(struct agent *self, struct job *job, int result)
+{
+	struct reload *r = CONTAINER_OF(job, struct reload, job);
+	struct program *p = r->program;
+
+	if (result != 0) {
+		snprintf(r->why, sizeof(r->why), "too many tasks wait (pool backlog)");
+	}
+	if (r->renewal == NULL || config_dkim_renewal_changed(r->renewal) == 0) {
+		end(r);
+		return;
+	}
+	config_dkim_publish(r->renewal);
+	r->waiting = p->scheduler_count;
+	for (uint32_t i = 0; i < p->scheduler_count; i++) {
+		agent_send(self, &p->schedulers[i]->base, on_notice, r,
+			   order_scheduler_of(self)->index);
+	}
+}
+
+void command_dkim_reload(struct order *o)
+{
+	struct reload *r;
+
+	if (o->program->pool == NULL) {
+		order_fail(o, "no thread pool runs");
+		return;
+	}
+	r = calloc(1, sizeof(*r));
+	if (r == NULL) {
+		fatal("out of memory for a command");
+	}
+	r->order = o;
+	r->program = o->program;
+	r->job = (struct job){.work = reload_work, .on_done = on_reloaded};
+	order_wait(o);
+	thread_pool_run(o->program->pool, &o->scheduler->base, &r->job);
 }

@@ -27,7 +27,7 @@ static struct {
 	struct dkim_signer *signer;
 	EVP_PKEY *pkeys[KINDS];
 	EVP_MD_CTX *contexts[KINDS];
-	struct dkim_key *keys[KINDS];
+	const struct dkim_key *keys[KINDS];
 	EVP_MD *sha256;
 	unsigned char bytes[BODY_100K];
 } world;
@@ -84,7 +84,7 @@ static void end(void)
 	for (int kind = 0; kind < KINDS; kind++) {
 		EVP_MD_CTX_free(world.contexts[kind]);
 		EVP_PKEY_free(world.pkeys[kind]);
-		dkim_key_free(world.keys[kind]);
+		dkim_key_free((struct dkim_key *)world.keys[kind]);
 	}
 	EVP_MD_free(world.sha256);
 	dkim_signer_destroy(world.signer);
@@ -97,19 +97,20 @@ static uint64_t sign(const void *own)
 	const struct dkim_signature g = {
 		.domain = "sender.example",
 		.selector = "s1",
-		.key = world.keys[job->kind],
+		.key = (uint32_t)job->kind,
 		.header = DKIM_RELAXED,
 		.body = job->canon,
 		.fields = fields,
 		.field_count = sizeof(fields) / sizeof(fields[0]),
 	};
+	const struct dkim_keys keys = {world.keys};
 	struct chain message = CHAIN_EMPTY;
 	struct chain made = CHAIN_EMPTY;
 	char author[DKIM_DOMAIN_MAX];
 
 	chain_append(&message, &world.pools.buffers, world.bytes, job->len);
 	if (dkim_read(world.signer, &message, author) != 0 ||
-	    dkim_sign(world.signer, &(struct dkim_policy){&g, 1}, TIME_S, &made,
+	    dkim_sign(world.signer, &(struct dkim_policy){&g, 1, &keys}, TIME_S, &made,
 		      &world.pools.buffers) != 1) {
 		errx(2, "the message was not signed");
 	}

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import subprocess
+import threading
 
 from flow import PATIENCE, Daemon, Skip, expect, expect_equal
 from peer import Peer
@@ -309,6 +310,80 @@ def test_start_needs_good_keys(flow):
         text = flow.run("flywheeld", "--config", daemon.config, option, wanted=1)
         expect(f'{daemon.config}:{line}: option "key": "/nowhere/key.pem": No such file or directory' in text,
                f"{option} said {text!r}")
+
+
+def kinds_and_sizes(daemon):
+    return [(k["key"], k["key_bits"]) for k in daemon.console("signing_stats")["keys"]]
+
+
+def test_keys_are_taken_up_by_reload(flow):
+    """RSA becomes Ed25519 under the same selector while mail flows; then a file is broken, then missing."""
+    keys = Keys(flow)
+    current, other = flow.path / "current.pem", flow.path / "other.pem"
+    shutil.copy(keys.paths["rsa"], current)
+    shutil.copy(keys.paths["rsa"], other)
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, text=f'''
+        dkim "sender.test" {{ selector = "s" key = "{current}" }}
+        dkim "other.test" {{ selector = "s" key = "{other}" }}''')
+    old = records_of(flow, daemon)
+    expect_equal(daemon.console("dkim", "reload"), {"keys_reloaded": 0, "keys_unchanged": 2}, "nothing is new")
+    sent, begun, answered = 0, threading.Event(), threading.Event()
+
+    def flood():
+        nonlocal sent
+        client = daemon.connect()
+        client.say("EHLO client.test", 250)
+        # Some before, some meanwhile, some perhaps after the answer.
+        while sent < 20 or not answered.is_set():
+            client.mail("to@to.test", body=HELLO.format("sender.test"), ehlo=False)
+            sent += 1
+            if sent == 10:
+                begun.set()
+
+    floods = threading.Thread(target=flood)
+    floods.start()
+    expect(begun.wait(PATIENCE), "no mail flows")
+    shutil.copy(keys.paths["ed25519"], current)
+    expect_equal(kinds_and_sizes(daemon), [("rsa", 2048), ("rsa", 2048)], "taken up unasked")
+    try:
+        expect_equal(daemon.console("dkim", "reload"), {"keys_reloaded": 1, "keys_unchanged": 1}, "answer")
+    finally:
+        answered.set()
+        floods.join()
+    new = records_of(flow, daemon)
+    expect(old["s._domainkey.sender.test"] != new["s._domainkey.sender.test"], "the records are the same")
+    expect_equal(kinds_and_sizes(daemon), [("ed25519", 256), ("rsa", 2048)], "keys")
+    expect(sent >= 20, f"mail flowed no more after {sent}")
+    peer.wait(sent)
+    by_old, by_new = {}, {}
+    for number, mail in enumerate(peer.mails):
+        tags, = signatures(mail.data)[0]
+        expect(tags["a"] in ("rsa-sha256", "ed25519-sha256"), f"algorithm of {tags}")
+        (by_old if tags["a"] == "rsa-sha256" else by_new)[f"{number:05}"] = mail.data
+    expect(len(by_old) >= 10, f"{len(by_old)} messages before")
+    after = [HELLO.format("sender.test").encode()] * 20
+    send(daemon, after)
+    peer.wait(sent + len(after))
+    for number, mail in enumerate(peer.mails[sent:], sent):
+        by_new[f"{number:05}"] = mail.data
+    for name, records, mails in (("old", old, by_old), ("new", new, by_new)):
+        bad = {n: v for n, v in verify(flow, records, mails).items() if set(v.values()) != {"good"}}
+        expect_equal(bad, {}, f"verdicts, {name} key")
+    # The new key of one file does not come in while the other file cannot be used.
+    shutil.copy(keys.paths["rsa"], current)
+    for broken, why in ((lambda: other.write_text("rubbish"), "has no private key in PEM"),
+                        (lambda: other.unlink(), "No such file or directory")):
+        broken()
+        answer = daemon.console("dkim", "reload", fail=True)
+        expect(f'nothing has changed: "{other}": {why}' in answer, answer)
+        expect_equal(kinds_and_sizes(daemon), [("ed25519", 256), ("rsa", 2048)], "keys")
+    count = len(peer.mails)
+    send(daemon, [HELLO.format(name).encode() for name in ("sender.test", "other.test")])
+    peer.wait(count + 2)
+    last = {f"last-{i}": m.data for i, m in enumerate(peer.mails[count:])}
+    expect_equal({tuple(v.values()) for v in verify(flow, new, last).values()}, {("good", "good")}, "verdicts at the end")
+    expect_equal(daemon.counter("scheduler.dkim_failed"), 0, "signatures that failed")
 
 
 test_signs_as_configured.short = True

@@ -14,7 +14,7 @@
 
 /* Of all inputs. */
 static struct dkim_signer *signer;
-static struct dkim_key *key;
+static const struct dkim_key *key;
 
 /* Bytes that grow. */
 struct bytes {
@@ -358,6 +358,7 @@ static bool check_read(const struct twin *t, int rc, const char *author)
 
 static void sign(const struct twin *t, unsigned options, struct pool *buffers)
 {
+	const struct dkim_keys keys = {&key};
 	struct dkim_signature g[2];
 	struct chain fields = CHAIN_EMPTY;
 	char *text;
@@ -368,7 +369,6 @@ static void sign(const struct twin *t, unsigned options, struct pool *buffers)
 		g[i] = (struct dkim_signature){
 			.domain = "football.example.com",
 			.selector = "brisbane",
-			.key = key,
 			.header = (options & 1) != 0 ? DKIM_RELAXED : DKIM_SIMPLE,
 			.body = (options & 2) != 0 ? DKIM_RELAXED : DKIM_SIMPLE,
 			.fields = names,
@@ -378,7 +378,7 @@ static void sign(const struct twin *t, unsigned options, struct pool *buffers)
 			.expiration_s = i,
 		};
 	}
-	made = dkim_sign(signer, &(struct dkim_policy){g, 2}, 1528637909, &fields, buffers);
+	made = dkim_sign(signer, &(struct dkim_policy){g, 2, &keys}, 1528637909, &fields, buffers);
 	text = calloc(1, (size_t)fields.len + 1);
 	FUZZ_CHECK(text != NULL && (made == 0) == (fields.len == 0));
 	chain_copy_out(&fields, 0, text, (size_t)fields.len);

@@ -5,7 +5,9 @@
  * Start reading at set_up(), then at result_of().
  *
  * It defines what the control listener asks of the scheduler agent and the configuration, in place
- * of the library's: for test_control*.c only, each of which has its own copy.
+ * of the library's: for test_control*.c only, each of which has its own copy. With
+ * CONTROL_WORLD_CONFIG the configuration is the library's, a pool of one worker runs, and the
+ * second scheduler is in a group behind those of both: step_groups(2) leaves it out.
  */
 #pragma once
 
@@ -99,6 +101,7 @@ void scheduler_load(struct scheduler *s, const struct message *m, loaded_fn on_l
 	agent_send(&s->base, &s->base, read_disk, NULL, m->envelope_bytes);
 }
 
+#ifndef CONTROL_WORLD_CONFIG
 uint32_t config_control_listen_count(const struct config *config)
 {
 	(void)config;
@@ -111,6 +114,7 @@ const struct listen_options *config_control_listen(const struct config *config, 
 	(void)index;
 	return NULL;
 }
+#endif
 
 /* ---- the program ---- */
 
@@ -236,6 +240,24 @@ static inline int connect_client(void)
 	return pair[1];
 }
 
+#ifdef CONTROL_WORLD_CONFIG
+static inline void schedulers_make(struct runtime *rt, struct group *g, const struct idle *idle)
+{
+	scheduler_make(0, g);
+	assert_int_equal(thread_pool_create(&world->program.pool, rt, g, 1, 10, idle), 0);
+	scheduler_make(1, runtime_group(rt, "second", -1, idle));
+}
+#else
+static inline void schedulers_make(struct runtime *rt, struct group *g, const struct idle *idle)
+{
+	(void)rt;
+	(void)idle;
+	for (uint32_t i = 0; i < SCHEDULERS; i++) {
+		scheduler_make(i, g);
+	}
+}
+#endif
+
 static inline int set_up(void **state)
 {
 	struct runtime *rt;
@@ -256,9 +278,7 @@ static inline int set_up(void **state)
 	world->wheel = wheel_agent_create("wheel");
 	runtime_add(rt, g, wheel_agent_base(world->wheel));
 	runtime_set_wheel(rt, wheel_agent_base(world->wheel), wheel_agent_on_arm);
-	for (uint32_t i = 0; i < SCHEDULERS; i++) {
-		scheduler_make(i, g);
-	}
+	schedulers_make(rt, g, &idle);
 	agent_init(&world->other, &fake_ops, "worker.0", 6);
 	runtime_add(rt, runtime_group(rt, "worker", 3, &idle), &world->other);
 	assert_int_equal(runtime_prepare(rt), 0);
@@ -298,6 +318,9 @@ static inline int tear_down(void **state)
 		agent_close(&s->base);
 	}
 	agent_close(&world->other);
+	if (world->program.pool != NULL) {
+		thread_pool_destroy(world->program.pool);
+	}
 	wheel_agent_destroy(world->wheel);
 	free(world->disk);
 	free(world);

@@ -342,9 +342,10 @@ static void describe_dkim(const struct config *config, const struct schema_optio
 	const struct dkim_policy *policy = config_dkim_at(config, 0);
 	assert_int_equal(policy->count, scope == SCOPE_DKIM ? 1 : 2);
 	const struct dkim_signature *g = &policy->signatures[policy->count - 1];
+	const struct dkim_key *key = dkim_keys_now(policy->keys)[g->key];
 	const struct dkim_settings settings = {
 		.selector = g->selector,
-		.key = dkim_key_algorithm(g->key) == DKIM_RSA_SHA256 ? "0" : "1",
+		.key = dkim_key_algorithm(key) == DKIM_RSA_SHA256 ? "0" : "1",
 		.canonicalization = (g->header == DKIM_SIMPLE ? 2U : 0U) + (g->body == DKIM_SIMPLE),
 		.fields = g->fields,
 		.field_count = g->field_count,

@@ -46,6 +46,12 @@ static const char *selector_for(const struct config *config, const char *domain)
 	return policy == NULL ? "none" : policy->signatures[0].selector;
 }
 
+static const struct dkim_key *key_of(const struct config *config, const char *domain)
+{
+	const struct dkim_policy *policy = config_dkim(config, domain);
+	return dkim_keys_now(policy->keys)[policy->signatures[0].key];
+}
+
 static void test_dkim_when_domains_are_nested(void **state)
 {
 	(void)state;
@@ -70,7 +76,7 @@ static void test_dkim_when_domains_are_nested(void **state)
 	assert_int_equal(policy->count, 2);
 	assert_string_equal(policy->signatures[1].domain, "b.example.com");
 	/* A file is read once. */
-	assert_ptr_equal(policy->signatures[0].key,
+	assert_int_equal(policy->signatures[0].key,
 			 config_dkim(config, "example.com")->signatures[0].key);
 	config_release(config);
 	config = load_valid("");
@@ -138,10 +144,112 @@ static void test_dkim_when_keys_are_many(void **state)
 		snprintf(name, sizeof(name), "%d.pem", i);
 		assert_int_equal(unlink(name), 0);
 	}
-	assert_ptr_not_equal(config_dkim_at(config, 0)->signatures[0].key,
-			     config_dkim_at(config, 1)->signatures[0].key);
+	assert_ptr_not_equal(key_of(config, "d0.example"), key_of(config, "d1.example"));
 	config_release(config);
 	free(text);
+}
+
+/* ---- renewal ---- */
+
+static struct config *load_two(void)
+{
+	write_key("one.pem", dkim_rsa_8463);
+	write_key("two.pem", dkim_rsa_6376);
+	return load_valid("dkim one.example { selector = s key = one.pem }\n"
+			  "dkim two.example { selector = s key = two.pem }\n"
+			  "dkim three.example { selector = s key = one.pem }\n");
+}
+
+static void leave_two(struct config *config)
+{
+	config_release(config);
+	unlink("one.pem");
+	unlink("two.pem");
+}
+
+static struct dkim_renewal *renew(const struct config *config, uint32_t changed, uint32_t unchanged)
+{
+	char why[DKIM_WHY];
+	struct dkim_renewal *renewal = config_dkim_renew(config, why);
+	assert_non_null(renewal);
+	assert_int_equal(config_dkim_renewal_changed(renewal), changed);
+	assert_int_equal(config_dkim_renewal_unchanged(renewal), unchanged);
+	return renewal;
+}
+
+static void test_renewal_takes_up_what_has_changed(void **state)
+{
+	struct config *config = load_two();
+	const struct dkim_key *one = key_of(config, "one.example");
+	const struct dkim_key *two = key_of(config, "two.example");
+	(void)state;
+	/* Written anew, with the same key. */
+	write_key("one.pem", dkim_rsa_8463);
+	config_dkim_renewal_free(renew(config, 0, 2));
+	assert_ptr_equal(key_of(config, "one.example"), one);
+	write_key("one.pem", dkim_ed25519_8463);
+	struct dkim_renewal *renewal = renew(config, 1, 1);
+	assert_ptr_equal(key_of(config, "one.example"), one);
+	config_dkim_publish(renewal);
+	assert_ptr_not_equal(key_of(config, "one.example"), one);
+	assert_ptr_equal(key_of(config, "three.example"), key_of(config, "one.example"));
+	assert_ptr_equal(key_of(config, "two.example"), two);
+	assert_int_equal(dkim_key_algorithm(key_of(config, "one.example")), DKIM_ED25519_SHA256);
+	/* Still there. */
+	assert_int_equal(dkim_key_bits(one), 1024);
+	config_dkim_renewal_free(renewal);
+	assert_int_equal(dkim_key_bits(two), 1024);
+	/* And back. */
+	write_key("one.pem", dkim_rsa_8463);
+	renewal = renew(config, 1, 1);
+	config_dkim_publish(renewal);
+	config_dkim_renewal_free(renewal);
+	assert_int_equal(dkim_key_algorithm(key_of(config, "three.example")), DKIM_RSA_SHA256);
+	leave_two(config);
+}
+
+static void check_no_renewal(const struct config *config, const char *wanted)
+{
+	char why[DKIM_WHY];
+	const struct dkim_key *one = key_of(config, "one.example");
+	const struct dkim_key *two = key_of(config, "two.example");
+	assert_null(config_dkim_renew(config, why));
+	assert_string_equal(why, wanted);
+	assert_ptr_equal(key_of(config, "one.example"), one);
+	assert_ptr_equal(key_of(config, "two.example"), two);
+}
+
+static void test_renewal_changes_nothing_when_a_file_is_broken(void **state)
+{
+	struct config *config = load_two();
+	(void)state;
+	write_key("one.pem", dkim_ed25519_8463);
+	write_key("two.pem", "rubbish\n");
+	check_no_renewal(config, "\"two.pem\": has no private key in PEM");
+	assert_int_equal(unlink("two.pem"), 0);
+	check_no_renewal(config, "\"two.pem\": No such file or directory");
+	assert_int_equal(unlink("one.pem"), 0);
+	check_no_renewal(config, "\"one.pem\": No such file or directory (and 1 more)");
+	/* And then again. */
+	write_key("one.pem", dkim_rsa_8463);
+	write_key("two.pem", dkim_ed25519_8463);
+	config_dkim_renewal_free(renew(config, 1, 1));
+	leave_two(config);
+}
+
+/* Two at a time would free each other's keys. */
+static void test_renewal_is_alone(void **state)
+{
+	struct config *config = load_two();
+	struct dkim_renewal *renewal = renew(config, 0, 2);
+	(void)state;
+	check_no_renewal(config, "keys are being read already");
+	config_dkim_renewal_free(renewal);
+	config_dkim_renewal_free(renew(config, 0, 2));
+	leave_two(config);
+	config = load_valid("");
+	config_dkim_renewal_free(renew(config, 0, 0));
+	config_release(config);
 }
 
 static void test_warnings_when_keys_are_poor(void **state)
@@ -170,6 +278,9 @@ int main(void)
 		cmocka_unit_test(test_dkim_when_domains_are_nested),
 		cmocka_unit_test(test_dkim_when_signatures_are_wrong),
 		cmocka_unit_test(test_dkim_when_keys_are_many),
+		cmocka_unit_test(test_renewal_takes_up_what_has_changed),
+		cmocka_unit_test(test_renewal_changes_nothing_when_a_file_is_broken),
+		cmocka_unit_test(test_renewal_is_alone),
 		cmocka_unit_test(test_warnings_when_keys_are_poor),
 	};
 	return cmocka_run_group_tests(tests, enter_folder, leave_folder);

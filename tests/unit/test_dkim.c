@@ -22,11 +22,13 @@
 #define TEXT_MAX 40000
 #define TIME_S 1528637909
 
+enum { RSA, ED25519, KINDS };
+
 static struct {
 	struct pool buffers;
 	struct dkim_signer *signer;
-	struct dkim_key *rsa;
-	struct dkim_key *ed25519;
+	const struct dkim_key *list[KINDS];
+	struct dkim_keys keys;
 } world;
 
 static int set_up(void **state)
@@ -36,16 +38,18 @@ static int set_up(void **state)
 	(void)state;
 	pool_init(&world.buffers, "buffers", CHAIN_BUFFER_SIZE, 16);
 	world.signer = dkim_signer_create();
-	world.rsa = dkim_key_parse(dkim_rsa_8463, strlen(dkim_rsa_8463), &problem);
-	world.ed25519 = dkim_key_parse(dkim_ed25519_8463, strlen(dkim_ed25519_8463), &problem);
+	world.list[RSA] = dkim_key_parse(dkim_rsa_8463, strlen(dkim_rsa_8463), &problem);
+	world.list[ED25519] =
+		dkim_key_parse(dkim_ed25519_8463, strlen(dkim_ed25519_8463), &problem);
+	world.keys.list = world.list;
 	return 0;
 }
 
 static int tear_down(void **state)
 {
 	(void)state;
-	dkim_key_free(world.rsa);
-	dkim_key_free(world.ed25519);
+	dkim_key_free((struct dkim_key *)world.list[RSA]);
+	dkim_key_free((struct dkim_key *)world.list[ED25519]);
 	dkim_signer_destroy(world.signer);
 	pool_close(&world.buffers);
 	return 0;
@@ -54,11 +58,11 @@ static int tear_down(void **state)
 static const char *const names[] = {"from", "to", "subject", "date", "x-one"};
 static const char *const closed[] = {"from", "subject", "x-two"};
 
-static struct dkim_signature signature(const struct dkim_key *key)
+static struct dkim_signature signature(uint32_t key)
 {
 	return (struct dkim_signature){
 		.domain = "football.example.com",
-		.selector = key == world.rsa ? "test" : "brisbane",
+		.selector = key == RSA ? "test" : "brisbane",
 		.key = key,
 		.header = DKIM_RELAXED,
 		.body = DKIM_RELAXED,
@@ -105,7 +109,7 @@ static int sign_chain(struct chain *message, const struct dkim_policy *policy, c
 static int sign_text(const char *message, const struct dkim_signature *g, char *text)
 {
 	struct chain c = chain_of(message, strlen(message), NULL, 0);
-	int rc = sign_chain(&c, &(struct dkim_policy){g, 1}, text);
+	int rc = sign_chain(&c, &(struct dkim_policy){g, 1, &world.keys}, text);
 
 	chain_release(&c, &world.buffers);
 	return rc;
@@ -175,8 +179,8 @@ static const char golden[] =
 
 static void test_whole_fields(void **state)
 {
-	struct dkim_signature both[2] = {signature(world.ed25519), signature(world.rsa)};
-	struct dkim_policy policy = {both, 2};
+	struct dkim_signature both[2] = {signature(ED25519), signature(RSA)};
+	struct dkim_policy policy = {both, 2, &world.keys};
 	struct chain c = chain_of(EXAMPLE, strlen(EXAMPLE), NULL, 0);
 	char *text = malloc(TEXT_MAX);
 
@@ -279,7 +283,7 @@ static void test_a_domain_is_not_too_long(void **state)
 
 static void test_names_each_field_as_often_as_it_is_there(void **state)
 {
-	struct dkim_signature g = signature(world.ed25519);
+	struct dkim_signature g = signature(ED25519);
 
 	(void)state;
 	check_tag("From: a@b.example\r\n\r\n", &g, "h", "from");
@@ -309,7 +313,7 @@ static void signatures_differ(const char *a, const char *b, const struct dkim_si
 
 static void test_signs_what_it_names_and_nothing_else(void **state)
 {
-	struct dkim_signature g = signature(world.ed25519);
+	struct dkim_signature g = signature(ED25519);
 
 	(void)state;
 	signatures_differ(F "X-One: 1\r\n\r\nx", F "X-One: 2\r\n\r\nx", &g, true);
@@ -335,7 +339,7 @@ static void test_signs_what_it_names_and_nothing_else(void **state)
 /* What is no field is not signed, nor are the lines that seem to continue it; it ends no field. */
 static void test_lines_that_are_no_fields(void **state)
 {
-	struct dkim_signature g = signature(world.ed25519);
+	struct dkim_signature g = signature(ED25519);
 
 	(void)state;
 	check_tag("hello\r\n" F "what is this\r\n\tx-one: 2\r\nTo: x\r\n\r\n", &g, "h", "from:to");
@@ -362,12 +366,12 @@ static void test_buffers_make_no_difference(void **state)
 	char *wanted = malloc(TEXT_MAX);
 	char *found = malloc(TEXT_MAX);
 	struct dkim_signature all[4];
-	struct dkim_policy policy = {all, 4};
+	struct dkim_policy policy = {all, 4, &world.keys};
 	struct chain c;
 
 	(void)state;
 	for (unsigned i = 0; i < 4; i++) {
-		all[i] = signature(world.ed25519);
+		all[i] = signature(ED25519);
 		all[i].header = (i & 1) != 0 ? DKIM_RELAXED : DKIM_SIMPLE;
 		all[i].body = (i & 2) != 0 ? DKIM_RELAXED : DKIM_SIMPLE;
 	}
@@ -390,7 +394,7 @@ static void test_buffers_make_no_difference(void **state)
 
 static void test_signs_the_text_without_its_stuffed_dots(void **state)
 {
-	struct dkim_signature g = signature(world.ed25519);
+	struct dkim_signature g = signature(ED25519);
 
 	(void)state;
 	/* sha256 of ".\r\na\r\n" */
@@ -427,7 +431,7 @@ static void test_lines_are_folded(void **state)
 
 	(void)state;
 	for (unsigned count = 0; count < 200; count++) {
-		struct dkim_signature g = signature((count & 1) != 0 ? world.rsa : world.ed25519);
+		struct dkim_signature g = signature((count & 1) != 0 ? RSA : ED25519);
 		size_t len = (size_t)snprintf(message, TEXT_MAX, F);
 
 		g.expiration_s = (count & 2) != 0 ? 1 : 0;
@@ -439,7 +443,7 @@ static void test_lines_are_folded(void **state)
 		check_lines(text, true);
 	}
 	for (size_t len = 1; len < sizeof(domain); len++) {
-		struct dkim_signature g = signature(world.ed25519);
+		struct dkim_signature g = signature(ED25519);
 
 		memset(domain, 'd', len);
 		domain[len] = '\0';
@@ -457,7 +461,7 @@ static void test_lines_are_folded(void **state)
 
 static void test_too_much_is_not_signed(void **state)
 {
-	struct dkim_signature g = signature(world.ed25519);
+	struct dkim_signature g = signature(ED25519);
 	char *text = malloc(TEXT_MAX);
 	char *message = malloc(TEXT_MAX);
 	size_t len = (size_t)snprintf(message, TEXT_MAX, F);
@@ -486,7 +490,7 @@ static void test_too_much_is_not_signed(void **state)
 
 static void test_names_that_are_too_long_are_not_signed(void **state)
 {
-	struct dkim_signature g = signature(world.ed25519);
+	struct dkim_signature g = signature(ED25519);
 	char name[DKIM_NAME_MAX + 1];
 	char text[300];
 	const char *const fields[2] = {"from", name};

@@ -21,6 +21,7 @@
 
 #include "core/mail/dkim_canon.h"
 #include "tests/unit/dkim_keys.h"
+#include "tests/unit/seed_watch.h"
 
 static struct dkim_key *parse(const char *pem)
 {
@@ -337,8 +338,52 @@ static void test_a_keyring_knows_many_keys(void **state)
 	dkim_keyring_destroy(ring);
 }
 
+static void test_files_are_told_apart(void **state)
+{
+	static const char *const texts[] = {dkim_rsa_8463, dkim_rsa_6376, dkim_ed25519_8463};
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		for (unsigned j = 0; j < 3; j++) {
+			struct dkim_key *one = parse(texts[i]);
+			struct dkim_key *other = parse(texts[j]);
+
+			assert_int_equal(dkim_key_same_file(one, other), i == j);
+			dkim_key_free(one);
+			dkim_key_free(other);
+		}
+	}
+}
+
+/* ---- what is left in memory ---- */
+
+/* But for what OpenSSL 3.0 leaves behind when it reads a key. */
+static void test_a_private_key_is_wiped_when_nobody_has_it(void **state)
+{
+	unsigned char digest[DKIM_DIGEST_BYTES] = {1};
+	unsigned char signature[DKIM_SIGNATURE_MAX];
+	struct dkim_keyring *ring = dkim_keyring_create();
+	struct dkim_key *key = parse(dkim_ed25519_8463);
+
+	(void)state;
+	freed_with_seed = 0;
+	assert_int_equal(count_with_seed(), 1);
+	assert_int_equal(dkim_keyring_sign(ring, key, digest, signature), 64);
+	dkim_key_free(key);
+	assert_int_equal(count_with_seed(), 2);
+	dkim_keyring_clear(ring);
+	assert_int_equal(count_with_seed(), 0);
+	assert_int_equal(freed_with_seed, 0);
+	key = parse(dkim_ed25519_8463);
+	assert_int_equal(dkim_keyring_sign(ring, key, digest, signature), 64);
+	dkim_key_free(key);
+	dkim_keyring_destroy(ring);
+	assert_int_equal(count_with_seed(), 0);
+}
+
 int main(void)
 {
+	watch_seed();
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_body_hash_of_the_examples),
 		cmocka_unit_test(test_signature_of_rfc_6376),
@@ -347,6 +392,8 @@ int main(void)
 		cmocka_unit_test(test_refuses_what_is_no_good_key),
 		cmocka_unit_test(test_loads_files),
 		cmocka_unit_test(test_a_keyring_knows_many_keys),
+		cmocka_unit_test(test_a_private_key_is_wiped_when_nobody_has_it),
+		cmocka_unit_test(test_files_are_told_apart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
