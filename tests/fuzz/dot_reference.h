@@ -93,6 +93,7 @@ static inline struct dot_reference dot_reference_scan(const unsigned char *data,
 		r.flags |= data[i] != '\n' && after_cr ? DOT_BARE_CR : 0;
 		r.flags |= data[i] == '\0' ? DOT_NUL : 0;
 		r.flags |= data[i] >= 128 ? DOT_8BIT : 0;
+		r.flags |= data[i] == '.' && dot_after_crlf(data, i) ? DOT_STUFFED : 0;
 	}
 	dot_reference_lines(&r, data, line_max, bare_ends_line);
 	return r;
