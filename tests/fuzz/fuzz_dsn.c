@@ -206,7 +206,7 @@ static void check_wire(const struct world *w, const unsigned char *text, size_t 
 	FUZZ_CHECK(r.len == len && dot_after_crlf(text, len));
 	/* What comes back whole is as it is, but it has no octets above 127 where it said so. */
 	r.flags &= ~(uint32_t)(full ? DOT_NUL | DOT_LONG_LINE | DOT_8BIT : 0);
-	FUZZ_CHECK((r.flags & ~(uint32_t)(flags != 0 ? DOT_8BIT : 0)) == 0);
+	FUZZ_CHECK((r.flags & ~(uint32_t)(DOT_STUFFED | (flags != 0 ? DOT_8BIT : 0))) == 0);
 	FUZZ_CHECK(ours == 0 || full || ours == (ENVELOPE_8BITMIME | ENVELOPE_SMTPUTF8));
 }
 

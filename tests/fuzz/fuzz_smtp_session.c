@@ -174,6 +174,10 @@ static void check_message(const struct message *m)
 	FUZZ_CHECK(e->recipient_count > 0 && e->id.low == talk->ids);
 	FUZZ_CHECK((r.flags & DOT_8BIT) == 0 || (e->flags & ENVELOPE_8BITMIME) != 0);
 	check_body(body + received, len - received, sent, &r);
+	/* What goes out in chunks is not searched for dots when the envelope says that there are
+	 * none. */
+	r = dot_reference_scan(body, len, 998, false);
+	FUZZ_CHECK((r.flags & DOT_STUFFED) == 0 || (e->flags & ENVELOPE_UNSTUFFED) == 0);
 	free(body);
 	free(sent);
 }
