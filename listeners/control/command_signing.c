@@ -1,11 +1,10 @@
 /*
  * `signing_stats`: what was signed by DKIM, what was not and why, and how long it took.
- * `dkim reload`: keys are read anew by the thread pool, then used from one moment on. What was used
- * before is freed when every scheduler has taken notice and has let go of it.
+ * `dkim reload`: keys are read anew (reload.h); each scheduler lets go of those from before.
  */
 #include <stdlib.h>
 
-#include "listeners/control/command.h"
+#include "listeners/control/reload.h"
 
 /* Keys that are shown. */
 #define ROWS_MAX 100
@@ -83,104 +82,46 @@ void command_signing_stats(struct order *o)
 
 /* ---- dkim reload ---- */
 
-SINGLE
-struct reload {
-	struct job job;
-	struct order *order;
-	struct program *program;
-	struct dkim_renewal *renewal;
-	/* Schedulers that have not taken notice. */
-	uint32_t waiting;
-	char why[DKIM_WHY];
-};
+static void *renew(const struct config *config, char why[RELOAD_WHY])
+{
+	return config_dkim_renew(config, why);
+}
 
-static void answer(struct order *o, const struct dkim_renewal *renewal)
+static bool changes(const void *renewal)
+{
+	return config_dkim_renewal_changed(renewal) > 0;
+}
+
+static void publish(void *renewal)
+{
+	config_dkim_publish(renewal);
+}
+
+/* No message is being signed. */
+static void notice(struct scheduler *s)
+{
+	signing_forget_keys(&s->signing);
+}
+
+static json_t *answer(const void *renewal)
 {
 	json_t *v = value_object();
 
 	value_set_number(v, "keys_reloaded", config_dkim_renewal_changed(renewal));
 	value_set_number(v, "keys_unchanged", config_dkim_renewal_unchanged(renewal));
-	order_answer(o, v);
+	return v;
 }
 
-static void end(struct reload *r)
+static void free_renewal(void *renewal)
 {
-	struct order *o = r->order;
-
-	if (order_back(o)) {
-		if (r->renewal == NULL) {
-			order_fail(o, "nothing has changed: %s", r->why);
-		} else {
-			answer(o, r->renewal);
-		}
-	}
-	config_dkim_renewal_free(r->renewal);
-	free(r);
-}
-
-/* On the scheduler of the console. */
-static void on_noticed(struct agent *self, void *object, uint64_t unused)
-{
-	struct reload *r = object;
-
-	(void)self;
-	(void)unused;
-	if (--r->waiting == 0) {
-		end(r);
-	}
-}
-
-/* On each scheduler: no message is being signed. */
-static void on_notice(struct agent *self, void *object, uint64_t from)
-{
-	struct reload *r = object;
-
-	signing_forget_keys(&order_scheduler_of(self)->signing);
-	agent_send(self, &r->program->schedulers[from]->base, on_noticed, r, 0);
-}
-
-static void reload_work(struct job *job)
-{
-	struct reload *r = CONTAINER_OF(job, struct reload, job);
-
-	r->renewal = config_dkim_renew(r->program->config, r->why);
-}
-
-static void on_reloaded(struct agent *self, struct job *job, int result)
-{
-	struct reload *r = CONTAINER_OF(job, struct reload, job);
-	struct program *p = r->program;
-
-	if (result != 0) {
-		snprintf(r->why, sizeof(r->why), "too many tasks wait (pool backlog)");
-	}
-	if (r->renewal == NULL || config_dkim_renewal_changed(r->renewal) == 0) {
-		end(r);
-		return;
-	}
-	config_dkim_publish(r->renewal);
-	r->waiting = p->scheduler_count;
-	for (uint32_t i = 0; i < p->scheduler_count; i++) {
-		agent_send(self, &p->schedulers[i]->base, on_notice, r,
-			   order_scheduler_of(self)->index);
-	}
+	config_dkim_renewal_free(renewal);
 }
 
 void command_dkim_reload(struct order *o)
 {
-	struct reload *r;
+	static const struct reload_kind kind = {
+		renew, changes, publish, notice, answer, free_renewal,
+	};
 
-	if (o->program->pool == NULL) {
-		order_fail(o, "no thread pool runs");
-		return;
-	}
-	r = calloc(1, sizeof(*r));
-	if (r == NULL) {
-		fatal("out of memory for a command");
-	}
-	r->order = o;
-	r->program = o->program;
-	r->job = (struct job){.work = reload_work, .on_done = on_reloaded};
-	order_wait(o);
-	thread_pool_run(o->program->pool, &o->scheduler->base, &r->job);
+	reload_begin(o, &kind);
 }

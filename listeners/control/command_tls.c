@@ -1,104 +1,46 @@
 /*
- * `tls reload`: certificates and keys of listeners are read anew by the thread pool, then used from
- * one moment on. What was used before is freed when every scheduler has taken notice: none is then
- * just about to begin a session with it, and sessions that are open keep what they need.
+ * `tls reload`: certificates and keys of listeners are read anew (reload.h). Sessions that are open
+ * keep what they need.
  */
-#include <stdlib.h>
+#include "listeners/control/reload.h"
 
-#include "listeners/control/command.h"
+_Static_assert(RELOAD_WHY >= TLS_WHY, "room for what config_tls_renew() says");
 
-SINGLE
-struct reload {
-	struct job job;
-	struct order *order;
-	struct program *program;
-	struct tls_renewal *renewal;
-	/* Schedulers that have not taken notice. */
-	uint32_t waiting;
-	char why[TLS_WHY];
-};
-
-static void end(struct reload *r)
+static void *renew(const struct config *config, char why[RELOAD_WHY])
 {
-	struct order *o = r->order;
-
-	if (order_back(o)) {
-		if (r->renewal == NULL) {
-			order_fail(o, "nothing has changed: %s", r->why);
-		} else {
-			json_t *v = value_object();
-
-			value_set_number(v, "contexts_reloaded",
-					 config_tls_renewal_count(r->renewal));
-			order_answer(o, v);
-		}
-	}
-	config_tls_renewal_free(r->renewal);
-	free(r);
+	return config_tls_renew(config, why);
 }
 
-/* On the scheduler of the console. */
-static void on_noticed(struct agent *self, void *object, uint64_t unused)
+/* Files are not compared: new contexts are made of them anyway. */
+static bool changes(const void *renewal)
 {
-	struct reload *r = object;
-
-	(void)self;
-	(void)unused;
-	if (--r->waiting == 0) {
-		end(r);
-	}
+	(void)renewal;
+	return true;
 }
 
-/* On each scheduler: whatever it was doing with the old ones is done. */
-static void on_notice(struct agent *self, void *object, uint64_t from)
+static void publish(void *renewal)
 {
-	struct reload *r = object;
-
-	agent_send(self, &r->program->schedulers[from]->base, on_noticed, r, 0);
+	config_tls_publish(renewal);
 }
 
-static void reload_work(struct job *job)
+static json_t *answer(const void *renewal)
 {
-	struct reload *r = CONTAINER_OF(job, struct reload, job);
+	json_t *v = value_object();
 
-	r->renewal = config_tls_renew(r->program->config, r->why);
+	value_set_number(v, "contexts_reloaded", config_tls_renewal_count(renewal));
+	return v;
 }
 
-static void on_reloaded(struct agent *self, struct job *job, int result)
+static void free_renewal(void *renewal)
 {
-	struct reload *r = CONTAINER_OF(job, struct reload, job);
-	struct program *p = r->program;
-
-	if (result != 0) {
-		snprintf(r->why, sizeof(r->why), "too many tasks wait (pool backlog)");
-	}
-	if (r->renewal == NULL) {
-		end(r);
-		return;
-	}
-	config_tls_publish(r->renewal);
-	r->waiting = p->scheduler_count;
-	for (uint32_t i = 0; i < p->scheduler_count; i++) {
-		agent_send(self, &p->schedulers[i]->base, on_notice, r,
-			   order_scheduler_of(self)->index);
-	}
+	config_tls_renewal_free(renewal);
 }
 
 void command_tls_reload(struct order *o)
 {
-	struct reload *r;
+	static const struct reload_kind kind = {
+		renew, changes, publish, NULL, answer, free_renewal,
+	};
 
-	if (o->program->pool == NULL) {
-		order_fail(o, "no thread pool runs");
-		return;
-	}
-	r = calloc(1, sizeof(*r));
-	if (r == NULL) {
-		fatal("out of memory for a command");
-	}
-	r->order = o;
-	r->program = o->program;
-	r->job = (struct job){.work = reload_work, .on_done = on_reloaded};
-	order_wait(o);
-	thread_pool_run(o->program->pool, &o->scheduler->base, &r->job);
+	reload_begin(o, &kind);
 }
