@@ -74,7 +74,8 @@ uint32_t transaction_last_step(const struct connection *c);
 /* The next piece of the body; with its last one goes the dot that ends it. */
 BOUND
 void transaction_send_body(struct connection *c);
-/* The next pieces of the chunk, behind `count` others in c->iov; how many there are then. */
+/* The next pieces of the chunk, behind `count` others in c->iov, before the first its command; how
+ * many there are then. */
 BOUND
 unsigned transaction_chunk(struct connection *c, unsigned count);
 /* One complete reply, to MAIL, RCPT or DATA; to the body. */

@@ -50,8 +50,7 @@ void route_obey(struct route_verdict *v, const char *domain, const struct sts_po
 			 "the MTA-STS policy of %.80s lists none of its mail exchangers, such as "
 			 "%.80s",
 			 domain, v->hosts[0].name);
-		free(v->hosts);
-		v->hosts = NULL;
+		route_verdict_free(v);
 		v->result = ROUTE_STS;
 		v->ttl_ms = 0;
 	}

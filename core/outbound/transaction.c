@@ -50,7 +50,6 @@ static void replies_free(struct connection *c)
 	}
 }
 
-/* Gives the delivery back with what was found out; recipients without a verdict are deferred. */
 void attempt_end(struct connection *c)
 {
 	struct delivery *delivery = c->delivery;
@@ -97,8 +96,6 @@ static void apply_reply(struct connection *c, const struct recipient_set *to)
 
 /* ---- what is said ---- */
 
-/* The next pieces of the chunk, behind `count` other ones; before the first its command. Returns
- * how many there are then. */
 unsigned transaction_chunk(struct connection *c, unsigned count)
 {
 	bool stuffed = (delivery_envelope(c->delivery)->flags & ENVELOPE_UNSTUFFED) == 0;
@@ -115,7 +112,6 @@ unsigned transaction_chunk(struct connection *c, unsigned count)
 	return count;
 }
 
-/* The next piece of the body; with its last one goes the dot that ends it. */
 void transaction_send_body(struct connection *c)
 {
 	unsigned count = 0;
@@ -178,7 +174,6 @@ static bool goes_along(struct connection *c)
 	return c->chunked && connection_body(c)->len <= BODY_ALONG_MAX;
 }
 
-/* Sends the next command, or with pipelining (RFC 2920) all of them. */
 void transaction_send_steps(struct connection *c)
 {
 	bool pipelining = (c->extensions & SMTP_EXTENSION_PIPELINING) != 0;
