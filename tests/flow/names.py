@@ -102,7 +102,7 @@ class NameServer:
     def resolver(self, text="", trusted=True):
         """The stanza that makes a daemon ask it."""
         anchor = f'trust_anchor_file = "{self.anchor}"' if trusted else ""
-        return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) timeout = "10s" {anchor} {text} }}\n'
+        return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) timeout = "60s" {anchor} {text} }}\n'
 
 
 class SilentServer:
@@ -179,5 +179,5 @@ class RecordServer:
             except OSError:
                 return
 
-    def resolver(self, text="timeout = \"5s\" min_ttl = \"0s\""):
+    def resolver(self, text="timeout = \"60s\" min_ttl = \"0s\""):
         return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) {text} }}\n'
