@@ -298,7 +298,7 @@ static void describe_address(struct connection *c)
 	}
 }
 
-struct connection *connection_open(struct dispatcher *x, struct lane *l, const struct host *host,
+struct connection *connection_open(struct dispatcher *x, struct lane *l, struct host *host,
 				   int *error)
 {
 	int fd = socket(host->address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -325,6 +325,8 @@ struct connection *connection_open(struct dispatcher *x, struct lane *l, const s
 	text_copy(c->host_name, sizeof c->host_name, host->name);
 	c->dane = host->dane != NULL;
 	c->sts = host->sts;
+	c->plain = host->plain_owed;
+	host->plain_owed = false;
 	describe_address(c);
 	attempt_reset(c);
 	smtp_reply_reset(&c->reply);

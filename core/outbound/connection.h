@@ -75,6 +75,8 @@ struct connection {
 	/* What the host had when the connection was opened: TLSA records; enum host_sts. */
 	bool dane;
 	uint8_t sts;
+	/* It is the one that gets plain text because TLS has failed. */
+	bool plain;
 	/* Bytes that came together with the reply that is looked at. */
 	size_t unread;
 	uint32_t extensions;
@@ -126,7 +128,7 @@ struct connection {
 /* Opens a connection of the lane to `host`. The outcome comes through dispatch_on_ready() or
  * dispatch_on_closed(). NULL when no socket could be made (-errno in `*error`). */
 BOUND
-struct connection *connection_open(struct dispatcher *x, struct lane *l, const struct host *host,
+struct connection *connection_open(struct dispatcher *x, struct lane *l, struct host *host,
 				   int *error);
 
 /* An idle connection takes a delivery; its content is at hand, or `loading`: then

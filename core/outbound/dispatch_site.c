@@ -205,6 +205,7 @@ void dispatch_lane_forgive(struct lane *l)
 	for (uint32_t i = 0; i < l->host_count; i++) {
 		l->hosts[i].failed_until_ms = 0;
 		l->hosts[i].plain_until_ms = 0;
+		l->hosts[i].plain_owed = false;
 	}
 	l->down_until_ms = 0;
 	timer_cancel(&l->down_timer);

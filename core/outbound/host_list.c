@@ -80,6 +80,7 @@ static void hosts_carry_over(struct lane *l, struct host *hosts, uint32_t count)
 			if (has_address(h, &old->address, old->address_len)) {
 				h->failed_until_ms = old->failed_until_ms;
 				h->plain_until_ms = old->plain_until_ms;
+				h->plain_owed = old->plain_owed;
 				h->failures = old->failures;
 				h->deliveries = old->deliveries;
 			}

@@ -63,6 +63,8 @@ struct host {
 	bool secure;
 	/* enum host_sts */
 	uint8_t sts;
+	/* TLS has failed: the next connection gets plain text, however soon that is over. */
+	bool plain_owed;
 	uint32_t connections;
 	/* Left alone until then, monotonic ms; 0: fine. */
 	uint64_t failed_until_ms;
