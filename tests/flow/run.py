@@ -109,7 +109,7 @@ def run_all(chosen, jobs, beside, *options):
             other.wait()
         return verdicts + [finished(pool.submit(work, *case, *options)) for *case, alone in chosen if alone]
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=sys.exc_info()[0] is None, cancel_futures=True)
 
 
 def main():
