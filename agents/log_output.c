@@ -33,9 +33,10 @@ static uint32_t record_start(const struct log_piece *p, uint32_t record)
 	return record == 0 ? 0 : record_end(p, record - 1);
 }
 
-static size_t piece_room(const struct log_piece *p)
+/* Is there room for one more record of `framed` bytes, and its end in the table? */
+static bool piece_takes(const struct log_piece *p, size_t framed)
 {
-	return LOG_PIECE_SIZE - p->len - (p->records + 1) * sizeof(uint32_t);
+	return p->len + framed + (p->records + 1) * sizeof(uint32_t) <= LOG_PIECE_SIZE;
 }
 
 static struct log_piece *add_piece(struct log_output *o)
@@ -60,7 +61,7 @@ char *log_output_reserve(struct log_output *o, size_t max)
 	struct log_piece *p = o->last;
 
 	ASSERT(max <= LOG_RECORD_MAX);
-	if (p == NULL || piece_room(p) < o->ops->head + max + o->ops->tail) {
+	if (p == NULL || !piece_takes(p, o->ops->head + max + o->ops->tail)) {
 		p = add_piece(o);
 	}
 	return p->data + p->len + o->ops->head;
@@ -77,7 +78,7 @@ void log_output_commit(struct log_output *o, size_t len)
 	struct log_piece *p = o->last;
 	size_t framed = o->ops->head + len + o->ops->tail;
 
-	ASSERT(p != NULL && framed <= piece_room(p));
+	ASSERT(p != NULL && piece_takes(p, framed));
 	o->ops->frame(o, p->data + p->len + o->ops->head, len);
 	p->len += (uint32_t)framed;
 	*piece_end_of(p, p->records) = p->len;
