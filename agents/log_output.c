@@ -252,11 +252,30 @@ int log_output_do_work(struct log_output *o, uint64_t now_ms)
 			log_output_reopen(o, now_ms);
 		}
 	}
+	if (o->ops->prepare != NULL) {
+		o->ops->prepare(o, now_ms);
+	}
 	if (!o->failed) {
 		work = write_some(o, now_ms);
 	}
 	count_buffered(o);
 	return work;
+}
+
+int log_output_rotate(struct log_output *o, uint64_t now_ms)
+{
+	return o->ops->rotate == NULL ? -ENOTSUP : o->ops->rotate(o, now_ms);
+}
+
+uint64_t log_output_wake_ms(const struct log_output *o)
+{
+	if (o->stopping && log_output_empty(o)) {
+		return 0;
+	}
+	if (log_output_failed(o) && (o->wake_ms == 0 || o->retry_ms < o->wake_ms)) {
+		return o->retry_ms;
+	}
+	return o->wake_ms;
 }
 
 void log_output_abandon(struct log_output *o)
@@ -288,7 +307,8 @@ void log_output_sync(struct log_output *o)
 
 /* ---- life ---- */
 
-void log_output_host_init(struct log_output_host *h, struct agent *agent, const char *directory)
+void log_output_host_init(struct log_output_host *h, struct agent *agent, const char *directory,
+			  const struct log_rotation *rotation)
 {
 	struct counter_set *set = agent->counters;
 
@@ -297,6 +317,9 @@ void log_output_host_init(struct log_output_host *h, struct agent *agent, const 
 	h->directory = strdup(directory);
 	if (h->directory == NULL) {
 		fatal("out of memory for agent %s", agent->name);
+	}
+	if (rotation != NULL) {
+		h->rotation = *rotation;
 	}
 	pool_init(&h->pieces, "log buffers", sizeof(struct log_piece), PIECES_KEPT);
 	h->bytes = counter_create(set, "bytes", COUNTER_SUM, "Bytes written to log files");

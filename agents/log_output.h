@@ -14,6 +14,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "agents/log_archive.h"
+#include "agents/log_schedule.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/pool.h"
 
@@ -24,6 +26,7 @@
 #define LOG_PIECES_MAX 64
 
 struct log_output;
+struct thread_pool;
 
 /*
  * A buffer. Records lie one behind the other, framed as they will be on disk; from the other end
@@ -50,16 +53,31 @@ struct log_output_ops {
 	uint32_t tail;
 	/* Fills in both: `record` is what was committed, `len` bytes. */
 	void (*frame)(struct log_output *o, char *record, size_t len);
+	/* Once in each duty cycle, before it is written: whatever is due; o->wake_ms says when more
+	 * will be. NULL: nothing ever is. */
+	void (*prepare)(struct log_output *o, uint64_t now_ms);
 	/* Writes some of what log_output_gather() gives, and returns how many of its bytes: 0 to be
 	 * asked again at once. Or a negative errno. */
 	ssize_t (*write)(struct log_output *o);
 	/* Opens it anew, for an administrator who has moved it away. 0, or a negative errno and the
 	 * old one is still used. NULL: there is nothing to do. */
 	int (*reopen)(struct log_output *o);
+	/* Puts what is there aside, and goes on with an empty one: as log_output_rotate(). NULL: it
+	 * is not made of such parts. */
+	int (*rotate)(struct log_output *o, uint64_t now_ms);
 	/* To the disk; 0 or a negative errno. */
 	int (*sync)(struct log_output *o);
 	/* Closes it and frees all of `o`. */
 	void (*close)(struct log_output *o);
+};
+
+/* When files are rotated by themselves, and what becomes of them. */
+READONLY
+struct log_rotation {
+	enum log_period period;
+	/* The size that a file does not exceed, unless one record does, in bytes; 0: any. */
+	uint64_t size_max;
+	struct log_archive_options archive;
 };
 
 /* What the outputs of one agent share. */
@@ -68,6 +86,11 @@ struct log_output_host {
 	struct agent *agent;
 	/* Of relative names. */
 	char *directory;
+	struct log_rotation rotation;
+	/* Where jobs run that block; NULL: nowhere, then rotated files stay as they are. */
+	struct thread_pool *jobs;
+	/* The output that has one there: only one does, so that others than logs get their turn. */
+	struct log_output *at_work;
 	struct pool pieces;
 	struct counter *bytes;
 	struct counter *writes;
@@ -79,6 +102,8 @@ struct log_output {
 	const struct log_output_ops *ops;
 	struct log_output_host *host;
 	char *path;
+	/* Where the records are that were put aside last; NULL: none in this run. */
+	const char *rotated;
 	/* It takes JSON objects, not lines of text. */
 	bool json;
 	/* Failed; left alone until `retry_ms`. */
@@ -86,6 +111,10 @@ struct log_output {
 	/* To be opened anew. */
 	bool reopen;
 	uint64_t retry_ms;
+	/* When something is due, monotonic; 0: nothing. */
+	uint64_t wake_ms;
+	/* The program stops. */
+	bool stopping;
 	/* Records ever committed, and written. */
 	uint64_t committed;
 	uint64_t written;
@@ -103,9 +132,11 @@ struct log_output {
 	struct counter *waiting_records;
 };
 
-/* Counters bytes, writes, write_errors are made in the agent's set. `directory` is copied. */
+/* Counters bytes, writes, write_errors are made in the agent's set. `directory` is copied.
+ * `rotation`: NULL for never. */
 SINGLE
-void log_output_host_init(struct log_output_host *h, struct agent *agent, const char *directory);
+void log_output_host_init(struct log_output_host *h, struct agent *agent, const char *directory,
+			  const struct log_rotation *rotation);
 
 /* For a host without outputs. */
 SINGLE
@@ -115,7 +146,8 @@ void log_output_host_close(struct log_output_host *h);
  * Opens an output. `destination` is "file:NAME", text with one record a line, or "json:NAME", a
  * file with one JSON object a line; a relative name is below the host's directory. Returns 0, or a
  * negative errno after one line on `errors`. Counters, in a set of its own named after the agent
- * and the output such as "log.mainlog": buffered_bytes, waiting_records.
+ * and the output such as "log.mainlog": buffered_bytes, waiting_records; of files also rotations,
+ * rotation_errors, compressed_files, compressed_bytes, removed_files, archive_errors.
  */
 SINGLE
 int log_output_open(struct log_output **out, struct log_output_host *h, const char *destination,
@@ -172,6 +204,32 @@ static inline uint64_t log_output_written(const struct log_output *o)
  * number of writes made. */
 BOUND
 int log_output_do_work(struct log_output *o, uint64_t now_ms);
+
+/* Puts the records that are written aside, and goes on with an empty file, now. No record is lost,
+ * split or repeated. 0, and o->rotated is where they are; -ENODATA when there are none, -EAGAIN
+ * when a record was written in part (it happens when the rest is), -ESTALE when somebody else had
+ * moved the file (it is opened anew), -ENOTSUP for outputs that are not rotated, or why it failed:
+ * then nothing changes. */
+BOUND
+int log_output_rotate(struct log_output *o, uint64_t now_ms);
+
+/* The program stops: jobs for it end soon. */
+BOUND
+static inline void log_output_stop(struct log_output *o)
+{
+	o->stopping = true;
+}
+
+/* A job of the thread pool works for it: do not close it. */
+BOUND
+static inline bool log_output_busy(const struct log_output *o)
+{
+	return o->host->at_work == o;
+}
+
+/* When its work is to be done next though nothing is committed, monotonic ms; 0: no matter when. */
+BOUND
+uint64_t log_output_wake_ms(const struct log_output *o);
 
 /* It failed, and tries again at o->retry_ms. */
 BOUND

@@ -45,9 +45,8 @@ struct log_writer {
 	struct log_client own;
 	uint64_t heartbeat_ms;
 	struct timer heartbeat;
-	/* Wakes the writer for outputs that failed. */
-	struct timer retry;
-	bool stopping;
+	/* Wakes the writer for outputs that are due. */
+	struct timer wake;
 	uint64_t waiting_blocks;
 	struct counter *blocks;
 	struct counter *waiting;
@@ -162,20 +161,24 @@ static int stream_do_work(struct log_writer *w, struct log_stream *s)
 	return work;
 }
 
-/* Makes sure that the writer wakes up when an output that failed is to be tried again. */
-static void arm_retry(struct log_writer *w)
+/* Makes sure that the writer wakes up when an output has something to do, or to try again. */
+static void arm_wake(struct log_writer *w)
 {
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		const struct log_stream *s = &w->streams[i];
+	uint64_t due_ms = 0;
 
-		if (log_output_failed(s->output) && (s->first != NULL || !w->stopping) &&
-		    !timer_armed(&w->retry)) {
-			timer_arm(&w->retry, s->output->retry_ms);
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		uint64_t ms = log_output_wake_ms(w->streams[i].output);
+
+		if (ms != 0 && (due_ms == 0 || ms < due_ms)) {
+			due_ms = ms;
 		}
+	}
+	if (due_ms != 0 && due_ms != w->wake.due_ms) {
+		timer_arm(&w->wake, due_ms);
 	}
 }
 
-static void on_retry(struct timer *t)
+static void on_wake(struct timer *t)
 {
 	/* Waking up was all. */
 	(void)t;
@@ -207,12 +210,23 @@ void log_writer_on_reopen(struct agent *writer, void *unused, uint64_t value)
 	}
 }
 
+void log_writer_rotate(struct agent *writer, log_rotated_fn each, void *context)
+{
+	struct log_writer *w = log_writer_of(writer);
+
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		struct log_output *o = w->streams[i].output;
+
+		each(context, o, log_output_rotate(o, agent_now_ms(writer)));
+	}
+}
+
 static int log_writer_start(struct agent *self)
 {
 	struct log_writer *w = log_writer_of(self);
 
 	timer_init(&w->heartbeat, self, on_heartbeat);
-	timer_init(&w->retry, self, on_retry);
+	timer_init(&w->wake, self, on_wake);
 	return 0;
 }
 
@@ -229,7 +243,9 @@ static void log_writer_stop(struct agent *self)
 {
 	struct log_writer *w = log_writer_of(self);
 
-	w->stopping = true;
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		log_output_stop(w->streams[i].output);
+	}
 	timer_cancel(&w->heartbeat);
 }
 
@@ -237,11 +253,11 @@ static bool log_writer_drained(struct agent *self)
 {
 	struct log_writer *w = log_writer_of(self);
 
-	if (w->waiting_blocks != 0 || !log_client_drained(&w->own)) {
+	if (w->waiting_blocks != 0 || !log_client_drained(&w->own) || w->host.at_work != NULL) {
 		return false;
 	}
 	/* What failed has been given up. */
-	timer_cancel(&w->retry);
+	timer_cancel(&w->wake);
 	return true;
 }
 
@@ -262,7 +278,7 @@ static int log_writer_do_work(struct agent *self)
 	for (unsigned i = 0; i < LOG_FILES; i++) {
 		work += stream_do_work(w, &w->streams[i]);
 	}
-	arm_retry(w);
+	arm_wake(w);
 	log_client_flush(&w->own);
 	return work;
 }
@@ -329,7 +345,7 @@ struct log_writer *log_writer_create(const char *name, const struct log_options 
 	w->heartbeat_ms = options->heartbeat_ms;
 	agent_init(&w->base, &log_writer_ops, name, STOP_PHASE);
 	init_counters(w);
-	log_output_host_init(&w->host, &w->base, options->path);
+	log_output_host_init(&w->host, &w->base, options->path, &options->rotation);
 	log_client_init(&w->own, &w->base, &w->base);
 	if (streams_open(w, options->path, errors) != 0) {
 		log_writer_destroy(w);
@@ -337,6 +353,11 @@ struct log_writer *log_writer_create(const char *name, const struct log_options 
 	}
 	w->base.errors.on_new = on_new_error;
 	return w;
+}
+
+void log_writer_set_jobs(struct log_writer *w, struct thread_pool *pool)
+{
+	w->host.jobs = pool;
 }
 
 struct agent *log_writer_agent(struct log_writer *w)

@@ -104,7 +104,7 @@ static int set_up(void **state)
 	memset(&agent, 0, sizeof(agent));
 	memset(&memory, 0, sizeof(memory));
 	agent_init(&agent, &agent_ops, "log", 0);
-	log_output_host_init(&host, &agent, "/nowhere");
+	log_output_host_init(&host, &agent, "/nowhere", NULL);
 	log_output_init(&memory.base, &memory_ops, &host, "memory");
 	memory.takes = SIZE_MAX;
 	memory.error = -ENOSPC;
