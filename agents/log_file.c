@@ -135,6 +135,21 @@ static int log_file_reopen(struct log_output *o)
 	return rc;
 }
 
+/* What the next line begins with must not be taken for the rest of the last one. 0 or a negative
+ * errno.
+ */
+static int end_torn_line(struct log_file *f)
+{
+	if (f->torn) {
+		if (write(f->fd, "\n", 1) != 1) {
+			return -errno;
+		}
+		f->torn = false;
+		f->size++;
+	}
+	return 0;
+}
+
 /* ---- rotation ---- */
 
 /* Is what is called `path` the open file? Somebody else may have moved it. */
@@ -187,7 +202,10 @@ static int rotate_file(struct log_file *f, uint64_t now_ms)
 		log_output_reopen(&f->base, now_ms);
 		return f->base.reopen ? -ENOENT : -ESTALE;
 	}
-	rc = log_archive_add(&f->archive, now_s);
+	rc = end_torn_line(f);
+	if (rc == 0) {
+		rc = log_archive_add(&f->archive, now_s);
+	}
 	if (rc == 0) {
 		rc = replace_file(f, now_ms);
 	}
@@ -280,7 +298,7 @@ static void on_step(struct agent *self, struct job *job, int result)
 
 	if (result == 0) {
 		count_report(f);
-		if (!f->pass_over && !f->base.stopping) {
+		if (!f->pass_over && !f->base.host->stopping) {
 			begin_job(f);
 			return;
 		}
@@ -350,7 +368,7 @@ static void log_file_prepare(struct log_output *o, uint64_t now_ms)
 		rotate_due(f, now_ms);
 	}
 	if (f->pass_wanted && now_ms >= f->pass_ms && o->host->jobs != NULL &&
-	    o->host->at_work == NULL && !o->stopping) {
+	    o->host->at_work == NULL && !o->host->stopping) {
 		begin_pass(f);
 	}
 	set_wake(f, now_ms);
@@ -380,16 +398,12 @@ static ssize_t log_file_write(struct log_output *o)
 {
 	struct log_file *f = log_file_of(o);
 	struct iovec iov[GATHER_PIECES];
-	uint64_t limit = make_room(f);
-	ssize_t n;
+	ssize_t n = end_torn_line(f);
 
-	if (f->torn) {
-		n = write(f->fd, "\n", 1);
-		f->torn = n != 1;
-		f->size += n == 1;
-		return n < 0 ? -errno : 0;
+	if (n != 0) {
+		return n;
 	}
-	n = writev(f->fd, iov, log_output_gather(o, iov, GATHER_PIECES, limit));
+	n = writev(f->fd, iov, log_output_gather(o, iov, GATHER_PIECES, make_room(f)));
 	if (n < 0) {
 		return -errno;
 	}

@@ -267,17 +267,6 @@ int log_output_rotate(struct log_output *o, uint64_t now_ms)
 	return o->ops->rotate == NULL ? -ENOTSUP : o->ops->rotate(o, now_ms);
 }
 
-uint64_t log_output_wake_ms(const struct log_output *o)
-{
-	if (o->stopping && log_output_empty(o)) {
-		return 0;
-	}
-	if (log_output_failed(o) && (o->wake_ms == 0 || o->retry_ms < o->wake_ms)) {
-		return o->retry_ms;
-	}
-	return o->wake_ms;
-}
-
 void log_output_abandon(struct log_output *o)
 {
 	fprintf(stderr, "flywheel: %s %s takes no more; its last lines follow\n", o->ops->kind,
@@ -328,8 +317,40 @@ void log_output_host_init(struct log_output_host *h, struct agent *agent, const 
 					 "Writes to log files that failed and were repeated");
 }
 
+/* When its work is to be done next though nothing is committed. */
+static uint64_t output_wake_ms(const struct log_output *o)
+{
+	if (o->host->stopping && log_output_empty(o)) {
+		return 0;
+	}
+	if (log_output_failed(o) && (o->wake_ms == 0 || o->retry_ms < o->wake_ms)) {
+		return o->retry_ms;
+	}
+	return o->wake_ms;
+}
+
+uint64_t log_output_host_wake_ms(const struct log_output_host *h)
+{
+	uint64_t first_ms = 0;
+
+	for (const struct log_output *o = h->outputs; o != NULL; o = o->next) {
+		uint64_t ms = output_wake_ms(o);
+
+		if (ms != 0 && (first_ms == 0 || ms < first_ms)) {
+			first_ms = ms;
+		}
+	}
+	return first_ms;
+}
+
+void log_output_host_stop(struct log_output_host *h)
+{
+	h->stopping = true;
+}
+
 void log_output_host_close(struct log_output_host *h)
 {
+	ASSERT(h->outputs == NULL);
 	pool_close(&h->pieces);
 	free(h->directory);
 }
@@ -350,11 +371,16 @@ static char *path_in(const struct log_output_host *h, const char *name)
 void log_output_init(struct log_output *o, const struct log_output_ops *ops,
 		     struct log_output_host *h, const char *name)
 {
+	struct log_output **at = &h->outputs;
 	char prefix[COUNTER_PREFIX_MAX];
 
 	memset(o, 0, sizeof(*o));
 	o->ops = ops;
 	o->host = h;
+	while (*at != NULL) {
+		at = &(*at)->next;
+	}
+	*at = o;
 	o->path = path_in(h, name);
 	snprintf(prefix, sizeof(prefix), "%s.%s", h->agent->name, name);
 	o->counters = counter_set_create(prefix);
@@ -366,6 +392,12 @@ void log_output_init(struct log_output *o, const struct log_output_ops *ops,
 
 void log_output_free(struct log_output *o)
 {
+	struct log_output **at = &o->host->outputs;
+
+	while (*at != o) {
+		at = &(*at)->next;
+	}
+	*at = o->next;
 	while (o->first != NULL) {
 		struct log_piece *p = o->first;
 

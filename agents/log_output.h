@@ -87,10 +87,14 @@ struct log_output_host {
 	/* Of relative names. */
 	char *directory;
 	struct log_rotation rotation;
+	/* In the order in which they were opened. */
+	struct log_output *outputs;
 	/* Where jobs run that block; NULL: nowhere, then rotated files stay as they are. */
 	struct thread_pool *jobs;
 	/* The output that has one there: only one does, so that others than logs get their turn. */
 	struct log_output *at_work;
+	/* The program stops. */
+	bool stopping;
 	struct pool pieces;
 	struct counter *bytes;
 	struct counter *writes;
@@ -101,6 +105,8 @@ BOUND
 struct log_output {
 	const struct log_output_ops *ops;
 	struct log_output_host *host;
+	/* The host's next one. */
+	struct log_output *next;
 	char *path;
 	/* Where the records are that were put aside last; NULL: none in this run. */
 	const char *rotated;
@@ -113,8 +119,6 @@ struct log_output {
 	uint64_t retry_ms;
 	/* When something is due, monotonic; 0: nothing. */
 	uint64_t wake_ms;
-	/* The program stops. */
-	bool stopping;
 	/* Records ever committed, and written. */
 	uint64_t committed;
 	uint64_t written;
@@ -137,6 +141,22 @@ struct log_output {
 SINGLE
 void log_output_host_init(struct log_output_host *h, struct agent *agent, const char *directory,
 			  const struct log_rotation *rotation);
+
+/* When work of some output is to be done next though nothing is committed, monotonic ms; 0: no
+ * matter when. */
+BOUND
+uint64_t log_output_host_wake_ms(const struct log_output_host *h);
+
+/* The program stops: jobs of the thread pool end soon. */
+BOUND
+void log_output_host_stop(struct log_output_host *h);
+
+/* A job of the thread pool is under way: do not close its output. */
+BOUND
+static inline bool log_output_host_busy(const struct log_output_host *h)
+{
+	return h->at_work != NULL;
+}
 
 /* For a host without outputs. */
 SINGLE
@@ -212,24 +232,6 @@ int log_output_do_work(struct log_output *o, uint64_t now_ms);
  * then nothing changes. */
 BOUND
 int log_output_rotate(struct log_output *o, uint64_t now_ms);
-
-/* The program stops: jobs for it end soon. */
-BOUND
-static inline void log_output_stop(struct log_output *o)
-{
-	o->stopping = true;
-}
-
-/* A job of the thread pool works for it: do not close it. */
-BOUND
-static inline bool log_output_busy(const struct log_output *o)
-{
-	return o->host->at_work == o;
-}
-
-/* When its work is to be done next though nothing is committed, monotonic ms; 0: no matter when. */
-BOUND
-uint64_t log_output_wake_ms(const struct log_output *o);
 
 /* It failed, and tries again at o->retry_ms. */
 BOUND

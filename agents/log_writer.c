@@ -164,15 +164,8 @@ static int stream_do_work(struct log_writer *w, struct log_stream *s)
 /* Makes sure that the writer wakes up when an output has something to do, or to try again. */
 static void arm_wake(struct log_writer *w)
 {
-	uint64_t due_ms = 0;
+	uint64_t due_ms = log_output_host_wake_ms(&w->host);
 
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		uint64_t ms = log_output_wake_ms(w->streams[i].output);
-
-		if (ms != 0 && (due_ms == 0 || ms < due_ms)) {
-			due_ms = ms;
-		}
-	}
 	if (due_ms != 0 && due_ms != w->wake.due_ms) {
 		timer_arm(&w->wake, due_ms);
 	}
@@ -205,8 +198,8 @@ void log_writer_on_reopen(struct agent *writer, void *unused, uint64_t value)
 
 	(void)unused;
 	(void)value;
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		log_output_reopen(w->streams[i].output, agent_now_ms(writer));
+	for (struct log_output *o = w->host.outputs; o != NULL; o = o->next) {
+		log_output_reopen(o, agent_now_ms(writer));
 	}
 }
 
@@ -214,9 +207,7 @@ void log_writer_rotate(struct agent *writer, log_rotated_fn each, void *context)
 {
 	struct log_writer *w = log_writer_of(writer);
 
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		struct log_output *o = w->streams[i].output;
-
+	for (struct log_output *o = w->host.outputs; o != NULL; o = o->next) {
 		each(context, o, log_output_rotate(o, agent_now_ms(writer)));
 	}
 }
@@ -243,9 +234,7 @@ static void log_writer_stop(struct agent *self)
 {
 	struct log_writer *w = log_writer_of(self);
 
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		log_output_stop(w->streams[i].output);
-	}
+	log_output_host_stop(&w->host);
 	timer_cancel(&w->heartbeat);
 }
 
@@ -253,7 +242,8 @@ static bool log_writer_drained(struct agent *self)
 {
 	struct log_writer *w = log_writer_of(self);
 
-	if (w->waiting_blocks != 0 || !log_client_drained(&w->own) || w->host.at_work != NULL) {
+	if (w->waiting_blocks != 0 || !log_client_drained(&w->own) ||
+	    log_output_host_busy(&w->host)) {
 		return false;
 	}
 	/* What failed has been given up. */
@@ -265,8 +255,8 @@ static void log_writer_tear_down(struct agent *self)
 {
 	struct log_writer *w = log_writer_of(self);
 
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		log_output_sync(w->streams[i].output);
+	for (struct log_output *o = w->host.outputs; o != NULL; o = o->next) {
+		log_output_sync(o);
 	}
 }
 
