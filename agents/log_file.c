@@ -385,7 +385,7 @@ static uint64_t make_room(struct log_file *f)
 		return UINT64_MAX;
 	}
 	log_output_gather(&f->base, &next, 1, 1);
-	if (f->size > 0 && f->size + next.iov_len > max && !log_output_in_record(&f->base)) {
+	if (f->size > 0 && f->size + next.iov_len > max) {
 		rotate_due(f, now_ms);
 	}
 	if (now_ms < f->rotate_ms) {

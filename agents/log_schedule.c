@@ -14,7 +14,8 @@ static int64_t next_hour(int64_t s)
 	return s - tm.tm_min * 60 - tm.tm_sec + HOUR_S;
 }
 
-/* The first midnight after `s`, or, on a day without one, the moment that stands for it. */
+/* The first midnight after `s`, or, on a day without one, the moment that stands for it. The
+ * standard lets that be before `s`. */
 static int64_t next_day(int64_t s)
 {
 	time_t t = (time_t)s;

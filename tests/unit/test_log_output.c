@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -374,6 +375,50 @@ static void test_destination_of_no_kind_is_refused(void **state)
 	free(text);
 }
 
+/* A quiet program sleeps until then. */
+static void test_host_is_woken_for_what_is_due(void **state)
+{
+	const struct log_rotation hourly = {.period = LOG_PERIOD_HOURLY};
+	char directory[] = "/tmp/test_log_output.XXXXXX";
+	char path[64];
+	char away[64];
+	struct log_output_host h;
+	struct log_output *o;
+
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	snprintf(path, sizeof(path), "%s/x", directory);
+	log_output_host_init(&h, &agent, directory, NULL);
+	assert_int_equal(log_output_open(&o, &h, "file:x", stderr), 0);
+	log_output_do_work(o, 1000);
+	assert_int_equal(log_output_host_wake_ms(&h), 0);
+	log_output_close(o);
+	log_output_host_close(&h);
+
+	log_output_host_init(&h, &agent, directory, &hourly);
+	assert_int_equal(log_output_open(&o, &h, "file:x", stderr), 0);
+	/* 9:59:30: half a minute; earlier: the clock may jump, so a minute. */
+	agent.now.wall_ns = UINT64_C(1795427970) * NS_PER_S;
+	log_output_do_work(o, 1000);
+	assert_int_equal(log_output_host_wake_ms(&h), 31000);
+	agent.now.wall_ns -= 600 * NS_PER_S;
+	log_output_do_work(o, 2000);
+	assert_int_equal(log_output_host_wake_ms(&h), 62000);
+	/* A failure is tried again sooner. */
+	snprintf(away, sizeof(away), "%s.away", directory);
+	assert_int_equal(rename(directory, away), 0);
+	log_output_reopen(o, 3000);
+	assert_int_equal(log_output_host_wake_ms(&h), 4000);
+	assert_int_equal(rename(away, directory), 0);
+	/* Who stops waits for nothing. */
+	log_output_host_stop(&h);
+	assert_int_equal(log_output_host_wake_ms(&h), 0);
+	log_output_close(o);
+	log_output_host_close(&h);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(directory), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -389,6 +434,7 @@ int main(void)
 		TEST(test_gather_goes_over_buffers_up_to_the_limit),
 		TEST(test_full_while_the_limit_is_reached),
 		TEST(test_abandon_ends_the_wait),
+		TEST(test_host_is_woken_for_what_is_due),
 		TEST(test_destination_of_no_kind_is_refused),
 	};
 

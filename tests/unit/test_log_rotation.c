@@ -408,11 +408,16 @@ static void test_rotated_files_are_compressed_and_so_many_kept(void **state)
 
 static void test_an_operator_rotates_what_is_not_empty(void **state)
 {
+	struct stat st;
+
 	(void)state;
 	start(NO_PERIOD, 0, LOG_COMPRESS_NONE);
 	assert_int_equal(rotate(), -ENODATA);
 	say(1);
+	assert_int_equal(chmod(path_of("mainlog"), 0600), 0);
 	assert_int_equal(rotate(), 0);
+	assert_int_equal(stat(path_of("mainlog"), &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
 	assert_int_equal(world.results[1], -ENODATA);
 	assert_int_equal(rotate(), -ENODATA);
 	assert_int_equal(count_files("*.0*"), 1);

@@ -104,6 +104,13 @@ static void test_day_without_midnight_has_its_rotation(void **state)
 	use_zone("Asia/Beirut");
 	log_schedule_start(&s, LOG_PERIOD_DAILY, local(2026, 3, 28, 22, 30));
 	assert_int_equal(count_due(&s, local(2026, 3, 28, 22, 30), 2 * DAY), 2);
+	/* Whatever offset the C library saw last. */
+	local(2026, 7, 1, 0, 0);
+	log_schedule_start(&s, LOG_PERIOD_DAILY, local(2026, 3, 28, 23, 30));
+	assert_true(s.next_s > local(2026, 3, 28, 23, 30));
+	local(2026, 7, 1, 0, 0);
+	log_schedule_start(&s, LOG_PERIOD_DAILY, local(2026, 3, 29, 1, 0) - 1);
+	assert_true(s.next_s >= local(2026, 3, 29, 1, 0));
 }
 
 static void test_clock_that_goes_forward_is_one_rotation(void **state)
