@@ -11,6 +11,7 @@ import time
 
 from flow import Daemon, Sink, expect, expect_equal, wait_until
 from peer import Peer
+from test_start import fill, mount
 
 HELLO = "Subject: hello\r\n\r\nhello\r\n"
 ROTATED = re.compile(r"(\d{6})-\d{8}T\d{6}(\.zst|\.gz)?$")
@@ -176,6 +177,32 @@ def test_loses_no_line_to_kills_while_it_rotates(flow):
     counts = recipients(lines, "R")
     expect_equal([name for name, count in counts.items() if count != 1][:3], [], "R lines not there once")
     print(f"     killed {dict(moments)}; {len(rotated(daemon))} files, {len(lines)} lines, {len(torn)} torn")
+
+
+def test_keeps_originals_while_there_is_no_room_to_compress(flow):
+    """Mail and its log go on, what cannot be compressed is whole, and is compressed by the next start."""
+    small = mount(flow, "size=1m")
+    peer = Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, log=small / "log", text='log { compress = "gzip" keep = 0 }')
+    daemon.connect().mail("to@log.test", body=HELLO)
+    daemon.wait_lines("D", 1)
+    # A page is left, for the log: so much does not fit into it, when it is compressed.
+    (daemon.log / "mainlog.000000-20260101T000000").write_bytes(random.randbytes(400 << 10))
+    fill(small / "ballast")
+    result = {os.path.basename(row["log"]): row["result"] for row in daemon.console("log", "rotate")["logs"]}
+    expect_equal((result["mainlog"], result["fbllog"]), ("rotated", "is empty"), "results")
+    wait_until(lambda: daemon.counter("log.mainlog.archive_errors") == 1, "compression to fail")
+    expect("cannot compress rotated files" in str(daemon.console("errors")), "the console does not tell")
+    expect_equal(list(daemon.log.glob("*.tmp")), [], "half compressed files")
+    os.unlink(small / "ballast")
+    daemon.connect().mail("to@log.test", body=HELLO)
+    daemon.wait_lines("D", 1)
+    daemon.terminate()
+    daemon.start()
+    wait_until(lambda: [path.suffix for path in rotated(daemon).values()] == [".gz", ".gz"], "two compressed files")
+    rotated(daemon)[0].unlink()
+    stop(daemon)
+    expect_every_line_once(daemon, 2)
 
 
 # ---- options ----
