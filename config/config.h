@@ -81,6 +81,8 @@ enum config_agent {
 };
 
 enum config_durability { CONFIG_SYNCED, CONFIG_CACHED, CONFIG_MEMORY };
+enum config_log_rotate { CONFIG_LOG_NEVER, CONFIG_LOG_HOURLY, CONFIG_LOG_DAILY };
+enum config_log_compress { CONFIG_LOG_PLAIN, CONFIG_LOG_ZSTD, CONFIG_LOG_GZIP };
 enum config_multiplexor { CONFIG_MUX_AUTO, CONFIG_MUX_URING, CONFIG_MUX_EPOLL, CONFIG_MUX_POLL };
 enum config_injection { CONFIG_INJECTION_REJECT, CONFIG_INJECTION_IGNORE, CONFIG_INJECTION_ALLOW };
 enum config_bare_lf { CONFIG_BARE_LF_REJECT, CONFIG_BARE_LF_ACCEPT };
@@ -158,6 +160,12 @@ struct global_options {
 	const char *log_path;
 	uint64_t log_heartbeat_ms;
 	bool log_transient_failures;
+	enum config_log_rotate log_rotate;
+	/* Bytes; 0: any. */
+	uint64_t log_rotate_size;
+	/* Rotated files of each log; 0: all. */
+	uint32_t log_keep;
+	enum config_log_compress log_compress;
 	/* NULL: the built-in ones. */
 	const char *bounce_rules_path;
 	/* ring slots between two agents: a power of two */

@@ -57,6 +57,8 @@ static const char *const idle_choices[] = {
 	"busy-spin", "yield", "backoff", "sleep", "noop", "park", NULL,
 };
 static const char *const durability_choices[] = {"synced", "cached", "memory", NULL};
+static const char *const log_rotate_choices[] = {"never", "hourly", "daily", NULL};
+static const char *const log_compress_choices[] = {"none", "zstd", "gzip", NULL};
 static const char *const multiplexor_choices[] = {"auto", "uring", "epoll", "poll", NULL};
 static const char *const resolver_mode_choices[] = {"forward", "recursive", NULL};
 static const char *const family_choices[] = {"any", "ipv4", "ipv6", NULL};
@@ -182,6 +184,19 @@ const struct schema_option schema_options[] = {
 	{ .name = "log_transient_failures", .type = TYPE_BOOLEAN, .fallback = "true",
 	  TO_GLOBAL(log_transient_failures), .scopes = LOG, .restart = true,
 	  .help = "Whether the bouncelog has those recipients too that will be tried again." },
+	{ .name = "rotate", .type = TYPE_CHOICE, .choices = log_rotate_choices,
+	  .fallback = "never", TO_GLOBAL(log_rotate), .scopes = LOG, .restart = true,
+	  .help = "When log files are put aside and begun anew: at the full hour, at midnight, or "
+		  "only when rotate_size or an operator says so." },
+	{ .name = "rotate_size", .type = TYPE_SIZE, .max = GIB(1024), .fallback = "0",
+	  TO_GLOBAL(log_rotate_size), .scopes = LOG, .restart = true,
+	  .help = "A log file that would become larger is put aside first; 0: any size." },
+	{ .name = "keep", .type = TYPE_NUMBER, .max = 1000000, .fallback = "7",
+	  TO_GLOBAL(log_keep), .scopes = LOG, .restart = true,
+	  .help = "Files put aside that are kept of each log, the newest; 0: all." },
+	{ .name = "compress", .type = TYPE_CHOICE, .choices = log_compress_choices,
+	  .fallback = "none", TO_GLOBAL(log_compress), .scopes = LOG, .restart = true,
+	  .help = "How files put aside are compressed." },
 
 	/* resolver { } */
 	{ .name = "mode", .type = TYPE_CHOICE, .choices = resolver_mode_choices,

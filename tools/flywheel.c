@@ -61,6 +61,7 @@ static const char help_text[] =
 	"    suspend domain NAME, resume domain NAME\n"
 	"    bounce_stats           recipients that failed, by class\n"
 	"    threads, counters [PATTERN], errors, memory, version\n"
+	"    log rotate             put log files aside, and begin new ones\n"
 	"    reopen logs            after a rotation\n"
 	"    shutdown               stop gracefully\n"
 	"\n"

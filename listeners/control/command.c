@@ -78,6 +78,8 @@ const struct command command_table[] = {
 	 command_errors},
 	{"memory", "", "memory of the process, budgets and pools", 0, 0, false, command_memory},
 	{"version", "", "version and process id", 0, 0, false, command_version},
+	{"log rotate", "", "put log files aside now, and begin new ones", 0, 0, true,
+	 command_log_rotate},
 	{"reopen logs", "", "open the log files anew, after a rotation", 0, 0, true,
 	 command_reopen_logs},
 	{"shutdown", "", "stop the program gracefully", 0, 0, true, command_shutdown},

@@ -142,6 +142,9 @@ BOUND
 void command_dns_cache_flush(struct order *o);
 BOUND
 void command_dns_cache_lookup(struct order *o);
+/* command_log.c */
+BOUND
+void command_log_rotate(struct order *o);
 /* command_program.c */
 BOUND
 void command_threads(struct order *o);

@@ -18,6 +18,7 @@ import test_dkim
 import test_dns
 import test_extensions
 import test_peers
+import test_rotation
 import test_sites
 import test_smtp_input
 import test_sts
@@ -595,6 +596,10 @@ SHOWN_BY = {
     ("durability", "spool"): test_mail_in_memory_survives_a_stop_but_no_kill,
     ("path", "log"): test_keeps_logs_and_spool_where_it_was_told,
     ("heartbeat", "log"): test_says_that_it_is_alive,
+    ("rotate", "log"): test_rotation.test_rotates_hourly,
+    ("rotate_size", "log"): test_rotation.test_rotates_by_size_and_loses_no_line,
+    ("keep", "log"): test_rotation.test_keeps_so_many_rotated_files,
+    ("compress", "log"): test_rotation.test_compresses_rotated_files,
     ("log_transient_failures", "log"): test_bouncelog.test_leaves_deferred_recipients_out_when_told_to,
     ("mode", "resolver"): N.test_asks_the_root_that_it_was_told,
     ("forwarders", "resolver"): N.test_digs_and_remembers_until_told_to_forget,

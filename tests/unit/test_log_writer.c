@@ -122,7 +122,7 @@ static void start(uint64_t heartbeat_ms)
 	struct clock clock = {fake_monotonic, fake_wall, &world};
 	struct idle idle = {.kind = IDLE_NOOP};
 	char path[128];
-	struct log_options options = {path, heartbeat_ms};
+	struct log_options options = {.path = path, .heartbeat_ms = heartbeat_ms};
 	struct group *g;
 
 	snprintf(path, sizeof(path), "%s/log", world.directory);
@@ -523,7 +523,7 @@ static void test_stop_does_not_hang_on_a_full_disk(void **state)
 
 static void test_create_fails_when_the_path_is_wrong(void **state)
 {
-	struct log_options options = {"/dev/null/log", 0};
+	struct log_options options = {.path = "/dev/null/log"};
 	char *text = NULL;
 	size_t len = 0;
 	FILE *errors = open_memstream(&text, &len);
