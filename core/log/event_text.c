@@ -1,4 +1,4 @@
-#include "core/mail/mainlog.h"
+#include "core/log/event_text.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -10,13 +10,14 @@
 #define LOCAL_MAX 256
 #define DOMAIN_MAX 1020
 #define WORD_MAX 128
+#define ACCT_MAX 256
 #define NUMBER_MAX 20
 
 /* The longest line is of type B: two addresses, a text, three words, the prefix and numbers, and a
  * separator before each of its 15 other fields. */
-_Static_assert(2 * (LOCAL_MAX + DOMAIN_MAX) + MAINLOG_TEXT_MAX + 3 * WORD_MAX + MESSAGE_ID_TEXT +
+_Static_assert(2 * (LOCAL_MAX + DOMAIN_MAX) + EVENT_TEXT_MAX + 3 * WORD_MAX + MESSAGE_ID_TEXT +
 			       6 * NUMBER_MAX + 15 + 2 <=
-		       MAINLOG_LINE_MAX,
+		       EVENT_TEXT_LINE_MAX,
 	       "no line is longer");
 
 /* Where the next byte of the line goes. */
@@ -139,7 +140,7 @@ static void put_escaped(struct line *l, const char *text, size_t len, size_t max
 	}
 }
 
-size_t mainlog_escape(const char *text, size_t len, char *to, size_t max)
+size_t event_text_escape(const char *text, size_t len, char *to, size_t max)
 {
 	struct line l = {.at = to};
 
@@ -173,155 +174,183 @@ static void put_address_fields(struct line *l, const char *address)
 	put_field(l, at != NULL ? at + 1 : NULL, DOMAIN_MAX);
 }
 
-static void put_time_and_id(struct line *l, const struct mainlog_prefix *prefix)
+static void put_time_and_id(struct line *l, const struct event *e)
 {
-	put_number(l, prefix->time_s);
+	put_number(l, e->time_ms / 1000);
 	put(l, '@');
-	if (prefix->id != NULL) {
-		message_id_format(prefix->id, l->at);
+	if (event_has_id(e)) {
+		message_id_format(&e->id, l->at);
 		l->at += MESSAGE_ID_TEXT - 1;
 	}
 }
 
-static void put_prefix(struct line *l, const struct mainlog_prefix *prefix, const char *type)
+static void put_prefix(struct line *l, const struct event *e, const char *type)
 {
-	put_time_and_id(l, prefix);
+	put_time_and_id(l, e);
 	put(l, '@');
-	put_hex(l, prefix->batch);
+	put_hex(l, e->batch);
 	put(l, '@');
-	put_hex(l, prefix->connection);
+	put_hex(l, e->connection);
 	put_field(l, type, WORD_MAX);
 }
 
-static size_t line_close(struct line *l)
+static void put_binding(struct line *l, const struct event *e)
 {
+	put_field(l, e->text[EVENT_BINDING_GROUP], WORD_MAX);
+	put_field(l, e->text[EVENT_BINDING], WORD_MAX);
+}
+
+static void put_addresses(struct line *l, const struct event *e)
+{
+	put_address_fields(l, e->text[EVENT_RECIPIENT]);
+	put_address_fields(l, e->text[EVENT_SENDER]);
+}
+
+static void reception(struct line *l, const struct event *e)
+{
+	put_prefix(l, e, "R");
+	put_addresses(l, e);
+	put_field(l, e->text[EVENT_REMOTE_IP], WORD_MAX);
+	put_number_field(l, e->size);
+	put_field(l, e->text[EVENT_PROTOCOL], WORD_MAX);
+	put_binding(l, e);
+}
+
+static void put_attempt_head(struct line *l, const struct event *e, const char *type)
+{
+	put_prefix(l, e, type);
+	put_field(l, e->text[EVENT_DOMAIN], DOMAIN_MAX);
+	put_number_field(l, e->size);
+	put_binding(l, e);
+}
+
+static void put_attempt_tail(struct line *l, const struct event *e)
+{
+	put_number_field(l, e->retries);
+	put_number_field(l, e->queued_ms / 1000);
+	put_field(l, e->text[EVENT_REMOTE_IP], WORD_MAX);
+}
+
+/* Version, cipher and verification, only when the session had TLS. */
+static void delivery(struct line *l, const struct event *e)
+{
+	put_attempt_head(l, e, "D");
+	put_attempt_tail(l, e);
+	for (unsigned i = EVENT_TLS_VERSION; i <= EVENT_TLS_VERIFICATION; i++) {
+		const char *text = event_field(e, (enum event_field)i);
+
+		if (text[0] == '\0') {
+			break;
+		}
+		put(l, i == EVENT_TLS_VERSION ? '@' : ':');
+		put_escaped(l, text, strlen(text), WORD_MAX);
+	}
+}
+
+static void failure(struct line *l, const struct event *e, const char *type)
+{
+	put_attempt_head(l, e, type);
+	put_number_field(l, (uint64_t)e->stage);
+	put_attempt_tail(l, e);
+	put_field(l, e->text[EVENT_REPLY], EVENT_TEXT_MAX);
+}
+
+static void bounce(struct line *l, const struct event *e, const char *type)
+{
+	put_prefix(l, e, type);
+	put_addresses(l, e);
+	put_binding(l, e);
+	put_number_field(l, (uint64_t)e->stage);
+	put_number_field(l, e->bounce_class);
+	put_number_field(l, e->size);
+	put_field(l, e->text[EVENT_REMOTE_IP], WORD_MAX);
+	put_field(l, e->text[EVENT_REPLY], EVENT_TEXT_MAX);
+}
+
+static void rejection(struct line *l, const struct event *e)
+{
+	put_prefix(l, e, "J");
+	put_field(l, e->text[EVENT_REMOTE_IP], WORD_MAX);
+	put_number_field(l, (uint64_t)e->stage);
+	put_number_field(l, e->code);
+	put_address_fields(l, e->text[EVENT_SENDER]);
+	put_address_fields(l, e->text[EVENT_RECIPIENT]);
+	put_field(l, e->text[EVENT_REPLY], EVENT_TEXT_MAX);
+}
+
+static void feedback(struct line *l, const struct event *e)
+{
+	put_time_and_id(l, e);
+	put_field(l, "F", WORD_MAX);
+	put_address_fields(l, e->text[EVENT_RECIPIENT]);
+	put_field(l, e->text[EVENT_BINDING], WORD_MAX);
+	put_field(l, e->text[EVENT_BINDING_GROUP], WORD_MAX);
+	put_field(l, e->text[EVENT_FEEDBACK_TYPE], WORD_MAX);
+	put_field(l, e->text[EVENT_REPORTER], DOMAIN_MAX);
+	put_field(l, e->text[EVENT_USER_STRING], EVENT_TEXT_MAX);
+}
+
+/* Who answers is an SMTP listener, so far. */
+static void authentication(struct line *l, const struct event *e)
+{
+	put_number(l, e->time_ms / 1000);
+	put_field(l, "N", WORD_MAX);
+	put_field(l, "esmtp", ACCT_MAX);
+	put_field(l, e->text[EVENT_REMOTE_IP], ACCT_MAX);
+	put_field(l, e->text[EVENT_USER], ACCT_MAX);
+	put_field(l, e->granted ? "1" : "0", WORD_MAX);
+}
+
+/* As failures are in the main log (P), and in the bounce log (B). */
+static void lost(struct line *l, enum log_file log, const struct event *e)
+{
+	if (log == LOG_MAIN) {
+		failure(l, e, "P");
+	} else {
+		bounce(l, e, "B");
+	}
+}
+
+static void put_event(struct line *l, enum log_file log, const struct event *e)
+{
+	switch (e->kind) {
+	case EVENT_RECEPTION:
+		return reception(l, e);
+	case EVENT_DELIVERY:
+		return delivery(l, e);
+	case EVENT_TRANSIENT:
+		return log == LOG_MAIN ? failure(l, e, "T") : bounce(l, e, "T");
+	case EVENT_BOUNCE:
+	case EVENT_EXPIRATION:
+	case EVENT_ADMIN_FAILURE:
+		return lost(l, log, e);
+	case EVENT_OUT_OF_BAND:
+		return bounce(l, e, e->permanent ? "B" : "T");
+	case EVENT_FEEDBACK:
+		return feedback(l, e);
+	case EVENT_REJECTION:
+		return rejection(l, e);
+	case EVENT_AUTHENTICATION:
+		return authentication(l, e);
+	case EVENT_HEARTBEAT:
+		return put_prefix(l, e, "M1");
+	case EVENT_KINDS:
+		break;
+	}
+}
+
+size_t event_text(char line[EVENT_TEXT_LINE_MAX], enum log_file log, const struct event *e)
+{
+	struct line l = {line, line};
 	size_t len;
 
-	put(l, '\n');
-	len = (size_t)(l->at - l->start);
-	ASSERT(len <= MAINLOG_LINE_MAX);
-	return len;
-}
-
-size_t mainlog_reception(char line[MAINLOG_LINE_MAX], const struct mainlog_reception *r)
-{
-	struct line l = {line, line};
-
-	put_prefix(&l, &r->prefix, "R");
-	put_address_fields(&l, r->recipient);
-	put_address_fields(&l, r->sender);
-	put_field(&l, r->peer_ip, WORD_MAX);
-	put_number_field(&l, r->size);
-	put_field(&l, r->protocol, WORD_MAX);
-	put_field(&l, r->binding_group, WORD_MAX);
-	put_field(&l, r->binding, WORD_MAX);
-	return line_close(&l);
-}
-
-static void put_attempt_head(struct line *l, const struct mainlog_attempt *a, const char *type)
-{
-	put_prefix(l, &a->prefix, type);
-	put_field(l, a->domain, DOMAIN_MAX);
-	put_number_field(l, a->size);
-	put_field(l, a->binding_group, WORD_MAX);
-	put_field(l, a->binding, WORD_MAX);
-}
-
-static void put_attempt_tail(struct line *l, const struct mainlog_attempt *a)
-{
-	put_number_field(l, a->retries);
-	put_number_field(l, a->queued_s);
-	put_field(l, a->remote_ip, WORD_MAX);
-}
-
-size_t mainlog_delivery(char line[MAINLOG_LINE_MAX], const struct mainlog_attempt *a)
-{
-	struct line l = {line, line};
-
-	put_attempt_head(&l, a, "D");
-	put_attempt_tail(&l, a);
-	for (unsigned i = 0; i < 3 && a->tls[i] != NULL; i++) {
-		put(&l, i == 0 ? '@' : ':');
-		put_escaped(&l, a->tls[i], strlen(a->tls[i]), WORD_MAX);
+	if ((event_logs(e->kind) >> log & 1) == 0) {
+		return 0;
 	}
-	return line_close(&l);
-}
-
-static size_t failure(char line[MAINLOG_LINE_MAX], const struct mainlog_attempt *a,
-		      const char *type)
-{
-	struct line l = {line, line};
-
-	put_attempt_head(&l, a, type);
-	put_number_field(&l, (uint64_t)a->stage);
-	put_attempt_tail(&l, a);
-	put_field(&l, a->text, MAINLOG_TEXT_MAX);
-	return line_close(&l);
-}
-
-size_t mainlog_transient(char line[MAINLOG_LINE_MAX], const struct mainlog_attempt *a)
-{
-	return failure(line, a, "T");
-}
-
-size_t mainlog_permanent(char line[MAINLOG_LINE_MAX], const struct mainlog_attempt *a)
-{
-	return failure(line, a, "P");
-}
-
-size_t mainlog_rejection(char line[MAINLOG_LINE_MAX], const struct mainlog_rejection *r)
-{
-	struct line l = {line, line};
-
-	put_prefix(&l, &r->prefix, "J");
-	put_field(&l, r->peer_ip, WORD_MAX);
-	put_number_field(&l, (uint64_t)r->stage);
-	put_number_field(&l, r->code);
-	put_address_fields(&l, r->sender);
-	put_address_fields(&l, r->recipient);
-	put_field(&l, r->text, MAINLOG_TEXT_MAX);
-	return line_close(&l);
-}
-
-size_t mainlog_bounce(char line[MAINLOG_LINE_MAX], const struct mainlog_bounce *b)
-{
-	struct line l = {line, line};
-
-	put_prefix(&l, &b->prefix, b->permanent ? "B" : "T");
-	put_address_fields(&l, b->recipient);
-	put_address_fields(&l, b->sender);
-	put_field(&l, b->binding_group, WORD_MAX);
-	put_field(&l, b->binding, WORD_MAX);
-	put_number_field(&l, (uint64_t)b->stage);
-	put_number_field(&l, b->bounce_class);
-	put_number_field(&l, b->size);
-	put_field(&l, b->remote_ip, WORD_MAX);
-	put_field(&l, b->text, MAINLOG_TEXT_MAX);
-	return line_close(&l);
-}
-
-size_t mainlog_feedback(char line[MAINLOG_LINE_MAX], const struct mainlog_feedback *f)
-{
-	struct line l = {line, line};
-
-	put_time_and_id(&l, &f->prefix);
-	put_field(&l, "F", WORD_MAX);
-	put_address_fields(&l, f->recipient);
-	put_field(&l, f->binding, WORD_MAX);
-	put_field(&l, f->binding_group, WORD_MAX);
-	put_field(&l, f->feedback_type, WORD_MAX);
-	put_field(&l, f->domain, DOMAIN_MAX);
-	put_field(&l, f->user_string, MAINLOG_TEXT_MAX);
-	return line_close(&l);
-}
-
-size_t mainlog_heartbeat(char line[MAINLOG_LINE_MAX], uint64_t time_s)
-{
-	struct mainlog_prefix prefix = {.time_s = time_s};
-	struct line l = {line, line};
-
-	put_prefix(&l, &prefix, "M1");
-	return line_close(&l);
+	put_event(&l, log, e);
+	len = (size_t)(l.at - l.start);
+	ASSERT(len <= EVENT_TEXT_LINE_MAX);
+	return len;
 }
 
 /* The next "@" that no backslash precedes, or `end`. */
@@ -333,7 +362,7 @@ static const char *field_end(const char *p, const char *end)
 	return p;
 }
 
-const char *mainlog_field(const char *line, size_t len, unsigned index, size_t *field_len)
+const char *event_text_field(const char *line, size_t len, unsigned index, size_t *field_len)
 {
 	const char *end = line + len;
 	const char *stop;
@@ -378,7 +407,7 @@ static size_t unescape(const char *p, size_t len, char *to)
 	return 3;
 }
 
-int mainlog_unescape(const char *field, size_t len, char *to)
+int event_text_unescape(const char *field, size_t len, char *to)
 {
 	int n = 0;
 
