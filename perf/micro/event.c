@@ -120,14 +120,13 @@ static uint64_t print_r(const void *own)
 	char line[EVENT_TEXT_LINE_MAX];
 
 	for (unsigned i = 0; i < REPEATS; i++) {
-		int n = snprintf(line, sizeof(line),
-				 "%llu@%026llx@%llx@%llx@R@%s@%s@%s@%llu@%s@%s@%s",
-				 (unsigned long long)e->time_ms / 1000,
-				 (unsigned long long)e->id.low, (unsigned long long)e->batch,
-				 (unsigned long long)e->connection, e->text[EVENT_RECIPIENT],
-				 e->text[EVENT_SENDER], e->text[EVENT_REMOTE_IP],
-				 (unsigned long long)e->size, e->text[EVENT_PROTOCOL],
-				 e->text[EVENT_BINDING_GROUP], e->text[EVENT_BINDING]);
+		int n = snprintf(
+			line, sizeof(line), "%llu@%026llx@%llx@%llx@R@%s@%s@%s@%llu@%s@%s@%s",
+			(unsigned long long)e->time_ms / 1000, (unsigned long long)e->id.low,
+			(unsigned long long)e->batch, (unsigned long long)e->connection,
+			e->text[EVENT_RECIPIENT], e->text[EVENT_SENDER], e->text[EVENT_REMOTE_IP],
+			(unsigned long long)e->size, e->text[EVENT_PROTOCOL],
+			e->text[EVENT_BINDING_GROUP], e->text[EVENT_BINDING]);
 
 		measure_use((uint64_t)n);
 	}
@@ -140,14 +139,13 @@ static uint64_t print_d(const void *own)
 	char line[EVENT_TEXT_LINE_MAX];
 
 	for (unsigned i = 0; i < REPEATS; i++) {
-		int n = snprintf(line, sizeof(line),
-				 "%llu@%026llx@%llx@%llx@D@%s@%llu@%s@%s@%u@%llu@%s",
-				 (unsigned long long)e->time_ms / 1000,
-				 (unsigned long long)e->id.low, (unsigned long long)e->batch,
-				 (unsigned long long)e->connection, e->text[EVENT_DOMAIN],
-				 (unsigned long long)e->size, e->text[EVENT_BINDING_GROUP],
-				 e->text[EVENT_BINDING], e->retries,
-				 (unsigned long long)e->queued_ms / 1000, e->text[EVENT_REMOTE_IP]);
+		int n = snprintf(
+			line, sizeof(line), "%llu@%026llx@%llx@%llx@D@%s@%llu@%s@%s@%u@%llu@%s",
+			(unsigned long long)e->time_ms / 1000, (unsigned long long)e->id.low,
+			(unsigned long long)e->batch, (unsigned long long)e->connection,
+			e->text[EVENT_DOMAIN], (unsigned long long)e->size,
+			e->text[EVENT_BINDING_GROUP], e->text[EVENT_BINDING], e->retries,
+			(unsigned long long)e->queued_ms / 1000, e->text[EVENT_REMOTE_IP]);
 
 		measure_use((uint64_t)n);
 	}
