@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "core/log/plain.h"
 #include "core/mail/context.h"
 #include "core/mail/utf8.h"
 #include "core/runtime/check.h"
@@ -30,27 +31,39 @@ struct json {
 #define CONVERSATIONS                                                                              \
 	((ATTEMPTS & ~(1U << EVENT_DELIVERY)) | 1U << EVENT_OUT_OF_BAND | 1U << EVENT_REJECTION)
 
-static const char *const keys[EVENT_FIELDS] = {
-	[EVENT_RECIPIENT] = "recipient",
-	[EVENT_SENDER] = "sender",
-	[EVENT_REPLY] = "text",
-	[EVENT_DOMAIN] = "domain",
-	[EVENT_REPORTER] = "reporter",
-	[EVENT_USER_STRING] = "user_agent",
-	[EVENT_FEEDBACK_TYPE] = "feedback_type",
-	[EVENT_ENHANCED] = "enhanced_status",
-	[EVENT_BINDING_GROUP] = "binding_group",
-	[EVENT_BINDING] = "binding",
-	[EVENT_SITE] = "site",
-	[EVENT_PROTOCOL] = "protocol",
-	[EVENT_REMOTE_IP] = "remote_ip",
-	[EVENT_REMOTE_NAME] = "remote_name",
-	[EVENT_LOCAL_ADDRESS] = "local_address",
-	[EVENT_TLS_VERSION] = "tls_version",
-	[EVENT_TLS_CIPHER] = "tls_cipher",
-	[EVENT_TLS_VERIFICATION] = "tls_verification",
-	[EVENT_USER] = "user",
-	[EVENT_AUTH_METHOD] = "auth_method",
+/* The name of a member, with its quotes and colon. */
+struct key {
+	const char *text;
+	size_t len;
+};
+
+#define KEY(name)                                                                                  \
+	{                                                                                          \
+		"\"" name "\":", sizeof("\"" name "\":") - 1                                       \
+	}
+#define MEMBER(name) (const struct key) KEY(name)
+
+static const struct key keys[EVENT_FIELDS] = {
+	[EVENT_RECIPIENT] = KEY("recipient"),
+	[EVENT_SENDER] = KEY("sender"),
+	[EVENT_REPLY] = KEY("text"),
+	[EVENT_DOMAIN] = KEY("domain"),
+	[EVENT_REPORTER] = KEY("reporter"),
+	[EVENT_USER_STRING] = KEY("user_agent"),
+	[EVENT_FEEDBACK_TYPE] = KEY("feedback_type"),
+	[EVENT_ENHANCED] = KEY("enhanced_status"),
+	[EVENT_BINDING_GROUP] = KEY("binding_group"),
+	[EVENT_BINDING] = KEY("binding"),
+	[EVENT_SITE] = KEY("site"),
+	[EVENT_PROTOCOL] = KEY("protocol"),
+	[EVENT_REMOTE_IP] = KEY("remote_ip"),
+	[EVENT_REMOTE_NAME] = KEY("remote_name"),
+	[EVENT_LOCAL_ADDRESS] = KEY("local_address"),
+	[EVENT_TLS_VERSION] = KEY("tls_version"),
+	[EVENT_TLS_CIPHER] = KEY("tls_cipher"),
+	[EVENT_TLS_VERIFICATION] = KEY("tls_verification"),
+	[EVENT_USER] = KEY("user"),
+	[EVENT_AUTH_METHOD] = KEY("auth_method"),
 };
 
 static const char hex[] = "0123456789abcdef";
@@ -108,26 +121,13 @@ static size_t put_character(struct json *j, const char *text, size_t len)
 	return n;
 }
 
-/* Octets from the first on that are themselves in a string, one by one. */
-static size_t plain_run(const char *text, size_t len)
-{
-	static const bool plain[256] = {
-		[' ' ... '!'] = true, ['#' ... '['] = true, [']' ... '~'] = true};
-	size_t n = 0;
-
-	while (n < len && plain[(unsigned char)text[n]]) {
-		n++;
-	}
-	return n;
-}
-
 /* In quotes; the end is left out when there is no room for it. */
 static void put_string(struct json *j, const char *text, size_t len)
 {
-	put(j, "\"", 1);
+	*j->at++ = '"';
 	while (len > 0 && room(j) > OCTET_BYTES + CLOSE_BYTES) {
 		size_t most = room(j) - CLOSE_BYTES;
-		size_t n = plain_run(text, len < most ? len : most);
+		size_t n = log_plain_run(text, len < most ? len : most, '"');
 
 		if (n > 0) {
 			put(j, text, n);
@@ -137,34 +137,31 @@ static void put_string(struct json *j, const char *text, size_t len)
 		text += n;
 		len -= n;
 	}
-	put(j, "\"", 1);
+	*j->at++ = '"';
 }
 
-/* A key, and room for `more` bytes behind it and for the ends; false: there is none. */
-static bool begin(struct json *j, const char *key, size_t more)
+/* A name, and room for `more` bytes behind it and for the ends; false: there is none. */
+static bool begin(struct json *j, struct key key, size_t more)
 {
-	size_t len = strlen(key);
-
-	if (room(j) < OCTET_BYTES * len + 4 + more + CLOSE_BYTES) {
+	if (room(j) < key.len + 1 + more + CLOSE_BYTES) {
 		return false;
 	}
 	if (j->comma) {
-		put(j, ",", 1);
+		*j->at++ = ',';
 	}
-	put_string(j, key, len);
-	put(j, ":", 1);
+	put(j, key.text, key.len);
 	j->comma = true;
 	return true;
 }
 
-static void put_text(struct json *j, const char *key, const char *text)
+static void put_text(struct json *j, struct key key, const char *text)
 {
 	if (begin(j, key, 2)) {
 		put_string(j, text, strlen(text));
 	}
 }
 
-static void put_number(struct json *j, const char *key, uint64_t n)
+static void put_number(struct json *j, struct key key, uint64_t n)
 {
 	char digits[NUMBER_BYTES];
 	unsigned i = NUMBER_BYTES;
@@ -179,7 +176,7 @@ static void put_number(struct json *j, const char *key, uint64_t n)
 	put(j, digits + i, NUMBER_BYTES - i);
 }
 
-static void put_boolean(struct json *j, const char *key, bool value)
+static void put_boolean(struct json *j, struct key key, bool value)
 {
 	if (begin(j, key, 5)) {
 		put(j, value ? "true" : "false", value ? 4 : 5);
@@ -187,19 +184,19 @@ static void put_boolean(struct json *j, const char *key, bool value)
 }
 
 /* As it is in other logs; 0: not at all. */
-static void put_hex(struct json *j, const char *key, uint64_t n)
+static void put_hex(struct json *j, struct key key, uint64_t n)
 {
 	unsigned nibbles = n != 0 ? (67U - (unsigned)__builtin_clzll(n)) / 4 : 0;
 
 	if (n == 0 || !begin(j, key, 2 + 16)) {
 		return;
 	}
-	put(j, "\"", 1);
+	*j->at++ = '"';
 	while (nibbles > 0) {
 		nibbles--;
 		put(j, &hex[n >> (4 * nibbles) & 15], 1);
 	}
-	put(j, "\"", 1);
+	*j->at++ = '"';
 }
 
 static bool is_of(const struct event *e, uint32_t kinds)
@@ -211,14 +208,14 @@ static void put_head(struct json *j, const struct event *e)
 {
 	char id[MESSAGE_ID_TEXT];
 
-	put_text(j, "type", event_kind_name(e->kind));
-	put_number(j, "time_ms", e->time_ms);
+	put_text(j, MEMBER("type"), event_kind_name(e->kind));
+	put_number(j, MEMBER("time_ms"), e->time_ms);
 	if (event_has_id(e)) {
 		message_id_format(&e->id, id);
-		put_text(j, "id", id);
+		put_text(j, MEMBER("id"), id);
 	}
-	put_hex(j, "batch", e->batch);
-	put_hex(j, "connection", e->connection);
+	put_hex(j, MEMBER("batch"), e->batch);
+	put_hex(j, MEMBER("connection"), e->connection);
 }
 
 static void put_numbers(struct json *j, const struct event *e, const struct bounce_rules *rules)
@@ -226,31 +223,31 @@ static void put_numbers(struct json *j, const struct event *e, const struct boun
 	const char *name;
 
 	if (is_of(e, MESSAGES)) {
-		put_number(j, "size_bytes", e->size);
+		put_number(j, MEMBER("size_bytes"), e->size);
 	}
 	if (is_of(e, ATTEMPTS)) {
-		put_number(j, "attempt", (uint64_t)e->retries + 1);
-		put_number(j, "queued_ms", e->queued_ms);
+		put_number(j, MEMBER("attempt"), (uint64_t)e->retries + 1);
+		put_number(j, MEMBER("queued_ms"), e->queued_ms);
 	}
 	if (is_of(e, CONVERSATIONS)) {
-		put_number(j, "stage", (uint64_t)e->stage);
-		put_text(j, "stage_name", smtp_stage_name(e->stage));
+		put_number(j, MEMBER("stage"), (uint64_t)e->stage);
+		put_text(j, MEMBER("stage_name"), smtp_stage_name(e->stage));
 	}
 	if (e->code != 0) {
-		put_number(j, "code", e->code);
+		put_number(j, MEMBER("code"), e->code);
 	}
 	if (e->bounce_class != 0) {
-		put_number(j, "bounce_class", e->bounce_class);
+		put_number(j, MEMBER("bounce_class"), e->bounce_class);
 		name = rules != NULL ? bounce_class_name(rules, e->bounce_class) : NULL;
 		if (name != NULL) {
-			put_text(j, "bounce_class_name", name);
+			put_text(j, MEMBER("bounce_class_name"), name);
 		}
 	}
 	if (e->kind == EVENT_OUT_OF_BAND) {
-		put_boolean(j, "permanent", e->permanent);
+		put_boolean(j, MEMBER("permanent"), e->permanent);
 	}
 	if (e->kind == EVENT_AUTHENTICATION) {
-		put_boolean(j, "granted", e->granted);
+		put_boolean(j, MEMBER("granted"), e->granted);
 	}
 }
 
@@ -274,8 +271,23 @@ static enum pair pair_of(const char *key)
 	return key[0] == ':' ? PAIR_OWN : key[strlen(key) - 1] == ':' ? PAIR_FIELD : PAIR_METADATA;
 }
 
+/* A member whose name may be any text. */
+static void put_pair(struct json *j, const char *key, size_t len, const char *value)
+{
+	if (room(j) < OCTET_BYTES * len + 6 + CLOSE_BYTES) {
+		return;
+	}
+	if (j->comma) {
+		put(j, ",", 1);
+	}
+	put_string(j, key, len);
+	put(j, ":", 1);
+	put_string(j, value, strlen(value));
+	j->comma = true;
+}
+
 /* The pairs of one kind as an object of their own, if there are any. */
-static void put_pairs(struct json *j, const struct event *e, const char *name, enum pair kind)
+static void put_pairs(struct json *j, const struct event *e, struct key name, enum pair kind)
 {
 	const char *key;
 	const char *value;
@@ -283,23 +295,20 @@ static void put_pairs(struct json *j, const struct event *e, const char *name, e
 	bool any = false;
 
 	while (context_next(e->context, e->context_len, &at, &key, &value)) {
-		char bare[EVENT_WORD_MAX];
 		size_t len = strlen(key) - (kind == PAIR_FIELD ? 1 : 0);
 
-		if (pair_of(key) != kind || len >= sizeof(bare)) {
+		if (pair_of(key) != kind) {
 			continue;
 		}
-		if (!any && !begin(j, name, 2)) {
-			return;
-		}
 		if (!any) {
+			if (!begin(j, name, 1)) {
+				return;
+			}
 			put(j, "{", 1);
 			j->comma = false;
 			any = true;
 		}
-		memcpy(bare, key, len);
-		bare[len] = '\0';
-		put_text(j, bare, value);
+		put_pair(j, key, len, value);
 	}
 	if (any) {
 		put(j, "}", 1);
@@ -308,7 +317,7 @@ static void put_pairs(struct json *j, const struct event *e, const char *name, e
 }
 
 /* Domains with spaces between. */
-static void put_list(struct json *j, const char *name, const char *words)
+static void put_list(struct json *j, struct key name, const char *words)
 {
 	if (!begin(j, name, 2 + OCTET_BYTES * strlen(words) + strlen(words))) {
 		return;
@@ -336,10 +345,10 @@ static void put_context(struct json *j, const struct event *e)
 	}
 	signers = context_find(e->context, e->context_len, CONTEXT_DKIM);
 	if (signers != NULL) {
-		put_list(j, "dkim_domains", signers);
+		put_list(j, MEMBER("dkim_domains"), signers);
 	}
-	put_pairs(j, e, "headers", PAIR_FIELD);
-	put_pairs(j, e, "context", PAIR_METADATA);
+	put_pairs(j, e, MEMBER("headers"), PAIR_FIELD);
+	put_pairs(j, e, MEMBER("context"), PAIR_METADATA);
 }
 
 size_t event_json_room(const struct event *e)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/log/plain.h"
 #include "core/mail/context.h"
 #include "core/mail/utf8.h"
 #include "core/runtime/check.h"
@@ -110,7 +111,7 @@ static const struct macro_row {
 
 void event_sanitizer_init(struct event_sanitizer *s)
 {
-	*s = (struct event_sanitizer){0};
+	*s = (struct event_sanitizer){.plain = true};
 	for (unsigned c = 0; c < ' '; c++) {
 		s->octets[c] = SANITIZE_ESCAPE;
 	}
@@ -134,6 +135,7 @@ static const char *add_translation(struct event_sanitizer *s, const char *rule)
 			return "has other characters than printable ASCII";
 		}
 	}
+	s->plain = false;
 	for (size_t i = 0; i < count; i++) {
 		s->octets[(unsigned char)from[i]] =
 			(uint16_t)(SANITIZE_REPLACE | (unsigned char)to[i]);
@@ -147,6 +149,7 @@ const char *event_sanitizer_add(struct event_sanitizer *s, const char *rule)
 		return add_translation(s, rule);
 	}
 	if (strcmp(rule, "special_characters") == 0) {
+		s->plain = false;
 		for (const char *p = "@\"',;|="; *p != '\0'; p++) {
 			s->octets[(unsigned char)*p] = SANITIZE_QUOTE;
 		}
@@ -417,51 +420,75 @@ static size_t sanitize(unsigned action, unsigned char c, char to[4])
 	return 4;
 }
 
+/* A character that no run took; returns how many octets it had, or 0: no room. */
+static size_t put_character(struct line *l, const char *text, size_t len)
+{
+	unsigned char c = (unsigned char)*text;
+	unsigned action = l->sanitizer->octets[c];
+	size_t taken = c < 128 ? 1 : utf8_sequence(text, len);
+	char written[4];
+	size_t n;
+
+	if (taken == 0) {
+		taken = 1;
+		action = l->sanitizer->utf8 ? SANITIZE_REPLACE | '?' : action;
+	}
+	n = taken;
+	if (action != 0) {
+		n = sanitize(action, c, written);
+		text = written;
+	}
+	if (n > (size_t)(l->end - l->at)) {
+		return 0;
+	}
+	put(l, text, n);
+	return taken;
+}
+
 /* A value: cut at the end of the room, between characters. */
 static void put_value(struct line *l, const char *text, size_t len)
 {
 	while (len > 0) {
-		unsigned char c = (unsigned char)*text;
-		unsigned action = l->sanitizer->octets[c];
-		size_t taken = c < 128 ? 1 : utf8_sequence(text, len);
-		const char *from = text;
-		char written[4];
-		size_t n;
+		size_t room = (size_t)(l->end - l->at);
+		size_t n = 0;
 
-		if (taken == 0) {
-			taken = 1;
-			action = l->sanitizer->utf8 ? SANITIZE_REPLACE | '?' : action;
+		if (l->sanitizer->plain) {
+			n = log_plain_run(text, len < room ? len : room, '\\');
+			put(l, text, n);
 		}
-		n = taken;
-		if (action != 0) {
-			n = sanitize(action, c, written);
-			from = written;
+		if (n == 0) {
+			n = put_character(l, text, len);
 		}
-		if (n > (size_t)(l->end - l->at)) {
+		if (n == 0) {
 			return;
 		}
-		put(l, from, n);
-		text += taken;
-		len -= taken;
+		text += n;
+		len -= n;
 	}
 }
 
-static void put_number(struct line *l, const char *format, uint64_t n)
+static void put_number(struct line *l, uint64_t n, unsigned base)
 {
 	char digits[24];
+	unsigned i = sizeof(digits);
 
-	snprintf(digits, sizeof(digits), format, (unsigned long long)n);
-	put_word(l, digits);
+	do {
+		digits[--i] = "0123456789abcdef"[n % base];
+		n /= base;
+	} while (n != 0);
+	put(l, digits + i, sizeof(digits) - i);
 }
 
 /* Milliseconds as seconds with so many decimals, the rest cut off. */
 static void put_seconds(struct line *l, uint64_t ms, unsigned decimals)
 {
-	char text[48];
+	char text[DECIMALS_MAX + 2] = ".000000000";
 
-	snprintf(text, sizeof(text), "%llu.%03llu000000", (unsigned long long)(ms / 1000),
-		 (unsigned long long)(ms % 1000));
-	put(l, text, strlen(text) - DECIMALS_MAX + decimals - (decimals == 0 ? 1 : 0));
+	put_number(l, ms / 1000, 10);
+	text[1] = (char)('0' + ms / 100 % 10);
+	text[2] = (char)('0' + ms / 10 % 10);
+	text[3] = (char)('0' + ms % 10);
+	put(l, text, decimals > 0 ? decimals + 1 : 0);
 }
 
 static void put_time(struct line *l, const char *format, uint64_t time_ms)
@@ -545,7 +572,7 @@ static void put_part(struct line *l, const struct part *p, const struct event *e
 {
 	switch (p->macro) {
 	case TIME_SECONDS:
-		return put_number(l, "%llu", e->time_ms / 1000);
+		return put_number(l, e->time_ms / 1000, 10);
 	case TIME_FORMATTED:
 		return put_time(l, p->text, e->time_ms);
 	case TIME_DECIMALS:
@@ -553,21 +580,21 @@ static void put_part(struct line *l, const struct part *p, const struct event *e
 	case MESSAGE_ID:
 		return put_id(l, e);
 	case BATCH:
-		return e->batch != 0 ? put_number(l, "%llx", e->batch) : (void)0;
+		return e->batch != 0 ? put_number(l, e->batch, 16) : (void)0;
 	case CONNECTION:
-		return e->connection != 0 ? put_number(l, "%llx", e->connection) : (void)0;
+		return e->connection != 0 ? put_number(l, e->connection, 16) : (void)0;
 	case SIZE:
-		return put_number(l, "%llu", e->size);
+		return put_number(l, e->size, 10);
 	case ATTEMPTS:
-		return put_number(l, "%llu", (uint64_t)e->retries + 1);
+		return put_number(l, (uint64_t)e->retries + 1, 10);
 	case STAGE_NAME:
 		return put_word(l, smtp_stage_name(e->stage));
 	case STAGE:
-		return put_number(l, "%llu", (uint64_t)e->stage);
+		return put_number(l, (uint64_t)e->stage, 10);
 	case CLASS_NAME:
 		return put_class_name(l, e, rules);
 	case CLASS:
-		return e->bounce_class != 0 ? put_number(l, "%llu", e->bounce_class) : (void)0;
+		return e->bounce_class != 0 ? put_number(l, e->bounce_class, 10) : (void)0;
 	case QUEUED:
 		return put_seconds(l, e->queued_ms, p->decimals);
 	default:

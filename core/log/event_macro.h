@@ -41,6 +41,8 @@ struct event_sanitizer {
 	/* 0: itself; SANITIZE_ESCAPE, SANITIZE_QUOTE (a backslash before it), or what stands for
 	 * it, plus SANITIZE_REPLACE. */
 	uint16_t octets[256];
+	/* Printable ASCII but for backslashes is itself. */
+	bool plain;
 	/* Octets that are not part of a UTF-8 character become "?". */
 	bool utf8;
 };

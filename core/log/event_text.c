@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "core/log/plain.h"
 #include "core/mail/utf8.h"
 #include "core/runtime/check.h"
 
@@ -104,27 +105,13 @@ static size_t put_character(struct line *l, const char *text, size_t len, size_t
 	return taken;
 }
 
-/* How many bytes from the first on are themselves in the log, one by one. */
-static size_t plain_run(const char *text, size_t len)
-{
-	/* ASCII but for controls, '@' and '\\'. */
-	static const bool plain[256] = {
-		[' ' ... '?'] = true, ['A' ... '['] = true, [']' ... '~'] = true};
-	size_t n = 0;
-
-	while (n < len && plain[(unsigned char)text[n]]) {
-		n++;
-	}
-	return n;
-}
-
 static void put_escaped(struct line *l, const char *text, size_t len, size_t max)
 {
 	const char *limit = l->at + max;
 
 	while (len > 0) {
 		size_t room = (size_t)(limit - l->at);
-		size_t n = plain_run(text, len < room ? len : room);
+		size_t n = log_plain_run(text, len < room ? len : room, '@');
 
 		if (n > 0) {
 			memcpy(l->at, text, n);

@@ -49,11 +49,12 @@ void context_add(struct context *c, const char *key, const char *value, size_t v
 
 bool context_next(const char *pairs, size_t len, size_t *at, const char **key, const char **value)
 {
-	const char *end = pairs + len;
+	const char *end;
 
 	if (*at >= len) {
 		return false;
 	}
+	end = pairs + len;
 	*key = pairs + *at;
 	*value = memchr(*key, '\0', (size_t)(end - *key));
 	if (*value == NULL || ++*value == end) {

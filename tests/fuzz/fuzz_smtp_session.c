@@ -450,6 +450,7 @@ static void world_begin(void)
 	mail_pools_init(&s->pools);
 	binding_table_init(&s->dispatcher.bindings);
 	s->rejected = counter_create(s->base.counters, "rejected", COUNTER_SUM, "Refused");
+	s->captures_cut = counter_create(s->base.counters, "captures_cut", COUNTER_SUM, "Cut");
 	s->rejected_busy = counter_create(s->base.counters, "rejected_busy", COUNTER_SUM, "Busy");
 	runtime_add(&w.runtime, group, &s->base);
 	w.wheel = wheel_agent_create("wheel");

@@ -385,6 +385,7 @@ static inline void rig_start(enum mux_backend backend)
 	mail_pools_init(&s->pools);
 	binding_table_init(&s->dispatcher.bindings);
 	s->rejected = counter_create(s->base.counters, "rejected", COUNTER_SUM, "Refused");
+	s->captures_cut = counter_create(s->base.counters, "captures_cut", COUNTER_SUM, "Cut");
 	s->rejected_busy = counter_create(s->base.counters, "rejected_busy", COUNTER_SUM, "Busy");
 	runtime_add(&rig.runtime, group, &s->base);
 	rig.wheel = wheel_agent_create("wheel");
