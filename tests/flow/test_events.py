@@ -101,7 +101,6 @@ class Everything:
         d.connect().mail(["gone@away.test", "later@away.test"], body=HELLO)
         d.connect().mail("old@old.test", body=HELLO)
         failed = d.connect().mail("failed@held.test", body=HELLO)[1].split()[-1]
-        d.wait_lines("T", 3)
         wait_until(lambda: d.console("domain", "held.test")["queue"]["delayed"] == 1, "a delayed message")
         d.console("message", "fail", failed)
         give(d, "bounce@b.flow.test", dsn())
@@ -116,6 +115,8 @@ class Everything:
 def test_every_kind_of_event_is_json(flow):
     x = Everything(flow, JSON_LOGS)
     x.happen()
+    deferred = {"later@away.test", "failed@held.test"}
+    wait_until(lambda: deferred <= {e["recipient"] for e in events(x.daemon, "transient_failure")}, "both deferred")
     found = {kind: wait_events(x.daemon, kind) for kind in KINDS}
     validate(x.daemon)
     now_ms = time.time() * 1000
@@ -136,8 +137,6 @@ def test_every_kind_of_event_is_json(flow):
     check(found["bounce"][0], {
         "recipient": "gone@away.test", "code": 550, "enhanced_status": "5.1.1", "text": "550 5.1.1 no such user",
         "stage": 4, "stage_name": "during RCPT TO", "bounce_class": 10, "bounce_class_name": "Invalid Recipient"})
-    expect_equal({"later@away.test", "old@old.test", "failed@held.test"} -
-                 {e["recipient"] for e in found["transient_failure"]}, set(), "transient failures")
     check(found["expiration"][0], {"recipient": "old@old.test", "enhanced_status": "5.4.7", "code": 554})
     check(found["administrative_failure"][0], {"recipient": "failed@held.test", "code": 554})
     check(found["out_of_band"][0], {"recipient": "to@away.test", "permanent": True, "bounce_class": 10,
@@ -145,7 +144,7 @@ def test_every_kind_of_event_is_json(flow):
     check(found["feedback"][0], {"recipient": "to@provider.test", "feedback_type": "abuse", "reporter": "provider.test",
                                  "user_agent": "Complaints/2.0"})
     check(found["authentication"][0], {"user": "sha", "granted": True, "auth_method": "PLAIN", "connection": connection})
-    expect({503, 501} <= {e["code"] for e in found["rejection"]}, f"rejections: {found['rejection']}")
+    wait_until(lambda: {503, 501} <= {e["code"] for e in events(x.daemon, "rejection")}, "both rejections")
     # Of two logs that want the same event, one object is enough.
     for kind in ("bounce", "expiration", "administrative_failure"):
         expect_equal(len(events(x.daemon, kind)), 1, f"events {kind}")
@@ -160,8 +159,6 @@ def test_text_and_json_tell_the_same(flow):
     x.happen()
     for kind in KINDS:
         wait_events(x.daemon, kind)
-    for file, count in (("bouncelog", 5), ("fbllog", 1), ("acctlog", 1)):
-        wait_text(x.daemon, file, count)
     expect_equal(x.daemon.terminate()[0], 0, "exit status")
     every = events(x.daemon)
 
