@@ -33,7 +33,8 @@ static void format(const struct event *e)
 					    "%vctx_mess{a} %t{%c}",
 					    why);
 	}
-	o = json_loadb(json, event_json(json, json_room, e, NULL), 0, NULL);
+	/* Its own integers have a sign. */
+	o = json_loadb(json, event_json(json, json_room, e, NULL), JSON_DECODE_INT_AS_REAL, NULL);
 	FUZZ_CHECK(o != NULL && json_is_string(json_object_get(o, "type")));
 	json_decref(o);
 	room = event_macro_room(macro, e);
