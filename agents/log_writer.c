@@ -1,7 +1,7 @@
 /*
- * A block's way: the client fills it and sends it by ring; the writer copies its records into their
- * log's output; when the last of them is written it goes back to its client's pool. While an output
- * is full, blocks wait.
+ * A block's way: the client fills it and sends it by ring; the writer formats its events for the
+ * outputs that they go to; when the last of that is written everywhere the block goes back to its
+ * client's pool. While an output that they may go to is full, blocks wait.
  */
 #include "agents/log_writer.h"
 
@@ -11,27 +11,20 @@
 #include <sys/stat.h>
 
 #include "agents/log_output.h"
-#include "core/mail/mainlog.h"
+#include "agents/log_route.h"
 #include "core/runtime/check.h"
 #include "core/runtime/runtime.h"
 
 #define LOG_WRITER_MAGIC 0x6c6f6777U
 #define STOP_PHASE 4
 
-static const char *const destinations[LOG_FILES] = {
-	[LOG_MAIN] = "file:mainlog",    [LOG_REJECT] = "file:rejectlog",
-	[LOG_PANIC] = "file:paniclog",  [LOG_BOUNCE] = "file:bouncelog",
-	[LOG_FEEDBACK] = "file:fbllog", [LOG_ACCT] = "file:acctlog",
-};
-
-/* One log: where its records go, and the blocks that they come from. */
+/* Blocks of one log. */
 BOUND
 struct log_stream {
-	struct log_output *output;
-	/* Blocks that are not back yet, oldest first. */
+	/* Those that are not back yet, oldest first. */
 	struct log_block *first;
 	struct log_block **last;
-	/* The first of those that are not in the output's buffers; NULL: all are. */
+	/* The first of those that are not in the outputs' buffers; NULL: all are. */
 	struct log_block *unread;
 };
 
@@ -40,8 +33,9 @@ struct log_writer {
 	struct agent base;
 	uint32_t magic;
 	struct log_output_host host;
+	struct log_routes routes;
 	struct log_stream streams[LOG_FILES];
-	/* For the writer's own lines. */
+	/* For the writer's own events. */
 	struct log_client own;
 	uint64_t heartbeat_ms;
 	struct timer heartbeat;
@@ -113,50 +107,111 @@ static void on_new_error(void *context, const struct errlog_entry *entry)
 	fprintf(stderr, "flywheel: %s\n", entry->text);
 }
 
-/* Puts the lines of a block into the output's buffers. */
-static void stream_read(struct log_stream *s, struct log_block *b)
+/* The lines of a block of paniclog. */
+static void read_lines(struct log_routes *r, const struct log_block *b)
 {
-	const char *at = b->data;
-	const char *end = b->data + b->len;
+	const unsigned char *at = b->data;
+	const unsigned char *end = b->data + b->len;
 
 	while (at < end) {
-		const char *feed = memchr(at, '\n', (size_t)(end - at));
-		size_t len;
+		const unsigned char *feed = memchr(at, '\n', (size_t)(end - at));
 
 		ASSERT(feed != NULL);
-		len = (size_t)(feed - at);
-		memcpy(log_output_reserve(s->output, len), at, len);
-		log_output_commit(s->output, len);
+		log_routes_line(r, (const char *)at, (size_t)(feed - at));
 		at = feed + 1;
 	}
-	b->end = log_output_committed(s->output);
+}
+
+static void read_events(struct log_routes *r, const struct log_block *b)
+{
+	struct event e = {0};
+	uint32_t at = 0;
+
+	while (at < b->len) {
+		int n = event_decode(b->data + at, b->len - at, &e);
+
+		ASSERT(n > 0);
+		log_routes_event(r, &e);
+		at += (uint32_t)n;
+	}
+}
+
+/* Puts what a block has into the outputs' buffers. */
+static void block_read(struct log_routes *r, struct log_block *b)
+{
+	uint64_t before[LOG_DESTINATIONS_MAX];
+
+	for (uint32_t i = 0; i < r->output_count; i++) {
+		before[i] = log_output_committed(r->outputs[i]);
+	}
+	if (b->file == LOG_PANIC) {
+		read_lines(r, b);
+	} else {
+		read_events(r, b);
+	}
+	for (uint32_t i = 0; i < r->output_count; i++) {
+		uint64_t now = log_output_committed(r->outputs[i]);
+
+		b->ends[i] = now != before[i] ? now : 0;
+	}
+}
+
+static bool block_written(const struct log_routes *r, const struct log_block *b)
+{
+	for (uint32_t i = 0; i < r->output_count; i++) {
+		if (b->ends[i] > log_output_written(r->outputs[i])) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static void stream_read(struct log_routes *r, struct log_stream *s, enum log_file log)
+{
+	while (s->unread != NULL && !log_routes_full(r, log)) {
+		block_read(r, s->unread);
+		s->unread = s->unread->next;
+	}
+}
+
+static int stream_give_back(struct log_writer *w, struct log_stream *s)
+{
+	int work = 0;
+
+	while (s->first != s->unread && block_written(&w->routes, s->first)) {
+		give_back(w, stream_pop(s));
+		work++;
+	}
+	return work;
 }
 
 /* The program must end, and clients wait for their blocks, although the output takes nothing. */
-static void stream_abandon(struct log_stream *s)
+static void output_abandon(struct log_writer *w, uint32_t output)
 {
-	for (struct log_block *b = s->first; b != s->unread; b = b->next) {
-		b->lost = b->end > log_output_written(s->output);
+	struct log_output *o = w->routes.outputs[output];
+
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		const struct log_stream *s = &w->streams[i];
+
+		for (struct log_block *b = s->first; b != s->unread; b = b->next) {
+			b->lost |= b->ends[output] > log_output_written(o);
+		}
 	}
-	log_output_abandon(s->output);
+	log_output_abandon(o);
 }
 
-static int stream_do_work(struct log_writer *w, struct log_stream *s)
+static int outputs_do_work(struct log_writer *w)
 {
-	int work;
+	bool hurry = atomic_load_explicit(&w->base.runtime->hurry, memory_order_relaxed);
+	int work = 0;
 
-	while (s->unread != NULL && !log_output_full(s->output)) {
-		stream_read(s, s->unread);
-		s->unread = s->unread->next;
-	}
-	work = log_output_do_work(s->output, agent_now_ms(&w->base));
-	if (s->output->failed && s->first != NULL &&
-	    atomic_load_explicit(&w->base.runtime->hurry, memory_order_relaxed)) {
-		stream_abandon(s);
-	}
-	while (s->first != s->unread && s->first->end <= log_output_written(s->output)) {
-		give_back(w, stream_pop(s));
-		work++;
+	for (uint32_t i = 0; i < w->routes.output_count; i++) {
+		struct log_output *o = w->routes.outputs[i];
+
+		work += log_output_do_work(o, agent_now_ms(&w->base));
+		if (o->failed && hurry && !log_output_empty(o)) {
+			output_abandon(w, i);
+		}
 	}
 	return work;
 }
@@ -180,14 +235,11 @@ static void on_wake(struct timer *t)
 static void on_heartbeat(struct timer *t)
 {
 	struct log_writer *w = log_writer_of(t->owner);
-	char line[MAINLOG_LINE_MAX];
 
 	/* While the last one still waits, another one would say nothing. */
 	if (w->own.outstanding == 0) {
-		size_t len = mainlog_heartbeat(line, agent_wall_ms(t->owner) / 1000);
-
-		log_line(&w->own, LOG_MAIN, line, len);
-		log_line(&w->own, LOG_BOUNCE, line, len);
+		log_event(&w->own, &(struct event){.kind = EVENT_HEARTBEAT,
+						   .time_ms = agent_wall_ms(t->owner)});
 	}
 	timer_arm(t, agent_now_ms(t->owner) + w->heartbeat_ms);
 }
@@ -266,7 +318,11 @@ static int log_writer_do_work(struct agent *self)
 	int work = 0;
 
 	for (unsigned i = 0; i < LOG_FILES; i++) {
-		work += stream_do_work(w, &w->streams[i]);
+		stream_read(&w->routes, &w->streams[i], (enum log_file)i);
+	}
+	work += outputs_do_work(w);
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		work += stream_give_back(w, &w->streams[i]);
 	}
 	arm_wake(w);
 	log_client_flush(&w->own);
@@ -283,40 +339,23 @@ static const struct agent_ops log_writer_ops = {
 	.tear_down = log_writer_tear_down,
 };
 
-static void streams_close(struct log_writer *w)
-{
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		log_output_close(w->streams[i].output);
-	}
-}
-
 /* 0, or a negative errno that has been reported. */
-static int streams_open(struct log_writer *w, const char *directory, FILE *errors)
+static int open_outputs(struct log_writer *w, const struct log_options *options, FILE *errors)
 {
-	if (mkdir(directory, 0755) != 0 && errno != EEXIST) {
+	if (mkdir(options->path, 0755) != 0 && errno != EEXIST) {
 		int rc = -errno;
 
-		fprintf(errors, "cannot make log directory %s: %s\n", directory, strerror(-rc));
+		fprintf(errors, "cannot make log directory %s: %s\n", options->path, strerror(-rc));
 		return rc;
 	}
-	for (unsigned i = 0; i < LOG_FILES; i++) {
-		struct log_stream *stream = &w->streams[i];
-		int rc;
-
-		stream->last = &stream->first;
-		rc = log_output_open(&stream->output, &w->host, destinations[i], errors);
-		if (rc != 0) {
-			return rc;
-		}
-	}
-	return 0;
+	return log_routes_open(&w->routes, &w->host, options, errors);
 }
 
 static void init_counters(struct log_writer *w)
 {
 	struct counter_set *set = w->base.counters;
 
-	w->blocks = counter_create(set, "blocks", COUNTER_SUM, "Blocks of log lines taken");
+	w->blocks = counter_create(set, "blocks", COUNTER_SUM, "Blocks of log records taken");
 	w->waiting = counter_create(set, "waiting", COUNTER_GAUGE, "Blocks not yet written");
 	w->waiting_max = counter_create(set, "waiting_max", COUNTER_MAX,
 					"Most blocks that ever waited to be written");
@@ -337,7 +376,10 @@ struct log_writer *log_writer_create(const char *name, const struct log_options 
 	init_counters(w);
 	log_output_host_init(&w->host, &w->base, options->path, &options->rotation);
 	log_client_init(&w->own, &w->base, &w->base);
-	if (streams_open(w, options->path, errors) != 0) {
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		w->streams[i].last = &w->streams[i].first;
+	}
+	if (open_outputs(w, options, errors) != 0) {
 		log_writer_destroy(w);
 		return NULL;
 	}
@@ -362,7 +404,7 @@ void log_writer_destroy(struct log_writer *w)
 	}
 	CHECK_MAGIC(w, LOG_WRITER_MAGIC);
 	log_client_close(&w->own);
-	streams_close(w);
+	log_routes_close(&w->routes);
 	log_output_host_close(&w->host);
 	agent_close(&w->base);
 	w->magic = 0;

@@ -15,16 +15,8 @@
 
 #include "agents/log_client.h"
 #include "agents/log_output.h"
+#include "agents/log_route.h"
 #include "core/runtime/agent.h"
-
-READONLY
-struct log_options {
-	/* Directory; made if it is not there (one level). */
-	const char *path;
-	/* 0: none. */
-	uint64_t heartbeat_ms;
-	struct log_rotation rotation;
-};
 
 struct log_writer;
 

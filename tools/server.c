@@ -166,8 +166,12 @@ static bool open_log(struct server *s)
 		.path = g->log_path,
 		.heartbeat_ms = g->log_heartbeat_ms,
 		.rotation = rotation_from(g),
+		.logs = g->logs,
+		.transient_failures = g->log_transient_failures,
+		.rules = s->program.bounce_rules,
 	};
 
+	options.custom = config_custom_loggers(s->program.config, &options.custom_count);
 	s->log = log_writer_create("log", &options, s->errors);
 	if (s->log != NULL) {
 		s->program.log = log_writer_agent(s->log);

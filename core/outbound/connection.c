@@ -328,6 +328,7 @@ struct connection *connection_open(struct dispatcher *x, struct lane *l, struct 
 	c->plain = host->plain_owed;
 	host->plain_owed = false;
 	describe_address(c);
+	bind_address_format(c->options, c->address.ss_family, c->local_ip);
 	attempt_reset(c);
 	smtp_reply_reset(&c->reply);
 	timer_init(&c->timer, x->self, on_timer);

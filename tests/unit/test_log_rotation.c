@@ -36,7 +36,7 @@ struct world {
 	char directory[64];
 	char path[256];
 	unsigned said;
-	/* Of the last log_writer_rotate(): of mainlog and of bouncelog. */
+	/* Of the last log_writer_rotate(): of paniclog and of bouncelog. */
 	int results[2];
 	char rotated[256];
 };
@@ -169,12 +169,12 @@ static void say(unsigned count)
 
 	for (unsigned i = 0; i < count; i++) {
 		snprintf(line, sizeof(line), "%09u", world.said++);
-		log_line(&world.client, LOG_MAIN, line, 9);
+		log_line(&world.client, line, 9);
 	}
 	step(10);
 }
 
-/* All of mainlog's files, oldest first, hold each line that was said once and in order. */
+/* All of paniclog's files, oldest first, hold each line that was said once and in order. */
 static void assert_all_lines(void)
 {
 	char command[256];
@@ -183,7 +183,7 @@ static void assert_all_lines(void)
 	FILE *f;
 
 	snprintf(command, sizeof(command),
-		 "cd %s/log; for f in mainlog.0* mainlog; do case $f in *.zst) zstd -qdc $f;; "
+		 "cd %s/log; for f in paniclog.0* paniclog; do case $f in *.zst) zstd -qdc $f;; "
 		 "*.gz) gzip -dc $f;; *) [ ! -e $f ] || cat $f;; esac; done",
 		 world.directory);
 	f = popen(command, "r");
@@ -247,7 +247,7 @@ static uint64_t counter_of(const char *name)
 static void on_rotated(void *context, const struct log_output *o, int result)
 {
 	(void)context;
-	if (strstr(o->path, "/mainlog") != NULL) {
+	if (strstr(o->path, "/paniclog") != NULL) {
 		world.results[0] = result;
 		snprintf(world.rotated, sizeof(world.rotated), "%s", o->rotated ? o->rotated : "");
 	} else if (strstr(o->path, "/bouncelog") != NULL) {
@@ -276,14 +276,14 @@ static void test_rotates_at_the_full_hour(void **state)
 	start(LOG_PERIOD_HOURLY, 0, LOG_COMPRESS_NONE);
 	say(3);
 	pass_s(59);
-	assert_int_equal(count_files("mainlog.*"), 0);
+	assert_int_equal(count_files("paniclog.*"), 0);
 	/* Though nobody says anything. */
 	pass_s(1);
-	assert_int_equal(size_of("mainlog.000001-20261123T100000"), 30);
-	assert_int_equal(size_of("mainlog"), 0);
-	assert_int_equal(counter_of("log.mainlog.rotations"), 1);
+	assert_int_equal(size_of("paniclog.000001-20261123T100000"), 30);
+	assert_int_equal(size_of("paniclog"), 0);
+	assert_int_equal(counter_of("log.paniclog.rotations"), 1);
 	say(2);
-	assert_int_equal(size_of("mainlog"), 20);
+	assert_int_equal(size_of("paniclog"), 20);
 	assert_all_lines();
 	stop();
 }
@@ -299,7 +299,7 @@ static void test_rotates_at_midnight_and_leaves_empty_files_alone(void **state)
 	assert_int_equal(count_files("*.0*"), 0);
 	pass_s(HOUR_S);
 	assert_int_equal(count_files("*.0*"), 1);
-	assert_int_equal(size_of("mainlog.000001-20261125T000000"), 10);
+	assert_int_equal(size_of("paniclog.000001-20261125T000000"), 10);
 	stop();
 }
 
@@ -311,18 +311,18 @@ static void test_a_restart_rotates_what_is_from_another_day(void **state)
 	start(LOG_PERIOD_DAILY, 0, LOG_COMPRESS_NONE);
 	say(2);
 	stop();
-	assert_int_equal(utimensat(AT_FDCWD, path_of("mainlog"), times, 0), 0);
+	assert_int_equal(utimensat(AT_FDCWD, path_of("paniclog"), times, 0), 0);
 	start(LOG_PERIOD_DAILY, 0, LOG_COMPRESS_NONE);
 	step(10);
-	assert_int_equal(count_files("mainlog.*"), 1);
+	assert_int_equal(count_files("paniclog.*"), 1);
 	say(1);
 	stop();
 	/* What is of today stays. */
 	times[0].tv_sec = times[1].tv_sec = WALL_S - 60;
-	assert_int_equal(utimensat(AT_FDCWD, path_of("mainlog"), times, 0), 0);
+	assert_int_equal(utimensat(AT_FDCWD, path_of("paniclog"), times, 0), 0);
 	start(LOG_PERIOD_DAILY, 0, LOG_COMPRESS_NONE);
 	step(10);
-	assert_int_equal(count_files("mainlog.*"), 1);
+	assert_int_equal(count_files("paniclog.*"), 1);
 	assert_all_lines();
 	stop();
 }
@@ -336,12 +336,12 @@ static void test_a_clock_that_goes_back_loses_nothing(void **state)
 	world.now.wall_ns -= 100 * 86400 * NS_PER_S;
 	say(1);
 	pass_s(60);
-	assert_int_equal(count_files("mainlog.*"), 1);
+	assert_int_equal(count_files("paniclog.*"), 1);
 	for (unsigned i = 0; i < 59; i++) {
 		pass_s(60);
 	}
-	assert_int_equal(count_files("mainlog.*"), 2);
-	assert_int_equal(size_of("mainlog.000002-20260815T110000"), 10);
+	assert_int_equal(count_files("paniclog.*"), 2);
+	assert_int_equal(size_of("paniclog.000002-20260815T110000"), 10);
 	assert_all_lines();
 	stop();
 }
@@ -354,12 +354,12 @@ static void test_no_file_exceeds_its_size(void **state)
 	(void)state;
 	start(NO_PERIOD, 1005, LOG_COMPRESS_NONE);
 	say(150);
-	assert_int_equal(size_of("mainlog.000001-20261123T095900"), 1000);
-	assert_int_equal(size_of("mainlog"), 500);
+	assert_int_equal(size_of("paniclog.000001-20261123T095900"), 1000);
+	assert_int_equal(size_of("paniclog"), 500);
 	assert_all_lines();
 	say(100);
-	assert_int_equal(count_files("mainlog.*"), 2);
-	assert_int_equal(glob(path_of("mainlog*"), 0, NULL, &found), 0);
+	assert_int_equal(count_files("paniclog.*"), 2);
+	assert_int_equal(glob(path_of("paniclog*"), 0, NULL, &found), 0);
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		assert_int_equal(stat(found.gl_pathv[i], &st), 0);
 		assert_true(st.st_size <= 1005);
@@ -370,7 +370,7 @@ static void test_no_file_exceeds_its_size(void **state)
 	start(NO_PERIOD, 1005, LOG_COMPRESS_NONE);
 	/* What is there counts. */
 	say(60);
-	assert_int_equal(counter_of("log.mainlog.rotations"), 1);
+	assert_int_equal(counter_of("log.paniclog.rotations"), 1);
 	assert_all_lines();
 	stop();
 }
@@ -380,7 +380,7 @@ static void test_one_line_may_be_longer(void **state)
 	(void)state;
 	start(NO_PERIOD, 5, LOG_COMPRESS_NONE);
 	say(3);
-	assert_int_equal(count_files("mainlog.*"), 2);
+	assert_int_equal(count_files("paniclog.*"), 2);
 	assert_all_lines();
 	stop();
 }
@@ -392,17 +392,17 @@ static void test_rotated_files_are_compressed_and_so_many_kept(void **state)
 	for (unsigned i = 0; i < 3; i++) {
 		say(100);
 		assert_int_equal(rotate(), 0);
-		assert_int_equal(count_files("mainlog.*.zst"), i + 1);
+		assert_int_equal(count_files("paniclog.*.zst"), i + 1);
 	}
 	assert_all_lines();
-	assert_string_equal(world.rotated, path_of("mainlog.000003-20261123T095900"));
-	assert_int_equal(counter_of("log.mainlog.compressed_files"), 3);
-	assert_int_equal(counter_of("log.mainlog.compressed_bytes"), 3000);
+	assert_string_equal(world.rotated, path_of("paniclog.000003-20261123T095900"));
+	assert_int_equal(counter_of("log.paniclog.compressed_files"), 3);
+	assert_int_equal(counter_of("log.paniclog.compressed_bytes"), 3000);
 	say(1);
 	assert_int_equal(rotate(), 0);
-	assert_int_equal(count_files("mainlog.*"), 3);
-	assert_int_equal(count_files("mainlog.000001*"), 0);
-	assert_int_equal(counter_of("log.mainlog.removed_files"), 1);
+	assert_int_equal(count_files("paniclog.*"), 3);
+	assert_int_equal(count_files("paniclog.000001*"), 0);
+	assert_int_equal(counter_of("log.paniclog.removed_files"), 1);
 	stop();
 }
 
@@ -414,14 +414,14 @@ static void test_an_operator_rotates_what_is_not_empty(void **state)
 	start(NO_PERIOD, 0, LOG_COMPRESS_NONE);
 	assert_int_equal(rotate(), -ENODATA);
 	say(1);
-	assert_int_equal(chmod(path_of("mainlog"), 0600), 0);
+	assert_int_equal(chmod(path_of("paniclog"), 0600), 0);
 	assert_int_equal(rotate(), 0);
-	assert_int_equal(stat(path_of("mainlog"), &st), 0);
+	assert_int_equal(stat(path_of("paniclog"), &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0600);
 	assert_int_equal(world.results[1], -ENODATA);
 	assert_int_equal(rotate(), -ENODATA);
 	assert_int_equal(count_files("*.0*"), 1);
-	assert_int_equal(counter_of("log.mainlog.rotation_errors"), 0);
+	assert_int_equal(counter_of("log.paniclog.rotation_errors"), 0);
 	stop();
 }
 
@@ -433,11 +433,11 @@ static void test_what_a_run_left_is_compressed_by_the_next(void **state)
 	rotate();
 	say(10);
 	stop();
-	assert_int_equal(count_files("mainlog.*T095900"), 1);
+	assert_int_equal(count_files("paniclog.*T095900"), 1);
 	start(NO_PERIOD, 0, LOG_COMPRESS_GZIP);
 	step(20);
-	assert_int_equal(count_files("mainlog.*"), 1);
-	assert_int_equal(count_files("mainlog.*.gz"), 1);
+	assert_int_equal(count_files("paniclog.*"), 1);
+	assert_int_equal(count_files("paniclog.*.gz"), 1);
 	assert_all_lines();
 	stop();
 }
@@ -448,7 +448,7 @@ static void test_a_stop_does_not_wait_for_compression(void **state)
 
 	(void)state;
 	assert_int_equal(mkdir(path_of(""), 0755), 0);
-	f = fopen(path_of("mainlog.000001-20261123T090000"), "w");
+	f = fopen(path_of("paniclog.000001-20261123T090000"), "w");
 	assert_non_null(f);
 	for (unsigned i = 0; i < 4000000; i++) {
 		fprintf(f, "%09u\n", world.said++);
@@ -456,8 +456,8 @@ static void test_a_stop_does_not_wait_for_compression(void **state)
 	assert_int_equal(fclose(f), 0);
 	start(NO_PERIOD, 0, LOG_COMPRESS_ZSTD);
 	stop();
-	assert_int_equal(count_files("mainlog.*"), 1);
-	assert_int_equal(count_files("mainlog.*0000"), 1);
+	assert_int_equal(count_files("paniclog.*"), 1);
+	assert_int_equal(count_files("paniclog.*0000"), 1);
 	assert_all_lines();
 }
 
@@ -481,18 +481,18 @@ static void test_compression_without_room_is_tried_again_each_minute(void **stat
 	limit_file_size(10);
 	rotate();
 	pass_s(59);
-	assert_int_equal(counter_of("log.mainlog.archive_errors"), 1);
+	assert_int_equal(counter_of("log.paniclog.archive_errors"), 1);
 	pass_s(1);
-	assert_int_equal(counter_of("log.mainlog.archive_errors"), 2);
+	assert_int_equal(counter_of("log.paniclog.archive_errors"), 2);
 	limit_file_size(RLIM_INFINITY);
 	assert_int_equal(writer->errors.count, 1);
 	assert_int_equal(writer->errors.entries[0].code, -EFBIG);
 	assert_non_null(strstr(writer->errors.entries[0].text, "cannot compress rotated files of"));
-	assert_int_equal(count_files("mainlog.*"), 1);
+	assert_int_equal(count_files("paniclog.*"), 1);
 	assert_all_lines();
 	pass_s(60);
-	assert_int_equal(count_files("mainlog.*.gz"), 1);
-	assert_int_equal(counter_of("log.mainlog.archive_errors"), 2);
+	assert_int_equal(count_files("paniclog.*.gz"), 1);
+	assert_int_equal(counter_of("log.paniclog.archive_errors"), 2);
 	assert_all_lines();
 	stop();
 }
@@ -505,21 +505,21 @@ static void test_a_rotation_that_fails_is_tried_again_and_the_file_goes_on(void 
 	(void)state;
 	start(NO_PERIOD, 100, LOG_COMPRESS_NONE);
 	for (unsigned i = 1; i <= 100; i++) {
-		snprintf(name, sizeof(name), "mainlog.%06u-20261123T095900", i);
+		snprintf(name, sizeof(name), "paniclog.%06u-20261123T095900", i);
 		assert_int_equal(mkdir(path_of(name), 0755), 0);
 	}
 	say(25);
-	assert_int_equal(size_of("mainlog"), 250);
-	assert_int_equal(counter_of("log.mainlog.rotation_errors"), 1);
+	assert_int_equal(size_of("paniclog"), 250);
+	assert_int_equal(counter_of("log.paniclog.rotation_errors"), 1);
 	assert_int_equal(log_writer_agent(world.writer)->errors.entries[0].code, -EEXIST);
 	for (unsigned i = 1; i <= 100; i++) {
-		snprintf(name, sizeof(name), "mainlog.%06u-20261123T095900", i);
+		snprintf(name, sizeof(name), "paniclog.%06u-20261123T095900", i);
 		assert_int_equal(rmdir(path_of(name)), 0);
 	}
 	pass_s(1);
 	say(1);
-	assert_int_equal(size_of("mainlog.000101-20261123T095901"), 250);
-	assert_int_equal(size_of("mainlog"), 10);
+	assert_int_equal(size_of("paniclog.000101-20261123T095901"), 250);
+	assert_int_equal(size_of("paniclog"), 10);
 	assert_all_lines();
 	stop();
 }
@@ -544,12 +544,12 @@ static void test_a_file_whose_successor_cannot_be_opened_is_put_back(void **stat
 	limit_files(3);
 	assert_int_equal(rotate(), -EMFILE);
 	limit_files(limit.rlim_cur);
-	assert_int_equal(count_files("mainlog*"), 1);
+	assert_int_equal(count_files("paniclog*"), 1);
 	say(2);
 	assert_all_lines();
 	assert_int_equal(rotate(), 0);
 	say(2);
-	assert_int_equal(count_files("mainlog*"), 2);
+	assert_int_equal(count_files("paniclog*"), 2);
 	assert_all_lines();
 	stop();
 }
@@ -562,12 +562,12 @@ static void test_a_line_under_way_is_finished_first(void **state)
 	say(5);
 	assert_int_equal(rotate(), -EAGAIN);
 	limit_file_size(RLIM_INFINITY);
-	assert_int_equal(count_files("mainlog.*"), 0);
+	assert_int_equal(count_files("paniclog.*"), 0);
 	pass_s(1);
 	/* It was the rest of all that was there, so the new file is empty. */
-	assert_int_equal(count_files("mainlog.*"), 1);
+	assert_int_equal(count_files("paniclog.*"), 1);
 	say(1);
-	assert_int_equal(size_of("mainlog"), 10);
+	assert_int_equal(size_of("paniclog"), 10);
 	assert_all_lines();
 	stop();
 }
@@ -579,12 +579,12 @@ static void test_a_file_that_others_moved_is_opened_anew(void **state)
 	(void)state;
 	start(NO_PERIOD, 0, LOG_COMPRESS_NONE);
 	say(1);
-	snprintf(old, sizeof(old), "%s/log/mainlog.000000-20261123T000000", world.directory);
-	assert_int_equal(rename(path_of("mainlog"), old), 0);
+	snprintf(old, sizeof(old), "%s/log/paniclog.000000-20261123T000000", world.directory);
+	assert_int_equal(rename(path_of("paniclog"), old), 0);
 	assert_int_equal(rotate(), -ESTALE);
 	say(1);
-	assert_int_equal(size_of("mainlog"), 10);
-	assert_int_equal(count_files("mainlog.*"), 1);
+	assert_int_equal(size_of("paniclog"), 10);
+	assert_int_equal(count_files("paniclog.*"), 1);
 	assert_all_lines();
 	stop();
 }
@@ -593,7 +593,7 @@ static void test_what_is_no_file_is_not_rotated(void **state)
 {
 	(void)state;
 	assert_int_equal(mkdir(path_of(""), 0755), 0);
-	assert_int_equal(symlink("elsewhere", path_of("mainlog")), 0);
+	assert_int_equal(symlink("elsewhere", path_of("paniclog")), 0);
 	assert_int_equal(symlink("/dev/null", path_of("bouncelog")), 0);
 	start(LOG_PERIOD_HOURLY, 15, LOG_COMPRESS_GZIP);
 	say(5);
