@@ -81,7 +81,6 @@ static int mend_tail(int fd, uint32_t log, uint32_t *records, struct jlog_recove
 	jlog_scan_begin(&scan, fd, log);
 	while ((rc = jlog_scan_next(&scan, &r)) == 1) {
 	}
-	*records = scan.last.marker;
 	rc = rc == -EBADMSG ? 0 : rc;
 	if (rc == 0 && fstat(fd, &st) != 0) {
 		rc = -errno;
@@ -94,7 +93,10 @@ static int mend_tail(int fd, uint32_t log, uint32_t *records, struct jlog_recove
 			found->torn_bytes += (uint64_t)st.st_size - end;
 			rc = ftruncate(fd, (off_t)end) == 0 ? 0 : -errno;
 		}
+		while (rc == 1 && jlog_scan_next_closed(&scan, &r) == 1) {
+		}
 	}
+	*records = scan.last.marker;
 	jlog_scan_end(&scan);
 	return rc;
 }

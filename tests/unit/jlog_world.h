@@ -37,9 +37,10 @@ static void world_say(void *context, enum jlog_event event, const char *text)
 {
 	struct jlog_world *w = context;
 
+	size_t len = strlen(w->said);
+
 	w->events[event]++;
-	strncat(w->said, text, sizeof(w->said) - strlen(w->said) - 2);
-	strcat(w->said, "\n");
+	snprintf(w->said + len, sizeof(w->said) - len, "%s\n", text);
 }
 
 static int world_setup(void **state)
