@@ -47,7 +47,7 @@ LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))
 LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/%.o)
 LIB := $(OUT)/libflywheel.a
 
-CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c))
+CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c tools/log_*.c))
 SPOOL_TOOL_SRC := tools/flywheel-spool.c $(sort $(wildcard tools/spool_*.c))
 PERF_SHARED := $(filter-out perf/fw%.c,$(sort $(wildcard perf/*.c)))
 # The micro benchmarks call what they measure: linked with the library.
@@ -123,7 +123,7 @@ $(LIB): $(LIB_OBJ)
 
 $(OUT)/flywheeld: $(OUT)/tools/flywheeld.o $(OUT)/tools/server.o $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
-$(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o)
+$(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o) $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ -ledit -ljansson -o $@
 $(OUT)/flywheel-spool: $(SPOOL_TOOL_SRC:%.c=$(OUT)/%.o) $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
