@@ -31,6 +31,8 @@ struct log_block {
 	struct log_client *client;
 	enum log_file file;
 	uint32_t len;
+	/* The writer's: records of the output up to the block's last one. */
+	uint64_t end;
 	/* Given up by the writer: its lines are not in the file. */
 	bool lost;
 	char data[];
