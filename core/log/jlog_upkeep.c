@@ -168,11 +168,12 @@ static int warn(int directory, struct jlog_limit *limit, const struct jlog_repor
 		last = slowest(&subscribers);
 		if (last != NULL) {
 			limit->warned = true;
+			/* Without numbers that change: it may be said again. */
 			jlog_report(report, JLOG_NEARLY_FULL,
-				    "the journal takes %llu of %llu bytes, as subscriber \"%s\" "
-				    "has not passed %08x:%08x; it will be dropped",
-				    (unsigned long long)bytes, (unsigned long long)limit->bytes,
-				    last->name, last->checkpoint.log, last->checkpoint.marker);
+				    "subscriber \"%s\" does not keep up, and the journal has "
+				    "80 %% of the %llu bytes that it may take; then the subscriber "
+				    "is dropped",
+				    last->name, (unsigned long long)limit->bytes);
 		}
 		jlog_subscribers_free(&subscribers);
 	}
