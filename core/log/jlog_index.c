@@ -123,10 +123,22 @@ static int index_sync(int fd, struct offsets *o, bool close)
 	return close ? complete(fd, o, right) : 0;
 }
 
+/* The index itself, locked, against its segment. */
+static int sync_locked(int fd, int directory, uint32_t log, bool close_it)
+{
+	struct offsets o;
+	int rc = find_offsets(directory, log, &o);
+
+	if (rc == 0) {
+		rc = index_sync(fd, &o, close_it);
+	}
+	free(o.items);
+	return rc;
+}
+
 int jlog_index_sync(int directory, uint32_t log, bool close_it)
 {
 	char name[JLOG_INDEX_NAME];
-	struct offsets o;
 	int rc;
 	int fd;
 
@@ -137,11 +149,12 @@ int jlog_index_sync(int directory, uint32_t log, bool close_it)
 	}
 	rc = jlog_lock(fd, 0);
 	if (rc == 0) {
-		rc = find_offsets(directory, log, &o);
-		if (rc == 0) {
-			rc = index_sync(fd, &o, close_it);
+		rc = sync_locked(fd, directory, log, close_it);
+		/* There is no such segment. */
+		if (rc == -ENOENT) {
+			unlinkat(directory, name, 0);
+			rc = 0;
 		}
-		free(o.items);
 		jlog_unlock(fd);
 	}
 	close(fd);

@@ -58,14 +58,48 @@ static int open_segment(struct jlog_writer *w, uint32_t log)
 	return 0;
 }
 
-static int storage_log(const struct jlog_writer *w, uint32_t *log)
+static bool has_segment(const struct jlog_writer *w, uint32_t log)
+{
+	int fd = jlog_segment_open(w->directory, log, O_RDONLY);
+
+	if (fd >= 0) {
+		close(fd);
+	}
+	return fd >= 0;
+}
+
+/* The metastore, which somebody has spoiled, as it should be. */
+static int mend_meta(struct jlog_writer *w)
+{
+	const struct jlog_meta meta = {
+		.storage_log = w->log,
+		.unit_limit = w->segment_bytes,
+		.safety = w->safety,
+		.magic = JLOG_MAGIC,
+	};
+	ssize_t n = pwrite(w->meta_fd, &meta, sizeof(meta), 0);
+
+	if (n != sizeof(meta)) {
+		return n < 0 ? -errno : -EIO;
+	}
+	jlog_report(&w->report, JLOG_REPAIRED,
+		    "the metastore was spoiled while the journal was written, and put right");
+	return 0;
+}
+
+/* The segment that is to be written: ours, or one after it that another writer has made. */
+static int storage_log(struct jlog_writer *w, uint32_t *log)
 {
 	ssize_t n = pread(w->meta_fd, log, sizeof(*log), 0);
 
-	if (n != sizeof(*log)) {
-		return n < 0 ? -errno : -EBADMSG;
+	if (n < 0) {
+		return -errno;
 	}
-	return 0;
+	if (n == sizeof(*log) && (*log == w->log || (*log > w->log && has_segment(w, *log)))) {
+		return 0;
+	}
+	*log = w->log;
+	return mend_meta(w);
 }
 
 /* The next segment is made, and then named in the metastore, as others do it; a crash between is
@@ -215,6 +249,10 @@ static int check_segment(struct jlog_writer *w, uint64_t *size)
 		return rc;
 	}
 	*size = (uint64_t)st.st_size;
+	if (st.st_nlink == 0) {
+		/* Somebody has removed it. */
+		w->abandoned = true;
+	}
 	return now != w->log || w->abandoned || *size >= w->segment_bytes;
 }
 

@@ -257,6 +257,31 @@ static void test_metastore_missing_or_spoiled_is_made_anew(void **state)
 	expect_storage_log(4);
 }
 
+/* Nothing that is done to its files stops a writer. */
+static void test_write_goes_on_when_files_are_spoiled(void **state)
+{
+	static const uint32_t wrong[] = {0, 7, 0x7fffffff};
+	struct jlog_writer *w = world_writer();
+
+	(void)state;
+	world_write_many(w, "a", 15);
+	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		world_put_meta(wrong[i], 1000, JLOG_ALMOST_SAFE, JLOG_MAGIC);
+		world_write_many(w, "b", 1);
+		assert_int_equal(meta_storage_log(), 1);
+	}
+	assert_int_equal(truncate(world_file("metastore"), 0), 0);
+	world_write_many(w, "b", 1);
+	assert_int_equal(world_size("metastore"), 16);
+	assert_int_equal(world.events[JLOG_REPAIRED], 4);
+	assert_int_equal(world_count(), 19);
+	assert_int_equal(unlink(world_file("00000001")), 0);
+	world_write_many(w, "c", 1);
+	assert_int_equal(world_size("00000002"), 100);
+	assert_int_equal(world_count(), 11);
+	jlog_writer_close(w);
+}
+
 /* ---- indexes and checkpoints ---- */
 
 static void test_index_that_contradicts_is_made_right(void **state)
@@ -446,6 +471,7 @@ int main(void)
 		TEST(test_storage_log_stays_without_files),
 		TEST(test_closed_segment_is_not_written),
 		TEST(test_metastore_missing_or_spoiled_is_made_anew),
+		TEST(test_write_goes_on_when_files_are_spoiled),
 		TEST(test_index_that_contradicts_is_made_right),
 		TEST(test_checkpoint_beyond_the_end_is_set_back),
 		TEST(test_limit_without_subscribers_keeps_the_newest),
