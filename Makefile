@@ -263,6 +263,7 @@ install: all
 	install -m 755 $(OUT)/flywheel $(BIN)/flywheel
 	install -m 755 $(OUT)/flywheel-spool $(SBIN)/flywheel-spool
 	install -m 644 $(MAN_DIR)/flywheel.1 $(MAN)/man1/flywheel.1
+	install -m 644 $(MAN_DIR)/flywheel-log.1 $(MAN)/man1/flywheel-log.1
 	install -m 644 $(OUT)/man/flywheel.conf.5 $(MAN)/man5/flywheel.conf.5
 	install -m 644 $(MAN_DIR)/flywheeld.8 $(MAN)/man8/flywheeld.8
 	install -m 644 $(MAN_DIR)/flywheel-spool.8 $(MAN)/man8/flywheel-spool.8
@@ -274,6 +275,7 @@ install: all
 # What an operator made stays: configuration, spool, logs.
 uninstall:
 	rm -f $(SBIN)/flywheeld $(SBIN)/flywheel-spool $(BIN)/flywheel $(MAN)/man1/flywheel.1 \
+		$(MAN)/man1/flywheel-log.1 \
 		$(MAN)/man5/flywheel.conf.5 $(MAN)/man8/flywheeld.8 $(MAN)/man8/flywheel-spool.8 \
 		$(UNITS)/flywheel.service $(ETC)/flywheel.conf.example \
 		$(ETC)/bounce_rules.example
