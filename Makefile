@@ -47,7 +47,7 @@ LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))
 LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/%.o)
 LIB := $(OUT)/libflywheel.a
 
-CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c))
+CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c tools/log_*.c))
 SPOOL_TOOL_SRC := tools/flywheel-spool.c $(sort $(wildcard tools/spool_*.c))
 PERF_SHARED := $(filter-out perf/fw%.c,$(sort $(wildcard perf/*.c)))
 # The micro benchmarks call what they measure: linked with the library.
@@ -123,7 +123,7 @@ $(LIB): $(LIB_OBJ)
 
 $(OUT)/flywheeld: $(OUT)/tools/flywheeld.o $(OUT)/tools/server.o $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
-$(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o)
+$(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o) $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ -ledit -ljansson -o $@
 $(OUT)/flywheel-spool: $(SPOOL_TOOL_SRC:%.c=$(OUT)/%.o) $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
@@ -264,6 +264,7 @@ install: all
 	install -m 755 $(OUT)/flywheel $(BIN)/flywheel
 	install -m 755 $(OUT)/flywheel-spool $(SBIN)/flywheel-spool
 	install -m 644 $(MAN_DIR)/flywheel.1 $(MAN)/man1/flywheel.1
+	install -m 644 $(MAN_DIR)/flywheel-log.1 $(MAN)/man1/flywheel-log.1
 	install -m 644 $(OUT)/man/flywheel.conf.5 $(MAN)/man5/flywheel.conf.5
 	install -m 644 $(MAN_DIR)/flywheeld.8 $(MAN)/man8/flywheeld.8
 	install -m 644 $(MAN_DIR)/flywheel-spool.8 $(MAN)/man8/flywheel-spool.8
@@ -276,6 +277,7 @@ install: all
 # What an operator made stays: configuration, spool, logs.
 uninstall:
 	rm -f $(SBIN)/flywheeld $(SBIN)/flywheel-spool $(BIN)/flywheel $(MAN)/man1/flywheel.1 \
+		$(MAN)/man1/flywheel-log.1 \
 		$(MAN)/man5/flywheel.conf.5 $(MAN)/man8/flywheeld.8 $(MAN)/man8/flywheel-spool.8 \
 		$(UNITS)/flywheel.service $(ETC)/flywheel.conf.example \
 		$(ETC)/bounce_rules.example $(SHARE)/events.schema.json

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agents/log_file.h"
+#include "agents/log_journal.h"
 #include "core/runtime/check.h"
 
 #define RETRY_MS 1000
@@ -408,19 +409,33 @@ void log_output_free(struct log_output *o)
 	free(o->path);
 }
 
+static bool names_journal(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 5 && strcmp(name + len - 5, ".jlog") == 0;
+}
+
 int log_output_open(struct log_output **out, struct log_output_host *h, const char *destination,
 		    FILE *errors)
 {
 	bool json = strncmp(destination, "json:", 5) == 0;
+	bool journal = strncmp(destination, "jlog:", 5) == 0;
+	const char *name = destination + 5;
 	int rc;
 
 	*out = NULL;
-	if (!json && strncmp(destination, "file:", 5) != 0) {
-		fprintf(errors, "cannot log to \"%s\"; expected file:NAME or json:NAME\n",
+	if (!json && !journal && strncmp(destination, "file:", 5) != 0) {
+		fprintf(errors,
+			"cannot log to \"%s\"; expected file:NAME, jlog:NAME or json:NAME\n",
 			destination);
 		return -EINVAL;
 	}
-	rc = log_file_open(out, h, destination + 5, errors);
+	if (journal || (json && names_journal(name))) {
+		rc = log_journal_open(out, h, name, errors);
+	} else {
+		rc = log_file_open(out, h, name, errors);
+	}
 	if (rc == 0) {
 		(*out)->json = json;
 	}

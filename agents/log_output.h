@@ -1,7 +1,8 @@
 /*
  * Log output: one destination of log records, such as a file. Records are formatted straight into
  * its buffers and written from there; what cannot be written waits, and is tried again every
- * second. How bytes get to the disk is its operations': log_file.c.
+ * second. How bytes get to the disk is its operations': log_file.c,
+ * log_journal.c.
  *
  * Owner: the log writer. Per log record: log_output_reserve(), log_output_commit(); per duty cycle:
  * log_output_full(), log_output_do_work(). Start reading at the latter.
@@ -26,6 +27,7 @@
 #define LOG_PIECES_MAX 64
 
 struct log_output;
+struct log_journal_options;
 struct thread_pool;
 
 /*
@@ -99,6 +101,10 @@ struct log_output_host {
 	struct counter *bytes;
 	struct counter *writes;
 	struct counter *write_errors;
+	/* How journals are to be (log_journal.h); the owner's, which sets them after
+	 * log_output_host_init(). */
+	const struct log_journal_options *journals;
+	uint32_t journal_count;
 };
 
 BOUND
@@ -163,8 +169,9 @@ SINGLE
 void log_output_host_close(struct log_output_host *h);
 
 /*
- * Opens an output. `destination` is "file:NAME", text with one record a line, or "json:NAME", a
- * file with one JSON object a line; a relative name is below the host's directory. Returns 0, or a
+ * Opens an output. `destination` is "file:NAME", text with one record a line, "jlog:NAME", a
+ * journal of such records, or "json:NAME", JSON objects: a journal where NAME ends in .jlog, else a
+ * file with one a line. A relative name is below the host's directory. Returns 0, or a
  * negative errno after one line on `errors`. Counters, in a set of its own named after the agent
  * and the output such as "log.mainlog": buffered_bytes, waiting_records; of files also rotations,
  * rotation_errors, compressed_files, compressed_bytes, removed_files, archive_errors.

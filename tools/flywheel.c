@@ -16,6 +16,7 @@
 #include "tools/console_client.h"
 #include "tools/console_prompt.h"
 #include "tools/console_render.h"
+#include "tools/log_commands.h"
 
 #define DEFAULT_SOCKET "/run/flywheel/control"
 
@@ -65,6 +66,9 @@ static const char help_text[] =
 	"    reopen logs            after a rotation\n"
 	"    shutdown               stop gracefully\n"
 	"\n"
+	"    log read|tail|subscribers|stats|repair|write JOURNAL\n"
+	"                           journals, on the disk and without flywheeld: flywheel log --help\n"
+	"\n"
 	"EXIT STATUS\n"
 	"    0  the command (of several: every command) succeeded\n"
 	"    1  a command failed; the reason is on standard error\n"
@@ -80,7 +84,7 @@ static const char help_text[] =
 	"    flywheel counters 'scheduler.*.delivered'\n"
 	"\n"
 	"SEE ALSO\n"
-	"    flywheeld(8), flywheel.conf(5)\n";
+	"    flywheel-log(1), flywheeld(8), flywheel.conf(5)\n";
 
 struct session {
 	const char *socket;
@@ -299,6 +303,10 @@ int main(int argc, char **argv)
 					"flywheel --help\n");
 			return EXIT_CONNECTION;
 		}
+	}
+	if (argc - optind > 1 && strcmp(argv[optind], "log") == 0 &&
+	    log_command_is(argv[optind + 1])) {
+		return log_command(argc - optind, argv + optind, s.json);
 	}
 	return run(&s, argv + optind, argc - optind);
 }

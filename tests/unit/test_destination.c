@@ -11,8 +11,9 @@
 
 static void test_names_are_paths_of_one_spelling(void **state)
 {
-	static const char *const good[] = {"file:a",   "json:a/b.json", "file:/var/log/x",
-					   "file:..a", "file:a..",      "file:.a"};
+	static const char *const good[] = {"file:a",        "json:a/b.json", "file:/var/log/x",
+					   "file:..a",      "file:a..",      "file:.a",
+					   "jlog:main.jlog"};
 	static const char *const bad[] = {"",          "a",           "files:a",   "FILE:a",
 					  "file:",     "file:a/",     "file:/",    "file:..",
 					  "file:../a", "file:a/../b", "file:a/..", "file:./a",

@@ -370,7 +370,8 @@ static void test_destination_of_no_kind_is_refused(void **state)
 	assert_int_equal(log_output_open(&o, &host, "file:x", errors), -ENOENT);
 	assert_null(o);
 	fclose(errors);
-	assert_string_equal(text, "cannot log to \"pipe:x\"; expected file:NAME or json:NAME\n"
+	assert_string_equal(text, "cannot log to \"pipe:x\"; expected file:NAME, jlog:NAME or "
+				  "json:NAME\n"
 				  "cannot open log file /nowhere/x: No such file or directory\n");
 	free(text);
 }
