@@ -388,6 +388,26 @@ static void remember(struct scheduler *s, struct domain *d, struct delivery *del
 	d->binding_record->transient += recipient_set_count(&a->deferred);
 }
 
+/* What was said to those that were refused, for who looks at what is said most often. */
+static void count_refusals(struct scheduler *s, const struct recipient_set *set,
+			   const struct attempt *a)
+{
+	uint64_t now_ms = agent_now_ms(&s->base);
+	unsigned shared = 0;
+
+	for (unsigned i = recipient_set_next(set, 0); i < ENVELOPE_DELIVERY_RECIPIENTS;
+	     i = recipient_set_next(set, i + 1)) {
+		if (attempt_has_own_reply(a, i)) {
+			reply_top_count(&s->refusals, a->replies[i].text, 1, now_ms);
+		} else {
+			shared++;
+		}
+	}
+	if (shared != 0) {
+		reply_top_count(&s->refusals, a->text, shared, now_ms);
+	}
+}
+
 static void conclude(struct scheduler *s, struct delivery *delivery, const struct attempt *found)
 {
 	struct domain *d = delivery->domain;
@@ -401,6 +421,8 @@ static void conclude(struct scheduler *s, struct delivery *delivery, const struc
 	log_recipients(s, delivery, &a.failed, &a, mainlog_permanent, s->failed);
 	bounce_log_attempt(s, delivery, &a.deferred, &a, false);
 	bounce_log_attempt(s, delivery, &a.failed, &a, true);
+	count_refusals(s, &a.deferred, &a);
+	count_refusals(s, &a.failed, &a);
 	given_up = give_up(s, d, delivery, &a);
 	log_recipients(s, delivery, &given_up, &a, mainlog_permanent, s->failed);
 	bounce_log_attempt(s, delivery, &given_up, &a, true);

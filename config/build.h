@@ -18,6 +18,15 @@ void build_generation(struct config *config, struct report *report);
 SINGLE
 void listeners_build(struct builder *builder);
 
+/* One socket of an HTTP listener, which has the defaults of all its options. In http.c. */
+SINGLE
+void http_add_listen(struct builder *builder, const struct tree_scope *listener,
+		     const struct tree_scope *scope, const struct listen_options *socket);
+
+/* Where metrics are sent, from the values of the scope. In http.c. */
+SINGLE
+void graphite_build(struct builder *builder, const struct tree_scope *scope);
+
 /* DKIM: what to sign with, its keys loaded. In dkim.c. */
 SINGLE
 void dkim_build(struct builder *builder);

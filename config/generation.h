@@ -97,6 +97,13 @@ struct smtp_listen {
 	uint32_t peer_count;
 };
 
+/* A socket of an HTTP listener. */
+READONLY
+struct http_listen {
+	struct listen_options options;
+	struct http_options http;
+};
+
 /* Outbound options that one scope sets, and a struct in which those have their values as written.
  * Interned: equal settings are one struct. */
 READONLY
@@ -167,6 +174,8 @@ struct config {
 	uint32_t smtp_listen_count;
 	struct listen_options *control_listens;
 	uint32_t control_listen_count;
+	struct http_listen *http_listens;
+	uint32_t http_listen_count;
 
 	/* What the global scope says to all others, */
 	struct smtp_options smtp;
