@@ -18,10 +18,15 @@ void build_generation(struct config *config, struct report *report);
 SINGLE
 void listeners_build(struct builder *builder);
 
-/* One socket of an HTTP listener, which has the defaults of all its options. In http.c. */
+/* What a listener or listen of HTTP says of its clients, on top of what is around it: the token is
+ * read, and mistakes are reported. In http.c. */
 SINGLE
-void http_add_listen(struct builder *builder, const struct tree_scope *listener,
-		     const struct tree_scope *scope, const struct listen_options *socket);
+void http_check(struct builder *builder, const struct tree_scope *scope, struct http_options *http);
+
+/* One socket of an HTTP listener. In http.c. */
+SINGLE
+void http_add_listen(struct builder *builder, const struct tree_scope *scope,
+		     const struct listen_settings *settings);
 
 /* Where metrics are sent, from the values of the scope. In http.c. */
 SINGLE

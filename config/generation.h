@@ -31,6 +31,7 @@ struct agent_settings {
 SINGLE
 struct listen_settings {
 	struct listen_options options;
+	struct http_options http;
 	bool enable;
 };
 

@@ -15,13 +15,6 @@
 #define TOKEN_BYTES_MIN 8
 #define TOKEN_BYTES_MAX 1024
 
-static const struct tree_option *option_of(const struct tree_scope *listener,
-					   const struct tree_scope *scope, const char *name)
-{
-	const struct tree_option *option = tree_option_find(scope, name);
-	return option != NULL ? option : tree_option_find(listener, name);
-}
-
 /* The first line of the file, without blanks around it. NULL after a report. */
 static const char *read_token(struct builder *b, const struct tree_option *option, const char *path)
 {
@@ -62,18 +55,11 @@ static void check_token(struct builder *b, const struct tree_option *option, con
 	}
 }
 
-/* The inner scope's way of saying it counts; both ways in one scope are a mistake. */
-static void find_token(struct builder *b, const struct tree_scope *listener,
-		       const struct tree_scope *scope, struct http_options *http)
+/* What the scope says counts, whichever way a scope around it says it. */
+static void find_token(struct builder *b, const struct tree_scope *scope, struct http_options *http)
 {
-	const struct tree_scope *owner =
-		tree_option_find(scope, "token") != NULL ||
-				tree_option_find(scope, "token_file") != NULL
-			? scope
-			: listener;
-	const struct tree_option *token = tree_option_find(owner, "token");
-	const struct tree_option *file = tree_option_find(owner, "token_file");
-
+	const struct tree_option *token = tree_option_find(scope, "token");
+	const struct tree_option *file = tree_option_find(scope, "token_file");
 	if (token != NULL && file != NULL) {
 		report_error(b->report, file->value.source,
 			     "option \"token_file\": there is a token, too; expected one of them");
@@ -81,12 +67,22 @@ static void find_token(struct builder *b, const struct tree_scope *listener,
 	}
 	if (file != NULL && http->token_file != NULL) {
 		http->token = read_token(b, file, http->token_file);
-	} else {
+	} else if (token != NULL) {
 		http->token_file = NULL;
 	}
-	if (http->token != NULL) {
+	if ((token != NULL || file != NULL) && http->token != NULL) {
 		check_token(b, file != NULL ? file : token, http->token);
 	}
+}
+
+void http_check(struct builder *b, const struct tree_scope *scope, struct http_options *http)
+{
+	const struct tree_option *idle = tree_option_find(scope, "idle_time");
+	if (idle != NULL && http->idle_ms % 1000 != 0) {
+		report_error(b->report, idle->value.source,
+			     "option \"idle_time\": has a part of a second; expected whole ones");
+	}
+	find_token(b, scope, http);
 }
 
 /* Nobody but this machine's users can connect. */
@@ -104,31 +100,17 @@ static bool is_local(const struct listen_options *socket)
 	return true;
 }
 
-static void check_idle(struct builder *b, const struct tree_option *option, uint64_t idle_ms)
-{
-	if (idle_ms % 1000 != 0) {
-		report_error(b->report, option->value.source,
-			     "option \"idle_time\": has a part of a second; expected whole ones");
-	}
-}
-
-void http_add_listen(struct builder *b, const struct tree_scope *listener,
-		     const struct tree_scope *scope, const struct listen_options *socket)
+void http_add_listen(struct builder *b, const struct tree_scope *scope,
+		     const struct listen_settings *settings)
 {
 	struct config *config = b->config;
 	struct http_listen *listen = &config->http_listens[config->http_listen_count++];
-	struct targets targets = {.base = {[TARGET_HTTP] = &listen->http}};
-
-	memset(listen, 0, sizeof(*listen));
-	listen->options = *socket;
+	listen->options = settings->options;
+	listen->http = settings->http;
 	if (listen->options.max_connections == 0) {
 		listen->options.max_connections = SESSIONS_DEFAULT;
 	}
-	assign_scope(b, listener, &targets);
-	assign_scope(b, scope, &targets);
-	check_idle(b, option_of(listener, scope, "idle_time"), listen->http.idle_ms);
-	find_token(b, listener, scope, &listen->http);
-	if (listen->http.token == NULL && !is_local(socket)) {
+	if (listen->http.token == NULL && !is_local(&listen->options)) {
 		report_error(b->report, scope->source,
 			     "scope listen \"%.100s\": others than this machine could read there "
 			     "whom mail goes to; expected token or token_file, or an address such "

@@ -90,10 +90,15 @@ static void read_scope(struct builder *b, struct tree_scope *scope, struct liste
 	struct smtp_settings *settings = arena_alloc(&b->config->tree.arena, sizeof(*settings),
 						     _Alignof(struct smtp_settings));
 	struct targets targets = {
-		.base = {[TARGET_SMTP] = &settings->values, [TARGET_LISTEN] = listen}};
+		.base = {[TARGET_SMTP] = &settings->values,
+			 [TARGET_LISTEN] = listen,
+			 [TARGET_HTTP] = listen != NULL ? &listen->http : NULL}};
 	settings->set = assign_scope(b, scope, &targets);
 	scope->settings = settings;
 	check_smtp(b, scope, &settings->values);
+	if (scope->kind == SCOPE_HTTP_LISTENER || scope->kind == SCOPE_HTTP_LISTEN) {
+		http_check(b, scope, &listen->http);
+	}
 }
 
 static void read_peers(struct builder *b, struct tree_scope *scope)
@@ -236,7 +241,7 @@ static void build_listen(struct builder *b, const struct tree_scope *listener,
 	if (scope->kind == SCOPE_ESMTP_LISTEN) {
 		add_smtp_listen(b, listener, scope, socket);
 	} else if (scope->kind == SCOPE_HTTP_LISTEN) {
-		http_add_listen(b, listener, scope, socket);
+		http_add_listen(b, scope, settings);
 	} else {
 		config->control_listens[config->control_listen_count++] = *socket;
 	}

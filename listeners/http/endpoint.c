@@ -4,8 +4,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "core/runtime/check.h"
 #include "listeners/http/http.h"
@@ -17,6 +18,77 @@
 static struct agent *agent_of(const struct endpoint *e)
 {
 	return &e->http->scheduler->base;
+}
+
+/* ---- idle clients ---- */
+
+/* Who is at the other end of a connection. */
+BOUND
+struct client {
+	struct accept *accept;
+	int fd;
+	/* Among those that are waited for, since when, monotonic ms. */
+	bool idle;
+	uint64_t since_ms;
+	struct client *next;
+	struct client *prev;
+};
+
+static void arm_idle(struct endpoint *e)
+{
+	if (e->first_idle == NULL) {
+		timer_cancel(&e->idle_timer);
+	} else if (!timer_armed(&e->idle_timer)) {
+		timer_arm(&e->idle_timer, e->first_idle->since_ms + e->options->idle_ms);
+	}
+}
+
+/* A whole header has to come within idle_time, however it drips. */
+static void idle_begin(struct endpoint *e, struct client *c)
+{
+	c->idle = true;
+	c->since_ms = agent_now_ms(agent_of(e));
+	c->next = NULL;
+	c->prev = e->last_idle;
+	*(c->prev != NULL ? &c->prev->next : &e->first_idle) = c;
+	e->last_idle = c;
+	arm_idle(e);
+}
+
+static void idle_end(struct endpoint *e, struct client *c)
+{
+	if (c->idle) {
+		*(c->prev != NULL ? &c->prev->next : &e->first_idle) = c->next;
+		*(c->next != NULL ? &c->next->prev : &e->last_idle) = c->prev;
+		c->idle = false;
+	}
+}
+
+/* The daemon sees the end of the stream, and closes. */
+static void on_idle(struct timer *t)
+{
+	struct endpoint *e = CONTAINER_OF(t, struct endpoint, idle_timer);
+	uint64_t now_ms = agent_now_ms(agent_of(e));
+
+	while (e->first_idle != NULL && e->first_idle->since_ms + e->options->idle_ms <= now_ms) {
+		counter_inc(e->http->counts.timeouts);
+		shutdown(e->first_idle->fd, SHUT_RDWR);
+		idle_end(e, e->first_idle);
+	}
+	arm_idle(e);
+}
+
+static struct client *client_of(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info->socket_context;
+}
+
+void endpoint_on_header(struct endpoint *e, struct MHD_Connection *connection)
+{
+	idle_end(e, client_of(connection));
 }
 
 /* ---- the duty cycle ---- */
@@ -75,22 +147,30 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
 			  enum MHD_ConnectionNotificationCode what)
 {
 	struct endpoint *e = context;
-	struct accept *a;
+	struct client *c = *own;
 
 	(void)connection;
 	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-		*own = e->accepting;
+		c = calloc(1, sizeof(*c));
+		if (c == NULL) {
+			fatal("out of memory for a connection");
+		}
+		*own = c;
+		c->accept = e->accepting;
+		c->fd = c->accept->fd;
 		e->accepting = NULL;
 		e->connections++;
 		counter_add(e->http->counts.connections_open, 1);
+		idle_begin(e, c);
 		return;
 	}
-	a = *own;
-	CHECK_MAGIC(a, ACCEPT_MAGIC);
-	a->fd = -1;
+	idle_end(e, c);
+	CHECK_MAGIC(c->accept, ACCEPT_MAGIC);
+	c->accept->fd = -1;
 	e->connections--;
 	counter_sub(e->http->counts.connections_open, 1);
-	scheduler_close_accept(e->http->scheduler, a);
+	scheduler_close_accept(e->http->scheduler, c->accept);
+	free(c);
 }
 
 void endpoint_serve(struct endpoint *e, struct accept *a)
@@ -146,7 +226,6 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 {
 	struct endpoint *e = context;
 
-	(void)connection;
 	if (how == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED) {
 		counter_inc(e->http->counts.timeouts);
 	}
@@ -154,6 +233,8 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 		request_destroy(*own);
 		*own = NULL;
 	}
+	idle_end(e, client_of(connection));
+	idle_begin(e, client_of(connection));
 }
 
 /* ---- life ---- */
@@ -168,6 +249,7 @@ int endpoint_open(struct endpoint *e, struct http *http, uint32_t index)
 	e->epoll_fd = -1;
 	mux_op_init(&e->ready, agent_of(e), on_ready);
 	timer_init(&e->timer, agent_of(e), on_timer);
+	timer_init(&e->idle_timer, agent_of(e), on_idle);
 	e->daemon = MHD_start_daemon(
 		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME |
 			MHD_USE_ERROR_LOG,
@@ -176,7 +258,7 @@ int endpoint_open(struct endpoint *e, struct http *http, uint32_t index)
 		e, MHD_OPTION_NOTIFY_CONNECTION, on_connection, e, MHD_OPTION_CONNECTION_LIMIT,
 		(unsigned)config_http_listen(config, index)->max_connections,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)e->options->header_bytes,
-		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(e->options->idle_ms / 1000),
+		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(e->options->idle_ms / 1000 + 1),
 		MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
 	if (e->daemon == NULL) {
 		return -ENOMEM;
@@ -209,7 +291,8 @@ void endpoint_stop(struct endpoint *e)
 		request_wake(r);
 	}
 	MHD_stop_daemon(daemon);
-	ASSERT(e->connections == 0 && e->requests == NULL);
+	ASSERT(e->connections == 0 && e->requests == NULL && e->first_idle == NULL);
+	timer_cancel(&e->idle_timer);
 	mux_cancel(agent_of(e)->mux, &e->ready);
 	if (!mux_op_busy(&e->ready)) {
 		mux_close(agent_of(e)->mux, e->epoll_fd);

@@ -14,6 +14,7 @@
 #include "core/runtime/mux.h"
 #include "core/runtime/timer.h"
 
+struct client;
 struct http;
 struct request;
 
@@ -29,6 +30,10 @@ struct endpoint {
 	/* Something may go on that no descriptor tells of. */
 	bool run_wanted;
 	bool running;
+	/* Connections that are to bring the header of a request, the longest wait first. */
+	struct client *first_idle;
+	struct client *last_idle;
+	struct timer idle_timer;
 	/* The connection that is being handed to the daemon. */
 	struct accept *accepting;
 	uint32_t connections;
@@ -51,6 +56,10 @@ void endpoint_serve(struct endpoint *e, struct accept *a);
  * set run_wanted. */
 BOUND
 void endpoint_run(struct endpoint *e);
+
+/* The header of a request is whole: its client may take its time, in so far as the daemon lets it. */
+BOUND
+void endpoint_on_header(struct endpoint *e, struct MHD_Connection *connection);
 
 /* Ends all connections, whatever they are doing. */
 BOUND

@@ -39,7 +39,7 @@ static void make_counters(struct http *h)
 		    "HTTP requests refused: max_event_clients follow events"),
 		ROW(malformed, COUNTER_SUM,
 		    "HTTP requests refused: not understood, or above max_header_size"),
-		ROW(timeouts, COUNTER_SUM, "HTTP requests whose client took nothing for idle_time"),
+		ROW(timeouts, COUNTER_SUM, "HTTP clients that asked or took nothing for idle_time"),
 #undef ROW
 	};
 

@@ -60,6 +60,7 @@ static int compare_metrics(const void *a, const void *b)
 static void write_counters(struct text *t)
 {
 	struct metrics m = {0};
+	char help[PROMETHEUS_HELP];
 
 	counter_each_view(add_counter, &m);
 	if (m.count != 0) {
@@ -71,9 +72,10 @@ static void write_counters(struct text *t)
 			{prometheus_owner(&one->view), one->view.prefix}, {NULL, NULL}};
 
 		if (i == 0 || strcmp(one[-1].name, one->name) != 0) {
+			prometheus_help(help, &one->view);
 			prometheus_family(t, one->name,
 					  one->view.kind == COUNTER_SUM ? "counter" : "gauge",
-					  one->view.label);
+					  help);
 		}
 		if (one->divisor == 1) {
 			prometheus_number(t, one->name, labels, one->view.value);

@@ -127,6 +127,20 @@ double prometheus_name(char name[PROMETHEUS_NAME], const struct counter_view *vi
 	return unit != NULL ? unit->divisor : 1;
 }
 
+void prometheus_help(char help[PROMETHEUS_HELP], const struct counter_view *view)
+{
+	const struct unit *unit = unit_of(view->name, strlen(view->name));
+	size_t len = strlen(view->label);
+	char ending[8];
+
+	if (unit != NULL) {
+		size_t n = (size_t)snprintf(ending, sizeof(ending), ", %s", unit->ending + 1);
+
+		len -= len > n && strcmp(view->label + len - n, ending) == 0 ? n : 0;
+	}
+	snprintf(help, PROMETHEUS_HELP, "%.*s", (int)len, view->label);
+}
+
 /* ---- samples ---- */
 
 /* In HELP a backslash and a line feed are escaped, in a label's value a quote, too. */
@@ -196,6 +210,8 @@ void prometheus_real(struct text *t, const char *name, const struct prometheus_l
 	add_labels(t, labels, NULL);
 	if (value == floor(value) && fabs(value) < 1e15) {
 		text_format(t, " %.0f\n", value);
+	} else if (fabs(value) >= 1e6 && fabs(value) < 1e15) {
+		text_format(t, " %.3f\n", value);
 	} else {
 		text_format(t, " %.9g\n", value);
 	}

@@ -14,6 +14,7 @@
 #include "listeners/http/text.h"
 
 #define PROMETHEUS_NAME 192
+#define PROMETHEUS_HELP 256
 #define PROMETHEUS_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
 /* A label; an array of them ends with a name that is NULL. */
@@ -31,6 +32,10 @@ struct prometheus_label {
  */
 READONLY
 double prometheus_name(char name[PROMETHEUS_NAME], const struct counter_view *view);
+
+/* The counter's label, without a unit at its end that its metric has not. */
+READONLY
+void prometheus_help(char help[PROMETHEUS_HELP], const struct counter_view *view);
 
 /* "agent" or "thread": the label that says whose a counter is. */
 READONLY

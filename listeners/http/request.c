@@ -350,6 +350,7 @@ enum MHD_Result request_go_on(struct request *r, const char *method, size_t *bod
 	CHECK_MAGIC(r, REQUEST_MAGIC);
 	if (!r->begun) {
 		r->begun = true;
+		endpoint_on_header(r->endpoint, r->connection);
 		/* With a body it is refused before that comes; then the connection ends. */
 		if (!has_body(r)) {
 			return MHD_YES;
