@@ -131,10 +131,11 @@ def test_counts_by_http_what_the_console_counts(flow):
         prefix, _, rest = re.match(r"((?:scheduler|spool|worker)\.\d+|[a-z0-9_]+)(\.)(.*)", name).groups()
         kind = re.sub(r"\.\d+$", "", prefix)
         base = re.sub(r"_(ns|us|ms)$", "_seconds", rest.replace(".", "_"))
-        found = [v for k in (kind, "agent", "thread") for owner in ("agent", "thread") for end in ("", "_total")
+        found = [(v, end) for k in (kind, "agent", "thread") for owner in ("agent", "thread") for end in ("", "_total")
                  for v in [metrics.value(f"flywheel_{k}_{base}{end}", **{owner: prefix})] if v is not None]
         divisor = {"ns": 1e9, "us": 1e6, "ms": 1e3}.get(rest.rpartition("_")[2], 1)
-        if len(found) != 1 or abs(found[0] - value / divisor) > 1e-6 * abs(found[0]):
+        # Gauges may come back to what they were.
+        if len(found) != 1 or found[0][1] == "_total" and abs(found[0][0] - value / divisor) > 1e-6 * found[0][0]:
             missing.append((name, value, found))
     expect(len(counters) > 100 and not missing, f"counters that are otherwise in the metrics: {missing[:5]}")
     for name, total in (("delivered", 6), ("failed", 6), ("deferred", 6)):
@@ -216,14 +217,22 @@ def test_says_whether_mail_is_taken(flow):
     expect_equal(full.ask("/healthz/live").status, 200, "status of life")
     expect_equal(full.metrics().value("flywheel_accepting"), 0, "metric")
     expect_equal(server.metrics().value("flywheel_accepting"), 1, "metric")
-    # Mail under reception that takes more than the budget.
+    # Mail under reception that takes more than the budget; who stalls for long gives way, so once more.
     crowded = Server(flow, name="crowded", text='reception_budget = "64K"')
-    client = crowded.daemon.connect()
-    for line in ("EHLO client.test", "MAIL FROM:<a@sender.test>", "RCPT TO:<b@x.test>", "DATA"):
-        client.say(line)
-    client.send(("x" * 70 + "\r\n") * 2000)
-    seen = wait_until(lambda: crowded.daemon.counters("*smtp_*") and (a := crowded.ask("/healthz")).status and a, "an answer")
-    expect(seen.status == 200 or "budget" in seen.json()["reason"], f"the reason: {seen.body}")
+
+    def refusal():
+        clients = [crowded.daemon.connect() for _ in range(2)]
+        for client in clients:
+            for line in ("EHLO client.test", "MAIL FROM:<a@sender.test>", "RCPT TO:<b@x.test>", "DATA"):
+                client.say(line)
+            client.send(("x" * 70 + "\r\n") * 700)
+        answers = (crowded.ask("/healthz") for _ in range(50))
+        found = next((a for a in answers if a.status == 503), None)
+        for client in clients:
+            client.close()
+        return found
+    expect("budget" in wait_until(refusal, "no readiness above the budget").json()["reason"], "the reason")
+    wait_until(lambda: crowded.ask("/healthz").status == 200, "readiness again")
 
 
 # ---- who may ask, and how much ----
