@@ -107,8 +107,8 @@ static void test_errors_when_anybody_could_read(void **state)
 	(void)state;
 	check_errors(MAIL "http_listener {\nlisten *:1 { }\nlisten 192.0.2.1:2 { }\n"
 			  "listen \"[2001:db8::1]:3\" { } }\n",
-		     "test.conf:3: " OPEN("*:1") "test.conf:4: " OPEN("192.0.2.1:2")
-			     "test.conf:5: " OPEN("[2001:db8::1]:3"));
+		     "test.conf:3: " OPEN("*:1") "test.conf:4: " OPEN(
+			     "192.0.2.1:2") "test.conf:5: " OPEN("[2001:db8::1]:3"));
 }
 
 static void test_errors_when_tokens_are_wrong(void **state)
@@ -167,12 +167,15 @@ static void test_graphite_when_servers_differ(void **state)
 
 	check_errors(MAIL "graphite { interval = 5s }\n",
 		     "test.conf:2: option \"server\": is missing; " SERVER);
-	check_errors(MAIL "graphite { server = \"*:2003\" }\n",
-		     "test.conf:2: option \"server\": is not one that can be connected to; " SERVER);
-	check_errors(MAIL "graphite { server = \"127.0.0.1:0\" }\n",
-		     "test.conf:2: option \"server\": is not one that can be connected to; " SERVER);
-	check_errors(MAIL "graphite { server = \"/run/graphite\" }\n",
-		     "test.conf:2: option \"server\": is not one that can be connected to; " SERVER);
+	check_errors(
+		MAIL "graphite { server = \"*:2003\" }\n",
+		"test.conf:2: option \"server\": is not one that can be connected to; " SERVER);
+	check_errors(
+		MAIL "graphite { server = \"127.0.0.1:0\" }\n",
+		"test.conf:2: option \"server\": is not one that can be connected to; " SERVER);
+	check_errors(
+		MAIL "graphite { server = \"/run/graphite\" }\n",
+		"test.conf:2: option \"server\": is not one that can be connected to; " SERVER);
 }
 
 int main(void)

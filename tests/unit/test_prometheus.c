@@ -27,7 +27,8 @@ static void check_name(const char *prefix, const char *name, enum counter_kind k
 static void test_name_when_counters_differ(void **state)
 {
 	(void)state;
-	check_name("scheduler.0", "delivered", COUNTER_SUM, "flywheel_scheduler_delivered_total", 1);
+	check_name("scheduler.0", "delivered", COUNTER_SUM, "flywheel_scheduler_delivered_total",
+		   1);
 	check_name("scheduler.12", "outbound.open", COUNTER_GAUGE,
 		   "flywheel_scheduler_outbound_open", 1);
 	check_name("log", "bytes", COUNTER_SUM, "flywheel_log_bytes_total", 1);
