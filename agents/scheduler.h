@@ -249,7 +249,7 @@ void scheduler_receiving(struct scheduler *s, int64_t bytes, int transactions);
 BOUND
 uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls);
 
-/* Closes the socket, unless a->fd is -1 as somebody else has closed it or will, and gives the construct
- * back to the master. No operation may be under way. */
+/* Closes the socket, unless a->fd is -1 as somebody else has closed it or will, and gives the
+ * construct back to the master. No operation may be under way. */
 BOUND
 void scheduler_close_accept(struct scheduler *s, struct accept *a);

@@ -89,10 +89,9 @@ static void read_scope(struct builder *b, struct tree_scope *scope, struct liste
 {
 	struct smtp_settings *settings = arena_alloc(&b->config->tree.arena, sizeof(*settings),
 						     _Alignof(struct smtp_settings));
-	struct targets targets = {
-		.base = {[TARGET_SMTP] = &settings->values,
-			 [TARGET_LISTEN] = listen,
-			 [TARGET_HTTP] = listen != NULL ? &listen->http : NULL}};
+	struct targets targets = {.base = {[TARGET_SMTP] = &settings->values,
+					   [TARGET_LISTEN] = listen,
+					   [TARGET_HTTP] = listen != NULL ? &listen->http : NULL}};
 	settings->set = assign_scope(b, scope, &targets);
 	scope->settings = settings;
 	check_smtp(b, scope, &settings->values);

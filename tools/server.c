@@ -34,7 +34,7 @@ struct server {
 };
 
 static const struct listener_ops *const listeners[] = {&smtp_listener, &control_listener,
-							&http_listener};
+						       &http_listener};
 
 static struct idle idle_from(const struct idle_options *o)
 {

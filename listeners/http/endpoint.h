@@ -57,7 +57,8 @@ void endpoint_serve(struct endpoint *e, struct accept *a);
 BOUND
 void endpoint_run(struct endpoint *e);
 
-/* The header of a request is whole: its client may take its time, in so far as the daemon lets it. */
+/* The header of a request is whole: its client may take its time, in so far as the daemon lets it.
+ */
 BOUND
 void endpoint_on_header(struct endpoint *e, struct MHD_Connection *connection);
 

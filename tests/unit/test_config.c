@@ -339,7 +339,7 @@ static void describe_listen(const struct config *config, const struct schema_opt
 	bool control = scope == SCOPE_CONTROL_LISTENER || scope == SCOPE_CONTROL_LISTEN;
 	bool http = scope == SCOPE_HTTP_LISTENER || scope == SCOPE_HTTP_LISTEN;
 	uint32_t count = control ? config_control_listen_count(config)
-			 : http	 ? config_http_listen_count(config)
+			 : http  ? config_http_listen_count(config)
 				 : config_smtp_listen_count(config);
 	if (count == 0) {
 		fputs("no listen", out);

@@ -105,6 +105,22 @@ static void test_count_when_there_are_more_texts_than_room(void **state)
 	}
 }
 
+/* What a newcomer may have had before, unseen, is no more than what the rarest one has. */
+static void test_count_when_a_text_takes_anothers_place(void **state)
+{
+	char text[32];
+
+	(void)state;
+	for (unsigned i = 0; i < REPLY_TOP_ENTRIES; i++) {
+		snprintf(text, sizeof(text), "550 %c%c", 'a' + i % 26, 'a' + i / 26);
+		reply_top_count(&top, text, 10 + i, 1000);
+	}
+	reply_top_count(&top, "451 new", 2, 1000);
+	assert_int_equal(count_of("550 aa"), 0);
+	assert_int_equal(count_of("451 new"), 12);
+	assert_int_equal(top.entries[0].error, 10);
+}
+
 static void test_age_halves_and_forgets(void **state)
 {
 	(void)state;
@@ -133,6 +149,7 @@ int main(void)
 		cmocka_unit_test_setup(test_normalise_when_a_text_is_long, set_up),
 		cmocka_unit_test_setup(test_count_when_texts_are_alike, set_up),
 		cmocka_unit_test_setup(test_count_when_there_are_more_texts_than_room, set_up),
+		cmocka_unit_test_setup(test_count_when_a_text_takes_anothers_place, set_up),
 		cmocka_unit_test_setup(test_age_halves_and_forgets, set_up),
 	};
 
