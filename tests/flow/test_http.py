@@ -488,6 +488,15 @@ test_stops_in_order_with_clients_of_each_kind.short = True
 test_stops_in_order_with_clients_of_each_kind.backends = ["uring", "epoll", "poll"]
 
 
+def test_stops_although_a_client_takes_no_answers(flow):
+    server = Server(flow, listen='idle_time = "1d"', text='stop_timeout = "500ms"')
+    # More than sockets hold.
+    deaf = server.raw(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400)
+    wait_until(lambda: server.counter("http.requests_open") == 1, "an answer under way")
+    expect_equal(server.daemon.terminate()[0], 0, "exit status")
+    deaf.close()
+
+
 # ---- Graphite ----
 
 
