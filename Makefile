@@ -39,7 +39,7 @@ MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
 TLS_LIBS := -lssl -lcrypto
 LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lidn2 -lcurl \
-	-lzstd -lz -lm \
+	-lzstd -lz -lmicrohttpd -lm \
 	$(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config
@@ -116,6 +116,8 @@ $(OUT)/%.o: %.c
 
 # It has a copy of the file in it.
 $(OUT)/core/mail/bounce_builtin.o: config/bounce_rules
+
+$(OUT)/listeners/http/page.o: listeners/http/page.html
 
 $(LIB): $(LIB_OBJ)
 	@rm -f $@

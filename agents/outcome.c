@@ -369,6 +369,26 @@ static enum event_kind failure_kind(const struct attempt *a)
 	return EVENT_BOUNCE;
 }
 
+/* What was said to those that were refused, for who looks at what is said most often. */
+static void count_refusals(struct scheduler *s, const struct recipient_set *set,
+			   const struct attempt *a)
+{
+	uint64_t now_ms = agent_now_ms(&s->base);
+	unsigned shared = 0;
+
+	for (unsigned i = recipient_set_next(set, 0); i < ENVELOPE_DELIVERY_RECIPIENTS;
+	     i = recipient_set_next(set, i + 1)) {
+		if (attempt_has_own_reply(a, i)) {
+			reply_top_count(&s->refusals, a->replies[i].text, 1, now_ms);
+		} else {
+			shared++;
+		}
+	}
+	if (shared != 0) {
+		reply_top_count(&s->refusals, a->text, shared, now_ms);
+	}
+}
+
 static void conclude(struct scheduler *s, struct delivery *delivery, const struct attempt *found)
 {
 	struct domain *d = delivery->domain;
@@ -380,6 +400,8 @@ static void conclude(struct scheduler *s, struct delivery *delivery, const struc
 	attempt_log(s, delivery, &a.delivered, &a, EVENT_DELIVERY);
 	attempt_log(s, delivery, &a.deferred, &a, EVENT_TRANSIENT);
 	attempt_log(s, delivery, &a.failed, &a, failure_kind(&a));
+	count_refusals(s, &a.deferred, &a);
+	count_refusals(s, &a.failed, &a);
 	given_up = give_up(s, d, delivery, &a);
 	attempt_log(s, delivery, &given_up, &a, failure_kind(&a));
 	remember(s, d, delivery, &a);

@@ -115,8 +115,10 @@ void scheduler_close_accept(struct scheduler *s, struct accept *a)
 {
 	CHECK_MAGIC(a, ACCEPT_MAGIC);
 	OWNER_CHECK(a);
-	mux_close(s->base.mux, a->fd);
-	a->fd = -1;
+	if (a->fd >= 0) {
+		mux_close(s->base.mux, a->fd);
+		a->fd = -1;
+	}
 	counter_sub(s->connections_open, 1);
 	OWNER_RELEASE(a);
 	agent_send(&s->base, master_agent(s->program->master), master_on_closed, a, 0);

@@ -21,6 +21,7 @@
 #include "core/mail/envelope.h"
 #include "core/mail/message.h"
 #include "core/outbound/dispatch.h"
+#include "core/outbound/reply_top.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/histogram.h"
 #include "spool/spool.h"
@@ -153,6 +154,8 @@ struct scheduler {
 	struct envelope_builder bounce_envelope;
 	struct signing signing;
 	struct bounce_classifier classifier;
+	/* What next hops said when they refused. */
+	struct reply_top refusals;
 	/* Recipients that failed, by how it came to be known and by class. */
 	struct counter bounce_classes[BOUNCE_WAYS][BOUNCE_CLASS_MAX + 1];
 };
@@ -247,6 +250,7 @@ void scheduler_receiving(struct scheduler *s, int64_t bytes, int transactions);
 BOUND
 uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls);
 
-/* Closes the socket and gives the construct back to the master. No operation may be under way. */
+/* Closes the socket, unless a->fd is -1 as somebody else has closed it or will, and gives the
+ * construct back to the master. No operation may be under way. */
 BOUND
 void scheduler_close_accept(struct scheduler *s, struct accept *a);

@@ -159,6 +159,31 @@ struct custom_logger {
 	struct event_sanitizer sanitizer;
 };
 
+/* graphite { } */
+READONLY
+struct graphite_options {
+	/* As written; NULL: nobody is sent metrics. */
+	const char *server;
+	struct sockaddr_storage address;
+	socklen_t address_len;
+	uint64_t interval_ms;
+	/* NULL: made from the hostname. */
+	const char *prefix;
+};
+
+/* What applies to clients of one HTTP listen. */
+READONLY
+struct http_options {
+	/* What clients have to know; NULL: nothing. */
+	const char *token;
+	/* Where it was read from; NULL: it stood in the configuration. */
+	const char *token_file;
+	uint64_t idle_ms;
+	uint64_t header_bytes;
+	uint32_t max_requests;
+	uint32_t max_event_clients;
+};
+
 /* What applies to the whole program. */
 READONLY
 struct global_options {
@@ -209,6 +234,9 @@ struct global_options {
 	uint32_t pool_backlog;
 	struct resolver_options resolver;
 	struct sts_options sts;
+	uint32_t metrics_top_domains;
+	uint64_t metrics_interval_ms;
+	struct graphite_options graphite;
 };
 
 /* `network/prefix`, IPv4 as v4-mapped IPv6. */
@@ -346,7 +374,7 @@ uint32_t config_group_count(const struct config *config);
 READONLY
 const struct group_options *config_group_at(const struct config *config, uint32_t index);
 
-/* Listens of the SMTP listeners, and of the control listener, 0 to count - 1. */
+/* Listens of the SMTP listeners, and of control and HTTP listeners, 0 to count - 1. */
 READONLY
 uint32_t config_smtp_listen_count(const struct config *config);
 READONLY
@@ -355,6 +383,13 @@ READONLY
 uint32_t config_control_listen_count(const struct config *config);
 READONLY
 const struct listen_options *config_control_listen(const struct config *config, uint32_t index);
+READONLY
+uint32_t config_http_listen_count(const struct config *config);
+READONLY
+const struct listen_options *config_http_listen(const struct config *config, uint32_t index);
+/* What applies to its clients. */
+READONLY
+const struct http_options *config_http(const struct config *config, uint32_t index);
 
 /* What applies to a client at `peer` (IPv4 as v4-mapped) on listen `index`: most specific CIDR of
  * the listen's peers, else of its listener's, else the listen itself. Never NULL. */

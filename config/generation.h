@@ -31,6 +31,7 @@ struct agent_settings {
 SINGLE
 struct listen_settings {
 	struct listen_options options;
+	struct http_options http;
 	bool enable;
 };
 
@@ -107,6 +108,13 @@ struct smtp_listen {
 	uint32_t peer_count;
 };
 
+/* A socket of an HTTP listener. */
+READONLY
+struct http_listen {
+	struct listen_options options;
+	struct http_options http;
+};
+
 /* Outbound options that one scope sets, and a struct in which those have their values as written.
  * Interned: equal settings are one struct. */
 READONLY
@@ -180,6 +188,8 @@ struct config {
 	uint32_t smtp_listen_count;
 	struct listen_options *control_listens;
 	uint32_t control_listen_count;
+	struct http_listen *http_listens;
+	uint32_t http_listen_count;
 
 	/* What the global scope says to all others, */
 	struct smtp_options smtp;

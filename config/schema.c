@@ -23,7 +23,9 @@
 #define GROUP BIT(SCOPE_GROUP)
 #define ESMTP (BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_ESMTP_LISTEN))
 #define CONTROL (BIT(SCOPE_CONTROL_LISTENER) | BIT(SCOPE_CONTROL_LISTEN))
+#define HTTP (BIT(SCOPE_HTTP_LISTENER) | BIT(SCOPE_HTTP_LISTEN))
 #define CLIENT (ESMTP | BIT(SCOPE_ESMTP_PEER))
+#define GRAPHITE BIT(SCOPE_GRAPHITE)
 #define DKIM (BIT(SCOPE_DKIM) | BIT(SCOPE_DKIM_SIGNATURE))
 #define ROUTED (GLOBAL | BIT(SCOPE_BINDING_GROUP) | BIT(SCOPE_BINDING) | BIT(SCOPE_DOMAIN))
 #define OUTBOUND (ROUTED | BIT(SCOPE_PROVIDER))
@@ -48,6 +50,7 @@
 #define TO_IDLE(member) .target = TARGET_IDLE, FIELD(struct idle_options, member)
 #define TO_BINDING(member) .target = TARGET_BINDING, FIELD(struct binding_options, member)
 #define TO_CUSTOM(member) .target = TARGET_CUSTOM, FIELD(struct custom_settings, member)
+#define TO_HTTP(member) .target = TARGET_HTTP, FIELD(struct http_options, member)
 #define TO_DKIM(member) .target = TARGET_DKIM, FIELD(struct dkim_settings, member)
 
 static const char *const verify_mode_choices[] = {"optional", "none", "require", NULL};
@@ -100,6 +103,11 @@ const struct schema_scope_row schema_scope_rows[] = {
 	 INSTANCE_OPTIONAL, NULL},
 	{"listen", "one socket for consoles", SCOPE_CONTROL_LISTEN, BIT(SCOPE_CONTROL_LISTENER),
 	 INSTANCE_REQUIRED, NULL},
+	{"http_listener", "serves metrics, health and what the console shows", SCOPE_HTTP_LISTENER,
+	 GLOBAL, INSTANCE_OPTIONAL, NULL},
+	{"listen", "one socket for HTTP", SCOPE_HTTP_LISTEN, BIT(SCOPE_HTTP_LISTENER),
+	 INSTANCE_REQUIRED, NULL},
+	{"graphite", "who is sent metrics", SCOPE_GRAPHITE, GLOBAL, INSTANCE_NONE, NULL},
 	{"dkim", "signs mail of a domain", SCOPE_DKIM, GLOBAL, INSTANCE_REQUIRED, NULL},
 	{"signature", "one more signature, with a key of its own", SCOPE_DKIM_SIGNATURE,
 	 BIT(SCOPE_DKIM), INSTANCE_REQUIRED, NULL},
@@ -396,24 +404,67 @@ const struct schema_option schema_options[] = {
 
 	/* Sockets of listeners */
 	{ .name = "enable", .type = TYPE_BOOLEAN, .fallback = "true", TO_LISTEN(enable),
-	  .scopes = ESMTP | CONTROL, .help = "false closes the socket." },
+	  .scopes = ESMTP | CONTROL | HTTP, .help = "false closes the socket." },
 	{ .name = "listen_backlog", .type = TYPE_NUMBER, .min = 1, .max = 65535,
-	  .fallback = "500", TO_LISTEN(options.backlog), .scopes = GLOBAL | ESMTP | CONTROL,
+	  .fallback = "500", TO_LISTEN(options.backlog), .scopes = GLOBAL | ESMTP | CONTROL | HTTP,
 	  .help = "Connections that may wait in the kernel to be accepted." },
 	{ .name = "listener_sessions", .type = TYPE_NUMBER, .max = 1000000, .fallback = "0",
-	  TO_LISTEN(options.max_connections), .scopes = GLOBAL | ESMTP | CONTROL,
+	  TO_LISTEN(options.max_connections), .scopes = GLOBAL | ESMTP | CONTROL | HTTP,
 	  .help = "Connections of one listen at a time; 0 is no limit." },
 	{ .name = "service_sessions", .type = TYPE_NUMBER, .max = 1000000, .fallback = "0",
 	  TO_LISTEN(options.max_service_connections),
-	  .scopes = GLOBAL | BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_CONTROL_LISTENER),
+	  .scopes = GLOBAL | BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_CONTROL_LISTENER) |
+		    BIT(SCOPE_HTTP_LISTENER),
 	  .help = "Connections of all listens of a listener at a time; 0 is no limit." },
 	{ .name = "max_connections_per_peer", .type = TYPE_NUMBER, .max = 1000000,
 	  .fallback = "0", TO_LISTEN(options.max_connections_per_peer),
-	  .scopes = GLOBAL | ESMTP | CONTROL,
+	  .scopes = GLOBAL | ESMTP | CONTROL | HTTP,
 	  .help = "Connections of one listen from one address at a time; 0 is no limit." },
 	{ .name = "file_mode", .type = TYPE_MODE, .max = 0777, .fallback = "0660",
-	  TO_LISTEN(options.file_mode), .scopes = GLOBAL | ESMTP | CONTROL,
+	  TO_LISTEN(options.file_mode), .scopes = GLOBAL | ESMTP | CONTROL | HTTP,
 	  .help = "Permissions of a Unix socket, in octal." },
+
+	/* HTTP listeners, and those who are sent metrics */
+	{ .name = "token", .type = TYPE_TEXT, .max = 1024, TO_HTTP(token), .scopes = HTTP,
+	  .restart = true,
+	  .help = "What clients have to know (Authorization: Bearer TOKEN); where others than this "
+		  "machine can connect one has to be set." },
+	{ .name = "token_file", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_HTTP(token_file),
+	  .scopes = HTTP, .restart = true,
+	  .help = "A file whose first line is the token." },
+	{ .name = "idle_time", .type = TYPE_TIME_MS, .min = 1000, .max = 86400000,
+	  .fallback = "60s", TO_HTTP(idle_ms), .scopes = HTTP, .restart = true,
+	  .help = "A client that asks nothing, and takes nothing of its answer, for so long is "
+		  "dismissed; whole seconds." },
+	{ .name = "max_header_size", .type = TYPE_SIZE, .min = KIB(4), .max = MIB(1),
+	  .fallback = "16K", TO_HTTP(header_bytes), .scopes = HTTP, .restart = true,
+	  .help = "Memory for the header of a request and that of its answer; a larger one is "
+		  "refused." },
+	{ .name = "max_requests", .type = TYPE_NUMBER, .min = 1, .max = 10000, .fallback = "64",
+	  TO_HTTP(max_requests), .scopes = HTTP, .restart = true,
+	  .help = "Requests of one listen under way at a time, but for those of events; others are "
+		  "answered 503." },
+	{ .name = "max_event_clients", .type = TYPE_NUMBER, .max = 10000, .fallback = "200",
+	  TO_HTTP(max_event_clients), .scopes = HTTP, .restart = true,
+	  .help = "Clients of one listen that follow events; others are answered 503." },
+	{ .name = "metrics_top_domains", .type = TYPE_NUMBER, .max = 1000, .fallback = "20",
+	  TO_GLOBAL(metrics_top_domains), .scopes = GLOBAL, .restart = true,
+	  .help = "Domains that have metrics of their own, those with the most recipients "
+		  "delivered, deferred, failed and queued; the rest is the domain \"other\"." },
+	{ .name = "metrics_interval", .type = TYPE_TIME_MS, .min = 100, .max = 3600000,
+	  .fallback = "1s", TO_GLOBAL(metrics_interval_ms), .scopes = GLOBAL, .restart = true,
+	  .help = "How often events are sent, and how old numbers of domains and bindings may "
+		  "be." },
+	{ .name = "server", .type = TYPE_TEXT, .max = 256, TO_GLOBAL(graphite.server),
+	  .fallback = "none", .scopes = GRAPHITE, .restart = true,
+	  .help = "Address and port of a Graphite server (line protocol over TCP), or none." },
+	{ .name = "interval", .type = TYPE_TIME_MS, .min = 100, .max = 86400000,
+	  .fallback = "60s", TO_GLOBAL(graphite.interval_ms), .scopes = GRAPHITE, .restart = true,
+	  .help = "How often it is sent metrics." },
+	{ .name = "prefix", .type = TYPE_TEXT, .max = 256, TO_GLOBAL(graphite.prefix),
+	  .scopes = GRAPHITE, .restart = true,
+	  .help = "What their names begin with; by default flywheel. and the hostname with "
+		  "underscores for its dots." },
 
 	/* Clients of SMTP listeners */
 	{ .name = "hostname", .type = TYPE_HOSTNAME, TO_SMTP(hostname), .scopes = CLIENT,

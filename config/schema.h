@@ -30,6 +30,9 @@ enum schema_scope {
 	SCOPE_ESMTP_PEER,
 	SCOPE_CONTROL_LISTENER,
 	SCOPE_CONTROL_LISTEN,
+	SCOPE_HTTP_LISTENER,
+	SCOPE_HTTP_LISTEN,
+	SCOPE_GRAPHITE,
 	SCOPE_DKIM,
 	SCOPE_DKIM_SIGNATURE,
 	SCOPE_TLS_CERTIFICATE,
@@ -117,6 +120,8 @@ enum schema_target {
 	TARGET_CUSTOM,
 	/* struct binding_options */
 	TARGET_BINDING,
+	/* struct http_options */
+	TARGET_HTTP,
 	TARGETS
 };
 

@@ -224,6 +224,17 @@ const struct histogram *spool_commit_ns(const struct spool *s, uint32_t writer)
 	return &s->stores[writer].stats.commit_ns;
 }
 
+const struct histogram *spool_batch_records(const struct spool *s, uint32_t writer)
+{
+	ASSERT(writer < s->options.writers);
+	return &s->stores[writer].stats.batch_records;
+}
+
+uint32_t spool_writer_count(const struct spool *s)
+{
+	return s->options.writers;
+}
+
 uint64_t spool_highest_id(const struct spool *s)
 {
 	return s->highest_id;

@@ -12,6 +12,7 @@
 #include "agents/thread_pool.h"
 #include "agents/wheel.h"
 #include "listeners/control/control.h"
+#include "listeners/http/http.h"
 #include "listeners/smtp/listener.h"
 
 #define NAME_MAX_LEN 32
@@ -32,7 +33,8 @@ struct server {
 	char policies[PATH_MAX];
 };
 
-static const struct listener_ops *const listeners[] = {&smtp_listener, &control_listener};
+static const struct listener_ops *const listeners[] = {&smtp_listener, &control_listener,
+						       &http_listener};
 
 static struct idle idle_from(const struct idle_options *o)
 {

@@ -127,17 +127,17 @@ static bool split_words(struct order *o)
 
 	while ((word = next_word(&at, &bad)) != NULL) {
 		if (o->word_count == ORDER_WORDS_MAX) {
-			order_fail(o, "a command has at most %d words", ORDER_WORDS_MAX);
+			order_fail_usage(o, "a command has at most %d words", ORDER_WORDS_MAX);
 			return false;
 		}
 		o->words[o->word_count++] = word;
 	}
 	if (bad) {
-		order_fail(o, "a double quote is not closed");
+		order_fail_usage(o, "a double quote is not closed");
 		return false;
 	}
 	if (o->word_count == 0) {
-		order_fail(o, "an empty command; \"help\" lists what there is");
+		order_fail_usage(o, "an empty command; \"help\" lists what there is");
 		return false;
 	}
 	return true;
@@ -198,7 +198,7 @@ static void fail_unknown(struct order *o)
 
 static void fail_usage(struct order *o, const struct command *c)
 {
-	order_fail(o, "usage: %s%s%s", c->name, c->syntax[0] != '\0' ? " " : "", c->syntax);
+	order_fail_usage(o, "usage: %s%s%s", c->name, c->syntax[0] != '\0' ? " " : "", c->syntax);
 }
 
 bool command_parse(struct order *o)
@@ -242,7 +242,7 @@ bool command_number(struct order *o, unsigned index)
 
 	o->number = strtoull(text, &end, 10);
 	if (!isdigit((unsigned char)text[0]) || *end != '\0' || strlen(text) > 18) {
-		order_fail(o, "\"%.64s\" is not a whole number", text);
+		order_fail_usage(o, "\"%.64s\" is not a whole number", text);
 		return false;
 	}
 	return true;
@@ -266,7 +266,7 @@ bool command_domain(struct order *o, unsigned index)
 		o->arguments[index] = o->ascii_domain;
 	}
 	if (len == 0 || len > 255 || strpbrk(name, "@ \t") != NULL) {
-		order_fail(o, "\"%.64s\" is not a domain name", name);
+		order_fail_usage(o, "\"%.64s\" is not a domain name", name);
 		return false;
 	}
 	return true;
@@ -277,10 +277,10 @@ bool command_message_id(struct order *o, unsigned index)
 	const char *text = o->arguments[index];
 
 	if (message_id_parse(text, &o->id) != 0) {
-		order_fail(o,
-			   "\"%.64s\" is not a message id: those have %d letters and digits, as "
-			   "in the second field of mainlog",
-			   text, MESSAGE_ID_TEXT - 1);
+		order_fail_usage(o,
+				 "\"%.64s\" is not a message id: those have %d letters and "
+				 "digits, as in the second field of mainlog",
+				 text, MESSAGE_ID_TEXT - 1);
 		return false;
 	}
 	return true;

@@ -229,7 +229,7 @@ void command_mailq(struct order *o)
 		o->binding = o->arguments[o->argument_count - 1];
 	}
 	if (o->number < 1 || o->number > MAILQ_ROWS_MAX) {
-		order_fail(o, "mailq shows 1 to %d queues", MAILQ_ROWS_MAX);
+		order_fail_usage(o, "mailq shows 1 to %d queues", MAILQ_ROWS_MAX);
 		return;
 	}
 	order_on_schedulers(o, mailq_step, merge_mailq);

@@ -23,8 +23,7 @@ static int control_open(struct scheduler *s, void **state)
 	}
 	c->magic = CONTROL_MAGIC;
 	c->scheduler = s;
-	c->started_ms = agent_now_ms(&s->base);
-	c->rated_ms = c->started_ms;
+	order_client_init(&c->client, s);
 	*state = c;
 	return 0;
 }
@@ -55,7 +54,7 @@ static bool control_drained(struct scheduler *s, void *state)
 	struct control *c = control_of(state);
 
 	(void)s;
-	return c->sessions == NULL && c->orders == 0;
+	return c->sessions == NULL && c->client.orders == 0;
 }
 
 static void control_close(struct scheduler *s, void *state)
@@ -63,7 +62,7 @@ static void control_close(struct scheduler *s, void *state)
 	struct control *c = control_of(state);
 
 	(void)s;
-	ASSERT(c->sessions == NULL && c->orders == 0);
+	ASSERT(c->sessions == NULL && c->client.orders == 0);
 	c->magic = 0;
 	free(c);
 }

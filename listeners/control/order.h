@@ -4,7 +4,8 @@
  * once in each duty cycle until it says that it is done, and the part comes back. When all are
  * back, the order's merge function makes the answer.
  *
- * An order is the control listener's; while parts are away, what they read of it does not change.
+ * An order is its client's: the control listener's or the HTTP listener's, both of which are served
+ * on the master's scheduler. While parts are away, what they read of it does not change.
  *
  * Start reading at order_on_schedulers().
  */
@@ -34,7 +35,6 @@
 
 struct binding_sums;
 struct command;
-struct control;
 struct order;
 struct part;
 struct unread;
@@ -42,10 +42,31 @@ struct unread;
 /* Runs on the part's agent; true when the part is complete, false to be called again in a later
  * duty cycle, or, if the part waits, not at all. */
 typedef bool (*order_step_fn)(struct part *p, struct agent *self);
-/* Runs on the control listener's agent when all parts are back: answers. */
+/* Runs on the client's agent when all parts are back: answers. */
 typedef void (*order_merge_fn)(struct order *o);
 /* Of a walk: looks at one domain record. */
 typedef void (*order_domain_fn)(struct part *p, struct scheduler *s, struct domain *d);
+
+/* Who gives orders: a listener on its scheduler. */
+BOUND
+struct order_client {
+	/* Orders that are not freed yet. */
+	uint32_t orders;
+	uint64_t started_ms;
+	/* Counts at the last summary from which rates were made, monotonic ms. */
+	uint64_t rated_ms;
+	uint64_t rated_delivered;
+	uint64_t rated_received;
+};
+
+/* What kind of answer it is, for clients that tell errors apart by a number. */
+enum order_outcome {
+	ORDER_GOOD,
+	/* The command's arguments are wrong. */
+	ORDER_BAD_USAGE,
+	/* There is no such command, or nothing that it could be about. */
+	ORDER_NOT_FOUND,
+};
 
 /* What one agent is asked, and what it found. */
 SINGLE
@@ -72,6 +93,8 @@ struct part {
 	uint32_t sum_count;
 	/* `message`: what is still to be read of it; NULL: nothing. */
 	struct unread *unread;
+	/* Of the client's own use; malloc. */
+	void *found;
 	/* A walk over domain records: the next bucket, and how many there were. */
 	uint32_t bucket;
 	uint32_t bucket_count;
@@ -80,8 +103,8 @@ struct part {
 BOUND
 struct order {
 	uint32_t magic;
-	struct control *control;
-	/* The control listener's scheduler. */
+	struct order_client *client;
+	/* The client's scheduler. */
 	struct scheduler *scheduler;
 	struct program *program;
 	/* Told when the answer is there; NULL: nobody waits for it any more. */
@@ -113,6 +136,7 @@ struct order {
 	struct timer patience;
 
 	struct reply reply;
+	enum order_outcome outcome;
 	bool answered;
 	/* Nobody wants it: freed when its last part is back. */
 	bool released;
@@ -120,8 +144,12 @@ struct order {
 
 /* Makes an order for `line` (`len` bytes, at most ORDER_LINE_MAX, no newline). */
 BOUND
-struct order *order_create(struct control *control, struct scheduler *s, const char *line,
+struct order *order_create(struct order_client *client, struct scheduler *s, const char *line,
 			   size_t len);
+
+/* A client begins: nothing is under way, and rates are from now on. */
+BOUND
+void order_client_init(struct order_client *client, const struct scheduler *s);
 
 /* Gives it up, answered or not. */
 BOUND
@@ -131,9 +159,14 @@ void order_release(struct order *o);
 BOUND
 void order_answer(struct order *o, json_t *result);
 
-/* Answers with an error. */
+/* Answers with an error: there is nothing that the order could be about. */
 BOUND
 void order_fail(struct order *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same: the command's arguments are wrong. */
+BOUND
+void order_fail_usage(struct order *o, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /* Answers with an object that has the rows which the parts wrote as an array called `key`, and
  * `more` (taken over; may be NULL) after it, called `more_key`. */

@@ -124,7 +124,7 @@ static void on_answer(void *context, struct order *o)
 
 static struct order *begin(struct session *n, const char *line, size_t len)
 {
-	struct order *o = order_create(n->control, n->control->scheduler, line, len);
+	struct order *o = order_create(&n->control->client, n->control->scheduler, line, len);
 
 	o->on_answer = on_answer;
 	o->context = n;

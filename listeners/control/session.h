@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "agents/scheduler.h"
+#include "listeners/control/order.h"
 
 #define CONTROL_MAGIC 0x6374726cU
 
@@ -23,14 +24,8 @@ struct control {
 	uint32_t magic;
 	struct scheduler *scheduler;
 	struct session *sessions;
-	/* Orders that are not freed yet. */
-	uint32_t orders;
+	struct order_client client;
 	bool stopping;
-	uint64_t started_ms;
-	/* Counts at the last summary from which rates were made, monotonic ms. */
-	uint64_t rated_ms;
-	uint64_t rated_delivered;
-	uint64_t rated_received;
 };
 
 /* Takes the connection over. */

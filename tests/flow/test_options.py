@@ -18,6 +18,7 @@ import test_dkim
 import test_dns
 import test_events
 import test_extensions
+import test_http
 import test_peers
 import test_rotation
 import test_sites
@@ -571,8 +572,8 @@ binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }}
 
 # ---- the table ----
 
-I, P, B, G, K, N, S, T, E = (test_smtp_input, test_peers, test_bounces, test_bindings, test_dkim, test_dns, test_sts,
-                             test_tls, test_extensions)
+I, P, B, G, K, N, S, T, E, H = (test_smtp_input, test_peers, test_bounces, test_bindings, test_dkim, test_dns, test_sts,
+                                test_tls, test_extensions, test_http)
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
@@ -654,6 +655,17 @@ SHOWN_BY = {
     ("service_sessions", "esmtp_listener"): I.test_limits_connections,
     ("max_connections_per_peer", "listen"): I.test_limits_connections,
     ("file_mode", "listen"): test_gives_the_console_socket_its_mode,
+    ("token", "http_listener"): H.test_answers_only_those_who_know_the_token,
+    ("token_file", "http_listener"): H.test_answers_only_those_who_know_the_token,
+    ("idle_time", "http_listener"): H.test_dismisses_clients_that_wait,
+    ("max_header_size", "http_listener"): H.test_refuses_what_is_no_question,
+    ("max_requests", "http_listener"): H.test_serves_so_many_at_a_time,
+    ("max_event_clients", "http_listener"): H.test_serves_so_many_at_a_time,
+    ("metrics_top_domains", "global"): H.test_has_series_for_so_many_domains_and_one_for_the_rest,
+    ("metrics_interval", "global"): H.test_walks_over_domains_no_oftener_than_told,
+    ("server", "graphite"): H.test_sends_metrics_to_graphite,
+    ("interval", "graphite"): H.test_sends_metrics_to_graphite,
+    ("prefix", "graphite"): H.test_sends_metrics_to_graphite,
     ("hostname", "peer"): I.test_gives_each_peer_its_own_options,
     ("banner", "peer"): I.test_greets_and_offers_what_it_has,
     ("relay_hosts", "peer"): I.test_relays_only_for_whom_and_where_it_may,

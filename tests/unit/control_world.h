@@ -5,8 +5,8 @@
  * Start reading at set_up(), then at result_of().
  *
  * It defines what the control listener asks of the scheduler agent and the configuration, in place
- * of the library's: for test_control*.c only, each of which has its own copy. With
- * CONTROL_WORLD_CONFIG the configuration is the library's, a pool of one worker runs, and the
+ * of the library's: for test_control*.c and test_gather.c only, each of which has its own copy.
+ * With CONTROL_WORLD_CONFIG the configuration is the library's, a pool of one worker runs, and the
  * second scheduler is in a group behind those of both: step_groups(2) leaves it out.
  */
 #pragma once

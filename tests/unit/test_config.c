@@ -194,6 +194,16 @@ static struct sample samples[] = {
 	{"max_auth_failures", "7/hour", "7/3600"},
 	{"outbound_throttle_messages", "100/60", "100/60"},
 	{"outbound_throttle_connections", "5/min", "5/60"},
+	{"token", "open-sesame", "open-sesame"},
+	{"token_file", "\"token.txt\"", "token.txt"},
+	{"max_header_size", "32K", "32768"},
+	{"max_requests", "21", "21"},
+	{"max_event_clients", "22", "22"},
+	{"metrics_top_domains", "23", "23"},
+	{"metrics_interval", "24s", "24000"},
+	{"server", "\"192.0.2.1:2004\"", "192.0.2.1:2004"},
+	{"interval", "25s", "25000"},
+	{"prefix", "mail.x", "mail.x"},
 };
 
 /* What stands around an option of each kind of scope. */
@@ -214,6 +224,9 @@ static const char *contexts[SCOPES] = {
 	[SCOPE_ESMTP_PEER] = "esmtp_listener { listen 127.0.0.1:25 { peer 127.0.0.0/8 { %s } } }",
 	[SCOPE_CONTROL_LISTENER] = "control_listener { %s listen \"/run/x\" { } }",
 	[SCOPE_CONTROL_LISTEN] = "control_listener { listen \"/run/x\" { %s } }",
+	[SCOPE_HTTP_LISTENER] = "http_listener { %s listen 127.0.0.1:8025 { } }",
+	[SCOPE_HTTP_LISTEN] = "http_listener { listen 127.0.0.1:8025 { %s } }",
+	[SCOPE_GRAPHITE] = "graphite { server = \"192.0.2.1:2003\" %s }",
 	[SCOPE_DKIM] = "dkim example.com { selector = s1 key = rsa.pem %s }",
 	[SCOPE_DKIM_SIGNATURE] =
 		"dkim a.b { signature s { key = rsa.pem } signature t { key = rsa.pem %s } }",
@@ -353,14 +366,17 @@ static void describe_listen(const struct config *config, const struct schema_opt
 {
 	struct listen_settings settings = {.enable = true};
 	bool control = scope == SCOPE_CONTROL_LISTENER || scope == SCOPE_CONTROL_LISTEN;
-	uint32_t count =
-		control ? config_control_listen_count(config) : config_smtp_listen_count(config);
+	bool http = scope == SCOPE_HTTP_LISTENER || scope == SCOPE_HTTP_LISTEN;
+	uint32_t count = control ? config_control_listen_count(config)
+			 : http  ? config_http_listen_count(config)
+				 : config_smtp_listen_count(config);
 	if (count == 0) {
 		fputs("no listen", out);
 		return;
 	}
-	settings.options =
-		control ? *config_control_listen(config, 0) : *config_smtp_listen(config, 0);
+	settings.options = control ? *config_control_listen(config, 0)
+			   : http  ? *config_http_listen(config, 0)
+				   : *config_smtp_listen(config, 0);
 	describe_field(option, &settings, out);
 }
 
@@ -435,6 +451,9 @@ static void describe(const struct config *config, const struct schema_option *op
 		if (config_binding_count(config) != 0) {
 			describe_field(option, config_binding(config, 0), out);
 		}
+		break;
+	case TARGET_HTTP:
+		describe_field(option, config_http(config, 0), out);
 		break;
 	case TARGET_GROUP:
 		describe_field(option, group, out);
@@ -907,6 +926,7 @@ static int enter_folder(void **state)
 	assert_int_equal(chdir(folder), 0);
 	write_key("rsa.pem", dkim_rsa_8463);
 	write_key("ed25519.pem", dkim_ed25519_8463);
+	write_key("token.txt", "open-sesame\n");
 	return name_files(state);
 }
 
@@ -914,6 +934,7 @@ static int leave_folder(void **state)
 {
 	assert_int_equal(unlink("rsa.pem"), 0);
 	assert_int_equal(unlink("ed25519.pem"), 0);
+	assert_int_equal(unlink("token.txt"), 0);
 	assert_int_equal(rmdir(folder), 0);
 	return tls_remove_files(state);
 }

@@ -17,6 +17,8 @@ SECTIONS = [
     ("Agents and groups", ["agent", "group"]),
     ("SMTP clients", ["esmtp_listener"]),
     ("Certificates by name", ["tls_certificate"]),
+    ("HTTP", ["http_listener"]),
+    ("Graphite", ["graphite"]),
     ("Sockets of listeners", ["control_listener"]),
     ("DKIM", ["dkim"]),
     ("Bindings", ["binding"]),
