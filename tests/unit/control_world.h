@@ -56,6 +56,8 @@ struct world {
 	unsigned loads;
 	loaded_fn on_loaded;
 	void *load_owner;
+	/* What scheduler_refuses() says. */
+	int refuses;
 };
 
 static struct world *world;
@@ -101,7 +103,36 @@ void scheduler_load(struct scheduler *s, const struct message *m, loaded_fn on_l
 	agent_send(&s->base, &s->base, read_disk, NULL, m->envelope_bytes);
 }
 
+int scheduler_refuses(const struct scheduler *s)
+{
+	(void)s;
+	return world->refuses;
+}
+
 #ifndef CONTROL_WORLD_CONFIG
+/* Lines by option, so that tests can tell one from the other; what the program has as a whole is by
+ * default. */
+void config_outbound_origin(const struct config *config, const char *binding,
+			    const char *provider, const char *domain, size_t domain_len,
+			    const char *option, struct config_origin *origin)
+{
+	(void)config;
+	(void)provider;
+	(void)domain_len;
+	*origin = (struct config_origin){.file = "test.conf", .line = (uint32_t)strlen(option)};
+	snprintf(origin->scope, sizeof(origin->scope), "%s of %s",
+		 domain != NULL ? domain : "all", binding);
+}
+
+void config_program_origin(const struct config *config, const char *scope, const char *option,
+			   struct config_origin *origin)
+{
+	(void)config;
+	(void)scope;
+	(void)option;
+	*origin = (struct config_origin){.file = "default", .scope = "default"};
+}
+
 uint32_t config_control_listen_count(const struct config *config)
 {
 	(void)config;
