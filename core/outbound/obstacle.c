@@ -542,7 +542,9 @@ unsigned obstacle_list(const struct dispatcher *x, const struct domain *d,
 		list.count = 0;
 		list_all(&list, of_delay);
 		list_all(&list, of_record);
-		list_all(&list, of_lane);
+		if (d->delayed_count != 0 && (d->lane == NULL || d->lane->idle == NULL)) {
+			list_all(&list, of_lane);
+		}
 	}
 	list_all(&list, of_attempts);
 	/* Of what is not active, if it has not been said. */
