@@ -69,6 +69,9 @@ static void test_a_throttle_that_holds_gives_its_slots(void **state)
 	assert_int_equal(d.basis, DRAIN_AT_LIMIT);
 	assert_ptr_equal(d.throttle, &t);
 	assert_true(d.in_s == 100 && d.per_s == 1);
+	/* Whatever was sent in the last minute. */
+	assert_int_equal(estimate(100, DOMAIN_THROTTLE_MESSAGES, 0.1, &t, NULL).basis,
+			 DRAIN_AT_LIMIT);
 }
 
 /* The slower one, of site and domain, whichever is first. */

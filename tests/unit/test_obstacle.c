@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "core/outbound/host_list.h"
 #include "core/outbound/obstacle.h"
 #include "core/queue/throttle.h"
 #include "tests/unit/outbound_world.h"
@@ -209,6 +210,23 @@ static void test_the_whole_programs_limit(void **state)
 	ASSERT_NO_REASON("other.test");
 }
 
+/* What would be charged after the limit that was met first. */
+static void test_limits_of_domain_and_program_at_once(void **state)
+{
+	struct throttle t;
+
+	(void)state;
+	throttle_init(&t, 1, 3600, "domain");
+	options->throttle_connections = &t;
+	options->max_outbound_connections = 1;
+	w->limits.connections_max = 1;
+	peer->reply[PEER_BODY] = PEER_SILENT;
+	queue_many(DOMAIN, 2);
+	outbound_settle(w);
+	ASSERT_REASONS(DOMAIN, DOMAIN_CONNECTIONS, DOMAIN_SERVER_CONNECTIONS,
+		       DOMAIN_THROTTLE_CONNECTIONS);
+}
+
 static void test_an_order_comes_first_and_the_rest_after_it(void **state)
 {
 	struct throttle t;
@@ -242,10 +260,8 @@ static void test_names_that_are_asked_for_and_not_found(void **state)
 	outbound_settle(w);
 	ASSERT_REASONS("named.test", DOMAIN_RESOLVING);
 	outbound_pass(w, 3000);
-	assert_int_equal(w->now.mono_ns / NS_PER_MS -
-					 outbound_record(w, "named.test")->resolving_since_ms >=
-				 3000,
-			 true);
+	assert_int_equal(w->now.mono_ns / NS_PER_MS,
+			 outbound_record(w, "named.test")->resolving_since_ms + 3000);
 	outbound_resolve(w, NULL, 0, false, 0);
 	outbound_settle(w);
 	/* The one that heard of it has its time, the others have none. */
@@ -266,6 +282,27 @@ static void test_next_hops_that_failed_and_why_each_did(void **state)
 	h = &outbound_lane(outbound_record(w, DOMAIN))->hosts[0];
 	assert_non_null(strstr(h->trouble, "Connection refused"));
 	assert_false(h->tls_failed);
+}
+
+/* A new list of next hops keeps what was remembered of those that it has too. */
+static void test_last_error_of_a_host_outlives_its_list(void **state)
+{
+	struct host *hosts = calloc(2, sizeof(*hosts));
+	struct lane *l;
+
+	(void)state;
+	assert_non_null(hosts);
+	w->domains[0].gateways[0].port = outbound_dead_port();
+	queue_many(DOMAIN, 1);
+	outbound_until(w, 1);
+	l = outbound_lane(outbound_record(w, DOMAIN));
+	hosts[0] = outbound_host("127.0.0.2", 25, 5);
+	hosts[1] = outbound_host("127.0.0.1", w->domains[0].gateways[0].port, 10);
+	host_list_replace(l, hosts, 2);
+	assert_int_equal(l->host_count, 2);
+	assert_null(l->hosts[0].trouble);
+	assert_non_null(strstr(l->hosts[1].trouble, "Connection refused"));
+	assert_int_equal(l->hosts[1].failures, 1);
 }
 
 static void test_tls_that_is_demanded_is_told_apart(void **state)
@@ -402,9 +439,11 @@ int main(void)
 		TEST(test_a_limit_and_a_throttle_at_once),
 		TEST(test_throttles_of_connections),
 		TEST(test_the_whole_programs_limit),
+		TEST(test_limits_of_domain_and_program_at_once),
 		TEST(test_an_order_comes_first_and_the_rest_after_it),
 		TEST(test_names_that_are_asked_for_and_not_found),
 		TEST(test_next_hops_that_failed_and_why_each_did),
+		TEST(test_last_error_of_a_host_outlives_its_list),
 		TEST(test_tls_that_is_demanded_is_told_apart),
 		TEST(test_a_peer_that_takes_no_further_connection),
 		TEST(test_connections_that_are_being_opened),
