@@ -413,6 +413,28 @@ static inline const struct domain_options *config_domain(const struct config *co
 	return config_outbound(config, binding, NULL, domain, domain_len);
 }
 
+/* Where the value of an option comes from. */
+READONLY
+struct config_origin {
+	/* The file as it was named, and the line; "default" and 0: nobody set it. */
+	const char *file;
+	uint32_t line;
+	/* The scope that set it: `domain "x" in binding "b"`, "the global scope", "default". */
+	char scope[512];
+};
+
+/* Which scope decided on an outbound option, by its name in the schema, for what config_outbound()
+ * is asked for. O(options of those scopes). */
+READONLY
+void config_outbound_origin(const struct config *config, const char *binding, const char *provider,
+			    const char *domain, size_t domain_len, const char *option,
+			    struct config_origin *origin);
+/* The same of one of the program's own: in the scope called `scope`, such as "spool"; NULL: in the
+ * global one. */
+READONLY
+void config_program_origin(const struct config *config, const char *scope, const char *option,
+			   struct config_origin *origin);
+
 /* The provider that a domain with these exchangers ("PREFERENCE HOST ...", sorted, lower case)
  * belongs to for mail sent through `binding`: the first in the order of the files all of whose
  * exchangers of best preference match. NULL: none. O(providers). */

@@ -52,6 +52,8 @@ static const char help_text[] =
 	"    help [COMMAND]         what flywheeld understands; the list here may be older\n"
 	"    summary                the whole program in numbers\n"
 	"    mailq [N]              the N longest queues\n"
+	"    why domain NAME        why it is not moving: what holds it, who set that, until when\n"
+	"    why, why message ID    the same of the longest queues, of one message\n"
 	"    domain NAME            one domain: what holds its queue and until when, its limits,\n"
 	"                           next hops and connections\n"
 	"    domains                every domain, one line each\n"

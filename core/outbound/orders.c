@@ -140,6 +140,7 @@ void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend)
 {
 	OWNER_CHECK(d);
 	d->suspended = suspend;
+	suspension_note(&d->suspension, NULL, 0);
 	if (d->travel == DOMAIN_AT_HOME) {
 		dispatch_hold(d, suspend ? DOMAIN_SUSPENDED : DOMAIN_FREE);
 	}
@@ -151,6 +152,7 @@ void dispatch_binding_order(struct dispatcher *x, struct domain *d)
 	OWNER_CHECK(d);
 	if (d->binding_record->order == BINDING_RESUMED) {
 		d->suspended = false;
+		suspension_note(&d->suspension, NULL, 0);
 	}
 	if (d->travel == DOMAIN_AT_HOME) {
 		dispatch_hold(d, DOMAIN_FREE);

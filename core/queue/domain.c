@@ -336,6 +336,23 @@ static void delayed_remove(struct domain_table *t, struct domain *d, struct deli
 	}
 }
 
+/* Of the part of the heap below and including `i`, which is as deep as a word has bits. */
+static uint32_t count_due(const struct domain *d, uint64_t i, uint64_t until_ms, uint32_t max)
+{
+	uint32_t count = 1;
+
+	if (max == 0 || i >= d->delayed_count || d->delayed[i]->due_ms > until_ms) {
+		return 0;
+	}
+	count += count_due(d, 2 * i + 1, until_ms, max - count);
+	return count + count_due(d, 2 * i + 2, until_ms, max - count);
+}
+
+uint32_t domain_count_due(const struct domain *d, uint64_t until_ms, uint32_t max)
+{
+	return count_due(d, 0, until_ms, max);
+}
+
 void domain_remove(struct domain_table *t, struct domain *d, struct delivery *delivery)
 {
 	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
@@ -357,6 +374,7 @@ void domain_destroy(struct domain_table *t, struct domain *d)
 	d->magic = 0;
 	free(d->delayed);
 	free(d->trouble);
+	free(d->suspension);
 	free(d);
 }
 
@@ -390,8 +408,12 @@ const char *domain_hold_text(enum domain_hold hold)
 		return "no answer from the name service in time (host_failure_retry)";
 	case DOMAIN_NO_ROUTE:
 		return "the name service says that no mail can be delivered";
+	case DOMAIN_TLS_POLICY:
+		return "no next hop has what TLS demands (host_failure_retry)";
 	case DOMAIN_HOSTS_DOWN:
 		return "every next hop failed (host_failure_retry)";
+	case DOMAIN_PEER_LIMIT:
+		return "every next hop refuses further connections (host_failure_retry)";
 	case DOMAIN_BIND_ADDRESS:
 		return "bind_address (host_failure_retry)";
 	case DOMAIN_CONNECTIONS:
@@ -408,8 +430,49 @@ const char *domain_hold_text(enum domain_hold hold)
 		return "the record goes to the scheduler of its site";
 	case DOMAIN_STOPPING:
 		return "the program stops";
+	case DOMAIN_RETRY:
+		return "the next try";
+	case DOMAIN_OPENING:
+		return "connections are being opened";
+	case DOMAIN_READING_BACK:
+		return "messages are being read back from the spool";
+	case DOMAIN_SETTLING:
+		return "the spool writes down what became of attempts";
+	case DOMAIN_HOLDS:
+		break;
 	}
 	return "unknown";
+}
+
+const char *domain_hold_key(enum domain_hold hold)
+{
+	static const char *const keys[DOMAIN_HOLDS] = {
+		[DOMAIN_FREE] = "nothing",
+		[DOMAIN_SUSPENDED] = "suspended",
+		[DOMAIN_BINDING_SUSPENDED] = "binding_suspended",
+		[DOMAIN_RESOLVING] = "resolving",
+		[DOMAIN_UNRESOLVED] = "dns_failed",
+		[DOMAIN_DNS_BOGUS] = "dns_bogus",
+		[DOMAIN_DNS_TIMEOUT] = "dns_timeout",
+		[DOMAIN_TLS_POLICY] = "tls_policy",
+		[DOMAIN_NO_ROUTE] = "no_route",
+		[DOMAIN_HOSTS_DOWN] = "hosts_failed",
+		[DOMAIN_PEER_LIMIT] = "peer_limit",
+		[DOMAIN_BIND_ADDRESS] = "bind_address",
+		[DOMAIN_CONNECTIONS] = "max_outbound_connections",
+		[DOMAIN_SERVER_CONNECTIONS] = "server_max_outbound_connections",
+		[DOMAIN_THROTTLE_MESSAGES] = "outbound_throttle_messages",
+		[DOMAIN_THROTTLE_CONNECTIONS] = "outbound_throttle_connections",
+		[DOMAIN_MEMORY] = "memory_budget",
+		[DOMAIN_MOVING] = "moving",
+		[DOMAIN_STOPPING] = "stopping",
+		[DOMAIN_RETRY] = "retry",
+		[DOMAIN_OPENING] = "opening",
+		[DOMAIN_READING_BACK] = "reading_back",
+		[DOMAIN_SETTLING] = "settling",
+	};
+
+	return hold < DOMAIN_HOLDS ? keys[hold] : "unknown";
 }
 
 bool domain_validate(const struct domain *d)

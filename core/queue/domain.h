@@ -15,6 +15,8 @@
 #include "core/queue/binding.h"
 #include "core/queue/delivery.h"
 #include "core/queue/options.h"
+#include "core/queue/recent.h"
+#include "core/queue/suspension.h"
 #include "core/runtime/thread_class.h"
 #include "core/runtime/timer.h"
 
@@ -38,10 +40,15 @@ enum domain_hold {
 	DOMAIN_UNRESOLVED,
 	DOMAIN_DNS_BOGUS,
 	DOMAIN_DNS_TIMEOUT,
+	/* What TLSA records, MTA-STS or `tls` demand of next hops cannot be had: no next hop may be
+	 * used, or each failed for that; tried again later. */
+	DOMAIN_TLS_POLICY,
 	/* The name service says that mail cannot be delivered: until hold_until_ms it fails. */
 	DOMAIN_NO_ROUTE,
 	/* Every next hop of its lane refused; tried again later. */
 	DOMAIN_HOSTS_DOWN,
+	/* Every next hop refuses further connections, while some work. */
+	DOMAIN_PEER_LIMIT,
 	/* No next hop can be reached from bind_address; tried again at hold_until_ms. */
 	DOMAIN_BIND_ADDRESS,
 	/* max_outbound_connections */
@@ -57,6 +64,17 @@ enum domain_hold {
 	DOMAIN_MOVING,
 	/* The program stops. */
 	DOMAIN_STOPPING,
+
+	/* From here on: what mail waits for although nothing holds it back. Never in a `hold`. */
+	/* The delayed queue: its first due time. */
+	DOMAIN_RETRY,
+	/* As many connections are being opened as there are to be at a time. */
+	DOMAIN_OPENING,
+	/* Messages on connections are being read back from the spool. */
+	DOMAIN_READING_BACK,
+	/* The spool writes down what became of attempts. */
+	DOMAIN_SETTLING,
+	DOMAIN_HOLDS
 };
 
 /* Is the record where it belongs? core/outbound/move.h has the protocol. */
@@ -129,8 +147,13 @@ struct domain {
 	struct connection *connections;
 	/* Where it goes while it travels. */
 	struct move *move;
-	/* Nothing has happened since, monotonic ms. */
-	uint64_t unused_since_ms;
+	/* Monotonic ms. */
+	union {
+		/* Nothing has happened since. */
+		uint64_t unused_since_ms;
+		/* While `resolving`: next hops have been asked for since. */
+		uint64_t resolving_since_ms;
+	};
 	/* Earliest due time of the delayed queue. */
 	struct timer delayed_timer;
 	/* The end of a hold, and of the record when it is not used. */
@@ -143,6 +166,13 @@ struct domain {
 	uint64_t connections_opened;
 	uint64_t bytes_sent;
 	uint32_t connections_max;
+
+	/* Deliveries that were over after an attempt. */
+	struct recent done;
+	/* Whose exchangers it has, of the configuration; NULL: nobody's, or not known yet. */
+	const char *provider;
+	/* An operator's order, while `suspended` by one; malloc, NULL. */
+	struct suspension *suspension;
 };
 
 /* There may be millions of them. */
@@ -209,6 +239,10 @@ void domain_push_delayed(struct domain_table *t, struct domain *d, struct delive
 BOUND
 struct delivery *domain_peek_delayed(const struct domain *d);
 
+/* How many of the delayed queue are due by `until_ms` (wall clock), counted up to `max`. */
+BOUND
+uint32_t domain_count_due(const struct domain *d, uint64_t until_ms, uint32_t max);
+
 /* Takes a delivery out of whichever queue it is in. */
 BOUND
 void domain_remove(struct domain_table *t, struct domain *d, struct delivery *delivery);
@@ -220,9 +254,19 @@ void domain_destroy(struct domain_table *t, struct domain *d);
 SINGLE
 void domain_table_close(struct domain_table *t);
 
-/* "suspended by operator", "max_outbound_connections", ...; never NULL. */
+/* For people: "suspended", "max_outbound_connections", ...; never NULL. */
 READONLY
 const char *domain_hold_text(enum domain_hold hold);
+/* For programs, one word: "suspended", "max_outbound_connections", "hosts_failed", ... */
+READONLY
+const char *domain_hold_key(enum domain_hold hold);
+
+/* It keeps mail back by a decision, unlike what mail merely waits for. */
+READONLY
+static inline bool domain_hold_is_hold(enum domain_hold hold)
+{
+	return hold > DOMAIN_FREE && hold <= DOMAIN_STOPPING;
+}
 
 /* Checks queue links, heap order and counts; for tests and debug builds. */
 BOUND

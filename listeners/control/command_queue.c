@@ -11,7 +11,7 @@
 
 enum { RECORDS, CONNECTIONS, ACTIVE, DELAYED, DELIVERED, FAILED, TRANSIENT };
 
-static void write_row(struct part *p, const struct domain *d)
+static void write_row(struct part *p, const struct scheduler *s, const struct domain *d)
 {
 	json_t *row = value_object();
 
@@ -23,7 +23,7 @@ static void write_row(struct part *p, const struct domain *d)
 	value_set_number(row, "delivered", d->delivered);
 	value_set_number(row, "failed", d->failed);
 	value_set_number(row, "transient", d->transient);
-	value_set_text(row, "held_by", command_held_by(d));
+	value_set_text(row, "held_by", command_held_by(s, d));
 	part_row(p, row);
 }
 
@@ -61,9 +61,8 @@ static void merge_rows(struct order *o)
 
 static void each_row(struct part *p, struct scheduler *s, struct domain *d)
 {
-	(void)s;
 	add_totals(p, d);
-	write_row(p, d);
+	write_row(p, s, d);
 }
 
 static bool domains_step(struct part *p, struct agent *self)
@@ -80,10 +79,9 @@ void command_domains(struct order *o)
 
 static void each_active(struct part *p, struct scheduler *s, struct domain *d)
 {
-	(void)s;
 	add_totals(p, d);
 	if (d->active_count > p->order->number) {
-		write_row(p, d);
+		write_row(p, s, d);
 	}
 }
 
@@ -101,10 +99,9 @@ void command_active(struct order *o)
 
 static void each_delayed(struct part *p, struct scheduler *s, struct domain *d)
 {
-	(void)s;
 	add_totals(p, d);
 	if (d->delayed_count > p->order->number) {
-		write_row(p, d);
+		write_row(p, s, d);
 	}
 }
 
@@ -128,14 +125,25 @@ static uint64_t length_of(const json_t *row)
 	       (uint64_t)json_integer_value(json_object_get(row, "delayed"));
 }
 
+static json_t *mailq_row(struct scheduler *s, const struct domain *d)
+{
+	json_t *row = value_object();
+
+	value_set_text(row, "binding", d->binding);
+	value_set_text(row, "domain", d->name);
+	value_set_number(row, "active", d->active_count);
+	value_set_number(row, "delayed", d->delayed_count);
+	value_set_number(row, "connections", d->connection_count);
+	value_set_text(row, "held_by", command_held_by(s, d));
+	return row;
+}
+
 /* Keeps p->json sorted, longest first, with at most order->number rows. */
 static void each_queue(struct part *p, struct scheduler *s, struct domain *d)
 {
 	uint64_t length = (uint64_t)d->active_count + d->delayed_count;
 	size_t count = json_array_size(p->json);
-	json_t *row;
 
-	(void)s;
 	if (p->order->binding != NULL && strcmp(p->order->binding, d->binding) != 0) {
 		return;
 	}
@@ -147,14 +155,7 @@ static void each_queue(struct part *p, struct scheduler *s, struct domain *d)
 	while (count > 0 && length_of(json_array_get(p->json, count - 1)) < length) {
 		count--;
 	}
-	row = value_object();
-	value_set_text(row, "binding", d->binding);
-	value_set_text(row, "domain", d->name);
-	value_set_number(row, "active", d->active_count);
-	value_set_number(row, "delayed", d->delayed_count);
-	value_set_number(row, "connections", d->connection_count);
-	value_set_text(row, "held_by", command_held_by(d));
-	json_array_insert_new(p->json, count, row);
+	json_array_insert_new(p->json, count, p->order->row(s, d));
 	if (json_array_size(p->json) > p->order->number) {
 		json_array_remove(p->json, json_array_size(p->json) - 1);
 	}
@@ -215,6 +216,11 @@ static void merge_mailq(struct order *o)
 	order_answer(o, v);
 }
 
+void command_longest(struct order *o)
+{
+	order_on_schedulers(o, mailq_step, merge_mailq);
+}
+
 void command_mailq(struct order *o)
 {
 	bool has_number = o->argument_count == 2 ||
@@ -232,7 +238,8 @@ void command_mailq(struct order *o)
 		order_fail_usage(o, "mailq shows 1 to %d queues", MAILQ_ROWS_MAX);
 		return;
 	}
-	order_on_schedulers(o, mailq_step, merge_mailq);
+	o->row = mailq_row;
+	command_longest(o);
 }
 
 /* ---- flush ---- */

@@ -206,6 +206,11 @@ static void on_step(struct agent *self, void *object, uint64_t unused)
 
 	(void)unused;
 	if (p->cycle_ns != self->now.mono_ns) {
+		if (p->cycle_ns == 0) {
+			/* Another group's clock may be a little behind. */
+			p->late_ns =
+				self->now.mono_ns > p->sent_ns ? self->now.mono_ns - p->sent_ns : 0;
+		}
 		p->cycle_ns = self->now.mono_ns;
 		if (p->order->step(p, self)) {
 			part_complete(p, self);
@@ -216,6 +221,7 @@ static void on_step(struct agent *self, void *object, uint64_t unused)
 
 			p->pass_to = NULL;
 			p->cycle_ns = 0;
+			p->sent_ns = self->now.mono_ns;
 			agent_send(self, to, on_step, p, 0);
 			return;
 		}
@@ -243,6 +249,7 @@ static void part_send(struct order *o, uint32_t index, struct agent *to)
 	p->order = o;
 	p->agent = to;
 	p->bucket_count = UINT32_MAX;
+	p->sent_ns = o->scheduler->base.now.mono_ns;
 	agent_send(&o->scheduler->base, to, on_step, p, 0);
 }
 

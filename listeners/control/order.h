@@ -88,6 +88,9 @@ struct part {
 	/* Sums for the command's own use; the walk starts them at 0. */
 	uint64_t totals[ORDER_TOTALS];
 	uint64_t cycle_ns;
+	/* When it was sent to where it is, and how long it waited there for its first step. */
+	uint64_t sent_ns;
+	uint64_t late_ns;
 	/* `bindings`: sums of domain records by index of the binding, malloc. */
 	struct binding_sums *sums;
 	uint32_t sum_count;
@@ -107,6 +110,8 @@ struct order {
 	/* The client's scheduler. */
 	struct scheduler *scheduler;
 	struct program *program;
+	/* Who gave it: "uid 0 (pid 4711)". */
+	char who[48];
 	/* Told when the answer is there; NULL: nobody waits for it any more. */
 	void (*on_answer)(void *context, struct order *o);
 	void *context;
@@ -125,6 +130,8 @@ struct order {
 	struct message_id id;
 	char ascii_domain[IDNA_MAX];
 	bool flag;
+	/* Of lists: what becomes of one domain record. */
+	json_t *(*row)(struct scheduler *s, const struct domain *d);
 	/* The binding that is meant; NULL: all. */
 	const char *binding;
 

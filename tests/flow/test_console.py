@@ -48,7 +48,7 @@ def test_every_command_answers_people_and_scripts(flow):
     s.wait_delayed(1)
     commands = [c["command"] for c in s.daemon.console("help")]
     arguments = {
-        "domain": ["later.test"], "site": ["later.test"], "active": ["0"], "delayed": ["0"], "message": [message], "message retry": [message],
+        "why domain": ["later.test"], "why message": [message], "domain": ["later.test"], "site": ["later.test"], "active": ["0"], "delayed": ["0"], "message": [message], "message retry": [message],
         "dig": ["localhost", "A"], "dns_cache lookup": ["localhost", "A"],
         "binding": ["default"], "flush binding": ["default"], "suspend binding": ["default"],
         "resume binding": ["default"], "fail binding": ["default", "quiet"],

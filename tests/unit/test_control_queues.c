@@ -64,8 +64,9 @@ static void test_domain_says_what_holds_it_and_until_when(void **state)
 	assert_string_equal(text_at(v, "domain"), "slow.example");
 	assert_string_equal(text_at(v, "state"), "held");
 	assert_string_equal(text_at(v, "held_by"), "outbound_throttle_messages");
-	assert_string_equal(text_at(v, "reason"), "outbound_throttle_messages = 100/60, set by "
-						  "domain \"slow.example\"");
+	assert_string_equal(
+		text_at(v, "reason"),
+		"outbound_throttle_messages = 100/60 (test.conf:26), next slot in 42 s");
 	assert_string_equal(text_at(v, "held_until_at"), "2023-11-14T22:14:02Z");
 	assert_true(json_real_value(at(v, "time_left_s")) > 41);
 	assert_int_equal(number_at(v, "queue.active"), 1);
@@ -91,6 +92,7 @@ static struct lane *lane_of(struct domain *d)
 	timer_init(&s->hold_timer, x->self, NULL);
 	timer_init(&l->down_timer, x->self, NULL);
 	d->hold = DOMAIN_FREE;
+	d->resolving = false;
 	lane_enter(l, d);
 	return l;
 }
@@ -116,7 +118,8 @@ static void test_domain_names_hosts_and_the_last_trouble(void **state)
 	lane_set_trouble(l, "421 go \xff away");
 	v = result_of("domain down.example");
 	assert_string_equal(text_at(v, "reason"),
-			    "every next hop failed and is left alone, last: 421 go ? away");
+			    "every next hop failed and is left alone, last: 421 go ? away; tried "
+			    "again in 90 s; host_failure_retry = 0s (test.conf:18)");
 	assert_string_equal(text_at(v, "next_hops.0.address"), "10.0.0.1:25");
 	assert_string_equal(text_at(v, "next_hops.0.state"), "failed, left alone");
 	assert_true(json_real_value(at(v, "next_hops.0.for_s")) > 89);
