@@ -16,6 +16,7 @@
 #include "agents/resolver.h"
 #include "agents/signing.h"
 #include "agents/thread_pool.h"
+#include "agents/trace_client.h"
 #include "config/config.h"
 #include "core/mail/bounce_class.h"
 #include "core/mail/envelope.h"
@@ -101,6 +102,8 @@ struct listener_ops {
 	void (*serve)(struct scheduler *s, void *state, struct accept *a);
 	/* Called once in each duty cycle; returns the work done. May be NULL. */
 	int (*do_work)(struct scheduler *s, void *state);
+	/* A trace begins: offers it the connections that are open (s->trace). May be NULL. */
+	void (*trace)(struct scheduler *s, void *state);
 	/* The program stops: finish what is in flight, then close. `hurry`: now. */
 	void (*stop)(struct scheduler *s, void *state, bool hurry);
 	bool (*drained)(struct scheduler *s, void *state);
@@ -116,6 +119,7 @@ struct scheduler {
 	struct mail_pools pools;
 	struct pool requests;
 	struct log_client log;
+	struct trace_client trace;
 	struct dispatcher dispatcher;
 	void *listener_state[LISTENERS_MAX];
 	/* Last count used for a message id. */
@@ -245,6 +249,12 @@ void scheduler_receiving(struct scheduler *s, int64_t bytes, int transactions);
  * while new mail is put off; for one that `stalls`, up to the budget. */
 BOUND
 uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls);
+
+/* A trace of SMTP dialogues begins, or ends, on this scheduler (agents/trace.h). */
+BOUND
+void scheduler_trace(struct scheduler *s, struct trace *t);
+BOUND
+void scheduler_trace_no_more(struct scheduler *s, struct trace *t);
 
 /* Closes the socket and gives the construct back to the master. No operation may be under way. */
 BOUND

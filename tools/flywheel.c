@@ -61,6 +61,8 @@ static const char help_text[] =
 	"    suspend domain NAME, resume domain NAME\n"
 	"    bounce_stats           recipients that failed, by class\n"
 	"    threads, counters [PATTERN], errors, memory, version\n"
+	"    trace smtp add|list|remove\n"
+	"                           whole SMTP dialogues of connections that match, to a file\n"
 	"    reopen logs            after a rotation\n"
 	"    shutdown               stop gracefully\n"
 	"\n"

@@ -142,6 +142,13 @@ BOUND
 void command_dns_cache_flush(struct order *o);
 BOUND
 void command_dns_cache_lookup(struct order *o);
+/* command_trace.c */
+BOUND
+void command_trace_add(struct order *o);
+BOUND
+void command_trace_remove(struct order *o);
+BOUND
+void command_trace_list(struct order *o);
 /* command_program.c */
 BOUND
 void command_threads(struct order *o);

@@ -25,6 +25,7 @@ static int control_open(struct scheduler *s, void **state)
 	c->scheduler = s;
 	c->started_ms = agent_now_ms(&s->base);
 	c->rated_ms = c->started_ms;
+	traces_init(&c->traces, s);
 	*state = c;
 	return 0;
 }
@@ -48,6 +49,7 @@ static void control_stop(struct scheduler *s, void *state, bool hurry)
 	(void)s;
 	c->stopping = true;
 	sessions_stop(c, hurry);
+	traces_stop(&c->traces);
 }
 
 static bool control_drained(struct scheduler *s, void *state)
@@ -55,7 +57,7 @@ static bool control_drained(struct scheduler *s, void *state)
 	struct control *c = control_of(state);
 
 	(void)s;
-	return c->sessions == NULL && c->orders == 0;
+	return c->sessions == NULL && c->orders == 0 && c->traces.under_way == 0;
 }
 
 static void control_close(struct scheduler *s, void *state)
@@ -64,6 +66,7 @@ static void control_close(struct scheduler *s, void *state)
 
 	(void)s;
 	ASSERT(c->sessions == NULL && c->orders == 0);
+	traces_close(&c->traces);
 	c->magic = 0;
 	free(c);
 }

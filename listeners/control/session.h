@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "agents/scheduler.h"
+#include "listeners/control/traces.h"
 
 #define CONTROL_MAGIC 0x6374726cU
 
@@ -31,6 +32,7 @@ struct control {
 	uint64_t rated_ms;
 	uint64_t rated_delivered;
 	uint64_t rated_received;
+	struct traces traces;
 };
 
 /* Takes the connection over. */
