@@ -34,6 +34,7 @@ struct listener_ops;
 struct master;
 struct scheduler;
 struct sts;
+struct traces;
 
 enum bounce_way { BOUNCE_IN_BAND, BOUNCE_DEFERRED, BOUNCE_OUT_OF_BAND, BOUNCE_WAYS };
 
@@ -120,6 +121,8 @@ struct scheduler {
 	struct pool requests;
 	struct log_client log;
 	struct trace_client trace;
+	/* On the console's scheduler: all traces (listeners/control/traces.h). */
+	struct traces *traces;
 	struct dispatcher dispatcher;
 	void *listener_state[LISTENERS_MAX];
 	/* Last count used for a message id. */

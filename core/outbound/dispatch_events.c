@@ -57,6 +57,9 @@ static void count_attempt(struct domain *d, struct connection *c, const struct d
 	struct site *s = c->lane->site;
 	struct host *h = host_of(c);
 
+	if (recipient_set_empty(&c->attempt.deferred)) {
+		recent_add(&d->done, dispatch_now_ms(c->dispatcher));
+	}
 	d->delivered += recipient_set_count(&c->attempt.delivered);
 	s->delivered += recipient_set_count(&c->attempt.delivered);
 	if (!recipient_set_empty(&c->attempt.delivered)) {

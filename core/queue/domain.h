@@ -15,6 +15,7 @@
 #include "core/queue/binding.h"
 #include "core/queue/delivery.h"
 #include "core/queue/options.h"
+#include "core/queue/recent.h"
 #include "core/runtime/thread_class.h"
 #include "core/runtime/timer.h"
 
@@ -143,6 +144,9 @@ struct domain {
 	uint64_t connections_opened;
 	uint64_t bytes_sent;
 	uint32_t connections_max;
+
+	/* Deliveries that were over after an attempt. */
+	struct recent done;
 };
 
 /* There may be millions of them. */

@@ -112,6 +112,11 @@ BOUND
 void command_mailq(struct order *o);
 BOUND
 void command_flush_all(struct order *o);
+/* command_busiest.c: the busiest domains; names that begin so */
+BOUND
+void command_busiest(struct order *o);
+BOUND
+void command_complete(struct order *o);
 /* command_message.c */
 BOUND
 void command_message_show(struct order *o);

@@ -11,7 +11,7 @@
 #include "config/word.h"
 #include "core/runtime/clock.h"
 #include "core/runtime/text.h"
-#include "listeners/control/session.h"
+#include "listeners/control/traces.h"
 
 #define SAMPLE_MAX 1000000
 #define TIME_MAX_MS (7 * 24 * 60 * 60 * UINT64_C(1000))
@@ -269,7 +269,7 @@ void command_trace_add(struct order *o)
 		return;
 	}
 	order_wait(o);
-	rc = traces_begin(&o->control->traces, &spec, on_done, o);
+	rc = traces_begin(o->scheduler->traces, &spec, on_done, o);
 	if (rc == 0 || !order_back(o)) {
 		return;
 	}
@@ -288,7 +288,7 @@ void command_trace_remove(struct order *o)
 		return;
 	}
 	order_wait(o);
-	rc = traces_end(&o->control->traces, o->number, on_done, o);
+	rc = traces_end(o->scheduler->traces, o->number, on_done, o);
 	if (rc == 0 || !order_back(o)) {
 		return;
 	}
@@ -306,7 +306,7 @@ void command_trace_list(struct order *o)
 	json_t *rows = value_array();
 
 	for (unsigned i = 0; i < TRACES_MAX; i++) {
-		const struct trace *t = o->control->traces.slots[i];
+		const struct trace *t = o->scheduler->traces->slots[i];
 
 		if (t != NULL && t->until_wall_ms != 0) {
 			value_append(rows, row_of(o, t));

@@ -26,6 +26,7 @@ static int control_open(struct scheduler *s, void **state)
 	c->started_ms = agent_now_ms(&s->base);
 	c->rated_ms = c->started_ms;
 	traces_init(&c->traces, s);
+	s->traces = &c->traces;
 	*state = c;
 	return 0;
 }
@@ -64,9 +65,9 @@ static void control_close(struct scheduler *s, void *state)
 {
 	struct control *c = control_of(state);
 
-	(void)s;
 	ASSERT(c->sessions == NULL && c->orders == 0);
 	traces_close(&c->traces);
+	s->traces = NULL;
 	c->magic = 0;
 	free(c);
 }

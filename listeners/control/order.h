@@ -102,6 +102,8 @@ struct order {
 	struct message_id id;
 	char ascii_domain[IDNA_MAX];
 	bool flag;
+	/* `busiest`: what rows are sorted by. */
+	unsigned sort;
 	/* The binding that is meant; NULL: all. */
 	const char *binding;
 
