@@ -26,7 +26,7 @@
 /* A command line, without its newline. */
 #define ORDER_LINE_MAX 4096
 /* Words of a command. */
-#define ORDER_WORDS_MAX 32
+#define ORDER_WORDS_MAX 48
 #define ORDER_TOTALS 10
 /* Domain records that one step looks at when it writes rows, and when it only counts. */
 #define ORDER_ROWS_PER_STEP 256

@@ -140,15 +140,18 @@ def test_secrets_of_auth_are_never_in_a_trace(flow):
     client.say("XSHOWN again", 500)
     client.close()
     wait_closed(daemon, trace, 2)
-    rows = said(lines_of(daemon, trace))
+    rows = lines_of(daemon, trace)
     text = open(trace["file"]).read()
     for secret in (right, wrong, user, password, "sesame", "wrong"):
         expect(secret not in text, f"{secret} is in the trace: {text}")
-    expect_equal([re.sub(r"\d+", "N", t) for t in rows if t.startswith("C")],
-                 ["C: EHLO client.test", "C: AUTH PLAIN (N octets hidden)", "C: AUTH LOGIN", "C: (N octets hidden)",
-                  "C: (N octets hidden)", "C: AUTH (N octets hidden)", "C: (N octets hidden)", "C: auth login",
-                  "C: (N octets hidden)", "C: (N octets hidden)", "C: EHLO client.test", "C: AUTH PLAIN",
-                  "C: (N octets hidden)", "C: XSHOWN again"], "what clients said")
+    # Those of two schedulers are written in any order.
+    found = [[re.sub(r"\d+", "N", t) for t in said(rows, "in", number) if t.startswith("C")]
+             for number in {number for way, number, _ in rows if way == "in"}]
+    expect_equal(sorted(found, key=len), [
+        ["C: EHLO client.test", "C: AUTH PLAIN", "C: (N octets hidden)", "C: XSHOWN again"],
+        ["C: EHLO client.test", "C: AUTH PLAIN (N octets hidden)", "C: AUTH LOGIN", "C: (N octets hidden)",
+         "C: (N octets hidden)", "C: AUTH (N octets hidden)", "C: (N octets hidden)", "C: auth login",
+         "C: (N octets hidden)", "C: (N octets hidden)"]], "what clients said")
 
 
 test_secrets_of_auth_are_never_in_a_trace.short = True
