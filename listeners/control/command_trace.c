@@ -275,6 +275,8 @@ void command_trace_add(struct order *o)
 	}
 	if (rc == -EBUSY) {
 		order_fail(o, "there are %d traces already: remove one", TRACES_MAX);
+	} else if (rc == -EAGAIN) {
+		order_fail(o, "another trace is just beginning: once more, please");
 	} else {
 		order_fail(o, "no log agent runs that could write a trace");
 	}

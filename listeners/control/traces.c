@@ -142,31 +142,16 @@ static void on_opened(struct trace *t, int result)
 	struct entry *e = entry_of(t);
 	struct traces *ts = e->traces;
 
+	ts->opening = false;
 	if (result != 0) {
 		ts->under_way--;
 		tell(e, result);
 		forget(e);
 		return;
 	}
-	if (t->spec.name[0] == '\0') {
-		ts->last_number = t->number > ts->last_number ? t->number : ts->last_number;
-	}
+	ts->last_number = t->number;
 	t->until_wall_ms = agent_wall_ms(t->owner) + t->spec.time_ms;
 	tell_schedulers(e, on_begun);
-}
-
-/* Two that begin at once have different numbers. */
-static uint64_t next_number(struct traces *ts)
-{
-	uint64_t number = ts->last_number;
-
-	for (unsigned i = 0; i < TRACES_MAX; i++) {
-		if (ts->slots[i] != NULL && ts->slots[i]->number > number) {
-			number = ts->slots[i]->number;
-		}
-	}
-	ts->last_number = number + 1;
-	return ts->last_number;
 }
 
 int traces_begin(struct traces *ts, const struct trace_spec *spec, traces_done_fn done,
@@ -179,6 +164,9 @@ int traces_begin(struct traces *ts, const struct trace_spec *spec, traces_done_f
 
 	if (p->log == NULL || ts->stopping) {
 		return -ENOTSUP;
+	}
+	if (ts->opening) {
+		return -EAGAIN;
 	}
 	while (slot < TRACES_MAX && ts->slots[slot] != NULL) {
 		slot++;
@@ -197,7 +185,7 @@ int traces_begin(struct traces *ts, const struct trace_spec *spec, traces_done_f
 	e->trace.magic = TRACE_MAGIC;
 	e->trace.spec = *spec;
 	e->trace.slot = slot;
-	e->trace.number = next_number(ts);
+	e->trace.number = ts->last_number + 1;
 	e->trace.owner = self;
 	e->trace.users = p->scheduler_count;
 	e->trace.fd = -1;
@@ -207,6 +195,7 @@ int traces_begin(struct traces *ts, const struct trace_spec *spec, traces_done_f
 	timer_init(&e->trace.timer, self, on_time);
 	ts->slots[slot] = &e->trace;
 	ts->under_way++;
+	ts->opening = true;
 	agent_send(self, p->log, trace_file_on_open, &e->trace, 0);
 	return 0;
 }

@@ -23,8 +23,9 @@ struct traces {
 	struct scheduler *scheduler;
 	/* By slot; NULL: none. */
 	struct trace *slots[TRACES_MAX];
-	/* Of the last file. */
 	uint64_t last_number;
+	/* The log agent makes a file: the number of its trace is not known yet. */
+	bool opening;
 	/* Traces that are beginning or ending. */
 	uint32_t under_way;
 	bool stopping;
@@ -33,8 +34,8 @@ struct traces {
 SINGLE
 void traces_init(struct traces *ts, struct scheduler *s);
 
-/* Begins one, and calls `done`. -EBUSY: there are TRACES_MAX already; -ENOTSUP: no log agent runs,
- * or the program stops; then `done` is not called. */
+/* Begins one, and calls `done`. -EBUSY: there are TRACES_MAX already; -EAGAIN: another one is just
+ * beginning; -ENOTSUP: no log agent runs, or the program stops; then `done` is not called. */
 BOUND
 int traces_begin(struct traces *ts, const struct trace_spec *spec, traces_done_fn done,
 		 void *context);
