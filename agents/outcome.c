@@ -514,4 +514,5 @@ const struct dispatch_ops scheduler_dispatch_ops = {
 	.options = options,
 	.provider = provider,
 	.keep = keep,
+	.trace = scheduler_offer_connection,
 };

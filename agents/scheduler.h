@@ -16,6 +16,7 @@
 #include "agents/resolver.h"
 #include "agents/signing.h"
 #include "agents/thread_pool.h"
+#include "agents/trace_client.h"
 #include "config/config.h"
 #include "core/mail/bounce_class.h"
 #include "core/mail/envelope.h"
@@ -34,6 +35,7 @@ struct listener_ops;
 struct master;
 struct scheduler;
 struct sts;
+struct traces;
 
 enum bounce_way { BOUNCE_IN_BAND, BOUNCE_DEFERRED, BOUNCE_OUT_OF_BAND, BOUNCE_WAYS };
 
@@ -102,6 +104,8 @@ struct listener_ops {
 	void (*serve)(struct scheduler *s, void *state, struct accept *a);
 	/* Called once in each duty cycle; returns the work done. May be NULL. */
 	int (*do_work)(struct scheduler *s, void *state);
+	/* A trace begins: offers it the connections that are open (s->trace). May be NULL. */
+	void (*trace)(struct scheduler *s, void *state);
 	/* The program stops: finish what is in flight, then close. `hurry`: now. */
 	void (*stop)(struct scheduler *s, void *state, bool hurry);
 	bool (*drained)(struct scheduler *s, void *state);
@@ -117,6 +121,9 @@ struct scheduler {
 	struct mail_pools pools;
 	struct pool requests;
 	struct log_client log;
+	struct trace_client trace;
+	/* On the console's scheduler: all traces (listeners/control/traces.h). */
+	struct traces *traces;
 	struct dispatcher dispatcher;
 	void *listener_state[LISTENERS_MAX];
 	/* Last count used for a message id. */
@@ -249,6 +256,12 @@ void scheduler_receiving(struct scheduler *s, int64_t bytes, int transactions);
  * while new mail is put off; for one that `stalls`, up to the budget. */
 BOUND
 uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls);
+
+/* A trace of SMTP dialogues begins, or ends, on this scheduler (agents/trace.h). */
+BOUND
+void scheduler_trace(struct scheduler *s, struct trace *t);
+BOUND
+void scheduler_trace_no_more(struct scheduler *s, struct trace *t);
 
 /* Closes the socket, unless a->fd is -1 as somebody else has closed it or will, and gives the
  * construct back to the master. No operation may be under way. */

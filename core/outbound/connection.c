@@ -156,6 +156,7 @@ void connection_fail(struct connection *c, const char *enhanced, const char *for
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
+	stream_note(&c->stream, "%s", text);
 	/* What decided for all recipients stands, whatever becomes of the connection then. */
 	if (!c->mail_refused) {
 		attempt_text(c, 451, enhanced, text);
@@ -279,6 +280,7 @@ static void on_connected(struct connection *c, int result)
 				c->remote_ip, strerror(-result));
 		return;
 	}
+	stream_note(&c->stream, "connected");
 	setsockopt(c->stream.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	/* The banner is part of connecting: connect_timeout runs on. */
 	connection_change_state(c, CONNECTION_BANNER);

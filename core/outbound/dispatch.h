@@ -115,6 +115,8 @@ struct dispatch_ops {
 				const char *mx);
 	/* The program stops: what only memory has of this record's queues goes to the spool. */
 	void (*keep)(struct dispatcher *x, struct domain *d);
+	/* A connection was opened while x->tracing: somebody may want to listen to its stream. */
+	void (*trace)(struct dispatcher *x, struct connection *c);
 };
 
 BOUND
@@ -137,6 +139,8 @@ struct dispatcher {
 	uint32_t connection_count;
 	bool stopping;
 	bool hurry;
+	/* ops->trace wants to know of new connections. */
+	bool tracing;
 	struct counter *connections_opened;
 	struct counter *connections_open;
 	struct counter *connect_failures;

@@ -463,6 +463,9 @@ static bool open_one(struct dispatcher *x, struct lane *l)
 	connection_link(x, l, c, host);
 	dispatch_count_for(c, d);
 	d->connections_opened++;
+	if (x->tracing) {
+		x->ops->trace(x, c);
+	}
 	lane_turn(l);
 	return true;
 }

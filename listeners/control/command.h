@@ -165,6 +165,11 @@ void command_flush_all(struct order *o);
  * which has "active" and "delayed" among its keys. */
 BOUND
 void command_longest(struct order *o);
+/* command_busiest.c: the busiest domains; names that begin so */
+BOUND
+void command_busiest(struct order *o);
+BOUND
+void command_complete(struct order *o);
 /* command_message.c */
 BOUND
 void command_message_show(struct order *o);
@@ -198,6 +203,13 @@ void command_dns_cache_lookup(struct order *o);
 /* command_log.c */
 BOUND
 void command_log_rotate(struct order *o);
+/* command_trace.c */
+BOUND
+void command_trace_add(struct order *o);
+BOUND
+void command_trace_remove(struct order *o);
+BOUND
+void command_trace_list(struct order *o);
 /* command_program.c */
 BOUND
 void command_threads(struct order *o);

@@ -51,6 +51,7 @@ static json_t *group_row(const struct group *g)
 	value_set_number(row, "parks", counter_get(g->parks));
 	value_set_number(row, "lost_wakeups", counter_get(g->park_timeout_with_work));
 	value_set_number(row, "completions", counter_get(g->completions));
+	value_set_number(row, "cpu_ns", group_cpu_ns(g));
 	return row;
 }
 

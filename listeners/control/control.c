@@ -24,6 +24,8 @@ static int control_open(struct scheduler *s, void **state)
 	c->magic = CONTROL_MAGIC;
 	c->scheduler = s;
 	order_client_init(&c->client, s);
+	traces_init(&c->traces, s);
+	s->traces = &c->traces;
 	*state = c;
 	return 0;
 }
@@ -47,6 +49,7 @@ static void control_stop(struct scheduler *s, void *state, bool hurry)
 	(void)s;
 	c->stopping = true;
 	sessions_stop(c, hurry);
+	traces_stop(&c->traces);
 }
 
 static bool control_drained(struct scheduler *s, void *state)
@@ -54,15 +57,16 @@ static bool control_drained(struct scheduler *s, void *state)
 	struct control *c = control_of(state);
 
 	(void)s;
-	return c->sessions == NULL && c->client.orders == 0;
+	return c->sessions == NULL && c->client.orders == 0 && c->traces.under_way == 0;
 }
 
 static void control_close(struct scheduler *s, void *state)
 {
 	struct control *c = control_of(state);
 
-	(void)s;
 	ASSERT(c->sessions == NULL && c->client.orders == 0);
+	traces_close(&c->traces);
+	s->traces = NULL;
 	c->magic = 0;
 	free(c);
 }

@@ -27,7 +27,7 @@
 /* A command line, without its newline. */
 #define ORDER_LINE_MAX 4096
 /* Words of a command. */
-#define ORDER_WORDS_MAX 16
+#define ORDER_WORDS_MAX 48
 #define ORDER_TOTALS 10
 /* Domain records that one step looks at when it writes rows, and when it only counts. */
 #define ORDER_ROWS_PER_STEP 256
@@ -132,6 +132,8 @@ struct order {
 	bool flag;
 	/* Of lists: what becomes of one domain record. */
 	json_t *(*row)(struct scheduler *s, const struct domain *d);
+	/* `busiest`: what rows are sorted by. */
+	unsigned sort;
 	/* The binding that is meant; NULL: all. */
 	const char *binding;
 

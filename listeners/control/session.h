@@ -13,6 +13,7 @@
 
 #include "agents/scheduler.h"
 #include "listeners/control/order.h"
+#include "listeners/control/traces.h"
 
 #define CONTROL_MAGIC 0x6374726cU
 
@@ -26,6 +27,7 @@ struct control {
 	struct session *sessions;
 	struct order_client client;
 	bool stopping;
+	struct traces traces;
 };
 
 /* Takes the connection over. */

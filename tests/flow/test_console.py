@@ -53,9 +53,9 @@ def test_every_command_answers_people_and_scripts(flow):
         "binding": ["default"], "flush binding": ["default"], "suspend binding": ["default"],
         "resume binding": ["default"], "fail binding": ["default", "quiet"],
         "flush domain": ["later.test"], "suspend domain": ["later.test"], "resume domain": ["later.test"],
-        "counters": ["scheduler.*"], "message fail": [message, "quiet"], "fail domain": ["later.test", "quiet"],
+        "complete": ["domain", "lat"], "counters": ["scheduler.*"], "message fail": [message, "quiet"], "fail domain": ["later.test", "quiet"],
     }
-    last = ["message fail", "fail domain", "fail binding", "shutdown"]
+    last = ["message fail", "fail domain", "fail binding", "trace smtp remove", "shutdown"]
     for command in [c for c in commands if c not in last]:
         words = [*command.split(), *arguments.get(command, [])]
         status, out, errors = run(s.daemon, *words)

@@ -146,6 +146,19 @@ const struct listen_options *config_control_listen(const struct config *config, 
 	(void)index;
 	return NULL;
 }
+
+uint32_t config_smtp_listen_count(const struct config *config)
+{
+	(void)config;
+	return 0;
+}
+
+const struct listen_options *config_smtp_listen(const struct config *config, uint32_t index)
+{
+	(void)config;
+	(void)index;
+	return NULL;
+}
 #endif
 
 /* ---- the program ---- */
