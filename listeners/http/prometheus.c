@@ -65,16 +65,10 @@ const char *prometheus_owner(const struct counter_view *view)
 	return is_of_thread(view->name) ? "thread" : "agent";
 }
 
-/* "scheduler.0" without its number. */
+/* "scheduler" of "scheduler.0", "log" of "log.mainlog". */
 static size_t kind_len(const char *prefix)
 {
-	size_t len = strlen(prefix);
-	size_t digits = len;
-
-	while (digits > 0 && isdigit((unsigned char)prefix[digits - 1])) {
-		digits--;
-	}
-	return digits > 1 && digits < len && prefix[digits - 1] == '.' ? digits - 1 : len;
+	return strcspn(prefix, ".");
 }
 
 static size_t add_name(char *to, size_t at, const char *from, size_t len)

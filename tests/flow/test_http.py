@@ -128,8 +128,8 @@ def test_counts_by_http_what_the_console_counts(flow):
     counters, metrics = stable_counters(server)
     missing = []
     for name, value in counters.items():
-        prefix, _, rest = re.match(r"((?:scheduler|spool|worker)\.\d+|[a-z0-9_]+)(\.)(.*)", name).groups()
-        kind = re.sub(r"\.\d+$", "", prefix)
+        prefix, _, rest = re.match(r"((?:scheduler|spool|worker)\.\d+|log\.[a-z]+log|[a-z0-9_]+)(\.)(.*)", name).groups()
+        kind = prefix.split(".")[0]
         base = re.sub(r"_(ns|us|ms)$", "_seconds", rest.replace(".", "_"))
         found = [(v, end) for k in (kind, "agent", "thread") for owner in ("agent", "thread") for end in ("", "_total")
                  for v in [metrics.value(f"flywheel_{k}_{base}{end}", **{owner: prefix})] if v is not None]

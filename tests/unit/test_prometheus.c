@@ -35,7 +35,7 @@ static void test_name_when_counters_differ(void **state)
 	check_name("spool.0", "batch_max", COUNTER_MAX, "flywheel_spool_batch_max", 1);
 	check_name("a group-1", "Odd name", COUNTER_GAUGE, "flywheel_a_group_1_odd_name", 1);
 	check_name("v4", "x", COUNTER_GAUGE, "flywheel_v4_x", 1);
-	check_name(".7", "x", COUNTER_GAUGE, "flywheel__7_x", 1);
+	check_name("log.mainlog", "rotations", COUNTER_SUM, "flywheel_log_rotations_total", 1);
 }
 
 static void test_name_when_it_has_a_unit(void **state)
