@@ -22,6 +22,10 @@ void listeners_build(struct builder *builder);
 SINGLE
 void dkim_build(struct builder *builder);
 
+/* Policy: scripts, read and compiled. In scripts.c. */
+SINGLE
+void scripts_build(struct builder *builder);
+
 /* Release the keys. */
 SINGLE
 void dkim_free(struct config *config);

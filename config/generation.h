@@ -53,6 +53,12 @@ struct dkim_settings {
 	uint64_t expiration_ms;
 };
 
+/* What a `script` scope says. */
+SINGLE
+struct script_settings {
+	const char *source;
+};
+
 /* A domain that mail is signed for. */
 READONLY
 struct dkim_domain {
@@ -177,6 +183,8 @@ struct config {
 
 	struct throttle **throttles;
 	uint32_t throttle_count;
+
+	struct policy_scripts scripts;
 
 	struct dkim_domain *dkim;
 	uint32_t dkim_count;
