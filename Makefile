@@ -254,11 +254,12 @@ SBIN := $(DESTDIR)$(PREFIX)/sbin
 BIN := $(DESTDIR)$(PREFIX)/bin
 MAN := $(DESTDIR)$(PREFIX)/share/man
 UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
+SHARE := $(DESTDIR)$(PREFIX)/share/flywheel
 ETC := $(DESTDIR)/etc/flywheel
 
 install: all
 	@$(MAKE) --no-print-directory man
-	install -d $(SBIN) $(BIN) $(MAN)/man1 $(MAN)/man5 $(MAN)/man8 $(UNITS) $(ETC)
+	install -d $(SBIN) $(BIN) $(MAN)/man1 $(MAN)/man5 $(MAN)/man8 $(UNITS) $(SHARE) $(ETC)
 	install -m 755 $(OUT)/flywheeld $(SBIN)/flywheeld
 	install -m 755 $(OUT)/flywheel $(BIN)/flywheel
 	install -m 755 $(OUT)/flywheel-spool $(SBIN)/flywheel-spool
@@ -270,13 +271,15 @@ install: all
 	chmod 644 $(UNITS)/flywheel.service
 	install -m 644 config/flywheel.conf $(ETC)/flywheel.conf.example
 	install -m 644 config/bounce_rules $(ETC)/bounce_rules.example
+	install -m 644 config/events.schema.json $(SHARE)/events.schema.json
 
 # What an operator made stays: configuration, spool, logs.
 uninstall:
 	rm -f $(SBIN)/flywheeld $(SBIN)/flywheel-spool $(BIN)/flywheel $(MAN)/man1/flywheel.1 \
 		$(MAN)/man5/flywheel.conf.5 $(MAN)/man8/flywheeld.8 $(MAN)/man8/flywheel-spool.8 \
 		$(UNITS)/flywheel.service $(ETC)/flywheel.conf.example \
-		$(ETC)/bounce_rules.example
+		$(ETC)/bounce_rules.example $(SHARE)/events.schema.json
+	@[ ! -d $(SHARE) ] || rmdir --ignore-fail-on-non-empty $(SHARE)
 	@[ ! -d $(ETC) ] || rmdir --ignore-fail-on-non-empty $(ETC)
 
 clean:

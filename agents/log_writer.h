@@ -1,6 +1,7 @@
 /*
- * Log writer: owns the log files and does all their I/O, so that writing logs never blocks a
- * scheduler. Agents gather lines in blocks and hand a block over by ring; it comes back empty.
+ * Log writer: owns the logs' outputs (log_output.h) and does all their I/O, so that writing logs
+ * never blocks a scheduler. Agents gather lines in blocks and hand a block over by ring; it comes
+ * back empty.
  *
  * No line is dropped: while the disk cannot take them, blocks wait here and log_client_pressure()
  * tells schedulers to stop reading from sockets.
@@ -13,15 +14,8 @@
 #include <stdio.h>
 
 #include "agents/log_client.h"
+#include "agents/log_route.h"
 #include "core/runtime/agent.h"
-
-READONLY
-struct log_options {
-	/* Directory; made if it is not there (one level). */
-	const char *path;
-	/* 0: none. */
-	uint64_t heartbeat_ms;
-};
 
 struct log_writer;
 

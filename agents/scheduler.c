@@ -165,6 +165,9 @@ static void make_counters(struct scheduler *s)
 	s->bodies_loaded = counter_create(
 		set, "bodies_loaded", COUNTER_SUM,
 		"Bodies and their envelopes read back from the spool for an attempt");
+	s->captures_cut = counter_create(
+		set, "captures_cut", COUNTER_SUM,
+		"Messages with header fields that were too long to be kept for logs whole");
 	signing_init(&s->signing, set);
 	s->out_of_band = counter_create(set, "out_of_band", COUNTER_SUM,
 					"Messages to bounce domains that were understood, or not");

@@ -145,6 +145,7 @@ struct scheduler {
 	struct counter *bounces;
 	struct counter *bodies_dropped;
 	struct counter *bodies_loaded;
+	struct counter *captures_cut;
 	struct counter *out_of_band;
 	struct counter *feedback_reports;
 	/* From the request to the answer of the spool, ns. */

@@ -18,6 +18,14 @@ void build_generation(struct config *config, struct report *report);
 SINGLE
 void listeners_build(struct builder *builder);
 
+/* Where logs go, and custom loggers; after the program's own options. In logs.c. */
+SINGLE
+void logs_build(struct builder *builder);
+
+/* Release the compiled formats. */
+SINGLE
+void logs_free(struct config *config);
+
 /* DKIM: what to sign with, its keys loaded. In dkim.c. */
 SINGLE
 void dkim_build(struct builder *builder);

@@ -27,6 +27,7 @@ static void config_free(struct config *config)
 	dkim_free(config);
 	policy_scripts_close(&config->scripts);
 	tls_free(config);
+	logs_free(config);
 	free(config->throttles);
 	intern_free(&config->shared);
 	tree_free(&config->tree);

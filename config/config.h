@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
+#include "core/log/event.h"
+#include "core/log/event_macro.h"
 #include "core/mail/dkim.h"
 #include "core/policy/scripts.h"
 #include "core/queue/options.h"
@@ -130,6 +132,32 @@ struct sts_options {
 	uint32_t cache_entries;
 };
 
+/* Where one log goes: destinations as in core/log/destination.h. */
+READONLY
+struct log_destinations {
+	const char *const *names;
+	uint32_t count;
+};
+
+enum custom_stage {
+	CUSTOM_RECEPTION,
+	CUSTOM_DELIVERY,
+	CUSTOM_TRANSIENT,
+	CUSTOM_PERMANENT,
+	CUSTOM_REJECTION,
+	CUSTOM_STAGES
+};
+
+/* custom_logger { }: for each stage that it logs a destination and a format. */
+READONLY
+struct custom_logger {
+	const char *name;
+	const char *destinations[CUSTOM_STAGES];
+	/* NULL: it does not log that. */
+	const struct event_macro *macros[CUSTOM_STAGES];
+	struct event_sanitizer sanitizer;
+};
+
 /* What applies to the whole program. */
 READONLY
 struct global_options {
@@ -159,6 +187,11 @@ struct global_options {
 	const char *log_path;
 	uint64_t log_heartbeat_ms;
 	bool log_transient_failures;
+	/* By enum log_file. */
+	struct log_destinations logs[LOG_FILES];
+	/* Fields whose values are kept as metadata of a message, lower case. */
+	const char *const *context_headers;
+	uint32_t context_header_count;
 	/* NULL: the built-in ones. */
 	const char *bounce_rules_path;
 	/* ring slots between two agents: a power of two */
@@ -380,6 +413,16 @@ uint32_t config_tls_renewal_count(const struct tls_renewal *renewal);
  * something else. NULL is ignored. */
 SINGLE
 void config_tls_renewal_free(struct tls_renewal *renewal);
+
+/* Custom loggers in the order of the files, 0 to count - 1, as an array. */
+READONLY
+const struct custom_logger *config_custom_loggers(const struct config *config, uint32_t *count);
+
+/* Header fields that are captured at reception: keys of a message's context (core/mail/context.h),
+ * `*count` of them, none twice. A key with a colon at its end is the field of that name; one
+ * without is the name of a field whose value becomes metadata. */
+READONLY
+const char *const *config_captured(const struct config *config, uint32_t *count);
 
 /* All throttles of this generation, 0 to count - 1, for display. */
 READONLY

@@ -59,6 +59,16 @@ struct script_settings {
 	const char *source;
 };
 
+/* What a `custom_logger` scope says, by enum custom_stage. */
+SINGLE
+struct custom_settings {
+	const char *mainlog;
+	const char *logfile[CUSTOM_STAGES];
+	const char *format[CUSTOM_STAGES];
+	const char *const *sanitize;
+	uint32_t sanitize_count;
+};
+
 /* A domain that mail is signed for. */
 READONLY
 struct dkim_domain {
@@ -141,6 +151,9 @@ struct tls_made {
 	struct tls_context *context;
 };
 
+/* Header fields that are captured of a message. */
+#define CAPTURED_MAX 32
+
 #define CONFIG_MAGIC UINT32_C(0x434f4e46)
 
 READONLY
@@ -180,6 +193,13 @@ struct config {
 	const struct domain_options *domain_values;
 	/* and for domains without a stanza. */
 	const struct domain_options *domain;
+
+	/* In the order of the files. */
+	struct custom_logger *custom_loggers;
+	uint32_t custom_logger_count;
+	/* Keys of what is captured of messages' headers. */
+	const char *captured[CAPTURED_MAX];
+	uint32_t captured_count;
 
 	struct throttle **throttles;
 	uint32_t throttle_count;

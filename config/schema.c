@@ -14,6 +14,7 @@
 #define GLOBAL BIT(SCOPE_GLOBAL)
 #define SPOOL BIT(SCOPE_SPOOL)
 #define LOG BIT(SCOPE_LOG)
+#define CUSTOM BIT(SCOPE_CUSTOM_LOGGER)
 #define SINGLE_AGENTS (BIT(SCOPE_SERVICE_AGENT) | BIT(SCOPE_LOG_AGENT))
 #define SERVICE (SINGLE_AGENTS | BIT(SCOPE_POOL_AGENT))
 #define AGENTS (BIT(SCOPE_AGENT) | SERVICE)
@@ -47,6 +48,7 @@
 #define TO_IDLE(member) .target = TARGET_IDLE, FIELD(struct idle_options, member)
 #define TO_BINDING(member) .target = TARGET_BINDING, FIELD(struct binding_options, member)
 #define TO_SCRIPT(member) .target = TARGET_SCRIPT, FIELD(struct script_settings, member)
+#define TO_CUSTOM(member) .target = TARGET_CUSTOM, FIELD(struct custom_settings, member)
 #define TO_DKIM(member) .target = TARGET_DKIM, FIELD(struct dkim_settings, member)
 
 static const char *const verify_mode_choices[] = {"optional", "none", "require", NULL};
@@ -77,6 +79,8 @@ static const char *const scriptlets[] = {"scriptlet", NULL};
 const struct schema_scope_row schema_scope_rows[] = {
 	{"spool", "where accepted mail is kept", SCOPE_SPOOL, GLOBAL, INSTANCE_NONE, NULL},
 	{"log", "what became of each message", SCOPE_LOG, GLOBAL, INSTANCE_NONE, NULL},
+	{"custom_logger", "a log of one's own layout", SCOPE_CUSTOM_LOGGER, GLOBAL,
+	 INSTANCE_REQUIRED, NULL},
 	{"resolver", "who knows where mail goes", SCOPE_RESOLVER, GLOBAL, INSTANCE_NONE, NULL},
 	{"mta_sts", "how policies of MTA-STS are fetched", SCOPE_STS, GLOBAL, INSTANCE_NONE, NULL},
 	{"scriptlet", "policy in Lua", SCOPE_SCRIPTLET, GLOBAL, INSTANCE_REQUIRED, scriptlets},
@@ -201,6 +205,75 @@ const struct schema_option schema_options[] = {
 	{ .name = "log_transient_failures", .type = TYPE_BOOLEAN, .fallback = "true",
 	  TO_GLOBAL(log_transient_failures), .scopes = LOG, .restart = true,
 	  .help = "Whether the bouncelog has those recipients too that will be tried again." },
+
+	{ .name = "main", .type = TYPE_DESTINATIONS, .fallback = "( \"file:mainlog\" )",
+	  TO_GLOBAL(logs[LOG_MAIN].names), COUNT(struct global_options, logs[LOG_MAIN].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the main log: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "bounce", .type = TYPE_DESTINATIONS, .fallback = "( \"file:bouncelog\" )",
+	  TO_GLOBAL(logs[LOG_BOUNCE].names), COUNT(struct global_options, logs[LOG_BOUNCE].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the bounce log: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "reject", .type = TYPE_DESTINATIONS, .fallback = "( \"file:rejectlog\" )",
+	  TO_GLOBAL(logs[LOG_REJECT].names), COUNT(struct global_options, logs[LOG_REJECT].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the reject log: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "fbl", .type = TYPE_DESTINATIONS, .fallback = "( \"file:fbllog\" )",
+	  TO_GLOBAL(logs[LOG_FEEDBACK].names), COUNT(struct global_options, logs[LOG_FEEDBACK].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the feedback log: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "panic", .type = TYPE_DESTINATIONS, .fallback = "( \"file:paniclog\" )",
+	  TO_GLOBAL(logs[LOG_PANIC].names), COUNT(struct global_options, logs[LOG_PANIC].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of what went wrong in the program, always as text; "
+		  "none: it is off." },
+	{ .name = "acct", .type = TYPE_DESTINATIONS, .fallback = "( \"file:acctlog\" )",
+	  TO_GLOBAL(logs[LOG_ACCT].names), COUNT(struct global_options, logs[LOG_ACCT].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the log of authentications: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "context_headers", .type = TYPE_FIELDS, .fallback = "( )",
+	  TO_GLOBAL(context_headers), COUNT(struct global_options, context_header_count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Header fields whose values are kept as metadata of a message, for logs." },
+
+	/* custom_logger { } */
+	{ .name = "mainlog", .type = TYPE_DESTINATION, TO_CUSTOM(mainlog), .scopes = CUSTOM,
+	  .restart = true,
+	  .help = "Where what has no destination of its own goes." },
+	{ .name = "reception_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_RECEPTION]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where received messages go; by default the mainlog." },
+	{ .name = "reception_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_RECEPTION]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for received messages, with macros; without one they are not logged." },
+	{ .name = "delivery_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_DELIVERY]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where deliveries go; by default the mainlog." },
+	{ .name = "delivery_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_DELIVERY]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for deliveries, with macros; without one they are not logged." },
+	{ .name = "transient_failure_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_TRANSIENT]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where recipients that failed and are tried again go; by default the mainlog." },
+	{ .name = "transient_failure_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_TRANSIENT]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for recipients that failed and are tried again, with macros; without one they are not logged." },
+	{ .name = "permanent_failure_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_PERMANENT]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where recipients that failed for good go; by default the mainlog." },
+	{ .name = "permanent_failure_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_PERMANENT]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for recipients that failed for good, with macros; without one they are not logged." },
+	{ .name = "rejection_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_REJECTION]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where what clients were refused goes; by default the mainlog." },
+	{ .name = "rejection_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_REJECTION]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for what clients were refused, with macros; without one they are not logged." },
+	{ .name = "sanitize", .type = TYPE_SANITIZERS, .fallback = "( )", TO_CUSTOM(sanitize),
+	  COUNT(struct custom_settings, sanitize_count), .scopes = CUSTOM, .restart = true,
+	  .help = "What becomes of characters in values: special_characters get a backslash, "
+		  "non_printable become ?, tr/ABC/abc/ replaces one by the other." },
 
 	/* resolver { } */
 	{ .name = "mode", .type = TYPE_CHOICE, .choices = resolver_mode_choices,
@@ -667,6 +740,11 @@ static const struct type_row types[TYPES] = {
 	[TYPE_BIND_ADDRESSES] =
 		{"addresses", "-",
 		 "an address such as \"192.0.2.1\", or one of each family in a list"},
+	[TYPE_DESTINATIONS] = {"destinations", "-",
+			       "destinations such as ( \"file:mainlog\" \"json:events\" )"},
+	[TYPE_DESTINATION] = {"destination", "-", "a destination such as \"file:my.log\""},
+	[TYPE_SANITIZERS] = {"rules", "-",
+			     "rules such as ( special_characters non_printable \"tr/@/_/\" )"},
 	[TYPE_RATE] = {"rate", "per second, or N/sec, N/min, N/hour, N/SECONDS",
 		       "a rate such as 10/min or 100/60, or none"},
 };

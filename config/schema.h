@@ -17,6 +17,7 @@ enum schema_scope {
 	SCOPE_GLOBAL,
 	SCOPE_SPOOL,
 	SCOPE_LOG,
+	SCOPE_CUSTOM_LOGGER,
 	SCOPE_RESOLVER,
 	SCOPE_STS,
 	SCOPE_SCRIPTLET,
@@ -86,6 +87,11 @@ enum schema_type {
 	TYPE_BIND_ADDRESSES,
 	/* struct rate: a throttle that is no shared object. */
 	TYPE_RATE,
+	/* Where records of a log go; and one such destination. */
+	TYPE_DESTINATIONS,
+	TYPE_DESTINATION,
+	/* Rules of what becomes of octets in a custom log. */
+	TYPE_SANITIZERS,
 	TYPES
 };
 
@@ -111,6 +117,8 @@ enum schema_target {
 	TARGET_SCRIPT,
 	/* struct dkim_settings */
 	TARGET_DKIM,
+	/* struct custom_settings */
+	TARGET_CUSTOM,
 	/* struct binding_options */
 	TARGET_BINDING,
 	TARGETS

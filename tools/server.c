@@ -142,8 +142,15 @@ static bool open_spool(struct server *s)
 static bool open_log(struct server *s)
 {
 	const struct global_options *g = config_global(s->program.config);
-	struct log_options options = {.path = g->log_path, .heartbeat_ms = g->log_heartbeat_ms};
+	struct log_options options = {
+		.path = g->log_path,
+		.heartbeat_ms = g->log_heartbeat_ms,
+		.logs = g->logs,
+		.transient_failures = g->log_transient_failures,
+		.rules = s->program.bounce_rules,
+	};
 
+	options.custom = config_custom_loggers(s->program.config, &options.custom_count);
 	s->log = log_writer_create("log", &options, s->errors);
 	if (s->log != NULL) {
 		s->program.log = log_writer_agent(s->log);

@@ -326,6 +326,7 @@ struct connection *connection_open(struct dispatcher *x, struct lane *l, const s
 	c->dane = host->dane != NULL;
 	c->sts = host->sts;
 	describe_address(c);
+	bind_address_format(c->options, c->address.ss_family, c->local_ip);
 	attempt_reset(c);
 	smtp_reply_reset(&c->reply);
 	timer_init(&c->timer, x->self, on_timer);

@@ -70,6 +70,8 @@ struct connection {
 	socklen_t address_len;
 	char host_name[256];
 	char remote_ip[INET6_ADDRSTRLEN];
+	/* Empty: the kernel chose. */
+	char local_ip[INET6_ADDRSTRLEN];
 	/* By TLS, with a peer that has proven who it is. */
 	bool verified;
 	/* What the host had when the connection was opened: TLSA records; enum host_sts. */

@@ -231,6 +231,7 @@ void dispatch_expire(struct dispatcher *x, struct domain *d)
 			return;
 		}
 		a = dispatch_attempt_text(554, "5.4.7", expired_text);
+		a.given_up = ATTEMPT_TOO_OLD;
 		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, true);
 	}
 }

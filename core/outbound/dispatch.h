@@ -49,6 +49,9 @@ struct recipient_reply {
 	char *text;
 };
 
+/* Why recipients fail for good although nobody said so. */
+enum attempt_given_up { ATTEMPT_NOT_GIVEN_UP, ATTEMPT_TOO_OLD, ATTEMPT_BY_OPERATOR };
+
 /* What became of one attempt. */
 SINGLE
 struct attempt {
@@ -66,10 +69,14 @@ struct attempt {
 	/* Where it was sent; empty when no connection was made. */
 	char remote_ip[INET6_ADDRSTRLEN];
 	const char *remote_name;
+	/* Where it was sent from, if the binding says; empty: wherever the kernel chose. */
+	const char *local_ip;
 	/* The session's version, cipher and verification, static; NULL: plain text. */
 	const char *tls[3];
 	/* The next hop has DSN: it tells the sender what becomes of what it took. */
 	bool dsn_handed_on;
+	/* Those that failed were given up here. */
+	enum attempt_given_up given_up;
 	/* Does not count as an attempt: goes back to the front of the active queue. */
 	bool not_tried;
 };

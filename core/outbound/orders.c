@@ -43,6 +43,7 @@ static void fail_queued(struct dispatcher *x, struct delivery *delivery, bool qu
 	struct domain *d = delivery->domain;
 	struct attempt a = dispatch_attempt_text(554, "5.7.0", text);
 
+	a.given_up = ATTEMPT_BY_OPERATOR;
 	delivery->doomed_quiet = quiet;
 	domain_remove(&x->domains, d, delivery);
 	dispatch_without_connection(x, delivery, &a, true);

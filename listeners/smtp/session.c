@@ -109,6 +109,7 @@ void smtp_session_set_user(struct smtp_session *ss, const char *user, const char
 	free(ss->user);
 	free(ss->binding);
 	ss->user = copy_name(user);
+	ss->auth_method = NULL;
 	ss->binding = copy_name(binding);
 }
 
@@ -645,6 +646,7 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	ss->options = config_smtp(s->program->config, a->listen, &a->peer);
 	ss->relay_host = relay_host_allowed(ss->options, &a->peer);
 	ss->xclient = relay_xclient_allowed(ss->options, &a->peer);
+	ss->listen_name = config_smtp_listen(s->program->config, a->listen)->name;
 	ss->began_ms = agent_now_ms(&s->base);
 	stream_init(&ss->stream, &s->base, on_recv, on_sent);
 	stream_open(&ss->stream, a->fd);

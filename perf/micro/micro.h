@@ -59,7 +59,7 @@ extern const struct micro_group micro_smtp;
 extern const struct micro_group micro_reply;
 extern const struct micro_group micro_address;
 extern const struct micro_group micro_header;
-extern const struct micro_group micro_mainlog;
+extern const struct micro_group micro_event;
 extern const struct micro_group micro_message;
 extern const struct micro_group micro_dkim;
 extern const struct micro_group micro_seal;

@@ -15,6 +15,7 @@ FILES = {
     f"{PREFIX}/sbin/flywheel-spool": 0o755,
     f"{PREFIX}/bin/flywheel": 0o755,
     f"{PREFIX}/lib/systemd/system/flywheel.service": 0o644,
+    f"{PREFIX}/share/flywheel/events.schema.json": 0o644,
     "/etc/flywheel/flywheel.conf.example": 0o644,
     "/etc/flywheel/bounce_rules.example": 0o644,
     **{f"{PREFIX}/share/man/{page}": 0o644 for page in PAGES},

@@ -9,12 +9,12 @@ from flow import expect, expect_equal, Skip
 # Its threads spin, each on a core.
 alone = True
 GROUPS = ["ring", "agent", "doorbell", "wheel", "commit", "fsync", "smtp", "reply", "address",
-          "header", "mainlog", "message", "dkim", "seal", "bounce"]
+          "header", "event", "message", "dkim", "seal", "bounce"]
 # What make bench looks for.
 KNOWN = {"ring.hop.p50": "ns", "ring.hop.p99": "ns", "ring.one-way.64": "M/s", "agent.hop.p50": "ns",
          "doorbell.wake.p50": "ns", "wheel.expire": "ns", "commit.10k.64": "msg/s",
          "commit.10k.64.syncs": "/s", "fsync.p99": "ns", "smtp.data-10k": "MB/s",
-         "reply.message.replies": "/s", "mainlog.r": "ns", "message.build": "ns"}
+         "reply.message.replies": "/s", "event.text-r": "ns", "message.build": "ns"}
 
 
 def need_two_cores():

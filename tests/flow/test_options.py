@@ -16,6 +16,7 @@ import test_bounces
 import test_delays
 import test_dkim
 import test_dns
+import test_events
 import test_extensions
 import test_peers
 import test_sites
@@ -596,6 +597,25 @@ SHOWN_BY = {
     ("path", "log"): test_keeps_logs_and_spool_where_it_was_told,
     ("heartbeat", "log"): test_says_that_it_is_alive,
     ("log_transient_failures", "log"): test_bouncelog.test_leaves_deferred_recipients_out_when_told_to,
+    ("main", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("bounce", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("reject", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("fbl", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("panic", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("acct", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("context_headers", "log"): test_events.test_captured_headers_survive_a_restart,
+    ("mainlog", "custom_logger"): test_events.test_custom_loggers_know_every_macro,
+    ("reception_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("reception_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("delivery_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("delivery_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("transient_failure_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("transient_failure_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("permanent_failure_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("permanent_failure_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("rejection_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("rejection_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("sanitize", "custom_logger"): test_events.test_custom_loggers_know_every_macro,
     ("mode", "resolver"): N.test_asks_the_root_that_it_was_told,
     ("forwarders", "resolver"): N.test_digs_and_remembers_until_told_to_forget,
     ("resolv_conf", "resolver"): N.test_knows_names_from_files,

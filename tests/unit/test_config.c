@@ -96,6 +96,29 @@ static struct sample samples[] = {
 	{"bounce_domains", "( B.example.com .Example.net )", "2 b.example.com .example.net"},
 	{"bounce_rules", "\"/etc/flywheel/bounce_rules\"", "/etc/flywheel/bounce_rules"},
 	{"log_transient_failures", "off", "0"},
+	{"main", "( \"json:main\" \"file:main2\" )", "2 json:main file:main2"},
+	{"bounce", "( \"json:b\" \"file:b2\" )", "2 json:b file:b2"},
+	{"reject", "( \"json:r\" \"file:r2\" )", "2 json:r file:r2"},
+	{"fbl", "( \"json:f\" \"file:f2\" )", "2 json:f file:f2"},
+	{"panic", "( \"file:p\" \"file:p2\" )", "2 file:p file:p2"},
+	{"acct", "( \"json:a\" \"file:a2\" )", "2 json:a file:a2"},
+	{"context_headers", "( X-Campaign x-tenant )", "2 x-campaign x-tenant"},
+	/* Each stage: its destination, and the line for an event from a;b@c to d@e. */
+	{"mainlog", "\"file:other\"", "1 file:other x;"},
+	{"reception_logfile", "\"file:own\" reception_format = y", "0 file:own y;1 file:c x;"},
+	{"reception_format", "\"%r\"", "0 file:c d;1 file:c x;"},
+	{"delivery_logfile", "\"file:own\" delivery_format = y", "1 file:own y;"},
+	{"delivery_format", "\"%r\"", "1 file:c d;"},
+	{"transient_failure_logfile", "\"file:own\" transient_failure_format = y",
+	 "1 file:c x;2 file:own y;"},
+	{"transient_failure_format", "\"%r\"", "1 file:c x;2 file:c d;"},
+	{"permanent_failure_logfile", "\"file:own\" permanent_failure_format = y",
+	 "1 file:c x;3 file:own y;"},
+	{"permanent_failure_format", "\"%r\"", "1 file:c x;3 file:c d;"},
+	{"rejection_logfile", "\"file:own\" rejection_format = y", "1 file:c x;4 file:own y;"},
+	{"rejection_format", "\"%r\"", "1 file:c x;4 file:c d;"},
+	{"sanitize", "( special_characters \"tr/b/x/\" ) delivery_format = \"%m\"",
+	 "1 file:c a\\;x;"},
 	{"max_message_size", "2M", "2097152"},
 	{"max_line_length", "1000", "1000"},
 	{"max_recipients_per_message", "50", "50"},
@@ -174,6 +197,7 @@ static const char *contexts[SCOPES] = {
 	[SCOPE_GLOBAL] = "%s esmtp_listener { listen 127.0.0.1:25 { } }",
 	[SCOPE_SPOOL] = "spool { %s }",
 	[SCOPE_LOG] = "log { %s }",
+	[SCOPE_CUSTOM_LOGGER] = "custom_logger c { mainlog = \"file:c\" delivery_format = x %s }",
 	[SCOPE_RESOLVER] = "resolver { %s }",
 	[SCOPE_STS] = "mta_sts { %s }",
 	[SCOPE_GROUP] = "group crew { %s } agent wheel { group = crew }",
@@ -239,7 +263,7 @@ static void describe_list(const struct schema_option *option, const void *items,
 			inet_ntop(AF_INET6, (const struct in6_addr *)items + i, text, sizeof(text));
 			fprintf(out, " %s", text);
 		} else if (option->type == TYPE_DOMAINS || option->type == TYPE_FIELDS ||
-			   option->type == TYPE_NAME_SERVERS) {
+			   option->type == TYPE_NAME_SERVERS || option->type == TYPE_DESTINATIONS) {
 			fprintf(out, " %s", ((const char *const *)items)[i]);
 		} else if (option->type == TYPE_GATEWAYS) {
 			const struct gateway *g = (const struct gateway *)items + i;
@@ -288,6 +312,7 @@ static void describe_field(const struct schema_option *option, const void *base,
 	case TYPE_GATEWAYS:
 	case TYPE_FIELDS:
 	case TYPE_BIND_ADDRESSES:
+	case TYPE_DESTINATIONS:
 		memcpy(&pointer, field, sizeof(pointer));
 		memcpy(&count, (const char *)base + option->count_offset, sizeof(count));
 		describe_list(option, pointer, count, out);
@@ -356,6 +381,23 @@ static void describe_dkim(const struct config *config, const struct schema_optio
 	describe_field(option, &settings, out);
 }
 
+/* What a custom logger writes. */
+static void describe_custom(const struct config *config, FILE *out)
+{
+	uint32_t count;
+	const struct custom_logger *logger = config_custom_loggers(config, &count);
+	struct event e = {.text = {[EVENT_SENDER] = "a;b@c", [EVENT_RECIPIENT] = "d@e"}};
+	char line[EVENT_MACRO_LINE_MAX];
+	assert_int_equal(count, 1);
+	for (unsigned i = 0; i < CUSTOM_STAGES; i++) {
+		if (logger->macros[i] != NULL) {
+			size_t len = event_macro_format(logger->macros[i], &logger->sanitizer, &e,
+							NULL, line, sizeof(line));
+			fprintf(out, "%u %s %.*s;", i, logger->destinations[i], (int)len, line);
+		}
+	}
+}
+
 /* What the generation answers where `option` of `scope` counts. */
 static void describe(const struct config *config, const struct schema_option *option,
 		     enum schema_scope scope, char *shown, size_t size)
@@ -392,6 +434,9 @@ static void describe(const struct config *config, const struct schema_option *op
 		break;
 	case TARGET_GROUP:
 		describe_field(option, group, out);
+		break;
+	case TARGET_CUSTOM:
+		describe_custom(config, out);
 		break;
 	case TARGET_DKIM:
 		describe_dkim(config, option, scope, out);

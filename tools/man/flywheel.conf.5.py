@@ -11,6 +11,7 @@ SECTIONS = [
     ("The program", ["global"]),
     ("Spool", ["spool"]),
     ("Logs", ["log"]),
+    ("Custom logs", ["custom_logger"]),
     ("Name service", ["resolver"]),
     ("Policies of MTA-STS", ["mta_sts"]),
     ("Agents and groups", ["agent", "group"]),
