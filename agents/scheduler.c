@@ -244,7 +244,8 @@ static bool on_drained(struct agent *self)
 		dispatch_stop(&s->dispatcher, true);
 	}
 	return listeners_drained(s) && dispatch_drained(&s->dispatcher) && s->spool_waiting == 0 &&
-	       s->bounces_waiting == 0 && s->lookups_waiting == 0 && log_client_drained(&s->log);
+	       scheduler_policy_drained(s, s->hurried) && s->bounces_waiting == 0 &&
+	       s->lookups_waiting == 0 && log_client_drained(&s->log);
 }
 
 static void on_tear_down(struct agent *self)
@@ -261,6 +262,7 @@ static void on_tear_down(struct agent *self)
 
 void scheduler_close(struct scheduler *s)
 {
+	scheduler_close_policy(s);
 	dispatcher_close(&s->dispatcher);
 	log_client_close(&s->log);
 	envelope_builder_close(&s->bounce_envelope);

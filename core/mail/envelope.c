@@ -337,8 +337,7 @@ static uint32_t domain_run(const struct envelope_builder *b, uint32_t first)
 	const char *domain = recipient_domain(b, first);
 	uint32_t i = first + 1;
 
-	while (i < b->recipient_count &&
-	       strcasecmp(domain, recipient_domain(b, i)) == 0) {
+	while (i < b->recipient_count && strcasecmp(domain, recipient_domain(b, i)) == 0) {
 		i++;
 	}
 	return i - first;
@@ -411,8 +410,7 @@ static void deliveries_write(const struct envelope_builder *b, const struct enve
 
 	for (uint32_t i = 0; i < b->recipient_count;) {
 		uint32_t left = domain_run(b, i);
-		size_t domain_len = domain_write(block, domain_offset,
-						 recipient_domain(b, i));
+		size_t domain_len = domain_write(block, domain_offset, recipient_domain(b, i));
 
 		while (left > 0) {
 			uint32_t count = left < ENVELOPE_DELIVERY_RECIPIENTS
@@ -463,7 +461,8 @@ void envelope_build(struct envelope_builder *b, struct envelope *out)
 	*out = (struct envelope){
 		.size = (uint32_t)l.size,
 		.version = ENVELOPE_VERSION,
-		.flags = (uint16_t)(b->flags | (b->binding != NULL ? ENVELOPE_BINDING : 0) |
+		.flags = (uint16_t)((unsigned)b->flags |
+				    (b->binding != NULL ? ENVELOPE_BINDING : 0) |
 				    (b->routing != NULL ? ENVELOPE_ROUTED : 0)),
 		.delivery_count = l.deliveries,
 		.recipient_count = b->recipient_count,
@@ -588,8 +587,7 @@ static bool recipient_valid(const struct envelope *e, const struct envelope_reci
 		return false;
 	}
 	own = domain_of(address, r->len);
-	return own != NULL &&
-	       ((e->flags & ENVELOPE_ROUTED) != 0 || strcasecmp(own, domain) == 0) &&
+	return own != NULL && ((e->flags & ENVELOPE_ROUTED) != 0 || strcasecmp(own, domain) == 0) &&
 	       orcpt_valid(e, r);
 }
 

@@ -151,6 +151,8 @@ struct envelope_builder {
 	size_t head_len;
 	/* NULL: the default one. */
 	const char *binding;
+	/* Where all of it goes instead of the recipients' domains; NULL: nowhere else. */
+	const char *routing;
 	/* NULL: none. */
 	const struct context *context;
 	uint16_t flags;

@@ -337,8 +337,8 @@ void policy_open_core(lua_State *state)
 		{NULL, NULL},
 	};
 	static const luaL_Reg counters[] = {
-		{"open", counter_open}, {"inc", counter_increment},     {"add", counter_add_number},
-		{"read", counter_read}, {"reset", counter_reset}, {"unlink", counter_unlink},
+		{"open", counter_open}, {"inc", counter_increment}, {"add", counter_add_number},
+		{"read", counter_read}, {"reset", counter_reset},   {"unlink", counter_unlink},
 		{NULL, NULL},
 	};
 

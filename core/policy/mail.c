@@ -137,33 +137,55 @@ static void forget(struct policy_mail *m)
 	policy_text_close(&m->text);
 }
 
+/* The whole text into `fresh`. */
+static void write_all(struct policy_mail *m, struct chain *fresh)
+{
+	m->high |= policy_text_store(m->header.data, m->header.len, true, fresh, m->buffers);
+	chain_append(fresh, m->buffers, "\r\n", 2);
+	m->high |= policy_text_store(m->text.data, m->text.len, true, fresh, m->buffers);
+}
+
+/* The header in the place of the one before. */
+static void write_header(struct policy_mail *m)
+{
+	struct chain fresh = CHAIN_EMPTY;
+
+	m->high |= policy_text_store(m->header.data, m->header.len, true, &fresh, m->buffers);
+	if (m->header_wire == m->body->len) {
+		chain_append(m->body, m->buffers, "\r\n", 2);
+	}
+	chain_remove(m->body, m->buffers, 0, m->header_wire);
+	chain_prepend_chain(m->body, &fresh);
+}
+
 void policy_mail_settle(struct policy_mail *m)
 {
 	struct chain fresh = CHAIN_EMPTY;
 
-	if (!m->header_changed && !m->text_changed) {
-		forget(m);
-		return;
-	}
-	m->high |= policy_text_store(m->header.data, m->header.len, true, &fresh, m->buffers);
-	if (m->text_changed) {
-		chain_append(&fresh, m->buffers, "\r\n", 2);
-		m->high |= policy_text_store(m->text.data, m->text.len, true, &fresh, m->buffers);
+	if (m->shared && (m->header_changed || m->text_changed)) {
+		policy_mail_text(m);
+		write_all(m, &fresh);
+		m->own = fresh;
+		m->body = &m->own;
+		m->shared = false;
+		m->changed = true;
+	} else if (m->text_changed) {
+		write_all(m, &fresh);
 		chain_release(m->body, m->buffers);
 		*m->body = fresh;
-	} else {
-		if (m->header_wire == m->body->len) {
-			chain_append(m->body, m->buffers, "\r\n", 2);
-		}
-		chain_remove(m->body, m->buffers, 0, m->header_wire);
-		chain_prepend_chain(m->body, &fresh);
+		m->changed = true;
+	} else if (m->header_changed) {
+		write_header(m);
+		m->changed = true;
 	}
-	m->changed = true;
 	forget(m);
 }
 
 void policy_mail_close(struct policy_mail *m)
 {
 	forget(m);
+	if (m->own.head != NULL) {
+		chain_release(&m->own, m->buffers);
+	}
 	policy_pairs_clear(&m->context);
 }

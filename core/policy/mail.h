@@ -46,6 +46,10 @@ struct policy_mail {
 	bool changed;
 	bool high;
 	struct policy_pairs context;
+	/* The chain is read by others, too: what is changed goes into one of its own, and `body` is
+	 * that then. */
+	bool shared;
+	struct chain own;
 	/* ---- private ---- */
 	bool has_header;
 	bool has_text;

@@ -241,7 +241,8 @@ void policy_run_check(lua_State *state, const char *what)
 	} else if (p->running->thread != state) {
 		luaL_error(state, "%s: only the hook itself may wait, not a coroutine in it", what);
 	} else if (!policy_run_may_wait(state)) {
-		luaL_error(state, "%s: nothing may wait in a function that sort or gsub calls", what);
+		luaL_error(state, "%s: nothing may wait in a function that sort or gsub calls",
+			   what);
 	}
 }
 

@@ -102,6 +102,8 @@ struct order {
 	struct message_id id;
 	char ascii_domain[IDNA_MAX];
 	bool flag;
+	/* `lua eval`: what is run. */
+	char code[ORDER_LINE_MAX + 1];
 	/* The binding that is meant; NULL: all. */
 	const char *binding;
 

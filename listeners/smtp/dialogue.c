@@ -8,6 +8,7 @@
 #include "core/mail/address.h"
 #include "core/mail/smtp_command.h"
 #include "listeners/smtp/auth.h"
+#include "listeners/smtp/policy.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_log.h"
@@ -168,30 +169,55 @@ static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *
 
 /* ---- EHLO, HELO ---- */
 
+/* Unless a script took it away. */
+static void offer(struct smtp_session *ss, const char *keyword)
+{
+	if (!smtp_policy_removed(ss, keyword)) {
+		smtp_session_say(ss, "250-");
+		smtp_session_say(ss, keyword);
+		smtp_session_say(ss, "\r\n");
+	}
+}
+
 static void say_extensions(struct smtp_session *ss)
 {
-	bool starttls = ss->options->tls != NULL && !ss->secure;
+	static const char *const always[] = {"8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8",
+					     "CHUNKING", "DSN"};
 	char lines[512];
 
 	snprintf(lines, sizeof(lines), "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n",
 		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
 	smtp_session_say(ss, lines);
-	smtp_session_say(ss, "250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n"
-			     "250-CHUNKING\r\n250-DSN\r\n");
-	if (starttls) {
-		smtp_session_say(ss, "250-STARTTLS\r\n");
+	for (unsigned i = 0; i < sizeof(always) / sizeof(always[0]); i++) {
+		offer(ss, always[i]);
+	}
+	if (ss->options->tls != NULL && !ss->secure) {
+		offer(ss, "STARTTLS");
 	}
 	if (ss->secure) {
 		/* RFC 8689 section 3: not before. */
 		smtp_session_say(ss, "250-REQUIRETLS\r\n");
 	}
-	if (smtp_auth_offered(ss)) {
+	if (smtp_auth_offered(ss) && !smtp_policy_removed(ss, "AUTH")) {
 		smtp_session_say(ss, "250-AUTH PLAIN LOGIN\r\n");
 	}
 	if (ss->xclient) {
 		smtp_session_say(ss, "250-XCLIENT " XCLIENT_ATTRIBUTES "\r\n");
 	}
+	smtp_policy_say_capabilities(ss);
 	smtp_session_say(ss, "250 HELP\r\n");
+}
+
+static void welcome(struct smtp_session *ss, const struct smtp_refusal *refusal)
+{
+	if (refusal != NULL) {
+		ss->has_helo = false;
+		smtp_policy_refuse(ss, SMTP_STAGE_AFTER_EHLO, refusal, NULL, NULL);
+	} else if (ss->esmtp) {
+		say_extensions(ss);
+	} else {
+		smtp_session_reply(ss, 250, NULL, "%s", ss->options->hostname);
+	}
 }
 
 static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
@@ -208,10 +234,10 @@ static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
 		memcpy(ss->helo, c->argument, len);
 		ss->helo[len] = '\0';
 	}
-	if (ss->esmtp) {
-		say_extensions(ss);
+	if (smtp_policy_has(ss, POLICY_EHLO)) {
+		smtp_policy_ask(ss, POLICY_EHLO, ss->helo, welcome);
 	} else {
-		smtp_session_reply(ss, 250, NULL, "%s", ss->options->hostname);
+		welcome(ss, NULL);
 	}
 }
 
@@ -254,6 +280,17 @@ static bool too_large_by_itself(const struct smtp_session *ss, const struct smtp
 	return max != 0 && c->has_size && c->size > max;
 }
 
+/* What policy has said of the sender. */
+static void take_sender(struct smtp_session *ss, const struct smtp_refusal *refusal)
+{
+	if (refusal != NULL) {
+		smtp_policy_refuse(ss, SMTP_STAGE_DURING_MAIL, refusal, NULL, NULL);
+		smtp_transaction_abort(ss);
+		return;
+	}
+	smtp_session_say(ss, "250 2.1.0 Sender OK\r\n");
+}
+
 static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 {
 	struct smtp_refusal refusal;
@@ -283,7 +320,12 @@ static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 	if (c->dsn.envid != NULL) {
 		envelope_set_envid(&ss->transaction->envelope, c->dsn.envid, c->dsn.envid_len);
 	}
-	smtp_session_say(ss, "250 2.1.0 Sender OK\r\n");
+	if (smtp_policy_has(ss, POLICY_MAILFROM)) {
+		smtp_policy_begin_mail(ss);
+		smtp_policy_ask(ss, POLICY_MAILFROM, ss->transaction->envelope.text, take_sender);
+	} else {
+		take_sender(ss, NULL);
+	}
 }
 
 /* ---- RCPT ---- */
@@ -346,6 +388,35 @@ static const struct smtp_refusal *judge_recipient(const struct smtp_session *ss,
 	return NULL;
 }
 
+static void take_recipient(struct smtp_session *ss, const struct address *a, uint16_t notify,
+			   const char *orcpt, size_t orcpt_len)
+{
+	struct smtp_transaction *tx = ss->transaction;
+
+	tx->out_of_band = goes_back(ss, a);
+	/* One that was given before is as welcome, and gets one copy. */
+	if (envelope_add_recipient(&tx->envelope, a->text, a->len)) {
+		envelope_set_notify(&tx->envelope, notify, orcpt, orcpt_len);
+	}
+	smtp_transaction_recount(ss);
+	ss->idle_commands = 0;
+	smtp_session_say(ss, "250 2.1.5 Recipient OK\r\n");
+}
+
+/* What policy has said of it. */
+static void take_asked_recipient(struct smtp_session *ss, const struct smtp_refusal *refusal)
+{
+	const struct smtp_policy *p = ss->policy;
+
+	if (refusal != NULL) {
+		ss->transaction->refused++;
+		smtp_policy_refuse(ss, SMTP_STAGE_DURING_RCPT, refusal, NULL, p->recipient.text);
+		return;
+	}
+	take_recipient(ss, &p->recipient, p->notify, p->orcpt[0] != '\0' ? p->orcpt : NULL,
+		       strlen(p->orcpt));
+}
+
 static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -374,14 +445,11 @@ static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 		refuse(ss, c, refused, count);
 		return;
 	}
-	tx->out_of_band = goes_back(ss, &a);
-	/* One that was given before is as welcome, and gets one copy. */
-	if (envelope_add_recipient(&tx->envelope, a.text, a.len)) {
-		envelope_set_notify(&tx->envelope, c->dsn.notify, c->dsn.orcpt, c->dsn.orcpt_len);
+	if (smtp_policy_has(ss, POLICY_RCPTTO) && !goes_back(ss, &a)) {
+		smtp_policy_ask_recipient(ss, &a, &c->dsn, take_asked_recipient);
+	} else {
+		take_recipient(ss, &a, c->dsn.notify, c->dsn.orcpt, c->dsn.orcpt_len);
 	}
-	smtp_transaction_recount(ss);
-	ss->idle_commands = 0;
-	smtp_session_say(ss, "250 2.1.5 Recipient OK\r\n");
 }
 
 /* ---- DATA ---- */
