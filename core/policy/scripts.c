@@ -46,9 +46,11 @@ static int compile(lua_State *state)
 {
 	const struct compilation *c = lua_touserdata(state, 1);
 
-	/* As luaL_loadfile() names a file, so that errors say file:line. Text only: bytecode from
-	 * elsewhere could do anything. */
-	lua_pushfstring(state, "@%s", c->path);
+	const char *slash = strrchr(c->path, '/');
+
+	/* As luaL_loadfile() names a file, so that errors say file:line; without its folders, as
+	 * Lua would cut them. Text only: bytecode from elsewhere could do anything. */
+	lua_pushfstring(state, "@%s", slash != NULL ? slash + 1 : c->path);
 	if (luaL_loadbufferx(state, c->text, c->len, lua_tostring(state, -1), "t") != 0) {
 		return lua_error(state);
 	}
