@@ -292,6 +292,7 @@ def test_context_is_kept_and_told_to_loggers(flow):
     ident = send(daemon).split()[-1]
     daemon.kill()
     daemon.start()
+    wait_until(lambda: daemon.queued() == 1, "the message after a kill")
     daemon.console("resume", "domain", "good.test")
     peer.wait(1)
     path = daemon.log / "custom.log"
