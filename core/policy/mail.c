@@ -14,18 +14,30 @@ void policy_mail_init(struct policy_mail *m)
 /* Bytes up to the empty line; all of them when there is none. */
 static uint64_t header_bytes(const struct chain *c)
 {
-	/* Of the line so far: how many bytes, and whether all are CR. */
+	/* Bytes before the buffer, and where the line began that goes on in it. */
+	uint64_t before = 0;
 	uint64_t line = 0;
-	uint64_t at = 0;
-	bool cr = true;
+	bool cr = false;
 
-	for (const struct chain_buffer *b = c->head; b != NULL; b = b->next) {
-		for (uint32_t i = 0; i < b->len; i++, at++) {
-			if (b->data[i] == '\n' && line <= 1 && cr) {
-				return at - line;
+	for (const struct chain_buffer *b = c->head; b != NULL; before += b->len, b = b->next) {
+		const unsigned char *at = b->data;
+		const unsigned char *end = b->data + b->len;
+
+		while (at < end) {
+			const unsigned char *lf = memchr(at, '\n', (size_t)(end - at));
+			const unsigned char *stop = lf != NULL ? lf : end;
+			uint64_t len = before + (uint64_t)(stop - b->data) - line;
+
+			/* All of the line so far is a CR, or nothing. */
+			cr = len == 0 || (len == 1 && (stop > at ? stop[-1] == '\r' : cr));
+			if (lf == NULL) {
+				break;
 			}
-			cr = b->data[i] == '\r' || b->data[i] == '\n';
-			line = b->data[i] == '\n' ? 0 : line + 1;
+			if (cr) {
+				return line;
+			}
+			at = lf + 1;
+			line = before + (uint64_t)(at - b->data);
 		}
 	}
 	return c->len;

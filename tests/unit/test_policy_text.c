@@ -87,6 +87,26 @@ static void test_header_ends_at_the_empty_line(void **state)
 	}
 }
 
+static void test_header_ends_wherever_buffers_do(void **state)
+{
+	static char wire[2 * CHAIN_BUFFER_SIZE];
+
+	(void)state;
+	for (size_t len = CHAIN_BUFFER_DATA - 8; len < CHAIN_BUFFER_DATA + 8; len++) {
+		struct chain c;
+		struct policy_mail m;
+
+		memset(wire, 'x', len);
+		memcpy(wire, "A:", 2);
+		strcpy(wire + len, "\r\n\r\nbody\r\n");
+		m = mail_of(&c, wire);
+		assert_int_equal(policy_mail_header(&m)->len, len + 2);
+		assert_int_equal(policy_mail_text(&m)->len, 6);
+		assert_memory_equal(policy_mail_text(&m)->data, "body\r\n", 6);
+		close_mail(&m, &c);
+	}
+}
+
 static void test_fields_are_changed_in_place(void **state)
 {
 	struct chain c;
@@ -183,6 +203,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_header_ends_at_the_empty_line),
+		cmocka_unit_test(test_header_ends_wherever_buffers_do),
 		cmocka_unit_test(test_fields_are_changed_in_place),
 		cmocka_unit_test(test_text_is_written_in_wire_form),
 		cmocka_unit_test(test_raw_has_header_and_text),
