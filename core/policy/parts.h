@@ -26,7 +26,7 @@
 enum policy_kind { POLICY_MSG, POLICY_VCTX, POLICY_ACCEPT, POLICY_KINDS };
 
 /* What an object in Lua is of; NULL: that is over. */
-BOUND
+SINGLE
 struct policy_handle {
 	struct policy_subject *subject;
 };
@@ -35,7 +35,7 @@ struct policy_handle {
 typedef int (*policy_push_fn)(lua_State *state, void *context);
 
 /* Something that a coroutine waits for; the first member of it. */
-BOUND
+SINGLE
 struct policy_wait {
 	/* NULL: nobody waits any more. */
 	struct policy_run *run;
@@ -43,7 +43,7 @@ struct policy_wait {
 	void (*abandon)(struct policy_wait *w);
 };
 
-BOUND
+SINGLE
 struct policy {
 	uint32_t magic;
 	struct agent *agent;
@@ -89,90 +89,90 @@ static inline struct policy *policy_of(lua_State *state)
 SINGLE
 int policy_state_open(struct policy *p);
 /* After an end: takes what is garbage back if there is much. */
-BOUND
+SINGLE
 void policy_state_tidy(struct policy *p, bool out_of_memory);
 /* A protected call on the main thread: 0, or an error of Lua's, which is written to `why`. */
-BOUND
+SINGLE
 int policy_protected(struct policy *p, lua_CFunction f, void *context, char why[POLICY_WHY]);
 /* Before Lua runs for `r`: its budget counts from here. */
-BOUND
+SINGLE
 void policy_budget_begin(struct policy *p);
 
 /* ---- run.c ---- */
 
 /* Starts a coroutine. r->on_end is called when it ends, perhaps from within. */
-BOUND
+SINGLE
 void policy_run_start(struct policy *p, struct policy_run *r, policy_push_fn push, void *context);
 /* What it waited for has come: pushes results and goes on. Frees nothing. */
-BOUND
+SINGLE
 void policy_run_wake(struct policy_wait *w, policy_push_fn push, void *context);
-BOUND
+SINGLE
 void policy_run_cancel(struct policy_run *r);
 /* In a lua_CFunction: suspends the coroutine, until `w` is there. `return policy_run_wait(...)`.
  * Raises an error where nothing may wait: see policy_run_may_wait(). */
-BOUND
+SINGLE
 int policy_run_wait(lua_State *state, struct policy_wait *w);
 /* Raises the error that says why nothing may wait here. */
-BOUND
+SINGLE
 void policy_run_check(lua_State *state, const char *what);
-BOUND
+SINGLE
 bool policy_run_may_wait(lua_State *state);
 /* Tells operators of an error whose message is on top of `thread`'s stack. */
-BOUND
+SINGLE
 void policy_report(struct policy *p, lua_State *thread, const char *where, bool exhausted);
 
 /* ---- objects ---- */
 
 /* Pushes the object of `kind`, made when it is needed first. In a protected call. */
-BOUND
+SINGLE
 void policy_push_object(lua_State *state, struct policy_subject *s, enum policy_kind kind);
 /* What argument `index` is of; raises an error when it is something else, or over. */
-BOUND
+SINGLE
 struct policy_subject *policy_check_object(lua_State *state, int index, enum policy_kind kind);
-BOUND
+SINGLE
 struct policy_mail *policy_check_mail(lua_State *state, int index);
 /* Raises an error unless `domain` may be one. */
-BOUND
+SINGLE
 void policy_check_domain(lua_State *state, const char *domain);
 /* Makes a class: its methods, by name. */
-BOUND
+SINGLE
 void policy_class(lua_State *state, const char *name, const luaL_Reg *methods);
 
 /* Each adds its functions; in a protected call. `msys` is at index 1. */
-BOUND
+SINGLE
 void policy_open_core(lua_State *state);
-BOUND
+SINGLE
 void policy_open_message(lua_State *state);
-BOUND
+SINGLE
 void policy_open_session(lua_State *state);
-BOUND
+SINGLE
 void policy_open_mime(lua_State *state);
-BOUND
+SINGLE
 void policy_open_wait(lua_State *state);
-BOUND
+SINGLE
 void policy_open_text(lua_State *state);
-BOUND
+SINGLE
 void policy_open_net(lua_State *state);
-BOUND
+SINGLE
 void policy_open_digest(lua_State *state);
-BOUND
+SINGLE
 void policy_open_pcre(lua_State *state);
-BOUND
+SINGLE
 void policy_open_xml(lua_State *state);
-BOUND
+SINGLE
 void policy_open_json(lua_State *state);
 
 /* Pushes the value of a field, unfolded. */
-BOUND
+SINGLE
 void policy_push_field(lua_State *state, const char *header, const struct policy_field *f);
 /* Adds to the array at `table` what is asked for of each address in `text`: "email", "name",
  * "localpart", "domain" or "complete". */
-BOUND
+SINGLE
 void policy_push_addresses(lua_State *state, int table, const char *text, const char *component);
 /* Replaces in `subject` (`len` bytes) all that `pattern` matches, onto the stack; raises errors. */
-BOUND
+SINGLE
 void policy_pcre_replace(lua_State *state, const char *subject, size_t len, const char *pattern,
 			 const char *with);
 /* Pushes what msys.pcre.match() returns; returns how many. */
-BOUND
+SINGLE
 int policy_pcre_match(lua_State *state, const char *subject, size_t len, const char *pattern);

@@ -108,7 +108,7 @@ SINGLE
 void policy_destroy(struct policy *p);
 
 /* Nobody outside works for it any more. */
-BOUND
+SINGLE
 bool policy_drained(const struct policy *p);
 
 /* Bits of the hooks that any module has; 0 without a policy. */

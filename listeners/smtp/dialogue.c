@@ -8,6 +8,7 @@
 #include "core/mail/address.h"
 #include "core/mail/smtp_command.h"
 #include "listeners/smtp/auth.h"
+#include "listeners/smtp/extensions.h"
 #include "listeners/smtp/policy.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session.h"
@@ -169,52 +170,13 @@ static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *
 
 /* ---- EHLO, HELO ---- */
 
-/* Unless a script took it away. */
-static void offer(struct smtp_session *ss, const char *keyword)
-{
-	if (!smtp_policy_removed(ss, keyword)) {
-		smtp_session_say(ss, "250-");
-		smtp_session_say(ss, keyword);
-		smtp_session_say(ss, "\r\n");
-	}
-}
-
-static void say_extensions(struct smtp_session *ss)
-{
-	static const char *const always[] = {"8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8",
-					     "CHUNKING", "DSN"};
-	char lines[512];
-
-	snprintf(lines, sizeof(lines), "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n",
-		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
-	smtp_session_say(ss, lines);
-	for (unsigned i = 0; i < sizeof(always) / sizeof(always[0]); i++) {
-		offer(ss, always[i]);
-	}
-	if (ss->options->tls != NULL && !ss->secure) {
-		offer(ss, "STARTTLS");
-	}
-	if (ss->secure) {
-		/* RFC 8689 section 3: not before. */
-		smtp_session_say(ss, "250-REQUIRETLS\r\n");
-	}
-	if (smtp_auth_offered(ss) && !smtp_policy_removed(ss, "AUTH")) {
-		smtp_session_say(ss, "250-AUTH PLAIN LOGIN\r\n");
-	}
-	if (ss->xclient) {
-		smtp_session_say(ss, "250-XCLIENT " XCLIENT_ATTRIBUTES "\r\n");
-	}
-	smtp_policy_say_capabilities(ss);
-	smtp_session_say(ss, "250 HELP\r\n");
-}
-
 static void welcome(struct smtp_session *ss, const struct smtp_refusal *refusal)
 {
 	if (refusal != NULL) {
 		ss->has_helo = false;
 		smtp_policy_refuse(ss, SMTP_STAGE_AFTER_EHLO, refusal, NULL, NULL);
 	} else if (ss->esmtp) {
-		say_extensions(ss);
+		smtp_extensions_say(ss);
 	} else {
 		smtp_session_reply(ss, 250, NULL, "%s", ss->options->hostname);
 	}
@@ -734,6 +696,19 @@ void smtp_dialogue_early_talker(struct smtp_session *ss)
 	smtp_log_rejection(ss, SMTP_STAGE_BANNER, &early_talker, NULL, NULL);
 	smtp_session_reply(ss, early_talker.code, early_talker.status, "%s", early_talker.text);
 	smtp_session_close(ss, true);
+}
+
+void smtp_dialogue_greet(struct smtp_session *ss, const struct smtp_refusal *refusal)
+{
+	if (refusal != NULL) {
+		smtp_policy_refuse(ss, SMTP_STAGE_BANNER, refusal, NULL, NULL);
+		smtp_session_close(ss, true);
+	} else if (ss->held.len > 0) {
+		smtp_dialogue_early_talker(ss);
+	} else {
+		smtp_session_reply(ss, 220, NULL, "%s %s", ss->options->hostname,
+				   ss->options->banner);
+	}
 }
 
 /* A line whose syntax is wrong. What DATA would have been followed by is no commands. */

@@ -682,34 +682,15 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	smtp_session_settle(ss);
 }
 
-static void say_banner(struct smtp_session *ss)
-{
-	smtp_session_reply(ss, 220, NULL, "%s %s", ss->options->hostname, ss->options->banner);
-}
-
-/* What policy has said of the client. */
-static void on_welcome(struct smtp_session *ss, const struct smtp_refusal *refusal)
-{
-	if (refusal != NULL) {
-		smtp_log_rejection(ss, SMTP_STAGE_BANNER, refusal, NULL, NULL);
-		smtp_session_reply(ss, refusal->code, refusal->status, "%s", refusal->text);
-		smtp_session_close(ss, true);
-	} else if (ss->held.len > 0) {
-		smtp_dialogue_early_talker(ss);
-	} else {
-		say_banner(ss);
-	}
-}
-
 void smtp_session_greet(struct smtp_session *ss)
 {
 	ASSERT(ss->state == SMTP_SESSION_GREETING);
 	session_list_remove(&ss->waiting);
 	ss->state = SMTP_SESSION_COMMANDS;
 	if (smtp_policy_has(ss, POLICY_CONNECT)) {
-		smtp_policy_ask(ss, POLICY_CONNECT, "", on_welcome);
+		smtp_policy_ask(ss, POLICY_CONNECT, "", smtp_dialogue_greet);
 	} else {
-		say_banner(ss);
+		smtp_dialogue_greet(ss, NULL);
 	}
 	smtp_session_settle(ss);
 }
