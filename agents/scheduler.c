@@ -240,6 +240,7 @@ static bool on_drained(struct agent *self)
 
 	if (!s->hurried && atomic_load(&s->program->runtime.hurry)) {
 		s->hurried = true;
+		policy_drop_orders(s->policy.policy);
 		tell_listeners_to_stop(s, true);
 		dispatch_stop(&s->dispatcher, true);
 	}

@@ -8,6 +8,8 @@
 
 BOUND
 struct policy_order {
+	struct policy_order *next;
+	struct policy_order **place;
 	struct policy_run run;
 	struct policy_text output;
 	char *const *words;
@@ -118,6 +120,18 @@ static int write_end(lua_State *state)
 	return 0;
 }
 
+/* Tells who gave it, and frees it. */
+static void conclude(struct policy_order *o, bool failed)
+{
+	*o->place = o->next;
+	if (o->next != NULL) {
+		o->next->place = o->place;
+	}
+	o->on_done(o->context, o->output.len > 0 ? o->output.data : "", o->output.len, failed);
+	policy_text_close(&o->output);
+	free(o);
+}
+
 static void on_order_end(struct policy_run *r, int status)
 {
 	struct policy_order *o = CONTAINER_OF(r, struct policy_order, run);
@@ -135,13 +149,24 @@ static void on_order_end(struct policy_run *r, int status)
 		   policy_protected(r->policy, write_end, &e, why) != 0) {
 		policy_text_append(&o->output, why, strlen(why));
 	}
-	o->on_done(o->context, o->output.len > 0 ? o->output.data : "", o->output.len, status != 0);
-	policy_text_close(&o->output);
-	free(o);
+	conclude(o, status != 0);
 }
 
-struct policy_order *policy_order_begin(struct policy *p, char *const *words, unsigned count,
-					const char *code, policy_ordered_fn on_done, void *context)
+void policy_drop_orders(struct policy *p)
+{
+	static const char why[] = "the program stops";
+
+	while (p != NULL && p->orders != NULL) {
+		struct policy_order *o = p->orders;
+
+		policy_run_cancel(&o->run);
+		policy_text_append(&o->output, why, sizeof(why) - 1);
+		conclude(o, true);
+	}
+}
+
+void policy_order(struct policy *p, char *const *words, unsigned count, const char *code,
+		  policy_ordered_fn on_done, void *context)
 {
 	struct policy_order *o = calloc(1, sizeof(*o));
 
@@ -153,8 +178,13 @@ struct policy_order *policy_order_begin(struct policy *p, char *const *words, un
 	o->code = code;
 	o->on_done = on_done;
 	o->context = context;
+	o->next = p->orders;
+	o->place = &p->orders;
+	if (o->next != NULL) {
+		o->next->place = &o->next;
+	}
+	p->orders = o;
 	o->run.on_end = on_order_end;
 	o->run.output = &o->output;
 	policy_run_start(p, &o->run, push_order, o);
-	return o;
 }

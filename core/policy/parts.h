@@ -72,6 +72,8 @@ struct policy {
 	int networks;
 	int locks;
 	const char *folder;
+	/* Under way. */
+	struct policy_order *orders;
 };
 
 /* The policy that a state belongs to. */

@@ -30,6 +30,7 @@
 
 struct dns_answer;
 struct policy;
+struct policy_order;
 struct policy_run;
 struct policy_subject;
 struct policy_wait;
@@ -257,13 +258,16 @@ void policy_call_cancel(struct policy_call *c);
 BOUND
 bool policy_has_control(struct policy *p, const char *name);
 
-struct policy_order;
 /* `failed`: the output ends in the reason. */
 typedef void (*policy_ordered_fn)(void *context, const char *output, size_t len, bool failed);
 
 /* Runs a registered command with its words, the first of which is its name; or, when `words` is
- * NULL, the text `code`. `on_done` is called once, perhaps from within, unless it is abandoned
- * before. */
+ * NULL, the text `code`. All that is kept until `on_done`, which is called once, perhaps from
+ * within. */
 BOUND
-struct policy_order *policy_order_begin(struct policy *p, char *const *words, unsigned count,
-					const char *code, policy_ordered_fn on_done, void *context);
+void policy_order(struct policy *p, char *const *words, unsigned count, const char *code,
+		  policy_ordered_fn on_done, void *context);
+
+/* Orders that wait are dropped: each one's on_done hears that the program stops. */
+BOUND
+void policy_drop_orders(struct policy *p);

@@ -42,7 +42,7 @@ static void begin(struct order *o, char *const *words, const char *code)
 		return;
 	}
 	order_wait(o);
-	policy_order_begin(p, words, o->word_count, code, on_ordered, o);
+	policy_order(p, words, o->word_count, code, on_ordered, o);
 }
 
 bool command_is_policy(const struct order *o)

@@ -722,3 +722,20 @@ def test_several_scripts_run_in_the_order_of_the_file(flow):
     daemon = Daemon(flow, text='scriptlet "scriptlet" { script "b" { source = "two.lua" } '
                     'script "a" { source = "one.lua" } }\n')
     expect_equal(daemon.console("lua", "eval", "order"), "two one ", "order")
+
+
+def test_a_stop_waits_for_sleeping_scripts_no_longer_than_it_may(flow):
+    script = module("validate_mailfrom(str)", "msys.sleep(3600) return 0",
+                    "msys.registerControl('doze', function() msys.sleep(3600) end)\n"
+                    "function mod:core_log_delivery_v1() msys.sleep(3600) end")
+    daemon = policy(flow, script, text='stop_timeout = "500ms"\n')
+    client = daemon.connect()
+    client.say("EHLO c.test", 250)
+    client.send("MAIL FROM:<a@b.test>\r\n")
+    console = flow.start("flywheel", "-s", daemon.control, "doze")
+    wait_until(lambda: "doze" in (daemon.log / "paniclog").read_text() if (daemon.log / "paniclog").exists() else False,
+               "the order")
+    wait_until(lambda: sum(r["suspended"] for r in daemon.console("hooks")["hooks"]) == 1, "the session that waits")
+    expect_equal(daemon.terminate()[0], 0, "exit status")
+    console.wait(60)
+    expect("the program stops" in flow.output(console), "what the console says")
