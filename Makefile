@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
-CPPFLAGS := -D_GNU_SOURCE -I.
+CPPFLAGS := -D_GNU_SOURCE -I. -isystem /usr/include/libxml2
 CFLAGS_release := -O2 -g
 CFLAGS_debug := -Og -g -DFLYWHEEL_DEBUG
 CFLAGS_asan := -O1 -g -DFLYWHEEL_DEBUG -DFLYWHEEL_PORTABLE -fsanitize=address,undefined \
@@ -38,8 +38,8 @@ MALLOC_release := -ljemalloc
 MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
 TLS_LIBS := -lssl -lcrypto
-LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lidn2 -lcurl \
-	-lzstd -lz -lmicrohttpd -lm \
+LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lidn2 -lcurl -lluajit-5.1 \
+	-lxml2 -lzstd -lz -lmicrohttpd -lm \
 	$(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config

@@ -389,6 +389,20 @@ static void count_refusals(struct scheduler *s, const struct recipient_set *set,
 	}
 }
 
+/* Logs first, then policy. */
+static void tell(struct scheduler *s, const struct delivery *delivery,
+		 const struct recipient_set *set, const struct attempt *a, enum event_kind kind)
+{
+	enum policy_hook hook = kind == EVENT_DELIVERY    ? POLICY_DELIVERY
+				: kind == EVENT_TRANSIENT ? POLICY_TRANSIENT
+							  : POLICY_BOUNCE;
+
+	attempt_log(s, delivery, set, a, kind);
+	if (policy_host_has(&s->policy, hook)) {
+		scheduler_policy_outcome(s, delivery, set, a, hook);
+	}
+}
+
 static void conclude(struct scheduler *s, struct delivery *delivery, const struct attempt *found)
 {
 	struct domain *d = delivery->domain;
@@ -397,13 +411,13 @@ static void conclude(struct scheduler *s, struct delivery *delivery, const struc
 	struct recipient_set delayed;
 	struct recipient_set told;
 
-	attempt_log(s, delivery, &a.delivered, &a, EVENT_DELIVERY);
-	attempt_log(s, delivery, &a.deferred, &a, EVENT_TRANSIENT);
-	attempt_log(s, delivery, &a.failed, &a, failure_kind(&a));
+	tell(s, delivery, &a.delivered, &a, EVENT_DELIVERY);
+	tell(s, delivery, &a.deferred, &a, EVENT_TRANSIENT);
+	tell(s, delivery, &a.failed, &a, failure_kind(&a));
 	count_refusals(s, &a.deferred, &a);
 	count_refusals(s, &a.failed, &a);
 	given_up = give_up(s, d, delivery, &a);
-	attempt_log(s, delivery, &given_up, &a, failure_kind(&a));
+	tell(s, delivery, &given_up, &a, failure_kind(&a));
 	remember(s, d, delivery, &a);
 	told = to_be_told(delivery, &a);
 	delayed = to_be_told_of_delay(s, d, delivery);

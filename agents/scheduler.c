@@ -242,11 +242,13 @@ static bool on_drained(struct agent *self)
 
 	if (!s->hurried && atomic_load(&s->program->runtime.hurry)) {
 		s->hurried = true;
+		policy_drop_orders(s->policy.policy);
 		tell_listeners_to_stop(s, true);
 		dispatch_stop(&s->dispatcher, true);
 	}
 	return listeners_drained(s) && dispatch_drained(&s->dispatcher) && s->spool_waiting == 0 &&
-	       s->bounces_waiting == 0 && s->lookups_waiting == 0 && log_client_drained(&s->log) &&
+	       scheduler_policy_drained(s, s->hurried) && s->bounces_waiting == 0 &&
+	       s->lookups_waiting == 0 && log_client_drained(&s->log) &&
 	       trace_client_drained(&s->trace);
 }
 
@@ -264,6 +266,7 @@ static void on_tear_down(struct agent *self)
 
 void scheduler_close(struct scheduler *s)
 {
+	scheduler_close_policy(s);
 	dispatcher_close(&s->dispatcher);
 	log_client_close(&s->log);
 	trace_client_close(&s->trace);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "agents/log_writer.h"
+#include "agents/policy_host.h"
 #include "agents/resolver.h"
 #include "agents/signing.h"
 #include "agents/thread_pool.h"
@@ -160,6 +161,7 @@ struct scheduler {
 	struct histogram store_ns;
 	struct envelope_builder bounce_envelope;
 	struct signing signing;
+	struct policy_host policy;
 	struct bounce_classifier classifier;
 	/* What next hops said when they refused. */
 	struct reply_top refusals;

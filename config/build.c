@@ -385,6 +385,7 @@ static void build_program(struct builder *b)
 		open_scope(b, "resolver", NULL),
 		open_scope(b, "mta_sts", NULL),
 		open_scope(b, "graphite", NULL),
+		open_scope(b, "scriptlet", "scriptlet"),
 	};
 	struct targets targets = {.base = {[TARGET_GLOBAL] = &config->global}};
 
@@ -417,6 +418,7 @@ void build_generation(struct config *config, struct report *report)
 	domains_build(&builder);
 	bindings_build(&builder);
 	dkim_build(&builder);
+	scripts_build(&builder);
 	/* After an error it may only seem so. */
 	if (config->smtp_listen_count == 0 && report->errors == 0) {
 		report_warning(report, root->source,

@@ -44,6 +44,10 @@ void graphite_build(struct builder *builder, const struct tree_scope *scope);
 SINGLE
 void dkim_build(struct builder *builder);
 
+/* Policy: scripts, read and compiled. In scripts.c. */
+SINGLE
+void scripts_build(struct builder *builder);
+
 /* Release the keys. */
 SINGLE
 void dkim_free(struct config *config);

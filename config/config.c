@@ -25,6 +25,7 @@ static void config_free(struct config *config)
 {
 	domains_free(config);
 	dkim_free(config);
+	policy_scripts_close(&config->scripts);
 	tls_free(config);
 	logs_free(config);
 	free(config->throttles);
@@ -146,4 +147,9 @@ const struct throttle *config_throttle(const struct config *config, uint32_t ind
 {
 	ASSERT(index < config->throttle_count);
 	return config->throttles[index];
+}
+
+const struct policy_scripts *config_scripts(const struct config *config)
+{
+	return &config->scripts;
 }

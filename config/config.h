@@ -18,6 +18,7 @@
 #include "core/log/event.h"
 #include "core/log/event_macro.h"
 #include "core/mail/dkim.h"
+#include "core/policy/scripts.h"
 #include "core/queue/options.h"
 #include "core/runtime/thread_class.h"
 #include "core/runtime/tls.h"
@@ -237,6 +238,9 @@ struct global_options {
 	uint32_t metrics_top_domains;
 	uint64_t metrics_interval_ms;
 	struct graphite_options graphite;
+	/* scriptlet { }: of one call, and of one scheduler */
+	uint64_t policy_instructions;
+	uint64_t policy_memory_bytes;
 };
 
 /* `network/prefix`, IPv4 as v4-mapped IPv6. */
@@ -523,6 +527,10 @@ void config_dkim_publish(struct dkim_renewal *renewal);
  * something else. Another renewal may then begin. NULL is ignored. */
 SINGLE
 void config_dkim_renewal_free(struct dkim_renewal *renewal);
+
+/* Scripts of policy, compiled, in the order of the files; none: there is no policy. */
+READONLY
+const struct policy_scripts *config_scripts(const struct config *config);
 
 /* One line per option: name, type, unit, default, scopes, what it does. For `--help` and docs. */
 READONLY

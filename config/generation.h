@@ -54,6 +54,12 @@ struct dkim_settings {
 	uint64_t expiration_ms;
 };
 
+/* What a `script` scope says. */
+SINGLE
+struct script_settings {
+	const char *source;
+};
+
 /* What a `custom_logger` scope says, by enum custom_stage. */
 SINGLE
 struct custom_settings {
@@ -207,6 +213,8 @@ struct config {
 
 	struct throttle **throttles;
 	uint32_t throttle_count;
+
+	struct policy_scripts scripts;
 
 	struct dkim_domain *dkim;
 	uint32_t dkim_count;

@@ -49,6 +49,7 @@
 #define TO_TLS_PAIR(member) .target = TARGET_TLS_PAIR, FIELD(struct tls_pair, member)
 #define TO_IDLE(member) .target = TARGET_IDLE, FIELD(struct idle_options, member)
 #define TO_BINDING(member) .target = TARGET_BINDING, FIELD(struct binding_options, member)
+#define TO_SCRIPT(member) .target = TARGET_SCRIPT, FIELD(struct script_settings, member)
 #define TO_CUSTOM(member) .target = TARGET_CUSTOM, FIELD(struct custom_settings, member)
 #define TO_HTTP(member) .target = TARGET_HTTP, FIELD(struct http_options, member)
 #define TO_DKIM(member) .target = TARGET_DKIM, FIELD(struct dkim_settings, member)
@@ -78,6 +79,7 @@ static const char *const io_agents[] = {"master", "scheduler", "spool", NULL};
 static const char *const service_agents[] = {"wheel", "resolver", NULL};
 static const char *const log_agents[] = {"log", NULL};
 static const char *const pool_agents[] = {"pool", NULL};
+static const char *const scriptlets[] = {"scriptlet", NULL};
 
 const struct schema_scope_row schema_scope_rows[] = {
 	{"spool", "where accepted mail is kept", SCOPE_SPOOL, GLOBAL, INSTANCE_NONE, NULL},
@@ -86,6 +88,9 @@ const struct schema_scope_row schema_scope_rows[] = {
 	 INSTANCE_REQUIRED, NULL},
 	{"resolver", "who knows where mail goes", SCOPE_RESOLVER, GLOBAL, INSTANCE_NONE, NULL},
 	{"mta_sts", "how policies of MTA-STS are fetched", SCOPE_STS, GLOBAL, INSTANCE_NONE, NULL},
+	{"scriptlet", "policy in Lua", SCOPE_SCRIPTLET, GLOBAL, INSTANCE_REQUIRED, scriptlets},
+	{"script", "one file of policy", SCOPE_SCRIPT, BIT(SCOPE_SCRIPTLET), INSTANCE_REQUIRED,
+	 NULL},
 	{"group", "a thread that agents share", SCOPE_GROUP, GLOBAL, INSTANCE_REQUIRED, NULL},
 	{"agent", "agents that do I/O", SCOPE_AGENT, GLOBAL, INSTANCE_REQUIRED, io_agents},
 	{"agent", "agents that serve others", SCOPE_SERVICE_AGENT, GLOBAL, INSTANCE_REQUIRED,
@@ -165,6 +170,20 @@ const struct schema_option schema_options[] = {
 	  TO_GLOBAL(bounce_rules_path), .scopes = GLOBAL, .restart = true,
 	  .help = "File of the rules that tell what kind of failure a reply means; by default "
 		  "those that the program has built in." },
+
+	/* scriptlet { } */
+	{ .name = "source", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_SCRIPT(source),
+	  .scopes = BIT(SCOPE_SCRIPT), .restart = true,
+	  .help = "File of the script, relative to that of the configuration." },
+	{ .name = "max_instructions", .type = TYPE_NUMBER, .min = 10000, .max = 1000000000,
+	  .fallback = "1000000", TO_GLOBAL(policy_instructions),
+	  .scopes = BIT(SCOPE_SCRIPTLET), .restart = true,
+	  .help = "What one call of a script may take: with more it is stopped, and the client "
+		  "gets 451." },
+	{ .name = "max_memory", .type = TYPE_SIZE, .min = MIB(2), .max = GIB(64),
+	  .fallback = "64M", TO_GLOBAL(policy_memory_bytes), .scopes = BIT(SCOPE_SCRIPTLET),
+	  .restart = true,
+	  .help = "What the scripts of one scheduler may hold, in all." },
 
 	/* spool { } */
 	{ .name = "path", .type = TYPE_TEXT, .max = PATH_LEN_MAX,

@@ -20,6 +20,8 @@ enum schema_scope {
 	SCOPE_CUSTOM_LOGGER,
 	SCOPE_RESOLVER,
 	SCOPE_STS,
+	SCOPE_SCRIPTLET,
+	SCOPE_SCRIPT,
 	SCOPE_GROUP,
 	SCOPE_AGENT,
 	SCOPE_SERVICE_AGENT,
@@ -114,6 +116,8 @@ enum schema_target {
 	TARGET_TLS_PAIR,
 	/* struct idle_options */
 	TARGET_IDLE,
+	/* struct script_settings */
+	TARGET_SCRIPT,
 	/* struct dkim_settings */
 	TARGET_DKIM,
 	/* struct custom_settings */

@@ -355,6 +355,11 @@ static int open_all(struct server *s, const struct clock *clock)
 		 config_global(p->config)->spool_path);
 	p->sts = sts_create("sts", &config_global(p->config)->sts, s->policies);
 	add_schedulers(s);
+	for (uint32_t i = 0; i < p->scheduler_count; i++) {
+		if (!scheduler_open_policy(p->schedulers[i], s->errors)) {
+			return 1;
+		}
+	}
 	p->master = master_create("master", p, s->errors);
 	if (p->master == NULL) {
 		return 1;

@@ -13,7 +13,8 @@ import re
 import subprocess
 import sys
 
-CLANG = ["clang", "-std=c11", "-D_GNU_SOURCE", "-DFLYWHEEL_TSA", "-I.", "-fsyntax-only", "-Wthread-safety",
+CLANG = ["clang", "-std=c11", "-D_GNU_SOURCE", "-DFLYWHEEL_TSA", "-I.", "-isystem", "/usr/include/libxml2",
+         "-fsyntax-only", "-Wthread-safety",
          "-Wno-ignored-attributes", "-fno-color-diagnostics", "-x", "c", "-"]
 FINDING = re.compile(r"^(\S+?):(\d+):\d+: warning: calling function '(\w+)' requires holding")
 FUNCTION = re.compile(r"^[A-Za-z_][\w \t*]*?\b(\w+)\(")

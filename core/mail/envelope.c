@@ -89,6 +89,7 @@ void envelope_builder_reset(struct envelope_builder *b)
 	b->sender_len = 0;
 	b->head_len = 0;
 	b->binding = NULL;
+	b->routing = NULL;
 	b->context = NULL;
 	b->flags = 0;
 	b->has_sender = false;
@@ -175,6 +176,12 @@ void envelope_set_binding(struct envelope_builder *b, const char *name)
 void envelope_set_context(struct envelope_builder *b, const struct context *context)
 {
 	b->context = context != NULL && context->count != 0 ? context : NULL;
+}
+
+void envelope_set_routing(struct envelope_builder *b, const char *domain)
+{
+	ASSERT(domain == NULL || (domain[0] != '\0' && strlen(domain) < ADDRESS_MAX));
+	b->routing = domain;
 }
 
 void envelope_set_notify(struct envelope_builder *b, uint16_t notify, const char *orcpt,
@@ -291,7 +298,7 @@ bool envelope_add_recipient(struct envelope_builder *b, const char *address, siz
 	return true;
 }
 
-static const char *recipient_domain(const char *text, const struct envelope_recipient *r)
+static const char *own_domain(const char *text, const struct envelope_recipient *r)
 {
 	return domain_of(text + r->offset, r->len);
 }
@@ -301,7 +308,7 @@ static int recipient_compare(const void *left, const void *right, void *text)
 {
 	const struct envelope_recipient *l = left;
 	const struct envelope_recipient *r = right;
-	int order = strcasecmp(recipient_domain(text, l), recipient_domain(text, r));
+	int order = strcasecmp(own_domain(text, l), own_domain(text, r));
 
 	if (order != 0) {
 		return order;
@@ -318,14 +325,19 @@ static void recipients_sort(struct envelope_builder *b)
 	b->sorted = true;
 }
 
+/* Where the recipient goes. */
+static const char *recipient_domain(const struct envelope_builder *b, uint32_t index)
+{
+	return b->routing != NULL ? b->routing : own_domain(b->text, &b->recipients[index]);
+}
+
 /* How many recipients from `first` on have the same domain. */
 static uint32_t domain_run(const struct envelope_builder *b, uint32_t first)
 {
-	const char *domain = recipient_domain(b->text, &b->recipients[first]);
+	const char *domain = recipient_domain(b, first);
 	uint32_t i = first + 1;
 
-	while (i < b->recipient_count &&
-	       strcasecmp(domain, recipient_domain(b->text, &b->recipients[i])) == 0) {
+	while (i < b->recipient_count && strcasecmp(domain, recipient_domain(b, i)) == 0) {
 		i++;
 	}
 	return i - first;
@@ -358,7 +370,7 @@ static struct envelope_layout layout_of(struct envelope_builder *b)
 		uint32_t run = domain_run(b, i);
 
 		l.deliveries += (run - 1) / ENVELOPE_DELIVERY_RECIPIENTS + 1;
-		domains += strlen(recipient_domain(b->text, &b->recipients[i])) + 1;
+		domains += strlen(recipient_domain(b, i)) + 1;
 		i += run;
 	}
 	l.recipients_offset = l.deliveries_offset + l.deliveries * sizeof(struct envelope_delivery);
@@ -398,8 +410,7 @@ static void deliveries_write(const struct envelope_builder *b, const struct enve
 
 	for (uint32_t i = 0; i < b->recipient_count;) {
 		uint32_t left = domain_run(b, i);
-		size_t domain_len = domain_write(block, domain_offset,
-						 recipient_domain(b->text, &b->recipients[i]));
+		size_t domain_len = domain_write(block, domain_offset, recipient_domain(b, i));
 
 		while (left > 0) {
 			uint32_t count = left < ENVELOPE_DELIVERY_RECIPIENTS
@@ -450,7 +461,9 @@ void envelope_build(struct envelope_builder *b, struct envelope *out)
 	*out = (struct envelope){
 		.size = (uint32_t)l.size,
 		.version = ENVELOPE_VERSION,
-		.flags = (uint16_t)(b->flags | (b->binding != NULL ? ENVELOPE_BINDING : 0)),
+		.flags = (uint16_t)((unsigned)b->flags |
+				    (b->binding != NULL ? ENVELOPE_BINDING : 0) |
+				    (b->routing != NULL ? ENVELOPE_ROUTED : 0)),
 		.delivery_count = l.deliveries,
 		.recipient_count = b->recipient_count,
 		.sender_offset = (uint32_t)l.text_offset,
@@ -574,7 +587,8 @@ static bool recipient_valid(const struct envelope *e, const struct envelope_reci
 		return false;
 	}
 	own = domain_of(address, r->len);
-	return own != NULL && strcasecmp(own, domain) == 0 && orcpt_valid(e, r);
+	return own != NULL && ((e->flags & ENVELOPE_ROUTED) != 0 || strcasecmp(own, domain) == 0) &&
+	       orcpt_valid(e, r);
 }
 
 static bool delivery_valid(const struct envelope *e, const struct envelope_delivery *d,

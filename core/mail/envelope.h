@@ -46,6 +46,8 @@ enum envelope_flag {
 	ENVELOPE_UNSTUFFED = 128,
 	/* The name of the binding that sends it, behind the sender and its ENVID. */
 	ENVELOPE_BINDING = 256,
+	/* Its deliveries go to another domain than those of its recipients. */
+	ENVELOPE_ROUTED = 512,
 };
 
 enum envelope_recipient_flag {
@@ -149,6 +151,8 @@ struct envelope_builder {
 	size_t head_len;
 	/* NULL: the default one. */
 	const char *binding;
+	/* Where all of it goes instead of the recipients' domains; NULL: nowhere else. */
+	const char *routing;
 	/* NULL: none. */
 	const struct context *context;
 	uint16_t flags;
@@ -185,6 +189,10 @@ void envelope_set_notify(struct envelope_builder *b, uint16_t notify, const char
  * is built. 1 to ENVELOPE_BINDING_MAX bytes; NULL: the default binding. */
 SINGLE
 void envelope_set_binding(struct envelope_builder *b, const char *name);
+/* Where it goes whatever the recipients' domains are, at any time before envelope_size(); a domain,
+ * kept by the caller until the block is built. NULL: there. */
+SINGLE
+void envelope_set_routing(struct envelope_builder *b, const char *domain);
 /* Its context, at any time before envelope_size(); kept by the caller until the block is built.
  * NULL: none. */
 SINGLE

@@ -218,6 +218,13 @@ struct binding_record *binding_choose(struct binding_table *t, const char *name)
 	return g != NULL ? next_of(g) : NULL;
 }
 
+bool binding_is_known(const struct binding_table *t, const char *name)
+{
+	const struct binding_record *b = record_find(t, name);
+
+	return (b != NULL && b->configured) || group_find(t, name) != NULL;
+}
+
 void binding_set_order(struct binding_record *b, enum binding_order order)
 {
 	b->order = order;

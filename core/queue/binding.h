@@ -111,6 +111,10 @@ struct binding_record *binding_open(struct binding_table *t, const char *name);
 BOUND
 struct binding_record *binding_choose(struct binding_table *t, const char *name);
 
+/* Whether binding_choose() would find one. */
+BOUND
+bool binding_is_known(const struct binding_table *t, const char *name);
+
 /* An operator's order. The turns of its group begin anew. */
 BOUND
 void binding_set_order(struct binding_record *b, enum binding_order order);

@@ -88,6 +88,11 @@ const struct command command_table[] = {
 	 command_trace_remove},
 	{"trace smtp list", "", "traces that run: connections, lines, limits, end", 0, 0, false,
 	 command_trace_list},
+	{"hooks", "", "policy: what scripts were called for, how often, how long; errors", 0, 0,
+	 false, command_hooks},
+	{"lua eval", "CODE", "run a line of Lua in the console's scheduler", 1, ORDER_WORDS_MAX,
+	 true, command_lua_eval},
+	{"lua check", "FILE", "whether a script can be compiled", 1, 1, false, command_lua_check},
 	{"threads", "", "agents and the threads they run in: load, stalls, rings", 0, 0, false,
 	 command_threads},
 	{"counters", "[PATTERN]", "all counters, or those that match, such as 'scheduler.*'", 0, 1,
@@ -232,6 +237,9 @@ bool command_parse(struct order *o)
 		return false;
 	}
 	o->command = find(o->words, o->word_count, &taken);
+	if (o->command == NULL && command_is_policy(o)) {
+		return true;
+	}
 	if (o->command == NULL) {
 		fail_unknown(o);
 		return false;
@@ -248,12 +256,17 @@ bool command_parse(struct order *o)
 
 bool command_changes(const struct order *o)
 {
-	return o->command->changes;
+	/* Nobody knows what a script does. */
+	return o->command == NULL || o->command->changes;
 }
 
 void command_run(struct order *o)
 {
-	o->command->run(o);
+	if (o->command == NULL) {
+		command_policy(o);
+	} else {
+		o->command->run(o);
+	}
 }
 
 /* ---- arguments ---- */

@@ -188,6 +188,17 @@ void command_tls_reload(struct order *o);
 /* command_tlsrpt.c */
 BOUND
 void command_tlsrpt(struct order *o);
+/* command_policy.c: scripts; the first of them is any command that a script has registered */
+BOUND
+bool command_is_policy(const struct order *o);
+BOUND
+void command_policy(struct order *o);
+BOUND
+void command_lua_eval(struct order *o);
+BOUND
+void command_lua_check(struct order *o);
+BOUND
+void command_hooks(struct order *o);
 /* command_bounce.c */
 BOUND
 void command_bounce_stats(struct order *o);

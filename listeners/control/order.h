@@ -134,6 +134,8 @@ struct order {
 	json_t *(*row)(struct scheduler *s, const struct domain *d);
 	/* `busiest`: what rows are sorted by. */
 	unsigned sort;
+	/* `lua eval`: what is run. */
+	char code[ORDER_LINE_MAX + 1];
 	/* The binding that is meant; NULL: all. */
 	const char *binding;
 

@@ -47,7 +47,7 @@ static bool take_header(struct smtp_session *ss, char name[ENVELOPE_BINDING_MAX 
 	return name[0] != '\0';
 }
 
-struct binding_record *smtp_binding_choose(struct smtp_session *ss)
+struct binding_record *smtp_binding_choose(struct smtp_session *ss, const char *policy)
 {
 	struct binding_table *t = table_of(ss);
 	/* One byte more, so that what is cut is nobody's name. */
@@ -60,6 +60,9 @@ struct binding_record *smtp_binding_choose(struct smtp_session *ss)
 	}
 	if (may_choose(ss) && take_header(ss, told)) {
 		name = told;
+	}
+	if (policy[0] != '\0') {
+		name = policy;
 	}
 	if (name == NULL) {
 		return binding_default(t);

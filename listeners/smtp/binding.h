@@ -19,6 +19,7 @@ struct smtp_session;
 
 /* For the session's transaction, which is complete. Takes binding_header out of its header, if it
  * is obeyed, whatever it says. A name that there is no binding or group of is counted and told to
- * operators, and stands for the default binding. Never NULL. */
+ * operators, and stands for the default binding. What policy has chosen (empty: nothing) comes
+ * before all that. Never NULL. */
 BOUND
-struct binding_record *smtp_binding_choose(struct smtp_session *ss);
+struct binding_record *smtp_binding_choose(struct smtp_session *ss, const char *policy);

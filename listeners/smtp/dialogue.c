@@ -8,6 +8,8 @@
 #include "core/mail/address.h"
 #include "core/mail/smtp_command.h"
 #include "listeners/smtp/auth.h"
+#include "listeners/smtp/extensions.h"
+#include "listeners/smtp/policy.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_log.h"
@@ -169,30 +171,16 @@ static void refuse_pressure(struct smtp_session *ss, const struct smtp_command *
 
 /* ---- EHLO, HELO ---- */
 
-static void say_extensions(struct smtp_session *ss)
+static void welcome(struct smtp_session *ss, const struct smtp_refusal *refusal)
 {
-	bool starttls = ss->options->tls != NULL && !ss->secure;
-	char lines[512];
-
-	snprintf(lines, sizeof(lines), "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n",
-		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
-	smtp_session_say(ss, lines);
-	smtp_session_say(ss, "250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n"
-			     "250-CHUNKING\r\n250-DSN\r\n");
-	if (starttls) {
-		smtp_session_say(ss, "250-STARTTLS\r\n");
+	if (refusal != NULL) {
+		ss->has_helo = false;
+		smtp_policy_refuse(ss, SMTP_STAGE_AFTER_EHLO, refusal, NULL, NULL);
+	} else if (ss->esmtp) {
+		smtp_extensions_say(ss);
+	} else {
+		smtp_session_reply(ss, 250, NULL, "%s", ss->options->hostname);
 	}
-	if (ss->secure) {
-		/* RFC 8689 section 3: not before. */
-		smtp_session_say(ss, "250-REQUIRETLS\r\n");
-	}
-	if (smtp_auth_offered(ss)) {
-		smtp_session_say(ss, "250-AUTH PLAIN LOGIN\r\n");
-	}
-	if (ss->xclient) {
-		smtp_session_say(ss, "250-XCLIENT " XCLIENT_ATTRIBUTES "\r\n");
-	}
-	smtp_session_say(ss, "250 HELP\r\n");
 }
 
 static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
@@ -209,10 +197,10 @@ static void on_hello(struct smtp_session *ss, const struct smtp_command *c)
 		memcpy(ss->helo, c->argument, len);
 		ss->helo[len] = '\0';
 	}
-	if (ss->esmtp) {
-		say_extensions(ss);
+	if (smtp_policy_has(ss, POLICY_EHLO)) {
+		smtp_policy_ask(ss, POLICY_EHLO, ss->helo, welcome);
 	} else {
-		smtp_session_reply(ss, 250, NULL, "%s", ss->options->hostname);
+		welcome(ss, NULL);
 	}
 }
 
@@ -255,6 +243,17 @@ static bool too_large_by_itself(const struct smtp_session *ss, const struct smtp
 	return max != 0 && c->has_size && c->size > max;
 }
 
+/* What policy has said of the sender. */
+static void take_sender(struct smtp_session *ss, const struct smtp_refusal *refusal)
+{
+	if (refusal != NULL) {
+		smtp_policy_refuse(ss, SMTP_STAGE_DURING_MAIL, refusal, NULL, NULL);
+		smtp_transaction_abort(ss);
+		return;
+	}
+	smtp_session_say(ss, "250 2.1.0 Sender OK\r\n");
+}
+
 static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 {
 	struct smtp_refusal refusal;
@@ -283,7 +282,12 @@ static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 	if (c->dsn.envid != NULL) {
 		envelope_set_envid(&ss->transaction->envelope, c->dsn.envid, c->dsn.envid_len);
 	}
-	smtp_session_say(ss, "250 2.1.0 Sender OK\r\n");
+	if (smtp_policy_has(ss, POLICY_MAILFROM)) {
+		smtp_policy_begin_mail(ss);
+		smtp_policy_ask(ss, POLICY_MAILFROM, ss->transaction->envelope.text, take_sender);
+	} else {
+		take_sender(ss, NULL);
+	}
 }
 
 /* ---- RCPT ---- */
@@ -346,6 +350,35 @@ static const struct smtp_refusal *judge_recipient(const struct smtp_session *ss,
 	return NULL;
 }
 
+static void take_recipient(struct smtp_session *ss, const struct address *a, uint16_t notify,
+			   const char *orcpt, size_t orcpt_len)
+{
+	struct smtp_transaction *tx = ss->transaction;
+
+	tx->out_of_band = goes_back(ss, a);
+	/* One that was given before is as welcome, and gets one copy. */
+	if (envelope_add_recipient(&tx->envelope, a->text, a->len)) {
+		envelope_set_notify(&tx->envelope, notify, orcpt, orcpt_len);
+	}
+	smtp_transaction_recount(ss);
+	ss->idle_commands = 0;
+	smtp_session_say(ss, "250 2.1.5 Recipient OK\r\n");
+}
+
+/* What policy has said of it. */
+static void take_asked_recipient(struct smtp_session *ss, const struct smtp_refusal *refusal)
+{
+	const struct smtp_policy *p = ss->policy;
+
+	if (refusal != NULL) {
+		ss->transaction->refused++;
+		smtp_policy_refuse(ss, SMTP_STAGE_DURING_RCPT, refusal, NULL, p->recipient.text);
+		return;
+	}
+	take_recipient(ss, &p->recipient, p->notify, p->orcpt[0] != '\0' ? p->orcpt : NULL,
+		       strlen(p->orcpt));
+}
+
 static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 {
 	struct smtp_transaction *tx = ss->transaction;
@@ -374,14 +407,11 @@ static void on_rcpt(struct smtp_session *ss, const struct smtp_command *c)
 		refuse(ss, c, refused, count);
 		return;
 	}
-	tx->out_of_band = goes_back(ss, &a);
-	/* One that was given before is as welcome, and gets one copy. */
-	if (envelope_add_recipient(&tx->envelope, a.text, a.len)) {
-		envelope_set_notify(&tx->envelope, c->dsn.notify, c->dsn.orcpt, c->dsn.orcpt_len);
+	if (smtp_policy_has(ss, POLICY_RCPTTO) && !goes_back(ss, &a)) {
+		smtp_policy_ask_recipient(ss, &a, &c->dsn, take_asked_recipient);
+	} else {
+		take_recipient(ss, &a, c->dsn.notify, c->dsn.orcpt, c->dsn.orcpt_len);
 	}
-	smtp_transaction_recount(ss);
-	ss->idle_commands = 0;
-	smtp_session_say(ss, "250 2.1.5 Recipient OK\r\n");
 }
 
 /* ---- DATA ---- */
@@ -667,6 +697,19 @@ void smtp_dialogue_early_talker(struct smtp_session *ss)
 	smtp_log_rejection(ss, SMTP_STAGE_BANNER, &early_talker, NULL, NULL);
 	smtp_session_reply(ss, early_talker.code, early_talker.status, "%s", early_talker.text);
 	smtp_session_close(ss, true);
+}
+
+void smtp_dialogue_greet(struct smtp_session *ss, const struct smtp_refusal *refusal)
+{
+	if (refusal != NULL) {
+		smtp_policy_refuse(ss, SMTP_STAGE_BANNER, refusal, NULL, NULL);
+		smtp_session_close(ss, true);
+	} else if (ss->held.len > 0) {
+		smtp_dialogue_early_talker(ss);
+	} else {
+		smtp_session_reply(ss, 220, NULL, "%s %s", ss->options->hostname,
+				   ss->options->banner);
+	}
 }
 
 /* A line whose syntax is wrong. What DATA would have been followed by is no commands. */

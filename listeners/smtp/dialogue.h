@@ -18,6 +18,10 @@ struct smtp_session;
 BOUND
 void smtp_dialogue_line(struct smtp_session *ss, const char *line, size_t len);
 
+/* The banner; or, with a refusal, that, and the end. What was sent before it is too early. */
+BOUND
+void smtp_dialogue_greet(struct smtp_session *ss, const struct smtp_refusal *refusal);
+
 /* Lines that are no command: ended by LF without CR, and longer than is allowed. Of `line` the
  * beginning is at hand. */
 BOUND

@@ -9,6 +9,7 @@
 
 #include "listeners/smtp/auth.h"
 #include "listeners/smtp/dialogue.h"
+#include "listeners/smtp/policy.h"
 #include "listeners/smtp/proxy_header.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session_log.h"
@@ -120,6 +121,7 @@ static void begin_close(struct smtp_session *ss)
 {
 	ss->state = SMTP_SESSION_CLOSING;
 	smtp_auth_abandon(ss);
+	smtp_policy_abandon(ss);
 	smtp_transaction_abort(ss);
 	chain_release(&ss->held, buffers_of(ss));
 	session_list_remove(&ss->waiting);
@@ -143,6 +145,7 @@ static void kill_session(struct smtp_session *ss)
 {
 	ss->state = SMTP_SESSION_DEAD;
 	smtp_auth_abandon(ss);
+	smtp_policy_abandon(ss);
 	if (!ss->storing) {
 		smtp_transaction_abort(ss);
 	}
@@ -177,6 +180,7 @@ static void free_session(struct smtp_session *ss)
 
 	ASSERT(ss->transaction == NULL && ss->auth == NULL && !timer_armed(&ss->deadline));
 	line_release(ss);
+	smtp_policy_free(ss);
 	smtp_session_set_user(ss, NULL, NULL);
 	chain_release(&ss->held, buffers_of(ss));
 	chain_release(&ss->output, buffers_of(ss));
@@ -317,7 +321,7 @@ static void consume(struct smtp_session *ss, const unsigned char *data, size_t l
 		return;
 	}
 	if (ss->state != SMTP_SESSION_STORING && ss->state != SMTP_SESSION_SECURING &&
-	    ss->state != SMTP_SESSION_AUTH) {
+	    ss->state != SMTP_SESSION_AUTH && ss->state != SMTP_SESSION_POLICY) {
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_OUTPUT_BLOCKED);
 	}
 	chain_append(&ss->held, buffers_of(ss), data, len);
@@ -512,6 +516,7 @@ static void on_input(struct smtp_session *ss, const unsigned char *data, size_t 
 	case SMTP_SESSION_CHUNK:
 	case SMTP_SESSION_STORING:
 	case SMTP_SESSION_AUTH:
+	case SMTP_SESSION_POLICY:
 		touch(ss);
 		ss->unread = len;
 		consume(ss, data, len);
@@ -613,6 +618,14 @@ static void on_deadline(struct timer *t)
 	case SMTP_SESSION_AUTH:
 		timer_arm(&ss->deadline, now_ms(ss) + ss->options->idle_timeout_ms);
 		break;
+	case SMTP_SESSION_POLICY:
+		/* A script may take its time, but not for ever. */
+		if (now_ms(ss) >= session_end_ms(ss)) {
+			time_out(ss);
+		} else {
+			touch(ss);
+		}
+		break;
 	case SMTP_SESSION_SECURING:
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_TIMEOUT_IDLE);
 		stream_note(&ss->stream, "TLS handshake: timed out");
@@ -678,7 +691,11 @@ void smtp_session_greet(struct smtp_session *ss)
 	ASSERT(ss->state == SMTP_SESSION_GREETING);
 	session_list_remove(&ss->waiting);
 	ss->state = SMTP_SESSION_COMMANDS;
-	smtp_session_reply(ss, 220, NULL, "%s %s", ss->options->hostname, ss->options->banner);
+	if (smtp_policy_has(ss, POLICY_CONNECT)) {
+		smtp_policy_ask(ss, POLICY_CONNECT, "", smtp_dialogue_greet);
+	} else {
+		smtp_dialogue_greet(ss, NULL);
+	}
 	smtp_session_settle(ss);
 }
 
@@ -688,6 +705,7 @@ void smtp_session_stop(struct smtp_session *ss, bool hurry)
 	switch (ss->state) {
 	case SMTP_SESSION_DATA:
 	case SMTP_SESSION_CHUNK:
+	case SMTP_SESSION_POLICY:
 		if (!hurry) {
 			return;
 		}

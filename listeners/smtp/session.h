@@ -41,6 +41,7 @@
 #define SMTP_HELO_MAX 255
 
 struct smtp_auth;
+struct smtp_policy;
 struct smtp_transaction;
 
 enum smtp_session_state {
@@ -58,6 +59,8 @@ enum smtp_session_state {
 	SMTP_SESSION_STORING,
 	/* A password is checked, or its refusal delayed. */
 	SMTP_SESSION_AUTH,
+	/* A script waits for something. */
+	SMTP_SESSION_POLICY,
 	/* The last replies are being sent. */
 	SMTP_SESSION_CLOSING,
 	/* They were sent; what the client still sends is thrown away, because closing at once could
@@ -106,6 +109,8 @@ struct smtp_session {
 	char *binding;
 	/* An AUTH in progress; NULL: none. */
 	struct smtp_auth *auth;
+	/* Its part in policy; NULL: no hook was called yet. */
+	struct smtp_policy *policy;
 	/* From MAIL to the end of the message; NULL: none. */
 	struct smtp_transaction *transaction;
 	/* The chunk that is received. */

@@ -9,6 +9,8 @@
 #include "core/mail/header.h"
 #include "core/mail/smtp_refusal.h"
 #include "listeners/smtp/binding.h"
+#include "listeners/smtp/policy.h"
+#include "listeners/smtp/policy_message.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_log.h"
 
@@ -151,6 +153,7 @@ void smtp_transaction_abort(struct smtp_session *ss)
 	}
 	CHECK_MAGIC(tx, SMTP_TRANSACTION_MAGIC);
 	ASSERT(!ss->storing);
+	smtp_policy_end_mail(ss);
 	uncount(ss);
 	chain_release(&tx->body, &scheduler_of(ss)->pools.buffers);
 	ss->transaction = NULL;
@@ -338,8 +341,8 @@ void smtp_transaction_relieve(struct smtp_session *ss, bool first)
 	struct smtp_transaction *tx = ss->transaction;
 	struct scheduler *s = scheduler_of(ss);
 
-	if (tx == NULL || ss->storing || !stalls(ss, first) || tx->counted <= SMTP_SMALL_BYTES ||
-	    tx->counted <= scheduler_reception_share(s, true)) {
+	if (tx == NULL || ss->storing || ss->state == SMTP_SESSION_POLICY || !stalls(ss, first) ||
+	    tx->counted <= SMTP_SMALL_BYTES || tx->counted <= scheduler_reception_share(s, true)) {
 		return;
 	}
 	if (tx->has_id && !tx->doomed) {
@@ -365,15 +368,12 @@ static void refuse(struct smtp_session *ss, const struct verdict *v, enum smtp_s
 	}
 }
 
-static void accept_message(struct smtp_session *ss)
+/* 250, when all of it is kept. */
+static void answer(struct smtp_session *ss, const char *what)
 {
 	struct smtp_transaction *tx = ss->transaction;
 	char id[MESSAGE_ID_TEXT];
 
-	/* What was understood has its lines, and goes nowhere. */
-	if (!tx->out_of_band) {
-		smtp_log_reception(ss, tx->message);
-	}
 	smtp_count(smtp_session_counts(ss), SMTP_COUNT_ACCEPTED);
 	ss->receptions++;
 	ss->idle_commands = 0;
@@ -381,12 +381,22 @@ static void accept_message(struct smtp_session *ss)
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_LOST_STORING);
 		return;
 	}
-	message_id_format(&tx->id, id);
-	smtp_session_say(ss,
-			 tx->out_of_band ? "250 2.0.0 OK: taken as " : "250 2.0.0 OK: queued as ");
+	message_id_format(&tx->answered_id, id);
+	smtp_session_say(ss, what);
 	smtp_session_say(ss, id);
 	smtp_session_say(ss, "\r\n");
 }
+
+/* One message is kept. */
+static void accept_message(struct smtp_session *ss)
+{
+	/* What was understood has its lines, and goes nowhere. */
+	if (!ss->transaction->out_of_band) {
+		smtp_log_reception(ss, ss->transaction->message);
+	}
+}
+
+static void store(struct smtp_session *ss);
 
 static void on_stored(struct scheduler *s, void *owner, int result)
 {
@@ -406,6 +416,16 @@ static void on_stored(struct scheduler *s, void *owner, int result)
 		       SMTP_STAGE_CONFIRMATION);
 	}
 	message_release(m, &s->pools);
+	ss->transaction->message = NULL;
+	if (result == 0 && smtp_copies_next(ss)) {
+		/* The client is answered when all of them are there. */
+		store(ss);
+		return;
+	}
+	if (result == 0) {
+		answer(ss, ss->transaction->out_of_band ? "250 2.0.0 OK: taken as "
+							: "250 2.0.0 OK: queued as ");
+	}
 	conclude(ss);
 	smtp_session_resume(ss);
 	smtp_session_settle(ss);
@@ -428,9 +448,14 @@ static struct message *make_message(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
 	struct scheduler *s = scheduler_of(ss);
+	const struct smtp_copy *copy = smtp_copies_current(ss);
 	struct message *m = message_create(&s->pools, envelope_size(&tx->envelope));
 	struct envelope *e = message_envelope(m);
 
+	if (copy != NULL && copy->changed) {
+		/* Nobody has looked at what scripts have written. */
+		tx->scanner.flags |= DOT_STUFFED | (copy->high ? DOT_8BIT : 0U);
+	}
 	if ((tx->scanner.flags & DOT_8BIT) != 0) {
 		tx->envelope.flags |= ENVELOPE_8BITMIME;
 	}
@@ -445,6 +470,12 @@ static struct message *make_message(struct smtp_session *ss)
 	e->peer_port = ss->peer_port;
 	e->protocol = ss->esmtp ? ENVELOPE_ESMTP : ENVELOPE_SMTP;
 	e->durability = durability_of(ss->options);
+	if (copy != NULL && copy->durability >= 0) {
+		e->durability = (uint8_t)copy->durability;
+	}
+	if (copy != NULL && copy->priority >= 0) {
+		e->priority = (uint8_t)copy->priority;
+	}
 	*message_body(m) = tx->body;
 	tx->body = CHAIN_EMPTY;
 	return m;
@@ -452,11 +483,15 @@ static struct message *make_message(struct smtp_session *ss)
 
 static void choose_binding(struct smtp_session *ss)
 {
+	const struct smtp_copy *copy = smtp_copies_current(ss);
 	struct smtp_transaction *tx = ss->transaction;
 
-	tx->binding = smtp_binding_choose(ss);
+	tx->binding = smtp_binding_choose(ss, copy != NULL ? copy->binding : "");
 	if (tx->binding != binding_default(&scheduler_of(ss)->dispatcher.bindings)) {
 		envelope_set_binding(&tx->envelope, tx->binding->name);
+	}
+	if (copy != NULL && copy->routing[0] != '\0') {
+		envelope_set_routing(&tx->envelope, copy->routing);
 	}
 }
 
@@ -464,6 +499,7 @@ static void choose_binding(struct smtp_session *ss)
 static void capture(struct smtp_session *ss)
 {
 	struct context *context = &ss->listener->context;
+	const struct smtp_copy *copy = smtp_copies_current(ss);
 	uint32_t count;
 	const char *const *keys = config_captured(scheduler_of(ss)->program->config, &count);
 
@@ -471,6 +507,12 @@ static void capture(struct smtp_session *ss)
 	if (count > 0) {
 		header_capture(&ss->transaction->body, keys, count, context);
 		counter_add(scheduler_of(ss)->captures_cut, context->cut);
+	}
+	for (uint32_t i = 0; copy != NULL && i < copy->context.count; i++) {
+		const struct policy_pair *pair = &copy->context.list[i];
+
+		context_add(context, pair->name, pair->value, strnlen(pair->value, pair->value_len),
+			    CONTEXT_FIELDS_MAX);
 	}
 	envelope_set_context(&ss->transaction->envelope, context);
 }
@@ -520,7 +562,9 @@ static void store(struct smtp_session *ss)
 	/* Its envelope is still to be logged when the message has gone its way. */
 	message_hold(m, 1);
 	ss->transaction->message = m;
-	ss->state = SMTP_SESSION_STORING;
+	if (ss->state != SMTP_SESSION_DEAD) {
+		ss->state = SMTP_SESSION_STORING;
+	}
 	ss->storing = true;
 	if (ss->transaction->out_of_band) {
 		scheduler_understand(scheduler_of(ss), m, ss->transaction->batch,
@@ -530,16 +574,36 @@ static void store(struct smtp_session *ss)
 	scheduler_store(scheduler_of(ss), m, on_stored, ss);
 }
 
+void smtp_transaction_store(struct smtp_session *ss)
+{
+	store(ss);
+}
+
+void smtp_transaction_discard(struct smtp_session *ss)
+{
+	answer(ss, "250 2.0.0 OK: taken as ");
+	conclude(ss);
+}
+
+void smtp_transaction_refuse(struct smtp_session *ss, const struct smtp_refusal *refusal)
+{
+	smtp_policy_refuse(ss, SMTP_STAGE_BODY, refusal, NULL, NULL);
+	conclude(ss);
+}
+
 static void finish(struct smtp_session *ss)
 {
 	const struct verdict *v = judge(ss);
 
-	if (v == NULL) {
+	ss->transaction->answered_id = ss->transaction->id;
+	if (v != NULL) {
+		refuse(ss, v, SMTP_STAGE_BODY);
+		conclude(ss);
+	} else if (smtp_copies_wanted(ss)) {
+		smtp_copies_begin(ss);
+	} else {
 		store(ss);
-		return;
 	}
-	refuse(ss, v, SMTP_STAGE_BODY);
-	conclude(ss);
 }
 
 static size_t feed(struct smtp_session *ss, const unsigned char *data, size_t len, bool *end)

@@ -29,6 +29,7 @@
 #define SMTP_STALL_MS 5000
 
 struct smtp_listener;
+struct smtp_refusal;
 struct smtp_session;
 
 BOUND
@@ -56,6 +57,8 @@ struct smtp_transaction {
 	uint8_t tail_len;
 	unsigned char tail[DOT_END_BYTES];
 	struct message_id id;
+	/* The one that the client is told. */
+	struct message_id answered_id;
 	struct dot_scanner scanner;
 	struct dot_converter converter;
 	/* Puts chunks into wire form. */
@@ -95,6 +98,15 @@ void smtp_transaction_take(struct smtp_session *ss, const unsigned char *data, s
  * one, or when the message is refused: the session is answered, or waits for the spool. */
 BOUND
 bool smtp_transaction_end_chunk(struct smtp_session *ss, bool last);
+
+/* Policy is done with the message: it goes to the spool; is answered as if it did; or is refused.
+ */
+BOUND
+void smtp_transaction_store(struct smtp_session *ss);
+BOUND
+void smtp_transaction_discard(struct smtp_session *ss);
+BOUND
+void smtp_transaction_refuse(struct smtp_session *ss, const struct smtp_refusal *refusal);
 
 /* The transaction got a recipient: it holds more memory. */
 BOUND

@@ -45,7 +45,7 @@ static const char help_end[] =
 static const struct micro_group *const groups[] = {
 	&micro_ring, &micro_agent, &micro_doorbell, &micro_wheel,  &micro_commit, &micro_fsync,
 	&micro_smtp, &micro_reply, &micro_address,  &micro_header, &micro_event,  &micro_message,
-	&micro_dkim, &micro_seal,  &micro_bounce,   &micro_jlog,
+	&micro_dkim, &micro_seal,  &micro_bounce,   &micro_jlog,   &micro_policy,
 };
 
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))

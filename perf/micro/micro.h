@@ -65,6 +65,7 @@ extern const struct micro_group micro_dkim;
 extern const struct micro_group micro_seal;
 extern const struct micro_group micro_bounce;
 extern const struct micro_group micro_jlog;
+extern const struct micro_group micro_policy;
 
 /* Set by the command line before anything runs. */
 struct micro_options {

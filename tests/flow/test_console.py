@@ -19,7 +19,10 @@ class Setup:
     def __init__(self, flow, **options):
         self.deferring = True
         self.peer = Peer(flow, rcpt=self.rcpt)
-        self.daemon = Daemon(flow, sink_port=self.peer.port, text='retry_interval = "1h"', **options)
+        self.script = flow.path / "policy.lua"
+        self.script.write_text("answer = 42")
+        self.daemon = Daemon(flow, sink_port=self.peer.port, text='retry_interval = "1h"\n'
+                             f'scriptlet "scriptlet" {{ script "s" {{ source = "{self.script.name}" }} }}', **options)
 
     def rcpt(self, session):
         return "450 4.2.1 later" if self.deferring and session.rcpt.endswith("later.test") else True
@@ -50,6 +53,7 @@ def test_every_command_answers_people_and_scripts(flow):
     arguments = {
         "why domain": ["later.test"], "why message": [message], "domain": ["later.test"], "site": ["later.test"], "active": ["0"], "delayed": ["0"], "message": [message], "message retry": [message],
         "dig": ["localhost", "A"], "dns_cache lookup": ["localhost", "A"],
+        "lua eval": ["return answer"], "lua check": [str(s.script)],
         "binding": ["default"], "flush binding": ["default"], "suspend binding": ["default"],
         "resume binding": ["default"], "fail binding": ["default", "quiet"],
         "flush domain": ["later.test"], "suspend domain": ["later.test"], "resume domain": ["later.test"],

@@ -9,7 +9,7 @@ from flow import expect, expect_equal, Skip
 # Its threads spin, each on a core.
 alone = True
 GROUPS = ["ring", "agent", "doorbell", "wheel", "commit", "fsync", "smtp", "reply", "address",
-          "header", "event", "message", "dkim", "seal", "bounce", "jlog"]
+          "header", "event", "message", "dkim", "seal", "bounce", "jlog", "policy"]
 # What make bench looks for.
 KNOWN = {"ring.hop.p50": "ns", "ring.hop.p99": "ns", "ring.one-way.64": "M/s", "agent.hop.p50": "ns",
          "doorbell.wake.p50": "ns", "wheel.expire": "ns", "commit.10k.64": "msg/s",

@@ -20,6 +20,7 @@ import test_events
 import test_extensions
 import test_http
 import test_peers
+import test_policy
 import test_rotation
 import test_sites
 import test_smtp_input
@@ -577,6 +578,9 @@ I, P, B, G, K, N, S, T, E, H = (test_smtp_input, test_peers, test_bounces, test_
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
+    ("source", "script"): test_policy.test_several_scripts_run_in_the_order_of_the_file,
+    ("max_instructions", "scriptlet"): test_policy.test_the_budget_is_as_configured,
+    ("max_memory", "scriptlet"): test_policy.test_others_go_on_whatever_a_script_does,
     ("mx_rollup", "domain"): test_sites.test_a_domain_may_be_alone,
     ("mx_suffix", "provider"): test_sites.test_a_providers_sets_are_one_site,
     ("hostname", "global"): I.test_greets_and_offers_what_it_has,

@@ -219,6 +219,12 @@ struct message_id scheduler_new_id(struct scheduler *s)
 	return (struct message_id){.high = 0x123456789abc0001, .low = ++talk->ids};
 }
 
+void scheduler_format_number(const struct scheduler *s, uint64_t number, char text[24])
+{
+	(void)s;
+	snprintf(text, 24, "%llu", (unsigned long long)number);
+}
+
 int scheduler_refuses(const struct scheduler *s)
 {
 	(void)s;

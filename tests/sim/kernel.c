@@ -21,6 +21,7 @@
 #include "tests/sim/kernel_fd.h"
 #include "tests/sim/kernel_wrap.h"
 #include "tests/sim/net.h"
+#include "tests/sim/scenario.h"
 #include "tests/sim/world.h"
 
 #define FDS_MAX 4096
@@ -92,6 +93,9 @@ FILE *__wrap_fopen(const char *path, const char *mode)
 
 	if (strcmp(path, "/proc/self/statm") == 0) {
 		return fmemopen(pages, sizeof pages - 1, "r");
+	}
+	if (strcmp(path, SCENARIO_SCRIPT) == 0) {
+		return fmemopen((void *)(uintptr_t)scenario_script, strlen(scenario_script), "r");
 	}
 	return __real_fopen(path, mode);
 }

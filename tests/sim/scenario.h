@@ -98,6 +98,8 @@ struct scenario {
 	uint32_t messages;
 	uint32_t body_max;
 	uint32_t senders;
+	/* Mail passes a script at every hook. */
+	bool scripted;
 	/* No faults, tempers, operators or ends of lives: the strictest rules hold. */
 	bool clean;
 	bool disk_faults;
@@ -133,6 +135,10 @@ struct scenario_life {
 	uint64_t after_ns;
 };
 struct scenario_life scenario_next_life(struct scenario *s);
+
+/* The script, where there is one; its file is no file of the simulated disk. */
+#define SCENARIO_SCRIPT "/sim/policy.lua"
+extern const char scenario_script[];
 
 /* The binding that sends from an IPv4 address, in host order. */
 uint32_t scenario_binding_at(uint32_t address);

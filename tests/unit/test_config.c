@@ -40,6 +40,9 @@ static struct sample samples[] = {
 	{"hostname", "mx7.example.org", "mx7.example.org"},
 	{"node_id", "4711", "4711"},
 	{"multiplexor", "epoll", "2"},
+	{"source", NULL, "policy.lua"},
+	{"max_instructions", "54321", "54321"},
+	{"max_memory", "32M", "33554432"},
 	{"memory_budget", "1G", "1073741824"},
 	{"reception_budget", "100M", "104857600"},
 	{"server_max_outbound_connections", "300", "300"},
@@ -214,6 +217,7 @@ static const char *contexts[SCOPES] = {
 	[SCOPE_CUSTOM_LOGGER] = "custom_logger c { mainlog = \"file:c\" delivery_format = x %s }",
 	[SCOPE_RESOLVER] = "resolver { %s }",
 	[SCOPE_STS] = "mta_sts { %s }",
+	[SCOPE_SCRIPTLET] = "scriptlet scriptlet { %s }",
 	[SCOPE_GROUP] = "group crew { %s } agent wheel { group = crew }",
 	[SCOPE_AGENT] = "agent scheduler { %s } group crew { }",
 	[SCOPE_SERVICE_AGENT] = "agent wheel { %s } group crew { }",
@@ -461,6 +465,9 @@ static void describe(const struct config *config, const struct schema_option *op
 	case TARGET_CUSTOM:
 		describe_custom(config, out);
 		break;
+	case TARGET_SCRIPT:
+		fputs(strrchr(config_scripts(config)->list[0].path, '/') + 1, out);
+		break;
 	case TARGET_DKIM:
 		describe_dkim(config, option, scope, out);
 		break;
@@ -496,6 +503,7 @@ static const struct sample *sample_of(const struct schema_option *option)
 
 /* Options that name files, or need them. */
 static const char *const file_samples[][2] = {
+	{"source", "\"%/policy.lua\""},
 	{"tls_certificate", "\"%/both.pem\""},
 	{"tls_key", "\"%/key.pem\""},
 	{"tls_client_ca", "\"%/ca.pem\""},
@@ -520,12 +528,30 @@ static void write_path(char *text, size_t size, const char *format)
 	fclose(out);
 }
 
+static void write_script(const char *format)
+{
+	char path[256];
+	FILE *out;
+	write_path(path, sizeof(path), format);
+	out = fopen(path, "w");
+	assert_non_null(out);
+	fputs("local x = 1\n", out);
+	fclose(out);
+}
+
 /* Their paths are known only now. */
 static int name_files(void **state)
 {
 	static char texts[sizeof(file_samples) / sizeof(file_samples[0])][256];
 	static char stanza[256];
+	static char script[256];
 	int rc = tls_make_files(state);
+	write_script("%/policy.lua");
+	write_script("%/other.lua");
+	write_path(script, sizeof(script),
+		   "scriptlet scriptlet { script s { source = \"%/other.lua\" $s } }");
+	*strchr(script, '$') = '%';
+	contexts[SCOPE_SCRIPT] = script;
 	write_path(stanza, sizeof(stanza),
 		   "tls_certificate mx.example.com { certificate = \"%/mx.pem\" "
 		   "key = \"%/key.pem\" $s }");

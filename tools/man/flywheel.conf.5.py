@@ -14,6 +14,7 @@ SECTIONS = [
     ("Custom logs", ["custom_logger"]),
     ("Name service", ["resolver"]),
     ("Policies of MTA-STS", ["mta_sts"]),
+    ("Policy in Lua", ["scriptlet", "script"]),
     ("Agents and groups", ["agent", "group"]),
     ("SMTP clients", ["esmtp_listener"]),
     ("Certificates by name", ["tls_certificate"]),

@@ -1,0 +1,63 @@
+/*
+ * Policy: `scriptlet "scriptlet" { script "NAME" { source = "policy.lua" } }`. Scripts are read and
+ * compiled here, so that what is wrong with them is said when the configuration is checked.
+ */
+#include <string.h>
+
+#include "config/build.h"
+#include "core/policy/scripts.h"
+
+/* Relative paths are so to the file that names them. */
+static const char *find_path(struct builder *b, const struct tree_value *value)
+{
+	struct tree *tree = &b->config->tree;
+	const char *file = tree_path(tree, value->source);
+	const char *slash = strrchr(file, '/');
+	char path[2 * PATH_MAX];
+	int len;
+
+	if (value->word[0] == '/' || slash == NULL) {
+		return value->word;
+	}
+	len = snprintf(path, sizeof(path), "%.*s/%s", (int)(slash - file), file, value->word);
+	return tree_text(tree, path, (size_t)len < sizeof(path) ? (size_t)len : sizeof(path) - 1);
+}
+
+static void build_script(struct builder *b, struct tree_scope *scope)
+{
+	struct script_settings settings = {0};
+	struct targets targets = {.base = {[TARGET_SCRIPT] = &settings}};
+	const struct tree_option *source = tree_option_find(scope, "source");
+	char why[POLICY_WHY];
+
+	assign_scope(b, scope, &targets);
+	if (source == NULL) {
+		report_error(b->report, scope->source,
+			     "script \"%.100s\": expected option \"source\", the file of it",
+			     scope->instance);
+		return;
+	}
+	if (settings.source == NULL || source->value.kind != TREE_WORD) {
+		return;
+	}
+	if (policy_scripts_add(&b->config->scripts, scope->instance, find_path(b, &source->value),
+			       why) != 0) {
+		report_error(b->report, source->value.source,
+			     "option \"source\": %.400s; expected a file with a script in Lua",
+			     why);
+	}
+}
+
+void scripts_build(struct builder *b)
+{
+	for (struct tree_scope *s = b->config->tree.root->first_child; s != NULL; s = s->next) {
+		if (s->kind != SCOPE_SCRIPTLET) {
+			continue;
+		}
+		for (struct tree_scope *c = s->first_child; c != NULL; c = c->next) {
+			if (c->kind == SCOPE_SCRIPT) {
+				build_script(b, c);
+			}
+		}
+	}
+}

@@ -1,0 +1,451 @@
+/*
+ * policy.h: what scripts may take, what goes wrong in them, what waits, and how long objects live.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/mail/dns.h"
+#include "core/policy/policy.h"
+
+#define SCRIPT "/tmp/flywheel-test_policy.lua"
+#define PRINTED 4096
+
+/* A policy with a script, and what it asked for. */
+struct world {
+	struct agent agent;
+	struct policy *policy;
+	struct policy_subject subject;
+	struct policy_lookup *asked;
+	char printed[PRINTED];
+	char errors[PRINTED];
+	unsigned error_count;
+	unsigned done;
+};
+
+static uint64_t tell_time(void *context)
+{
+	(void)context;
+	return UINT64_C(1000000000);
+}
+
+static const struct clock fixed = {.monotonic_ns = tell_time, .wall_ns = tell_time};
+
+static void on_print(void *context, const char *text, size_t len)
+{
+	struct world *w = context;
+
+	snprintf(w->printed + strlen(w->printed), PRINTED - strlen(w->printed), "%.*s;", (int)len,
+		 text);
+}
+
+static void on_error(void *context, const char *text)
+{
+	struct world *w = context;
+
+	snprintf(w->errors, PRINTED, "%s", text);
+	w->error_count++;
+}
+
+static void on_lookup(void *context, struct policy_lookup *q)
+{
+	struct world *w = context;
+
+	assert_null(w->asked);
+	w->asked = q;
+}
+
+static bool is_binding(void *context, const char *name)
+{
+	(void)context;
+	return strcmp(name, "known") == 0;
+}
+
+static const struct policy_ops ops = {
+	.print = on_print,
+	.error = on_error,
+	.lookup = on_lookup,
+	.is_binding = is_binding,
+};
+static const struct policy_subject_ops no_facts = {.known = NULL};
+
+static struct policy *load(struct world *w, const char *text, FILE *errors)
+{
+	const struct policy_limits limits = {.memory_bytes = 4 << 20, .instructions = 100000};
+	struct policy_scripts scripts = {0};
+	char why[POLICY_WHY];
+	FILE *f = fopen(SCRIPT, "w");
+	struct policy *p;
+
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+	assert_int_equal(policy_scripts_add(&scripts, "test", SCRIPT, why), 0);
+	w->agent.clock = &fixed;
+	p = policy_create(&w->agent, &scripts, &limits, &ops, w, errors);
+	policy_scripts_close(&scripts);
+	remove(SCRIPT);
+	return p;
+}
+
+static struct world *open_world(const char *text)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	assert_non_null(w);
+	w->policy = load(w, text, stderr);
+	assert_non_null(w->policy);
+	policy_subject_init(&w->subject, w->policy, &no_facts, w);
+	return w;
+}
+
+static void close_world(struct world *w)
+{
+	policy_subject_close(&w->subject);
+	assert_true(policy_drained(w->policy));
+	policy_destroy(w->policy);
+	free(w);
+}
+
+static void on_done(struct policy_call *c)
+{
+	struct world *w = c->subject->owner;
+
+	w->done++;
+}
+
+static struct policy_call call_of(struct world *w, enum policy_hook hook, const char *argument)
+{
+	return (struct policy_call){
+		.subject = &w->subject,
+		.hook = hook,
+		.argument = argument,
+		.on_done = on_done,
+	};
+}
+
+/* A hook that ends at once. */
+static enum policy_result run(struct world *w, enum policy_hook hook, const char *argument)
+{
+	struct policy_call c = call_of(w, hook, argument);
+
+	assert_true(policy_call_begin(&c));
+	return c.result;
+}
+
+static uint64_t count(const _Atomic uint64_t *value)
+{
+	return atomic_load(value);
+}
+
+#define EHLO(body) "msys.registerModule('m', { validate_ehlo = function(self, str) " body " end })"
+
+static void test_hooks_are_those_of_all_modules(void **state)
+{
+	struct world *w = open_world(
+		"msys.registerModule('a', { validate_ehlo = print, other = print })"
+		"msys.registerModule('b', { validate_data = print, validate_ehlo = 1 })");
+
+	(void)state;
+	assert_int_equal(policy_hooks(w->policy),
+			 POLICY_BIT(POLICY_EHLO) | POLICY_BIT(POLICY_DATA));
+	assert_int_equal(policy_module_count(w->policy), 2);
+	close_world(w);
+	assert_int_equal(policy_hooks(NULL), 0);
+}
+
+static void test_script_that_fails_ends_the_start(void **state)
+{
+	static const char *const scripts[] = {
+		"error('no')",
+		"msys.registerModule('m', { })",
+		"while true do end",
+		"msys.registerModule('m', { init = function() return false end })",
+		"msys.sleep(1)",
+		"local t = {} while true do t[#t + 1] = ('x'):rep(9999) .. #t end",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
+		struct world *w = calloc(1, sizeof(*w));
+		char said[1024] = "";
+		FILE *errors = fmemopen(said, sizeof(said), "w");
+
+		assert_null(load(w, scripts[i], errors));
+		fclose(errors);
+		assert_non_null(strstr(said, "flywheeld: policy: "));
+		free(w);
+	}
+}
+
+static void test_error_names_its_place_and_way(void **state)
+{
+	struct world *w = open_world(EHLO("local t = nil\nreturn t.x"));
+
+	(void)state;
+	assert_int_equal(run(w, POLICY_EHLO, "x"), POLICY_FAILED);
+	assert_int_equal(w->error_count, 1);
+	assert_non_null(
+		strstr(w->errors, "flywheel-test_policy.lua:2: attempt to index local 't'"));
+	assert_non_null(strstr(w->errors, "stack traceback:"));
+	assert_int_equal(count(&policy_module_at(w->policy, 0)->stats[POLICY_EHLO]->errors), 1);
+	close_world(w);
+}
+
+static void test_error_of_any_kind_is_told(void **state)
+{
+	static const char *const bodies[] = {"error()",
+					     "error({})",
+					     "error(12)",
+					     "error(nil, 0)",
+					     "coroutine.yield(1)",
+					     "local function f() return 1 + f() end return f()"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+		char text[256];
+		struct world *w;
+
+		snprintf(text, sizeof(text), EHLO("%s"), bodies[i]);
+		w = open_world(text);
+		assert_int_equal(run(w, POLICY_EHLO, "x"), POLICY_FAILED);
+		assert_int_equal(run(w, POLICY_EHLO, "x"), POLICY_FAILED);
+		assert_int_equal(w->error_count, 2);
+		close_world(w);
+	}
+}
+
+static void test_budget_stops_whatever_catches_errors(void **state)
+{
+	static const char *const bodies[] = {
+		"while true do end",
+		"while true do pcall(function() while true do end end) end",
+		"local function f() pcall(f) end f() while true do end",
+		"while true do xpcall(function() while true do end end, "
+		"function() while true do end end) end",
+		"local c = coroutine.wrap(function() while true do end end) "
+		"while true do pcall(c) end",
+		"pcall(function() while true do end end) return 0",
+		"do return pcall(function() while true do end end) end",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+		char text[256];
+		struct world *w;
+
+		snprintf(text, sizeof(text), EHLO("if str == 'x' then %s end return 0"), bodies[i]);
+		w = open_world(text);
+		assert_int_equal(run(w, POLICY_EHLO, "x"), POLICY_FAILED);
+		assert_int_equal(
+			count(&policy_module_at(w->policy, 0)->stats[POLICY_EHLO]->stopped), 1);
+		/* The next one has a budget of its own. */
+		assert_int_equal(run(w, POLICY_EHLO, "y"), POLICY_GO_ON);
+		close_world(w);
+	}
+}
+
+static void test_memory_is_capped_and_had_again(void **state)
+{
+	struct world *w = open_world(
+		EHLO("if str == 'x' then local t = {} while true do t[#t + 1] = ('x'):rep(9999) .. "
+		     "#t end end local s = ('x'):rep(1000000) return 0"));
+
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		assert_int_equal(run(w, POLICY_EHLO, "x"), POLICY_FAILED);
+		assert_non_null(strstr(w->errors, "not enough memory"));
+		assert_int_equal(run(w, POLICY_EHLO, "y"), POLICY_GO_ON);
+	}
+	assert_true(policy_memory_max(w->policy) <= (4 << 20) + (256 << 10));
+	close_world(w);
+}
+
+static void test_only_what_is_safe_is_there(void **state)
+{
+	struct world *w = open_world(
+		"for _, n in ipairs { 'io', 'ffi', 'jit', 'package', 'dofile', 'loadfile', 'newproxy' } do "
+		"assert(_G[n] == nil, n) end assert(not os.execute and not os.exit and not debug.sethook) "
+		"assert(not string.dump) "
+		"assert(select(2, loadstring('\\27LJ\\2')):find('wrong mode')) "
+		"assert(load('return 1')() == 1) "
+		"assert(not pcall(collectgarbage, 'stop')) assert(collectgarbage('count') > 0)");
+
+	(void)state;
+	close_world(w);
+}
+
+static void test_session_has_a_self_of_its_own(void **state)
+{
+	struct world *w =
+		open_world("local m = { shared = 1 } function m:validate_ehlo(str) "
+			   "self.n = (self.n or 0) + self.shared print(self.n) return 0 end "
+			   "msys.registerModule('m', m)");
+	struct policy_subject other;
+	struct policy_call c;
+
+	(void)state;
+	run(w, POLICY_EHLO, "x");
+	run(w, POLICY_EHLO, "x");
+	policy_subject_init(&other, w->policy, &no_facts, w);
+	c = call_of(w, POLICY_EHLO, "x");
+	c.subject = &other;
+	assert_true(policy_call_begin(&c));
+	policy_subject_close(&other);
+	assert_string_equal(w->printed, "1;2;1;");
+	close_world(w);
+}
+
+static void test_object_that_is_over_says_so(void **state)
+{
+	struct world *w = open_world(
+		"msys.registerModule('m', { validate_data = function(self, msg, ac, vctx) "
+		"if kept then print(select(2, pcall(kept.id, kept))) else kept = msg end "
+		"print(msg:mailfrom()) return 0 end })");
+	struct policy_mail mail;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		policy_mail_init(&mail);
+		snprintf(mail.sender, sizeof(mail.sender), "sender%d@x.test", i);
+		policy_subject_set_mail(&w->subject, &mail);
+		assert_int_equal(run(w, POLICY_DATA, ""), POLICY_GO_ON);
+		policy_subject_set_mail(&w->subject, NULL);
+		policy_mail_close(&mail);
+	}
+	assert_string_equal(w->printed, "sender0@x.test;this msg is over: it cannot be kept beyond "
+					"its transaction;sender1@x.test;");
+	close_world(w);
+}
+
+static void test_wrong_objects_are_refused(void **state)
+{
+	struct world *w = open_world(
+		"msys.registerModule('m', { validate_connect = function(self, ac, vctx) "
+		"print(pcall(ac.peer, vctx)) print(pcall(vctx.set, ac)) print(pcall(ac.peer, {})) "
+		"print(getmetatable(ac)) print(pcall(setmetatable, ac, {})) return 0 end })");
+
+	(void)state;
+	assert_int_equal(run(w, POLICY_CONNECT, ""), POLICY_GO_ON);
+	assert_non_null(strstr(w->printed, "accept expected, got userdata"));
+	assert_non_null(strstr(w->printed, "accept expected, got table"));
+	close_world(w);
+}
+
+#define ASKS EHLO("local r, why = msys.dnsLookup('a.test') print(r and r[1] or why) return 0")
+
+static void answer(struct world *w, enum dns_status status)
+{
+	const struct dns_answer a = {.type = DNS_A, .status = status};
+	struct policy_lookup *q = w->asked;
+
+	assert_non_null(q);
+	w->asked = NULL;
+	q->on_answer(q, &a);
+}
+
+static void test_hook_that_waits_suspends_its_session_only(void **state)
+{
+	struct world *w = open_world(ASKS);
+	struct policy_call c = call_of(w, POLICY_EHLO, "x");
+	struct policy_stats *stats = policy_module_at(w->policy, 0)->stats[POLICY_EHLO];
+
+	(void)state;
+	assert_false(policy_call_begin(&c));
+	assert_true(policy_call_waits(&c));
+	assert_int_equal(count(&stats->suspended), 1);
+	assert_false(policy_drained(w->policy));
+	assert_int_equal(w->done, 0);
+	answer(w, DNS_NXDOMAIN);
+	assert_int_equal(w->done, 1);
+	assert_int_equal(c.result, POLICY_GO_ON);
+	assert_int_equal(count(&stats->suspended), 0);
+	assert_string_equal(w->printed, "nxdomain;");
+	close_world(w);
+}
+
+static void test_hook_may_be_dropped_while_it_waits(void **state)
+{
+	struct world *w = open_world(ASKS);
+	struct policy_call c = call_of(w, POLICY_EHLO, "x");
+
+	(void)state;
+	assert_false(policy_call_begin(&c));
+	policy_call_cancel(&c);
+	policy_call_cancel(&c);
+	/* The answer finds nobody. */
+	assert_false(policy_drained(w->policy));
+	answer(w, DNS_NXDOMAIN);
+	assert_int_equal(w->done, 0);
+	assert_string_equal(w->printed, "");
+	close_world(w);
+}
+
+static void test_nothing_waits_where_it_cannot(void **state)
+{
+	struct world *w = open_world(EHLO(
+		"print(pcall(coroutine.wrap(function() msys.dnsLookup('a.test') end))) "
+		"print(pcall(table.sort, { 1, 2, 3 }, function() msys.dnsLookup('a.test') end)) "
+		"return 0"));
+
+	(void)state;
+	assert_int_equal(run(w, POLICY_EHLO, "x"), POLICY_GO_ON);
+	assert_null(w->asked);
+	assert_non_null(strstr(w->printed, "not a coroutine in it"));
+	assert_non_null(strstr(w->printed, "sort or gsub"));
+	close_world(w);
+}
+
+static void test_error_behind_a_wait_is_told(void **state)
+{
+	struct world *w = open_world(EHLO("msys.dnsLookup('a.test') while true do end"));
+	struct policy_call c = call_of(w, POLICY_EHLO, "x");
+
+	(void)state;
+	assert_false(policy_call_begin(&c));
+	answer(w, DNS_NODATA);
+	assert_int_equal(w->done, 1);
+	assert_int_equal(c.result, POLICY_FAILED);
+	close_world(w);
+}
+
+static void test_missing_return_is_told_once(void **state)
+{
+	struct world *w = open_world(EHLO(""));
+
+	(void)state;
+	assert_int_equal(run(w, POLICY_EHLO, "x"), POLICY_GO_ON);
+	assert_int_equal(run(w, POLICY_EHLO, "x"), POLICY_GO_ON);
+	assert_string_equal(w->printed,
+			    "validate_ehlo of module m returns nothing: taken as VALIDATE_CONT;");
+	close_world(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_hooks_are_those_of_all_modules),
+		cmocka_unit_test(test_script_that_fails_ends_the_start),
+		cmocka_unit_test(test_error_names_its_place_and_way),
+		cmocka_unit_test(test_error_of_any_kind_is_told),
+		cmocka_unit_test(test_budget_stops_whatever_catches_errors),
+		cmocka_unit_test(test_memory_is_capped_and_had_again),
+		cmocka_unit_test(test_only_what_is_safe_is_there),
+		cmocka_unit_test(test_session_has_a_self_of_its_own),
+		cmocka_unit_test(test_object_that_is_over_says_so),
+		cmocka_unit_test(test_wrong_objects_are_refused),
+		cmocka_unit_test(test_hook_that_waits_suspends_its_session_only),
+		cmocka_unit_test(test_hook_may_be_dropped_while_it_waits),
+		cmocka_unit_test(test_nothing_waits_where_it_cannot),
+		cmocka_unit_test(test_error_behind_a_wait_is_told),
+		cmocka_unit_test(test_missing_return_is_told_once),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
