@@ -115,8 +115,8 @@ static const struct log_output_ops log_journal_ops = {
 static struct jlog_options options_of(const struct log_output_host *h, const char *name)
 {
 	struct jlog_options options = {
-		.segment_bytes = LOG_JOURNAL_SEGMENT_BYTES,
-		.limit_bytes = LOG_JOURNAL_LIMIT_BYTES,
+		.segment_bytes = JOURNAL_SEGMENT_BYTES,
+		.limit_bytes = JOURNAL_LIMIT_BYTES,
 		.safety = JLOG_ALMOST_SAFE,
 	};
 

@@ -12,23 +12,7 @@
 #include <stdio.h>
 
 #include "agents/log_output.h"
-#include "core/log/jlog_format.h"
-
-#define LOG_JOURNAL_SEGMENT_BYTES (4U << 20)
-#define LOG_JOURNAL_LIMIT_BYTES (UINT64_C(1) << 30)
-
-/* How one journal is to be; strings outlive it. */
-READONLY
-struct log_journal_options {
-	/* As in its destination, "jlog:NAME". */
-	const char *name;
-	uint32_t segment_bytes;
-	/* 0: none. */
-	uint64_t limit_bytes;
-	enum jlog_safety safety;
-	const char *const *subscribers;
-	uint32_t subscriber_count;
-};
+#include "config/config.h"
 
 /*
  * Opens journal `name` of the host's directory, by the host's options for it, or else segments of 4

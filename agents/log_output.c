@@ -6,6 +6,7 @@
 
 #include "agents/log_file.h"
 #include "agents/log_journal.h"
+#include "core/log/destination.h"
 #include "core/runtime/check.h"
 
 #define RETRY_MS 1000
@@ -409,18 +410,11 @@ void log_output_free(struct log_output *o)
 	free(o->path);
 }
 
-static bool names_journal(const char *name)
-{
-	size_t len = strlen(name);
-
-	return len > 5 && strcmp(name + len - 5, ".jlog") == 0;
-}
-
 int log_output_open(struct log_output **out, struct log_output_host *h, const char *destination,
 		    FILE *errors)
 {
 	bool json = strncmp(destination, "json:", 5) == 0;
-	bool journal = strncmp(destination, "jlog:", 5) == 0;
+	bool journal = log_destination_is_journal(destination);
 	const char *name = destination + 5;
 	int rc;
 
@@ -431,7 +425,7 @@ int log_output_open(struct log_output **out, struct log_output_host *h, const ch
 			destination);
 		return -EINVAL;
 	}
-	if (journal || (json && names_journal(name))) {
+	if (journal) {
 		rc = log_journal_open(out, h, name, errors);
 	} else {
 		rc = log_file_open(out, h, name, errors);

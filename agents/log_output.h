@@ -101,8 +101,7 @@ struct log_output_host {
 	struct counter *bytes;
 	struct counter *writes;
 	struct counter *write_errors;
-	/* How journals are to be (log_journal.h); the owner's, which sets them after
-	 * log_output_host_init(). */
+	/* How journals are to be; the owner's, which sets them after log_output_host_init(). */
 	const struct log_journal_options *journals;
 	uint32_t journal_count;
 };

@@ -29,6 +29,9 @@ struct log_options {
 	/* In the order in which they log. */
 	const struct custom_logger *custom;
 	uint32_t custom_count;
+	/* Of which something is said. */
+	const struct log_journal_options *journals;
+	uint32_t journal_count;
 	/* They name classes of failures; NULL: nobody does. Kept by the caller. */
 	const struct bounce_rules *rules;
 	struct log_rotation rotation;

@@ -348,6 +348,8 @@ static int open_outputs(struct log_writer *w, const struct log_options *options,
 		fprintf(errors, "cannot make log directory %s: %s\n", options->path, strerror(-rc));
 		return rc;
 	}
+	w->host.journals = options->journals;
+	w->host.journal_count = options->journal_count;
 	return log_routes_open(&w->routes, &w->host, options, errors);
 }
 

@@ -289,6 +289,9 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 	case TYPE_SANITIZERS:
 		((const char **)items)[i] = word;
 		return check_sanitizer(word);
+	case TYPE_SUBSCRIBERS:
+		((const char **)items)[i] = word;
+		return word_subscriber(word);
 	default:
 		ASSERT(a->option->type == TYPE_GATEWAYS);
 		problem = word_gateway(word, &((struct gateway *)items)[i], host, sizeof(host));
@@ -304,7 +307,8 @@ static bool is_list(enum schema_type type)
 {
 	return type == TYPE_CORES || type == TYPE_NETWORKS || type == TYPE_DOMAINS ||
 	       type == TYPE_NAME_SERVERS || type == TYPE_GATEWAYS || type == TYPE_FIELDS ||
-	       type == TYPE_BIND_ADDRESSES || type == TYPE_DESTINATIONS || type == TYPE_SANITIZERS;
+	       type == TYPE_BIND_ADDRESSES || type == TYPE_DESTINATIONS ||
+	       type == TYPE_SANITIZERS || type == TYPE_SUBSCRIBERS;
 }
 
 static size_t item_size(enum schema_type type)
@@ -321,6 +325,7 @@ static size_t item_size(enum schema_type type)
 	case TYPE_NAME_SERVERS:
 	case TYPE_DESTINATIONS:
 	case TYPE_SANITIZERS:
+	case TYPE_SUBSCRIBERS:
 		return sizeof(const char *);
 	default:
 		return sizeof(struct gateway);

@@ -411,6 +411,7 @@ void build_generation(struct config *config, struct report *report)
 	check_scope(&builder, root);
 	build_program(&builder);
 	logs_build(&builder);
+	journals_build(&builder);
 	build_groups(&builder);
 	build_agents(&builder);
 	tls_build(&builder);

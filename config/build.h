@@ -22,6 +22,10 @@ void listeners_build(struct builder *builder);
 SINGLE
 void logs_build(struct builder *builder);
 
+/* How journals are to be; after logs_build(). In journals.c. */
+SINGLE
+void journals_build(struct builder *builder);
+
 /* Release the compiled formats. */
 SINGLE
 void logs_free(struct config *config);

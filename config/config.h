@@ -17,6 +17,7 @@
 
 #include "core/log/event.h"
 #include "core/log/event_macro.h"
+#include "core/log/jlog_format.h"
 #include "core/mail/dkim.h"
 #include "core/policy/scripts.h"
 #include "core/queue/options.h"
@@ -139,6 +140,26 @@ READONLY
 struct log_destinations {
 	const char *const *names;
 	uint32_t count;
+};
+
+/* Of journals of which nothing is said. */
+#define JOURNAL_SEGMENT_BYTES (4U << 20)
+#define JOURNAL_LIMIT_BYTES (UINT64_C(1) << 30)
+#define JOURNAL_SEGMENT_BYTES_MIN 4096U
+
+/* How one journal is to be; others are as an empty scope says. */
+READONLY
+struct log_journal_options {
+	/* As in its destination, "jlog:NAME". */
+	const char *name;
+	/* A segment that has as many is full; at most a tenth of limit_bytes. */
+	uint32_t segment_bytes;
+	/* 0: none. */
+	uint64_t limit_bytes;
+	enum jlog_safety safety;
+	/* Made if they are not there. */
+	const char *const *subscribers;
+	uint32_t subscriber_count;
 };
 
 enum custom_stage {
@@ -482,6 +503,10 @@ void config_tls_renewal_free(struct tls_renewal *renewal);
 /* Custom loggers in the order of the files, 0 to count - 1, as an array. */
 READONLY
 const struct custom_logger *config_custom_loggers(const struct config *config, uint32_t *count);
+
+/* Journals of which something is said, in the order of the files, as an array. */
+READONLY
+const struct log_journal_options *config_journals(const struct config *config, uint32_t *count);
 
 /* Header fields that are captured at reception: keys of a message's context (core/mail/context.h),
  * `*count` of them, none twice. A key with a colon at its end is the field of that name; one

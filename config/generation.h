@@ -207,6 +207,8 @@ struct config {
 	/* In the order of the files. */
 	struct custom_logger *custom_loggers;
 	uint32_t custom_logger_count;
+	struct log_journal_options *journals;
+	uint32_t journal_count;
 	/* Keys of what is captured of messages' headers. */
 	const char *captured[CAPTURED_MAX];
 	uint32_t captured_count;

@@ -15,6 +15,7 @@
 #define SPOOL BIT(SCOPE_SPOOL)
 #define LOG BIT(SCOPE_LOG)
 #define CUSTOM BIT(SCOPE_CUSTOM_LOGGER)
+#define JOURNAL BIT(SCOPE_JOURNAL)
 #define SINGLE_AGENTS (BIT(SCOPE_SERVICE_AGENT) | BIT(SCOPE_LOG_AGENT))
 #define SERVICE (SINGLE_AGENTS | BIT(SCOPE_POOL_AGENT))
 #define AGENTS (BIT(SCOPE_AGENT) | SERVICE)
@@ -52,6 +53,7 @@
 #define TO_SCRIPT(member) .target = TARGET_SCRIPT, FIELD(struct script_settings, member)
 #define TO_CUSTOM(member) .target = TARGET_CUSTOM, FIELD(struct custom_settings, member)
 #define TO_HTTP(member) .target = TARGET_HTTP, FIELD(struct http_options, member)
+#define TO_JOURNAL(member) .target = TARGET_JOURNAL, FIELD(struct log_journal_options, member)
 #define TO_DKIM(member) .target = TARGET_DKIM, FIELD(struct dkim_settings, member)
 
 static const char *const verify_mode_choices[] = {"optional", "none", "require", NULL};
@@ -65,6 +67,8 @@ static const char *const idle_choices[] = {
 static const char *const durability_choices[] = {"synced", "cached", "memory", NULL};
 static const char *const log_rotate_choices[] = {"never", "hourly", "daily", NULL};
 static const char *const log_compress_choices[] = {"none", "zstd", "gzip", NULL};
+/* As enum jlog_safety. */
+static const char *const journal_sync_choices[] = {"never", "segment", "batch", NULL};
 static const char *const multiplexor_choices[] = {"auto", "uring", "epoll", "poll", NULL};
 static const char *const resolver_mode_choices[] = {"forward", "recursive", NULL};
 static const char *const family_choices[] = {"any", "ipv4", "ipv6", NULL};
@@ -85,6 +89,8 @@ const struct schema_scope_row schema_scope_rows[] = {
 	{"spool", "where accepted mail is kept", SCOPE_SPOOL, GLOBAL, INSTANCE_NONE, NULL},
 	{"log", "what became of each message", SCOPE_LOG, GLOBAL, INSTANCE_NONE, NULL},
 	{"custom_logger", "a log of one's own layout", SCOPE_CUSTOM_LOGGER, GLOBAL,
+	 INSTANCE_REQUIRED, NULL},
+	{"journal", "a journal that logs go to, by its name there", SCOPE_JOURNAL, GLOBAL,
 	 INSTANCE_REQUIRED, NULL},
 	{"resolver", "who knows where mail goes", SCOPE_RESOLVER, GLOBAL, INSTANCE_NONE, NULL},
 	{"mta_sts", "how policies of MTA-STS are fetched", SCOPE_STS, GLOBAL, INSTANCE_NONE, NULL},
@@ -232,23 +238,23 @@ const struct schema_option schema_options[] = {
 	{ .name = "main", .type = TYPE_DESTINATIONS, .fallback = "( \"file:mainlog\" )",
 	  TO_GLOBAL(logs[LOG_MAIN].names), COUNT(struct global_options, logs[LOG_MAIN].count),
 	  .scopes = LOG, .restart = true,
-	  .help = "Destinations of the main log: file:NAME as text, json:NAME as JSON; "
-		  "none: it is off." },
+	  .help = "Destinations of the main log: file:NAME or jlog:NAME as text, json:NAME "
+		  "as JSON; none: it is off." },
 	{ .name = "bounce", .type = TYPE_DESTINATIONS, .fallback = "( \"file:bouncelog\" )",
 	  TO_GLOBAL(logs[LOG_BOUNCE].names), COUNT(struct global_options, logs[LOG_BOUNCE].count),
 	  .scopes = LOG, .restart = true,
-	  .help = "Destinations of the bounce log: file:NAME as text, json:NAME as JSON; "
-		  "none: it is off." },
+	  .help = "Destinations of the bounce log: file:NAME or jlog:NAME as text, json:NAME "
+		  "as JSON; none: it is off." },
 	{ .name = "reject", .type = TYPE_DESTINATIONS, .fallback = "( \"file:rejectlog\" )",
 	  TO_GLOBAL(logs[LOG_REJECT].names), COUNT(struct global_options, logs[LOG_REJECT].count),
 	  .scopes = LOG, .restart = true,
-	  .help = "Destinations of the reject log: file:NAME as text, json:NAME as JSON; "
-		  "none: it is off." },
+	  .help = "Destinations of the reject log: file:NAME or jlog:NAME as text, json:NAME "
+		  "as JSON; none: it is off." },
 	{ .name = "fbl", .type = TYPE_DESTINATIONS, .fallback = "( \"file:fbllog\" )",
 	  TO_GLOBAL(logs[LOG_FEEDBACK].names), COUNT(struct global_options, logs[LOG_FEEDBACK].count),
 	  .scopes = LOG, .restart = true,
-	  .help = "Destinations of the feedback log: file:NAME as text, json:NAME as JSON; "
-		  "none: it is off." },
+	  .help = "Destinations of the feedback log: file:NAME or jlog:NAME as text, json:NAME "
+		  "as JSON; none: it is off." },
 	{ .name = "panic", .type = TYPE_DESTINATIONS, .fallback = "( \"file:paniclog\" )",
 	  TO_GLOBAL(logs[LOG_PANIC].names), COUNT(struct global_options, logs[LOG_PANIC].count),
 	  .scopes = LOG, .restart = true,
@@ -257,8 +263,8 @@ const struct schema_option schema_options[] = {
 	{ .name = "acct", .type = TYPE_DESTINATIONS, .fallback = "( \"file:acctlog\" )",
 	  TO_GLOBAL(logs[LOG_ACCT].names), COUNT(struct global_options, logs[LOG_ACCT].count),
 	  .scopes = LOG, .restart = true,
-	  .help = "Destinations of the log of authentications: file:NAME as text, json:NAME as JSON; "
-		  "none: it is off." },
+	  .help = "Destinations of the log of authentications: file:NAME or jlog:NAME as text, json:NAME "
+		  "as JSON; none: it is off." },
 	{ .name = "context_headers", .type = TYPE_FIELDS, .fallback = "( )",
 	  TO_GLOBAL(context_headers), COUNT(struct global_options, context_header_count),
 	  .scopes = LOG, .restart = true,
@@ -297,6 +303,24 @@ const struct schema_option schema_options[] = {
 	  COUNT(struct custom_settings, sanitize_count), .scopes = CUSTOM, .restart = true,
 	  .help = "What becomes of characters in values: special_characters get a backslash, "
 		  "non_printable become ?, tr/ABC/abc/ replaces one by the other." },
+
+	/* journal { } */
+	{ .name = "segment_size", .type = TYPE_SIZE, .min = JOURNAL_SEGMENT_BYTES_MIN, .max = GIB(2),
+	  TO_JOURNAL(segment_bytes), .scopes = JOURNAL, .restart = true,
+	  .help = "A file of the journal that has as many bytes is full, and may be removed when all "
+		  "have read it; by default 4M, or a tenth of size_limit where that is less." },
+	{ .name = "size_limit", .type = TYPE_SIZE, .max = GIB(1024), .fallback = "1G",
+	  TO_JOURNAL(limit_bytes), .scopes = JOURNAL, .restart = true,
+	  .help = "What the journal may take: rather than go beyond it, it drops the subscriber that is "
+		  "furthest behind, and removes what nobody needs then; 0: any size." },
+	{ .name = "sync", .type = TYPE_CHOICE, .choices = journal_sync_choices, .fallback = "segment",
+	  TO_JOURNAL(safety), .scopes = JOURNAL, .restart = true,
+	  .help = "What is synced to the disk: nothing, each full segment, or each batch of records "
+		  "before it counts as written." },
+	{ .name = "subscribers", .type = TYPE_SUBSCRIBERS, .fallback = "( )", TO_JOURNAL(subscribers),
+	  COUNT(struct log_journal_options, subscriber_count), .scopes = JOURNAL, .restart = true,
+	  .help = "Who reads the journal: made at the start where they are not there, and what they "
+		  "have not read is kept for them." },
 
 	/* resolver { } */
 	{ .name = "mode", .type = TYPE_CHOICE, .choices = resolver_mode_choices,
@@ -811,6 +835,8 @@ static const struct type_row types[TYPES] = {
 	[TYPE_DESTINATION] = {"destination", "-", "a destination such as \"file:my.log\""},
 	[TYPE_SANITIZERS] = {"rules", "-",
 			     "rules such as ( special_characters non_printable \"tr/@/_/\" )"},
+	[TYPE_SUBSCRIBERS] = {"names", "-",
+			      "names of 1 to 126 bytes such as ( \"billing\" \"analytics\" )"},
 	[TYPE_RATE] = {"rate", "per second, or N/sec, N/min, N/hour, N/SECONDS",
 		       "a rate such as 10/min or 100/60, or none"},
 };

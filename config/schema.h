@@ -18,6 +18,7 @@ enum schema_scope {
 	SCOPE_SPOOL,
 	SCOPE_LOG,
 	SCOPE_CUSTOM_LOGGER,
+	SCOPE_JOURNAL,
 	SCOPE_RESOLVER,
 	SCOPE_STS,
 	SCOPE_SCRIPTLET,
@@ -95,6 +96,8 @@ enum schema_type {
 	TYPE_DESTINATION,
 	/* Rules of what becomes of octets in a custom log. */
 	TYPE_SANITIZERS,
+	/* Names of those who read a journal. */
+	TYPE_SUBSCRIBERS,
 	TYPES
 };
 
@@ -122,6 +125,8 @@ enum schema_target {
 	TARGET_DKIM,
 	/* struct custom_settings */
 	TARGET_CUSTOM,
+	/* struct log_journal_options */
+	TARGET_JOURNAL,
 	/* struct binding_options */
 	TARGET_BINDING,
 	/* struct http_options */

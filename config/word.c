@@ -8,6 +8,7 @@
 #include <strings.h>
 #include <sys/un.h>
 
+#include "core/log/jlog_format.h"
 #include "core/mail/dkim.h"
 #include "core/runtime/clock.h"
 
@@ -392,6 +393,24 @@ const char *word_name_server(const char *word)
 	}
 	if (*at == '@' && (word_number(at + 1, &port) != NULL || port < 1 || port > UINT16_MAX)) {
 		return "has a port that is not 1 to 65535";
+	}
+	return NULL;
+}
+
+const char *word_subscriber(const char *word)
+{
+	size_t len = strlen(word);
+
+	if (len == 0) {
+		return "is empty";
+	}
+	if (len > JLOG_SUBSCRIBER_MAX) {
+		return "is too long";
+	}
+	for (size_t i = 0; i < len; i++) {
+		if ((unsigned char)word[i] <= ' ' || word[i] == 127) {
+			return "has a space or control character";
+		}
 	}
 	return NULL;
 }

@@ -79,6 +79,10 @@ const char *word_ip(const char *word, struct in6_addr *address);
 READONLY
 socklen_t word_socket_address(const struct in6_addr *ip, struct sockaddr_storage *address);
 
+/* The name of a journal's subscriber: a word that a shell's user can write. */
+READONLY
+const char *word_subscriber(const char *word);
+
 /* An address, with "@PORT" or without. */
 READONLY
 const char *word_name_server(const char *word);

@@ -174,6 +174,7 @@ static bool open_log(struct server *s)
 	};
 
 	options.custom = config_custom_loggers(s->program.config, &options.custom_count);
+	options.journals = config_journals(s->program.config, &options.journal_count);
 	s->log = log_writer_create("log", &options, s->errors);
 	if (s->log != NULL) {
 		s->program.log = log_writer_agent(s->log);

@@ -1,6 +1,5 @@
 #include "core/log/destination.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,4 +54,12 @@ const char *log_destination_check(const char *text)
 const char *log_destination_name(const char *text)
 {
 	return text + 5;
+}
+
+bool log_destination_is_journal(const char *text)
+{
+	size_t len = strlen(text);
+
+	return strncmp(text, "jlog:", 5) == 0 ||
+	       (strncmp(text, "json:", 5) == 0 && len > 10 && strcmp(text + len - 5, ".jlog") == 0);
 }

@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "core/runtime/thread_class.h"
 
 /* Of all logs together. */
@@ -16,3 +18,7 @@ const char *log_destination_check(const char *text);
 /* Behind the colon; `text` was checked. */
 CONCURRENT
 const char *log_destination_name(const char *text);
+
+/* A journal: "jlog:NAME", or "json:NAME" where NAME ends in .jlog; `text` was checked. */
+CONCURRENT
+bool log_destination_is_journal(const char *text);

@@ -19,6 +19,7 @@ import test_dns
 import test_events
 import test_extensions
 import test_http
+import test_journal_output
 import test_peers
 import test_policy
 import test_rotation
@@ -626,6 +627,10 @@ SHOWN_BY = {
     ("rejection_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
     ("rejection_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
     ("sanitize", "custom_logger"): test_events.test_custom_loggers_know_every_macro,
+    ("segment_size", "journal"): test_journal_output.test_begins_a_segment_at_the_size_that_it_was_told,
+    ("size_limit", "journal"): test_journal_output.test_drops_who_never_reads_at_the_size_limit,
+    ("sync", "journal"): test_journal_output.test_syncs_a_journal_as_it_was_told,
+    ("subscribers", "journal"): test_journal_output.test_a_subscriber_follows_while_mail_flows,
     ("mode", "resolver"): N.test_asks_the_root_that_it_was_told,
     ("forwarders", "resolver"): N.test_digs_and_remembers_until_told_to_forget,
     ("resolv_conf", "resolver"): N.test_knows_names_from_files,

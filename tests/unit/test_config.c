@@ -126,6 +126,9 @@ static struct sample samples[] = {
 	{"rejection_format", "\"%r\"", "1 file:c x;4 file:c d;"},
 	{"sanitize", "( special_characters \"tr/b/x/\" ) delivery_format = \"%m\"",
 	 "1 file:c a\\;x;"},
+	{"size_limit", "3G", "3221225472"},
+	{"sync", "batch", "2"},
+	{"subscribers", "( billing \"an@lytics\" )", "2 billing an@lytics"},
 	{"max_message_size", "2M", "2097152"},
 	{"max_line_length", "1000", "1000"},
 	{"max_recipients_per_message", "50", "50"},
@@ -215,6 +218,7 @@ static const char *contexts[SCOPES] = {
 	[SCOPE_SPOOL] = "spool { %s }",
 	[SCOPE_LOG] = "log { %s }",
 	[SCOPE_CUSTOM_LOGGER] = "custom_logger c { mainlog = \"file:c\" delivery_format = x %s }",
+	[SCOPE_JOURNAL] = "log { main = \"jlog:j\" } journal j { size_limit = 2G %s }",
 	[SCOPE_RESOLVER] = "resolver { %s }",
 	[SCOPE_STS] = "mta_sts { %s }",
 	[SCOPE_SCRIPTLET] = "scriptlet scriptlet { %s }",
@@ -284,7 +288,8 @@ static void describe_list(const struct schema_option *option, const void *items,
 			inet_ntop(AF_INET6, (const struct in6_addr *)items + i, text, sizeof(text));
 			fprintf(out, " %s", text);
 		} else if (option->type == TYPE_DOMAINS || option->type == TYPE_FIELDS ||
-			   option->type == TYPE_NAME_SERVERS || option->type == TYPE_DESTINATIONS) {
+			   option->type == TYPE_NAME_SERVERS || option->type == TYPE_DESTINATIONS ||
+			   option->type == TYPE_SUBSCRIBERS) {
 			fprintf(out, " %s", ((const char *const *)items)[i]);
 		} else if (option->type == TYPE_GATEWAYS) {
 			const struct gateway *g = (const struct gateway *)items + i;
@@ -334,6 +339,7 @@ static void describe_field(const struct schema_option *option, const void *base,
 	case TYPE_FIELDS:
 	case TYPE_BIND_ADDRESSES:
 	case TYPE_DESTINATIONS:
+	case TYPE_SUBSCRIBERS:
 		memcpy(&pointer, field, sizeof(pointer));
 		memcpy(&count, (const char *)base + option->count_offset, sizeof(count));
 		describe_list(option, pointer, count, out);
@@ -428,6 +434,7 @@ static void describe(const struct config *config, const struct schema_option *op
 {
 	const struct in6_addr loopback = address("::ffff:127.0.0.1");
 	const struct group_options *group = config_group(config, "crew");
+	uint32_t count;
 	FILE *out = fmemopen(shown, size, "w");
 	assert_non_null(out);
 	switch (option->target) {
@@ -467,6 +474,10 @@ static void describe(const struct config *config, const struct schema_option *op
 		break;
 	case TARGET_SCRIPT:
 		fputs(strrchr(config_scripts(config)->list[0].path, '/') + 1, out);
+		break;
+	case TARGET_JOURNAL:
+		describe_field(option, config_journals(config, &count), out);
+		assert_int_equal(count, 1);
 		break;
 	case TARGET_DKIM:
 		describe_dkim(config, option, scope, out);
@@ -738,6 +749,38 @@ static void test_defaults_when_derived(void **state)
 	config_release(config);
 }
 
+static void test_journals_when_their_limits_differ(void **state)
+{
+	static const char *const names[] = {"billing", "analytics"};
+	uint32_t count;
+	(void)state;
+	struct config *config = load_valid(
+		"log { main = ( \"file:mainlog\" \"jlog:a\" ) bounce = \"json:b.jlog\" }\n"
+		"custom_logger c { delivery_logfile = \"jlog:c\" delivery_format = x }\n"
+		"journal a { }\n"
+		"journal b.jlog { size_limit = 1M sync = never }\n"
+		"journal c { size_limit = 0 segment_size = 2G subscribers = ( billing analytics ) }\n");
+	const struct log_journal_options *j = config_journals(config, &count);
+	assert_int_equal(count, 3);
+	/* Nothing is said: as journals without a scope. */
+	assert_string_equal(j[0].name, "a");
+	assert_int_equal(j[0].segment_bytes, JOURNAL_SEGMENT_BYTES);
+	assert_int_equal(j[0].limit_bytes, JOURNAL_LIMIT_BYTES);
+	assert_int_equal(j[0].safety, JLOG_ALMOST_SAFE);
+	assert_int_equal(j[0].subscriber_count, 0);
+	assert_string_equal(j[1].name, "b.jlog");
+	assert_int_equal(j[1].segment_bytes, (1 << 20) / 10);
+	assert_int_equal(j[1].safety, JLOG_UNSAFE);
+	assert_string_equal(j[2].name, "c");
+	assert_int_equal(j[2].segment_bytes, UINT32_C(2) << 30);
+	assert_int_equal(j[2].limit_bytes, 0);
+	assert_int_equal(j[2].subscriber_count, 2);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_string_equal(j[2].subscribers[i], names[i]);
+	}
+	config_release(config);
+}
+
 static void test_node_id_when_hostnames_differ(void **state)
 {
 	(void)state;
@@ -895,6 +938,26 @@ static void test_smtp_when_network_holds_everything(void **state)
 	config_release(config);
 }
 
+static void test_warnings_when_no_log_goes_to_a_journal(void **state)
+{
+	char *captured;
+	(void)state;
+	struct config *config = load("esmtp_listener { listen 127.0.0.1:25 { } }\n"
+				     "log { main = ( \"file:a\" \"json:b\" \"json:c.jlog\" ) }\n"
+				     "journal a { }\n"
+				     "journal b { }\n"
+				     "journal c.jlog { }\n",
+				     &captured);
+	assert_non_null(config);
+	assert_string_equal(
+		captured, "test.conf:3: warning: scope journal \"a\": no log goes there; expected "
+			  "a destination \"jlog:a\", or \"json:NAME.jlog\"\n"
+			  "test.conf:4: warning: scope journal \"b\": no log goes there; expected "
+			  "a destination \"jlog:b\", or \"json:NAME.jlog\"\n");
+	free(captured);
+	config_release(config);
+}
+
 static void test_warnings_when_relay_is_open(void **state)
 {
 	char *errors;
@@ -974,11 +1037,13 @@ int main(void)
 		cmocka_unit_test(test_defaults_when_empty),
 		cmocka_unit_test(test_defaults_when_idle),
 		cmocka_unit_test(test_defaults_when_derived),
+		cmocka_unit_test(test_journals_when_their_limits_differ),
 		cmocka_unit_test(test_node_id_when_hostnames_differ),
 		cmocka_unit_test(test_agents_when_pinned_and_grouped),
 		cmocka_unit_test(test_listens_when_written_in_each_way),
 		cmocka_unit_test(test_smtp_when_peers_overlap),
 		cmocka_unit_test(test_smtp_when_network_holds_everything),
+		cmocka_unit_test(test_warnings_when_no_log_goes_to_a_journal),
 		cmocka_unit_test(test_warnings_when_relay_is_open),
 		cmocka_unit_test(test_hold_when_released_by_others),
 		cmocka_unit_test(test_reference_has_a_line_for_each_option),

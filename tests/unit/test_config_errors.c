@@ -169,6 +169,22 @@ static const struct broken values[] = {
 	{"stop_timeout = 1us\n",
 	 "1: option \"stop_timeout\": \"1us\" is not a whole number of milliseconds; "
 	 "expected a time such as 30s, from 0 to 366d\n"},
+	{"journal j {\nsize_limit = 1G\nsegment_size = 103M }\nlog { main = \"jlog:j\" }\n",
+	 "3: option \"segment_size\": more than a tenth of size_limit; expected at most 104857K, "
+	 "or a larger size_limit\n"},
+	{"journal j { segment_size = 5G } log { main = \"jlog:j\" }\n",
+	 "1: option \"segment_size\": \"5G\" is too large; expected a size such as 16M, from 4K "
+	 "to 2G\n"},
+	{"journal j {\nsize_limit = 39K } log { main = \"jlog:j\" }\n",
+	 "2: option \"size_limit\": too small; expected at least 40K, or 0 for none\n"},
+	{"journal j { subscribers = ( \"a b\" ) } log { main = \"jlog:j\" }\n",
+	 "1: option \"subscribers\": \"a b\" has a space or control character; expected names of "
+	 "1 to 126 bytes such as ( \"billing\" \"analytics\" )\n"},
+	{"journal j { subscribers = ( \"\" ) } log { main = \"jlog:j\" }\n",
+	 "1: option \"subscribers\": \"\" is empty; expected names of 1 to 126 bytes such as "
+	 "( \"billing\" \"analytics\" )\n"},
+	{"journal j { subscribers = ( a b a ) } log { main = \"jlog:j\" }\n",
+	 "1: option \"subscribers\": \"a\" is named twice; expected each once\n"},
 	{"spool { durability = fast }\n",
 	 "1: option \"durability\": \"fast\" is unknown; expected one of synced, "
 	 "cached, memory\n"},

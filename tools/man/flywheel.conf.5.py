@@ -12,6 +12,7 @@ SECTIONS = [
     ("Spool", ["spool"]),
     ("Logs", ["log"]),
     ("Custom logs", ["custom_logger"]),
+    ("Journals", ["journal"]),
     ("Name service", ["resolver"]),
     ("Policies of MTA-STS", ["mta_sts"]),
     ("Policy in Lua", ["scriptlet", "script"]),
