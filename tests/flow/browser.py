@@ -53,9 +53,13 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
+        """It ends, with its children, when nobody commands it any more."""
         os.close(self.to)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         os.close(self.answers)
         self.log.close()
 
