@@ -11,6 +11,7 @@
 #include "agents/attempt_log.h"
 #include "agents/scheduler.h"
 #include "agents/scheduler_request.h"
+#include "core/queue/answers.h"
 #include "core/queue/retry.h"
 
 static struct scheduler *scheduler_of(struct dispatcher *x)
@@ -369,23 +370,39 @@ static enum event_kind failure_kind(const struct attempt *a)
 	return EVENT_BOUNCE;
 }
 
-/* What was said to those that were refused, for who looks at what is said most often. */
-static void count_refusals(struct scheduler *s, const struct recipient_set *set,
-			   const struct attempt *a)
+/* What was said to some that were refused, for who looks at what is said most often, and what was
+ * said last. */
+static void count_refusal(struct scheduler *s, const struct domain *d, struct answer *said)
 {
-	uint64_t now_ms = agent_now_ms(&s->base);
-	unsigned shared = 0;
+	reply_top_count(&s->refusals, said->text, said->count, agent_now_ms(&s->base));
+	if (d->lane != NULL) {
+		answers_add(&d->lane->site->answers, said);
+	}
+}
+
+static void count_refusals(struct scheduler *s, const struct domain *d,
+			   const struct recipient_set *set, const struct attempt *a)
+{
+	struct answer said = {.at_ms = agent_wall_ms(&s->base),
+			      .failed = set == &a->failed,
+			      .domain = d->name,
+			      .host = a->remote_ip};
+	uint64_t shared = 0;
 
 	for (unsigned i = recipient_set_next(set, 0); i < ENVELOPE_DELIVERY_RECIPIENTS;
 	     i = recipient_set_next(set, i + 1)) {
 		if (attempt_has_own_reply(a, i)) {
-			reply_top_count(&s->refusals, a->replies[i].text, 1, now_ms);
+			said.count = 1;
+			said.text = a->replies[i].text;
+			count_refusal(s, d, &said);
 		} else {
 			shared++;
 		}
 	}
 	if (shared != 0) {
-		reply_top_count(&s->refusals, a->text, shared, now_ms);
+		said.count = shared;
+		said.text = a->text;
+		count_refusal(s, d, &said);
 	}
 }
 
@@ -414,8 +431,8 @@ static void conclude(struct scheduler *s, struct delivery *delivery, const struc
 	tell(s, delivery, &a.delivered, &a, EVENT_DELIVERY);
 	tell(s, delivery, &a.deferred, &a, EVENT_TRANSIENT);
 	tell(s, delivery, &a.failed, &a, failure_kind(&a));
-	count_refusals(s, &a.deferred, &a);
-	count_refusals(s, &a.failed, &a);
+	count_refusals(s, d, &a.deferred, &a);
+	count_refusals(s, d, &a.failed, &a);
 	given_up = give_up(s, d, delivery, &a);
 	tell(s, delivery, &given_up, &a, failure_kind(&a));
 	remember(s, d, delivery, &a);

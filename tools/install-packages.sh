@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that building and testing need and that are missing; asks nobody
 # anything, and starts no service. Works as root and with sudo. With the word "bench", what measuring
-# needs as well.
+# needs as well; with "browser", what looks at the page of the HTTP listener (up to 150 MB).
 set -eu
 
 packages="gcc make clang clang-format libclang-rt-dev libc6-dev liburing-dev libjemalloc-dev libck-dev
@@ -12,6 +12,7 @@ curl sslscan python3-jsonschema testssl.sh python3-aiosmtpd libnss-wrapper libgn
 # It would replace another mail transfer agent of the machine; without it, its tests are skipped.
 [ -e /usr/sbin/sendmail ] || packages="$packages postfix"
 [ "${1:-}" != bench ] || packages="$packages gnuplot-nox linux-perf valgrind"
+[ "${1:-}" != browser ] || packages="$packages chromium-headless-shell"
 
 missing=""
 for package in $packages; do

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/queue/answers.h"
 #include "core/runtime/check.h"
 
 #define BUCKETS_MIN 64
@@ -96,6 +97,7 @@ void site_destroy(struct site_table *t, struct site *s)
 	*at = s->hash_next;
 	t->count--;
 	s->magic = 0;
+	answers_free(s->answers);
 	free(s);
 }
 

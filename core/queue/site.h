@@ -29,6 +29,7 @@
 #define SITE_OF_PROVIDER "provider "
 #define SITE_OF_MX "mx "
 
+struct answers;
 struct connection;
 struct dane;
 
@@ -151,6 +152,8 @@ struct site {
 	uint64_t delivered;
 	uint64_t bytes_sent;
 	uint32_t connections_max;
+	/* What next hops that did not take mail said; NULL: nothing. */
+	struct answers *answers;
 };
 
 /* All sites of one scheduler. */

@@ -107,6 +107,10 @@ const char *command_connection_text(const struct connection *c);
 BOUND
 json_t *command_hosts(const struct scheduler *s, const struct lane *l);
 
+/* What next hops of a site (NULL: none) said lately that did not take mail, the latest first. */
+BOUND
+json_t *command_answers(const struct site *site);
+
 /* Sets what of the memory and reception budgets is used, and the budgets. */
 BOUND
 void command_set_budgets(json_t *v, const struct order *o);

@@ -372,6 +372,7 @@ json_t *command_describe_domain(struct scheduler *s, const struct domain *d)
 	value_set(v, "limits", limits_of(&w));
 	value_set(v, "next_hops", command_hosts(s, d->lane));
 	value_set(v, "connections", connections_of(s, d));
+	value_set(v, "answers", command_answers(d->lane != NULL ? d->lane->site : NULL));
 	value_set(v, "counters", counters_of(d));
 	value_set(v, "options", options_of(d->options));
 	return v;

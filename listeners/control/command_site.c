@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/queue/answers.h"
+
 enum { SITES, DOMAINS, CONNECTIONS };
 
 /* ---- a site, on its scheduler ---- */
@@ -81,6 +83,26 @@ static json_t *lane_of(const struct scheduler *s, const struct lane *l)
 	return v;
 }
 
+json_t *command_answers(const struct site *site)
+{
+	json_t *rows = value_array();
+
+	for (uint32_t i = 0; site != NULL && site->answers != NULL && i < site->answers->count;
+	     i++) {
+		const struct answer *a = site->answers->rows[i];
+		json_t *row = value_object();
+
+		value_set_time(row, "at", a->at_ms);
+		value_set_text(row, "outcome", a->failed ? "failed" : "deferred");
+		value_set_number(row, "recipients", a->count);
+		value_set_text(row, "domain", a->domain);
+		value_set_text(row, "address", a->host);
+		value_set_text(row, "answer", a->text);
+		value_append(rows, row);
+	}
+	return rows;
+}
+
 static json_t *describe(const struct scheduler *s, const struct site *site)
 {
 	json_t *v = row_of(s, site);
@@ -94,6 +116,7 @@ static json_t *describe(const struct scheduler *s, const struct site *site)
 		value_append(lanes, lane_of(s, l));
 	}
 	value_set(v, "lanes", lanes);
+	value_set(v, "answers", command_answers(site));
 	return v;
 }
 

@@ -83,7 +83,7 @@ static int http_open(struct scheduler *s, void **state)
 		return 0;
 	}
 	order_client_init(&h->client, s);
-	process_files_init(&h->files);
+	process_files_init(&h->files, s->global->spool_path);
 	make_counters(h);
 	gatherer_init(&h->gatherer, s, &h->client, &h->files);
 	events_init(&h->events, h);

@@ -225,7 +225,10 @@ static json_t *program_of(const struct http *http)
 	value_set_real(v, "uptime_s",
 		       (double)(agent_now_ms(&s->base) - http->client.started_ms) / 1000);
 	value_set_bool(v, "accepting", scheduler_refuses(s) == 0);
+	value_set_real(v, "interval_s", (double)http->gatherer.interval_ms / 1000);
 	value_set_number(v, "resident_bytes", process_memory().resident_bytes);
+	value_set_number(v, "disk_free_bytes", http->files.disk_free_bytes);
+	value_set_number(v, "disk_size_bytes", http->files.disk_size_bytes);
 	value_set_number(v, "inbound_connections", counter_total("smtp_sessions_open"));
 	value_set_number(
 		v, "outbound_connections",

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +14,16 @@
 #define STAT_START_FIELD 20
 
 /* ---- open files ---- */
+
+static void look_at_disk(struct process_files *f)
+{
+	struct statvfs disk;
+
+	if (f->folder != NULL && statvfs(f->folder, &disk) == 0) {
+		f->found_free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+		f->found_size_bytes = (uint64_t)disk.f_blocks * disk.f_frsize;
+	}
+}
 
 static void count_files(struct job *job)
 {
@@ -28,6 +39,7 @@ static void count_files(struct job *job)
 	}
 	/* Itself and its parent, and the folder that was read. */
 	f->counted = f->counted > 3 ? f->counted - 3 : 0;
+	look_at_disk(f);
 }
 
 static void on_counted(struct agent *self, struct job *job, int result)
@@ -39,12 +51,14 @@ static void on_counted(struct agent *self, struct job *job, int result)
 	if (result == 0 && f->counted != 0) {
 		f->unknown = false;
 		f->open = f->counted;
+		f->disk_free_bytes = f->found_free_bytes;
+		f->disk_size_bytes = f->found_size_bytes;
 	}
 }
 
-void process_files_init(struct process_files *f)
+void process_files_init(struct process_files *f, const char *folder)
 {
-	*f = (struct process_files){.unknown = true};
+	*f = (struct process_files){.unknown = true, .folder = folder};
 }
 
 void process_files_count(struct process_files *f, struct scheduler *s)

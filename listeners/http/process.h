@@ -1,6 +1,7 @@
 /*
- * What the kernel says of the process. Most of it is there at once; to count open files takes long
- * when there are many, so a thread of the pool does that, now and then.
+ * What the kernel says of the process, and of the spool's disk. Most of it is there at once; to
+ * count open files takes long when there are many, and a disk may be slow to answer, so a thread of
+ * the pool asks for these, now and then.
  */
 #pragma once
 
@@ -19,11 +20,19 @@ struct process_files {
 	bool unknown;
 	/* The worker's while busy. */
 	uint64_t counted;
+	uint64_t found_free_bytes;
+	uint64_t found_size_bytes;
+	/* The spool's folder; NULL: there is none. */
+	const char *folder;
 	uint64_t open;
+	/* Of its file system: for us to write, and in all; zeros: not known yet. */
+	uint64_t disk_free_bytes;
+	uint64_t disk_size_bytes;
 };
 
+/* `folder`: the spool's, which outlives it. */
 BOUND
-void process_files_init(struct process_files *f);
+void process_files_init(struct process_files *f, const char *folder);
 
 /* Begins to count, unless that is under way, or there is no pool. */
 BOUND

@@ -148,10 +148,18 @@ void request_fail(struct request *r, unsigned status, const char *format, ...)
 
 static void serve_page(struct request *r, const char *rest)
 {
+	struct MHD_Response *response = MHD_create_response_from_buffer(
+		page_size(), (void *)(uintptr_t)page_text(), MHD_RESPMEM_PERSISTENT);
+	char policy[PAGE_POLICY];
+
 	(void)rest;
-	request_respond(r, MHD_HTTP_OK, "text/html; charset=utf-8",
-			MHD_create_response_from_buffer(page_size(), (void *)(uintptr_t)page_text(),
-							MHD_RESPMEM_PERSISTENT));
+	if (response == NULL) {
+		fatal("out of memory for an answer");
+	}
+	page_policy(policy);
+	MHD_add_response_header(response, "Content-Security-Policy", policy);
+	MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
+	request_respond(r, MHD_HTTP_OK, "text/html; charset=utf-8", response);
 }
 
 static void on_snapshot(struct gather_wait *w, const struct snapshot *s)

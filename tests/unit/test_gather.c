@@ -34,7 +34,7 @@ static void begin(uint32_t top, uint64_t interval_ms)
 	world->global.metrics_top_domains = top;
 	world->global.metrics_interval_ms = interval_ms;
 	order_client_init(&client, &world->schedulers[0]);
-	process_files_init(&files);
+	process_files_init(&files, NULL);
 	gatherer_init(&g, &world->schedulers[0], &client, &files);
 	waiter = (struct gather_wait){.on_snapshot = on_snapshot};
 	told = 0;
