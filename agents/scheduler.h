@@ -217,6 +217,11 @@ typedef void (*loaded_fn)(struct scheduler *s, void *owner, struct content *cont
 BOUND
 void scheduler_load(struct scheduler *s, const struct message *m, loaded_fn on_loaded, void *owner);
 
+/* The same for the envelope of message `id`, which `writer` keeps, without its body. */
+BOUND
+void scheduler_load_envelope(struct scheduler *s, uint8_t writer, const struct message_id *id,
+			     loaded_fn on_loaded, void *owner);
+
 /*
  * Understands a message that came for bounce domains, logs what it tells in the bounce log or the
  * feedback log, and frees it: nobody gets it. Then calls `on_taken` with 0 when the log agent has

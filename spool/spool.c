@@ -213,6 +213,11 @@ uint32_t spool_writer_of(const struct spool *s, uint32_t id)
 	return id % s->options.writers;
 }
 
+uint32_t spool_writers(const struct spool *s)
+{
+	return s->options.writers;
+}
+
 bool spool_full(const struct spool *s)
 {
 	return atomic_load_explicit(&s->full_bits, memory_order_relaxed) != 0;

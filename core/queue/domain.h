@@ -1,6 +1,6 @@
 /*
  * Domain record: container of deliveries with one routing policy, keyed (binding, domain). Active
- * queue, delayed queue, options and statistics of its own; next hops and connections are those of
+ * queue, delayed queue, held deliveries, options and statistics of its own; next hops and connections are those of
  * its site (site.h), which it shares with the other domains of an MX set. It lives on one
  * scheduler, that of its site, and nowhere else.
  *
@@ -114,10 +114,20 @@ struct domain {
 	/* DOMAIN_NO_ROUTE: the reply that mail fails with; its text is `trouble`. */
 	uint16_t refusal_code;
 
-	/* A heap by due time. */
+	/* Heaps: by due time; and of what operators hold, by time of reception. */
 	uint32_t delayed_count;
 	uint32_t delayed_slots;
 	struct delivery **delayed;
+	struct delivery **held;
+	uint32_t held_count;
+	uint32_t held_slots;
+	/* Somebody looks at the active queue piece by piece: where it goes on; NULL: at the end,
+	 * or nobody does. */
+	struct delivery *cursor;
+	/* Counts what enters and leaves its queues. */
+	uint32_t changes;
+	/* Mail has come that its envelope does not say this domain and binding of. */
+	bool has_rerouted;
 
 	const char *binding;
 	/* Lower case, NUL-terminated, in the same allocation. */
@@ -131,7 +141,7 @@ struct domain {
 	struct move *move;
 	/* Nothing has happened since, monotonic ms. */
 	uint64_t unused_since_ms;
-	/* Earliest due time of the delayed queue. */
+	/* Earliest due time of the delayed queue, or end of something held. */
 	struct timer delayed_timer;
 	/* The end of a hold, and of the record when it is not used. */
 	struct timer hold_timer;
@@ -159,6 +169,7 @@ struct domain_table {
 	/* Of all domains. */
 	uint64_t active;
 	uint64_t delayed;
+	uint64_t held;
 };
 
 /* FNV-1a over binding and lower-case domain (or a site's key): also decides the home. */
@@ -208,6 +219,13 @@ void domain_push_delayed(struct domain_table *t, struct domain *d, struct delive
 /* The earliest one, or NULL; it stays in the queue. */
 BOUND
 struct delivery *domain_peek_delayed(const struct domain *d);
+
+/* What an operator holds. */
+BOUND
+void domain_push_held(struct domain_table *t, struct domain *d, struct delivery *delivery);
+/* The one that was received first, or NULL; it stays. */
+BOUND
+struct delivery *domain_peek_held(const struct domain *d);
 
 /* Takes a delivery out of whichever queue it is in. */
 BOUND

@@ -43,6 +43,9 @@ static void find_in(struct found *f, const struct domain *d, const struct messag
 	for (uint32_t i = 0; i < d->delayed_count; i++) {
 		look_at(f, d->delayed[i], id);
 	}
+	for (uint32_t i = 0; i < d->held_count; i++) {
+		look_at(f, d->held[i], id);
+	}
 	for (const struct connection *c = d->connections; c != NULL; c = c->next) {
 		if (c->delivery != NULL) {
 			look_at(f, c->delivery, id);
@@ -104,6 +107,8 @@ static const char *place_of(const struct delivery *d)
 		return "delayed queue";
 	case DELIVERY_ATTEMPT:
 		return "on a connection";
+	case DELIVERY_HELD:
+		return "held";
 	}
 	return "unknown";
 }
@@ -116,6 +121,8 @@ static json_t *delivery_row(const struct scheduler *s, const struct delivery *d)
 	value_set_text(row, "domain", domain->name);
 	value_set_text(row, "binding", domain->binding);
 	value_set_text(row, "place", place_of(d));
+	value_set_bool(row, "held", d->held);
+	value_set_bool(row, "rerouted", d->rerouted);
 	if (d->place == DELIVERY_ATTEMPT && d->connection != NULL) {
 		value_set_text(row, "host", d->connection->host_name);
 		value_set_text(row, "ip", d->connection->remote_ip);
