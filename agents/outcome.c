@@ -250,10 +250,7 @@ static void on_kept(struct scheduler *s, void *owner, int result)
 	} else {
 		/* It stays in memory, as it was promised no more; the next failure tries again. */
 		agent_error(&s->base, result, "a message of durability memory could not be kept");
-		if (delivery->sent_on) {
-			delivery_end_route(delivery);
-			delivery->rerouted = d->has_rerouted;
-		}
+		delivery_end_route(delivery);
 		queue_again(s, delivery);
 	}
 	dispatch_settled(d);

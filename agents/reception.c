@@ -53,7 +53,7 @@ static const char *domain_of(const struct delivery *delivery)
 /* At the record: into its queue. */
 static void deliver_to(struct scheduler *s, struct domain *d, struct delivery *delivery)
 {
-	d->has_rerouted |= delivery->rerouted;
+	d->has_unlisted |= delivery->rerouted || delivery->message->spool == NULL;
 	delivery_end_route(delivery);
 	d->received += recipient_set_count(&delivery->pending);
 	d->binding_record->received += recipient_set_count(&delivery->pending);

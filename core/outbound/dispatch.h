@@ -266,6 +266,13 @@ BOUND
 void dispatch_fail_some(struct dispatcher *x, struct delivery *delivery,
 			const struct recipient_set *who, bool quiet);
 
+/* Somebody goes through its queues piece by piece: it stays until it is unpinned, which sends what
+ * may be sent now. */
+BOUND
+void dispatch_pin(struct domain *d);
+BOUND
+void dispatch_unpin(struct dispatcher *x, struct domain *d);
+
 /* No new connection from now on; idle ones close. `hurry`: those in a transaction too. */
 BOUND
 void dispatch_stop(struct dispatcher *x, bool hurry);

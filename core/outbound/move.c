@@ -172,7 +172,7 @@ static void take_over_queue(struct dispatcher *x, struct domain *d, struct domai
 		domain_remove(&x->domains, place, delivery);
 		domain_push_held(&x->domains, d, delivery);
 	}
-	d->has_rerouted |= place->has_rerouted;
+	d->has_unlisted |= place->has_unlisted;
 }
 
 static void on_return(struct agent *self, void *object, uint64_t index)

@@ -192,6 +192,20 @@ void dispatch_retry_delivery(struct dispatcher *x, struct delivery *delivery)
 	}
 }
 
+void dispatch_pin(struct domain *d)
+{
+	OWNER_CHECK(d);
+	d->sweeps++;
+}
+
+void dispatch_unpin(struct dispatcher *x, struct domain *d)
+{
+	OWNER_CHECK(d);
+	ASSERT(d->sweeps > 0);
+	d->sweeps--;
+	dispatch_domain(x, d);
+}
+
 bool dispatch_hold_delivery(struct dispatcher *x, struct delivery *delivery, bool hold)
 {
 	struct domain *d = delivery->domain;

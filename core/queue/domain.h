@@ -126,8 +126,9 @@ struct domain {
 	struct delivery *cursor;
 	/* Counts what enters and leaves its queues. */
 	uint32_t changes;
-	/* Mail has come that its envelope does not say this domain and binding of. */
-	bool has_rerouted;
+	/* Mail has come of which no envelope in the spool says this domain and binding: it was sent
+	 * on, or is only in memory. */
+	bool has_unlisted;
 
 	const char *binding;
 	/* Lower case, NUL-terminated, in the same allocation. */

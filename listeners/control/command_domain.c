@@ -202,6 +202,7 @@ static json_t *queue_of(const struct scheduler *s, const struct domain *d)
 
 	value_set_number(v, "active", d->active_count);
 	value_set_number(v, "delayed", d->delayed_count);
+	value_set_number(v, "held", d->held_count);
 	value_set_number(v, "on_connections", d->attempt_count);
 	value_set_number(v, "waiting_for_spool", d->settling_count);
 	if (first != NULL) {
@@ -688,6 +689,13 @@ void command_domain_fail(struct order *o)
 	bool quiet = o->argument_count > 1 &&
 		     strcasecmp(o->arguments[o->argument_count - 1], "quiet") == 0;
 
+	if (command_fail_selects(o)) {
+		return;
+	}
+	if (o->argument_count > 3) {
+		command_fail_usage(o);
+		return;
+	}
 	if (o->argument_count == 3 && !command_flag(o, 2, "quiet")) {
 		return;
 	}

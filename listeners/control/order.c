@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "listeners/control/selection.h"
 #include "listeners/control/session.h"
 
 static void *make(size_t count, size_t size)
@@ -42,7 +43,9 @@ static void order_destroy(struct order *o)
 		json_decref(o->parts[i].json);
 		free(o->parts[i].text);
 		free(o->parts[i].sums);
+		selection_walk_free(o->parts[i].selection);
 	}
+	selection_free(o);
 	free(o->parts);
 	reply_close(&o->reply);
 	o->control->orders--;
@@ -228,6 +231,20 @@ void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn mer
 	parts_make(o, o->program->scheduler_count, step, merge);
 	for (uint32_t i = 0; i < o->part_count; i++) {
 		part_send(o, i, &o->program->schedulers[i]->base);
+	}
+}
+
+void order_again(struct order *o, order_step_fn step, order_merge_fn merge)
+{
+	ASSERT(o->waiting == 0 && o->part_count > 0);
+	o->step = step;
+	o->merge = merge;
+	o->waiting = o->part_count;
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		o->parts[i].back = false;
+		o->parts[i].waits = false;
+		o->parts[i].cycle_ns = 0;
+		part_send(o, i, o->parts[i].agent);
 	}
 }
 

@@ -26,7 +26,7 @@
 /* A command line, without its newline. */
 #define ORDER_LINE_MAX 4096
 /* Words of a command. */
-#define ORDER_WORDS_MAX 16
+#define ORDER_WORDS_MAX 48
 #define ORDER_TOTALS 10
 /* Domain records that one step looks at when it writes rows, and when it only counts. */
 #define ORDER_ROWS_PER_STEP 256
@@ -37,6 +37,8 @@ struct command;
 struct control;
 struct order;
 struct part;
+struct selection;
+struct selection_walk;
 struct unread;
 
 /* Runs on the part's agent; true when the part is complete, false to be called again in a later
@@ -72,6 +74,8 @@ struct part {
 	uint32_t sum_count;
 	/* `message`: what is still to be read of it; NULL: nothing. */
 	struct unread *unread;
+	/* Of a selection; NULL: it is none. */
+	struct selection_walk *selection;
 	/* A walk over domain records: the next bucket, and how many there were. */
 	uint32_t bucket;
 	uint32_t bucket_count;
@@ -104,6 +108,8 @@ struct order {
 	bool flag;
 	/* The binding that is meant; NULL: all. */
 	const char *binding;
+	/* NULL: it selects no mail. */
+	struct selection *selection;
 
 	order_step_fn step;
 	order_merge_fn merge;
@@ -143,6 +149,10 @@ void order_answer_rows(struct order *o, const char *key, const char *more_key, j
 /* Asks every scheduler. */
 BOUND
 void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn merge);
+
+/* All parts are back: asks the same agents again, parts with what they have. */
+BOUND
+void order_again(struct order *o, order_step_fn step, order_merge_fn merge);
 
 /* Asks one agent. */
 BOUND

@@ -15,6 +15,7 @@
 
 #define CONTROL_MAGIC 0x6374726cU
 
+struct selection;
 struct session;
 
 /* The listener's state on its scheduler. */
@@ -26,6 +27,10 @@ struct control {
 	/* Orders that are not freed yet. */
 	uint32_t orders;
 	bool stopping;
+	/* Whose turn it is to select mail, who waits for that, and the last mark that was used. */
+	struct selection *selecting;
+	struct selection *selections;
+	uint16_t mark;
 	uint64_t started_ms;
 	/* Counts at the last summary from which rates were made, monotonic ms. */
 	uint64_t rated_ms;
