@@ -37,7 +37,7 @@ static int set_up(void **state)
 	f->domain = domain_create(&f->table, "default", "example.net", &options);
 	for (unsigned i = 0; i < DELIVERIES; i++) {
 		f->deliveries[i].magic = DELIVERY_MAGIC;
-		f->deliveries[i].index = i;
+		f->deliveries[i].index = (uint16_t)i;
 	}
 	f->seed = 0x2545f4914f6cdd1d;
 	*state = f;
