@@ -75,21 +75,21 @@ static void test_selections_take_turns(void **state)
 	json_decref(v);
 }
 
-/* Takes the delivery at the head and puts it where a walk has been, or has not. */
+/* Takes away what the walk would look at next, or puts what it has not seen where it has been. */
 static void shuffle(struct domain *d, unsigned round)
 {
 	struct dispatcher *x = d->owner;
-	struct delivery *first = d->active_head;
+	struct delivery *next = d->cursor != NULL ? d->cursor : d->active_tail;
 
 	agent_current = x->self;
-	if (round % 2 == 0 && first != NULL) {
-		domain_remove(&x->domains, d, first);
-		first->due_ms = world->now.wall_ns / NS_PER_MS + 1000000 - round;
-		domain_push_delayed(&x->domains, d, first);
+	if (round % 2 == 0 && next != NULL) {
+		domain_remove(&x->domains, d, next);
+		next->due_ms = world->now.wall_ns / NS_PER_MS + 1000000 + round;
+		domain_push_delayed(&x->domains, d, next);
 	} else if (d->delayed_count > 0) {
-		first = domain_peek_delayed(d);
-		domain_remove(&x->domains, d, first);
-		domain_push_active_front(&x->domains, d, first);
+		next = d->delayed[d->delayed_count - 1];
+		domain_remove(&x->domains, d, next);
+		domain_push_active_front(&x->domains, d, next);
 	}
 	agent_current = NULL;
 }
