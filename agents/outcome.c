@@ -226,8 +226,8 @@ static void on_route_written(struct agent *self, void *object, uint64_t value)
 static void settle_state(struct scheduler *s, struct delivery *delivery)
 {
 	bool leaves = delivery->sent_on;
-	struct scheduler_request *r = delivery_request(s, delivery, SPOOL_STATE,
-						       leaves ? on_route_written : on_state_written);
+	struct scheduler_request *r = delivery_request(
+		s, delivery, SPOOL_STATE, leaves ? on_route_written : on_state_written);
 
 	spool_submit(s->program->spool, &s->base, &r->spool);
 	if (delivery_give_up_content(delivery, &s->pools)) {

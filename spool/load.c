@@ -114,8 +114,8 @@ static bool begin(struct load_slot *slot)
 		return false;
 	}
 	memcpy(&h, slot->buffer, sizeof(h));
-	if (!record_plausible(&h, g->id, g->generation, slot->bytes) ||
-	    h.type != RECORD_MESSAGE || memcmp(&h.id, &r->id, sizeof(h.id)) != 0) {
+	if (!record_plausible(&h, g->id, g->generation, slot->bytes) || h.type != RECORD_MESSAGE ||
+	    memcmp(&h.id, &r->id, sizeof(h.id)) != 0) {
 		return false;
 	}
 	record_check_begin(&slot->check, &h);

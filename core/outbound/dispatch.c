@@ -155,9 +155,9 @@ const char *dispatch_trouble(const struct domain *d)
 bool dispatch_unused(const struct domain *d)
 {
 	return d->active_count == 0 && d->delayed_count == 0 && d->held_count == 0 &&
-	       d->attempt_count == 0 && d->settling_count == 0 && d->sweeps == 0 && d->connection_count == 0 &&
-	       !d->resolving && d->travel == DOMAIN_AT_HOME && !d->travel_posted &&
-	       d->suspended == dispatch_begins_suspended(d);
+	       d->attempt_count == 0 && d->settling_count == 0 && d->sweeps == 0 &&
+	       d->connection_count == 0 && !d->resolving && d->travel == DOMAIN_AT_HOME &&
+	       !d->travel_posted && d->suspended == dispatch_begins_suspended(d);
 }
 
 void dispatch_rest(struct dispatcher *x, struct domain *d)

@@ -1,8 +1,8 @@
 /*
  * Domain record: container of deliveries with one routing policy, keyed (binding, domain). Active
- * queue, delayed queue, held deliveries, options and statistics of its own; next hops and connections are those of
- * its site (site.h), which it shares with the other domains of an MX set. It lives on one
- * scheduler, that of its site, and nowhere else.
+ * queue, delayed queue, held deliveries, options and statistics of its own; next hops and
+ * connections are those of its site (site.h), which it shares with the other domains of an MX set.
+ * It lives on one scheduler, that of its site, and nowhere else.
  *
  * This is the container; core/outbound/dispatch.c decides what is sent when.
  */

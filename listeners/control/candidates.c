@@ -76,9 +76,9 @@ static void note_record(struct candidates *c, const struct envelope *e, uint32_t
 {
 	const char *binding = envelope_binding(e);
 	const char *domain = envelope_domain(e, delivery);
-	uint64_t bit = domain_hash(binding != NULL ? binding : BINDING_DEFAULT, domain,
-				   strlen(domain)) %
-		       CANDIDATES_RECORD_BITS;
+	uint64_t bit =
+		domain_hash(binding != NULL ? binding : BINDING_DEFAULT, domain, strlen(domain)) %
+		CANDIDATES_RECORD_BITS;
 
 	if (c->records == NULL) {
 		c->records = calloc(CANDIDATES_RECORD_BITS / 64, sizeof(uint64_t));

@@ -20,7 +20,7 @@ struct binding_sums {
 	uint64_t held;
 };
 
-static const char *const numbers[] = {"domains",  "connections", "active", "delayed", "held",
+static const char *const numbers[] = {"domains",  "connections", "active", "delayed",  "held",
 				      "received", "delivered",   "failed", "transient"};
 
 /* ---- sums ---- */

@@ -209,8 +209,8 @@ static void on_envelope(struct scheduler *s, void *owner, struct content *conten
 		set_envelope(p->json, e);
 		for (unsigned i = 0; i < u->count; i++) {
 			value_set(u->rows[i].row, "recipients",
-				  command_recipients(e, u->rows[i].index,
-						     &u->rows[i].pending, p->order->flag));
+				  command_recipients(e, u->rows[i].index, &u->rows[i].pending,
+						     p->order->flag));
 		}
 	} else {
 		snprintf(text, sizeof(text), "the envelope cannot be read back: %s",
@@ -237,8 +237,8 @@ static void show_delivery(struct part *p, struct scheduler *s, const struct deli
 	if (content != NULL) {
 		set_envelope(p->json, content_envelope(content));
 		value_set(row, "recipients",
-			  command_recipients(content_envelope(content), d->index,
-					     &d->pending, p->order->flag));
+			  command_recipients(content_envelope(content), d->index, &d->pending,
+					     p->order->flag));
 	} else {
 		unread_add(p, s, d, row);
 	}

@@ -160,8 +160,8 @@ static bool is_long(const struct part *p, uint64_t length)
 {
 	size_t count = json_array_size(p->json);
 
-	return length > 0 && (count < p->order->number ||
-			      length > length_of(json_array_get(p->json, count - 1)));
+	return length > 0 &&
+	       (count < p->order->number || length > length_of(json_array_get(p->json, count - 1)));
 }
 
 /* Keeps p->json sorted, longest first. */
@@ -278,9 +278,8 @@ void command_mailq_answer(struct order *o)
 
 void command_mailq(struct order *o)
 {
-	bool has_number =
-		o->argument_count > 0 &&
-		o->arguments[0][strspn(o->arguments[0], "0123456789")] == '\0';
+	bool has_number = o->argument_count > 0 &&
+			  o->arguments[0][strspn(o->arguments[0], "0123456789")] == '\0';
 	unsigned first = has_number ? 1 : 0;
 
 	o->number = MAILQ_ROWS;
@@ -291,8 +290,8 @@ void command_mailq(struct order *o)
 		order_fail(o, "mailq shows 1 to %d queues", MAILQ_ROWS_MAX);
 		return;
 	}
-	if (o->argument_count > first && (o->argument_count > first + 1 ||
-					  strchr(o->arguments[first], '=') != NULL)) {
+	if (o->argument_count > first &&
+	    (o->argument_count > first + 1 || strchr(o->arguments[first], '=') != NULL)) {
 		selection_begin(o, SELECTION_MAILQ, first);
 		return;
 	}

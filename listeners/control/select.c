@@ -71,7 +71,7 @@ static const char *take_domain(struct selectors *s, char *value)
 		s->domain = s->ascii_domain;
 	}
 	return len == 0 || len > 255 || strpbrk(value, "@ \t") != NULL ? "is not a domain name"
-									: NULL;
+								       : NULL;
 }
 
 static const char *take_id(struct selectors *s, char *value)
@@ -219,8 +219,8 @@ static char *cut_value(char *word)
 }
 
 /* One selector, `words[0]` being its key. Returns how many words it takes, or -EINVAL. */
-static int take_one(struct selectors *s, const struct selector *what, char **words,
-		    unsigned count, char why[SELECT_WHY])
+static int take_one(struct selectors *s, const struct selector *what, char **words, unsigned count,
+		    char why[SELECT_WHY])
 {
 	char *value = cut_value(words[0]);
 	unsigned taken = 1;
@@ -327,8 +327,7 @@ bool select_delivery(const struct selectors *s, const struct delivery *d, uint64
 	const struct message *m = d->message;
 
 	/* What takes a look at the message comes last: that is another cache line. */
-	return (s->states == 0 || (s->states & state_of(d)) != 0) &&
-	       d->attempts >= s->attempts &&
+	return (s->states == 0 || (s->states & state_of(d)) != 0) && d->attempts >= s->attempts &&
 	       (s->text == NULL ||
 		(d->last_text != NULL && select_matches(s->text, d->last_text))) &&
 	       ((s->older_ms | s->newer_ms) == 0 || age_is(s, m->received_ms, wall_ms)) &&

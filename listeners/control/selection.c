@@ -101,7 +101,8 @@ static void set_gaps(json_t *v, const struct selection *sel)
 	if (sel->unsettled) {
 		value_set_text(v, "trouble", "domain records kept moving: some may be missing");
 	} else if (sel->overloaded) {
-		value_set_text(v, "trouble", "too many tasks wait (pool backlog): not all was read");
+		value_set_text(v, "trouble",
+			       "too many tasks wait (pool backlog): not all was read");
 	} else if (sel->candidates.overflown) {
 		value_set_text(v, "trouble",
 			       "more messages match than can be looked at: some are missing; say "
@@ -412,8 +413,8 @@ static bool take_words(struct selection *sel, unsigned first)
 {
 	struct order *o = sel->order;
 	char why[SELECT_WHY];
-	int taken = select_parse(&sel->selectors, o->arguments + first, o->argument_count - first,
-				 why);
+	int taken =
+		select_parse(&sel->selectors, o->arguments + first, o->argument_count - first, why);
 
 	if (taken < 0) {
 		order_fail(o, "%s", why);

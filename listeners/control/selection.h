@@ -6,8 +6,8 @@
  * Every delivery that is queued from the order's beginning to its end is looked at, once: each is
  * marked with the selection's number, and records that travel meanwhile are waited for by going
  * through the queues again. What is delivered meanwhile may have been looked at or not. A delivery
- * that waits neither in a queue nor on a connection, but for the spool or for its bounce to be made,
- * cannot be looked at: those are counted apart. One selection runs at a time, others wait.
+ * that waits neither in a queue nor on a connection, but for the spool or for its bounce to be
+ * made, cannot be looked at: those are counted apart. One selection runs at a time, others wait.
  *
  * Start reading at selection_begin() in selection.c; selection_walk.c is what schedulers do.
  */
@@ -37,8 +37,8 @@ enum selection_verb {
 };
 
 /* A part's totals. Each delivery that is meant is counted by one of CHANGED, UNCHANGED (it is as it
- * was asked to be), AFTER_ATTEMPT (it is on a connection, and will be changed as soon as it is not),
- * and BUSY (it is on a connection, and stays as it is). */
+ * was asked to be), AFTER_ATTEMPT (it is on a connection, and will be changed as soon as it is
+ * not), and BUSY (it is on a connection, and stays as it is). */
 enum selection_total {
 	SELECTION_MATCHED,
 	SELECTION_RECIPIENTS,

@@ -214,10 +214,21 @@ static void say_binding(struct session *n)
 static const char *any_selector(void)
 {
 	static const char *const all[] = {
-		"all",		   "state held",	  "state delayed",   "older 2s",
-		"newer 30s",	   "attempts 1",	  "larger 2K",	     "text *4*",
-		"recipient *1*@*", "sender @*",	  "sender <>",	     "header X-Sim *1*",
-		"binding default", "header X-Sim 7*", "domain d*.test",
+		"all",
+		"state held",
+		"state delayed",
+		"older 2s",
+		"newer 30s",
+		"attempts 1",
+		"larger 2K",
+		"text *4*",
+		"recipient *1*@*",
+		"sender @*",
+		"sender <>",
+		"header X-Sim *1*",
+		"binding default",
+		"header X-Sim 7*",
+		"domain d*.test",
 	};
 
 	return all[world_below(sizeof(all) / sizeof(all[0]))];
@@ -261,8 +272,8 @@ static void say_selection(struct session *n)
 	case 9:
 		if (world_chance(300)) {
 			books_fail_ordered(world->books, name, NULL, quiet);
-			say(n, "fail domain %s recipient *%u*%s", name,
-			    (unsigned)world_below(10), quiet ? " quiet" : "");
+			say(n, "fail domain %s recipient *%u*%s", name, (unsigned)world_below(10),
+			    quiet ? " quiet" : "");
 		}
 		break;
 	default:

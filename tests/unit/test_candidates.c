@@ -25,7 +25,8 @@ static struct envelope *envelope_to(const char *domain, const char *binding)
 	envelope_builder_init(&b);
 	envelope_set_sender(&b, "a@b", 3);
 	for (unsigned i = 0; i < 2; i++) {
-		int len = snprintf(address, sizeof(address), "%s@%s", i == 0 ? "bob" : "carol", domain);
+		int len = snprintf(address, sizeof(address), "%s@%s", i == 0 ? "bob" : "carol",
+				   domain);
 
 		envelope_add_recipient(&b, address, (size_t)len);
 	}
@@ -64,8 +65,9 @@ static void test_finds_what_was_added_and_nothing_else(void **state)
 		bool all = i % 3 == 0;
 
 		found = candidates_find(&c, &id, all);
-		assert_int_equal(recipient_set_count(&found),
-				 i > MANY ? 0 : all ? ENVELOPE_DELIVERY_RECIPIENTS : 1);
+		assert_int_equal(recipient_set_count(&found), i > MANY ? 0
+							      : all ? ENVELOPE_DELIVERY_RECIPIENTS
+								    : 1);
 		if (i <= MANY && !all) {
 			assert_true(recipient_set_has(&found, i % 2));
 		}

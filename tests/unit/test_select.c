@@ -46,12 +46,12 @@ static void test_pattern_matches_in_any_case_and_anything_for_a_star(void **stat
 		const char *text;
 		bool matches;
 	} samples[] = {
-		{"abc", "ABC", true},    {"abc", "abcd", false},    {"abc", "ab", false},
-		{"a*", "a", true},       {"a*", "abc", true},       {"*c", "abc", true},
-		{"*c", "abd", false},    {"a*c", "ac", true},       {"a*b*c", "aXbYbZc", true},
-		{"a*b*c", "acb", false}, {"*", "", true},           {"", "", true},
-		{"", "a", false},        {"**a", "bba", true},      {"*ab*ab", "abab", true},
-		{"*aab", "aaab", true},  {"*ab*ab", "xab", false},  {"a*a", "a", false},
+		{"abc", "ABC", true},    {"abc", "abcd", false},   {"abc", "ab", false},
+		{"a*", "a", true},       {"a*", "abc", true},      {"*c", "abc", true},
+		{"*c", "abd", false},    {"a*c", "ac", true},      {"a*b*c", "aXbYbZc", true},
+		{"a*b*c", "acb", false}, {"*", "", true},          {"", "", true},
+		{"", "a", false},        {"**a", "bba", true},     {"*ab*ab", "abab", true},
+		{"*aab", "aaab", true},  {"*ab*ab", "xab", false}, {"a*a", "a", false},
 	};
 
 	(void)state;
@@ -90,7 +90,8 @@ static void test_parse_ends_at_the_first_word_that_is_none(void **state)
 	assert_int_equal(parse(&s, "text domain", why), 2);
 	assert_string_equal(s.text, "domain");
 	assert_null(s.domain);
-	s = parsed("domain B\xc3\xbc" "cher.example");
+	s = parsed("domain B\xc3\xbc"
+		   "cher.example");
 	assert_string_equal(s.domain, "xn--bcher-kva.example");
 }
 
@@ -192,7 +193,8 @@ static void test_delivery_is_meant_when_all_selectors_match(void **state)
 
 /* ---- envelopes ---- */
 
-static const char header[] = "Received: x\r\nX-Job: 17\r\nSubject: Hello\r\n there\r\n\r\nX-Late: 1\r\n";
+static const char header[] =
+	"Received: x\r\nX-Job: 17\r\nSubject: Hello\r\n there\r\n\r\nX-Late: 1\r\n";
 
 static struct envelope *envelope_of(const char *sender, const char *const *recipients)
 {

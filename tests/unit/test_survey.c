@@ -74,8 +74,8 @@ static void note(void *context, const struct envelope *e, const char *body, size
 	for (size_t i = 0; i < body_len; i++) {
 		assert_int_equal((unsigned char)body[i], world_body_byte(&e->id, i));
 	}
-	assert_int_equal(body_len,
-			 e->body_bytes < l->survey.body_bytes ? e->body_bytes : l->survey.body_bytes);
+	assert_int_equal(body_len, e->body_bytes < l->survey.body_bytes ? e->body_bytes
+									: l->survey.body_bytes);
 }
 
 /* Reads to the end, little at a time; how many pieces that took. */
@@ -196,9 +196,9 @@ static void test_goes_on_behind_what_is_damaged(void **state)
 	world_start(w);
 	fill(w, m);
 	g = m[7]->entry->segment;
-	assert_int_equal(pwrite(g->fd, zero, sizeof(zero),
-				(off_t)(m[7]->entry->place * RECORD_ALIGN)),
-			 sizeof(zero));
+	assert_int_equal(
+		pwrite(g->fd, zero, sizeof(zero), (off_t)(m[7]->entry->place * RECORD_ALIGN)),
+		sizeof(zero));
 	l = look_open(w, 0);
 	look_at_all(l);
 	for (unsigned i = 0; i < MESSAGES; i++) {
