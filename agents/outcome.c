@@ -229,6 +229,8 @@ static void settle_state(struct scheduler *s, struct delivery *delivery)
 	struct scheduler_request *r = delivery_request(
 		s, delivery, SPOOL_STATE, leaves ? on_route_written : on_state_written);
 
+	r->ordered = delivery->ordered;
+	delivery->ordered = false;
 	spool_submit(s->program->spool, &s->base, &r->spool);
 	if (delivery_give_up_content(delivery, &s->pools)) {
 		counter_inc(s->bodies_dropped);
@@ -251,6 +253,8 @@ static void on_kept(struct scheduler *s, void *owner, int result)
 		/* It stays in memory, as it was promised no more; the next failure tries again. */
 		agent_error(&s->base, result, "a message of durability memory could not be kept");
 		delivery_end_route(delivery);
+		s->orders_waiting -= delivery->ordered;
+		delivery->ordered = false;
 		queue_again(s, delivery);
 	}
 	dispatch_settled(d);
@@ -580,7 +584,11 @@ static const char *provider(struct dispatcher *x, struct binding_record *b, cons
 
 static void reorder(struct dispatcher *x, struct delivery *delivery)
 {
-	settle(scheduler_of(x), delivery);
+	struct scheduler *s = scheduler_of(x);
+
+	s->orders_waiting++;
+	delivery->ordered = true;
+	settle(s, delivery);
 }
 
 static void keep(struct dispatcher *x, struct domain *d)

@@ -26,6 +26,7 @@ struct scheduler_request *scheduler_request_get(struct scheduler *s, enum spool_
 void scheduler_request_put(struct scheduler_request *r)
 {
 	r->scheduler->spool_waiting--;
+	r->scheduler->orders_waiting -= r->ordered;
 	free(r->texts);
 	pool_put(&r->scheduler->requests, r);
 }

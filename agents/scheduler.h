@@ -124,6 +124,9 @@ struct scheduler {
 	uint64_t route_seed;
 	/* Requests at the spool, bounces being made, names being looked up. */
 	uint32_t spool_waiting;
+	/* Deliveries held, released or sent on by operators, of which the spool does not know yet.
+	 */
+	uint32_t orders_waiting;
 	uint32_t bounces_waiting;
 	uint32_t lookups_waiting;
 	bool stopping;

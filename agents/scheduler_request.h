@@ -18,6 +18,8 @@ struct scheduler_request {
 	uint64_t began_ns;
 	/* STATE and DONE. */
 	struct delivery *delivery;
+	/* STATE: an operator's order; counts in orders_waiting. */
+	bool ordered;
 	/* STATE: what it points to, malloc. */
 	char *texts;
 };

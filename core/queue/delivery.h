@@ -59,6 +59,8 @@ struct delivery {
 	bool held : 1;
 	bool rerouted : 1;
 	bool sent_on : 1;
+	/* An order's state is not in the spool yet: it counts in its scheduler's orders_waiting. */
+	bool ordered : 1;
 	/* An operator's order that came while an attempt was under way: fail it afterwards. */
 	bool doomed;
 	bool doomed_quiet;

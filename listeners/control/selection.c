@@ -98,7 +98,11 @@ static json_t *ids_of(const struct order *o)
 static void set_gaps(json_t *v, const struct selection *sel)
 {
 	value_set_number(v, "between_queues", order_total(sel->order, SELECTION_BETWEEN));
-	if (sel->unsettled) {
+	if (order_total(sel->order, SELECTION_UNWRITTEN) > 0) {
+		value_set_text(v, "trouble",
+			       "the spool has not written all of it yet: a kill or a "
+			       "power cut may undo some");
+	} else if (sel->unsettled) {
 		value_set_text(v, "trouble", "domain records kept moving: some may be missing");
 	} else if (sel->overloaded) {
 		value_set_text(v, "trouble",

@@ -51,6 +51,8 @@ enum selection_total {
 	/* Records that have left the scheduler so far, and those on their way. */
 	SELECTION_MOVED,
 	SELECTION_MOVES,
+	/* Changes that the spool has not written after a while. */
+	SELECTION_UNWRITTEN,
 };
 
 BOUND
@@ -115,6 +117,8 @@ struct selection_walk {
 	uint32_t row_count;
 	uint32_t row_slots;
 	unsigned loading;
+	/* Since when the walk waits for the spool, monotonic ms; 0: it does not. */
+	uint64_t waits_since_ms;
 	struct message_id ids[SELECTION_IDS];
 	unsigned id_count;
 };
@@ -140,7 +144,7 @@ bool selection_walk_step(struct part *p, struct agent *self);
 BOUND
 bool selection_rows_step(struct part *p, struct agent *self);
 /* Rows beyond `limit` are dropped. */
-BOUND
+SINGLE
 void selection_walk_trim(struct selection_walk *w, uint32_t limit);
 SINGLE
 void selection_walk_free(struct selection_walk *w);

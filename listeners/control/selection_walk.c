@@ -21,6 +21,8 @@
 #define STEP_DELIVERIES 4096
 /* A step that changes mail waits while so many requests of its scheduler do. */
 #define PRESSURE 1024U
+/* So long an order waits for the spool to have what it changed. */
+#define SPOOL_PATIENCE_MS 10000U
 /* Deliveries lie anywhere in memory: they are asked for so many ahead, their messages half as far.
  */
 #define LOOK_AHEAD 16U
@@ -582,6 +584,25 @@ static void tell_moves(struct part *p, const struct dispatcher *x)
 	p->totals[SELECTION_MOVES] = x->moves;
 }
 
+/* What was changed outlives whatever comes when the order is answered; unless the disk takes long.
+ */
+static bool waits_for_spool(struct step *t)
+{
+	const struct scheduler *s = t->scheduler;
+	struct selection_walk *w = t->walk;
+	uint64_t now_ms = agent_now_ms(&s->base);
+
+	if (!acts(t->selection) || s->orders_waiting == 0) {
+		t->part->totals[SELECTION_UNWRITTEN] = 0;
+		return false;
+	}
+	if (w->waits_since_ms == 0) {
+		w->waits_since_ms = now_ms;
+	}
+	t->part->totals[SELECTION_UNWRITTEN] = s->orders_waiting;
+	return now_ms < w->waits_since_ms + SPOOL_PATIENCE_MS;
+}
+
 bool selection_look_step(struct part *p, struct agent *self)
 {
 	tell_moves(p, &order_scheduler_of(self)->dispatcher);
@@ -605,7 +626,7 @@ bool selection_walk_step(struct part *p, struct agent *self)
 	t.walk = p->selection;
 	if (s->stopping) {
 		walk_stop(&t);
-	} else if (!walk(&t)) {
+	} else if (!walk(&t) || waits_for_spool(&t)) {
 		return false;
 	}
 	tell_moves(p, &s->dispatcher);
