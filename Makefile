@@ -39,7 +39,7 @@ MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
 TLS_LIBS := -lssl -lcrypto
 LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lidn2 -lcurl \
-	-lm \
+	-lzstd -lz -lmicrohttpd -lm \
 	$(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config
@@ -47,7 +47,7 @@ LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))
 LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/%.o)
 LIB := $(OUT)/libflywheel.a
 
-CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c))
+CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c tools/log_*.c))
 SPOOL_TOOL_SRC := tools/flywheel-spool.c $(sort $(wildcard tools/spool_*.c))
 PERF_SHARED := $(filter-out perf/fw%.c,$(sort $(wildcard perf/*.c)))
 # The micro benchmarks call what they measure: linked with the library.
@@ -117,13 +117,15 @@ $(OUT)/%.o: %.c
 # It has a copy of the file in it.
 $(OUT)/core/mail/bounce_builtin.o: config/bounce_rules
 
+$(OUT)/listeners/http/page.o: listeners/http/page.html
+
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
 
 $(OUT)/flywheeld: $(OUT)/tools/flywheeld.o $(OUT)/tools/server.o $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
-$(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o)
+$(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o) $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ -ledit -ljansson -o $@
 $(OUT)/flywheel-spool: $(SPOOL_TOOL_SRC:%.c=$(OUT)/%.o) $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
@@ -254,15 +256,17 @@ SBIN := $(DESTDIR)$(PREFIX)/sbin
 BIN := $(DESTDIR)$(PREFIX)/bin
 MAN := $(DESTDIR)$(PREFIX)/share/man
 UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
+SHARE := $(DESTDIR)$(PREFIX)/share/flywheel
 ETC := $(DESTDIR)/etc/flywheel
 
 install: all
 	@$(MAKE) --no-print-directory man
-	install -d $(SBIN) $(BIN) $(MAN)/man1 $(MAN)/man5 $(MAN)/man8 $(UNITS) $(ETC)
+	install -d $(SBIN) $(BIN) $(MAN)/man1 $(MAN)/man5 $(MAN)/man8 $(UNITS) $(SHARE) $(ETC)
 	install -m 755 $(OUT)/flywheeld $(SBIN)/flywheeld
 	install -m 755 $(OUT)/flywheel $(BIN)/flywheel
 	install -m 755 $(OUT)/flywheel-spool $(SBIN)/flywheel-spool
 	install -m 644 $(MAN_DIR)/flywheel.1 $(MAN)/man1/flywheel.1
+	install -m 644 $(MAN_DIR)/flywheel-log.1 $(MAN)/man1/flywheel-log.1
 	install -m 644 $(OUT)/man/flywheel.conf.5 $(MAN)/man5/flywheel.conf.5
 	install -m 644 $(MAN_DIR)/flywheeld.8 $(MAN)/man8/flywheeld.8
 	install -m 644 $(MAN_DIR)/flywheel-spool.8 $(MAN)/man8/flywheel-spool.8
@@ -270,13 +274,16 @@ install: all
 	chmod 644 $(UNITS)/flywheel.service
 	install -m 644 config/flywheel.conf $(ETC)/flywheel.conf.example
 	install -m 644 config/bounce_rules $(ETC)/bounce_rules.example
+	install -m 644 config/events.schema.json $(SHARE)/events.schema.json
 
 # What an operator made stays: configuration, spool, logs.
 uninstall:
 	rm -f $(SBIN)/flywheeld $(SBIN)/flywheel-spool $(BIN)/flywheel $(MAN)/man1/flywheel.1 \
+		$(MAN)/man1/flywheel-log.1 \
 		$(MAN)/man5/flywheel.conf.5 $(MAN)/man8/flywheeld.8 $(MAN)/man8/flywheel-spool.8 \
 		$(UNITS)/flywheel.service $(ETC)/flywheel.conf.example \
-		$(ETC)/bounce_rules.example
+		$(ETC)/bounce_rules.example $(SHARE)/events.schema.json
+	@[ ! -d $(SHARE) ] || rmdir --ignore-fail-on-non-empty $(SHARE)
 	@[ ! -d $(ETC) ] || rmdir --ignore-fail-on-non-empty $(ETC)
 
 clean:

@@ -10,7 +10,6 @@
 #include "agents/scheduler.h"
 #include "agents/scheduler_request.h"
 #include "core/mail/dsn.h"
-#include "core/mail/mainlog.h"
 
 #define RETRY_MS 1000
 
@@ -45,19 +44,20 @@ static void bounce_free(struct bounce *b)
 
 static void log_bounce(struct scheduler *s, const struct envelope *e)
 {
-	char line[MAINLOG_LINE_MAX];
-	struct mainlog_reception r = {
-		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S, .id = &e->id},
-		.recipient = envelope_address(e, 0),
-		.sender = "",
-		.peer_ip = "",
+	struct event event = {
+		.kind = EVENT_RECEPTION,
+		.time_ms = agent_wall_ms(&s->base),
+		.id = e->id,
 		.size = e->body_bytes,
-		.protocol = "internal",
-		.binding_group = binding_group_name(binding_default(&s->dispatcher.bindings)),
-		.binding = BINDING_DEFAULT,
+		.text = {[EVENT_RECIPIENT] = envelope_address(e, 0),
+			 [EVENT_DOMAIN] = envelope_domain(e, 0),
+			 [EVENT_PROTOCOL] = "internal",
+			 [EVENT_BINDING_GROUP] =
+				 binding_group_name(binding_default(&s->dispatcher.bindings)),
+			 [EVENT_BINDING] = BINDING_DEFAULT},
 	};
 
-	log_line(&s->log, LOG_MAIN, line, mainlog_reception(line, &r));
+	log_event(&s->log, &event);
 }
 
 /* The program ends on a spool that takes nothing, or gives nothing back: of those that failed

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "agents/log_writer.h"
-#include "core/mail/mainlog.h"
+#include "core/log/event_text.h"
 #include "core/runtime/check.h"
 
 /* Empty blocks that a client keeps. */
@@ -91,17 +91,77 @@ static struct log_block *open_block(struct log_client *c, enum log_file file)
 	b->client = c;
 	b->file = file;
 	b->len = 0;
+	memset(b->ends, 0, sizeof(b->ends));
 	b->lost = false;
 	c->open[file] = b;
 	c->begun[file]++;
 	return b;
 }
 
-void log_line(struct log_client *c, enum log_file file, const char *line, size_t len)
+/* The block of `file` that has room for `len` bytes more, or another one. */
+static struct log_block *block_with_room(struct log_client *c, enum log_file file, size_t len)
+{
+	struct log_block *b = c->open[file];
+
+	if (b != NULL && b->len + len > LOG_BLOCK_SIZE) {
+		hand_over(c, file);
+		b = NULL;
+	}
+	return b != NULL ? b : open_block(c, file);
+}
+
+static void print_event(const struct event *e)
+{
+	char line[EVENT_TEXT_LINE_MAX];
+
+	for (unsigned i = 0; i < LOG_FILES; i++) {
+		size_t len = event_text(line, (enum log_file)i, e);
+
+		if (len > 0) {
+			fprintf(stderr, "%.*s\n", (int)len, line);
+		}
+	}
+}
+
+void log_event(struct log_client *c, const struct event *e)
+{
+	enum log_file file = event_log(e->kind);
+	struct log_block *b;
+	size_t len;
+
+	if (c->writer == NULL) {
+		print_event(e);
+		return;
+	}
+	b = block_with_room(c, file, EVENT_HEAD_BYTES);
+	len = event_encode(e, b->data + b->len, LOG_BLOCK_SIZE - b->len);
+	if (len == 0) {
+		b = block_with_room(c, file, LOG_BLOCK_SIZE);
+		len = event_encode(e, b->data, LOG_BLOCK_SIZE);
+		ASSERT(len > 0);
+	}
+	b->len += (uint32_t)len;
+}
+
+void log_event_again(struct log_client *c, const struct event *e, uint32_t changed)
+{
+	struct log_block *b = c->open[event_log(e->kind)];
+	size_t len = 0;
+
+	/* A block begins with a whole event. */
+	if (b != NULL) {
+		len = event_encode_again(e, changed, b->data + b->len, LOG_BLOCK_SIZE - b->len);
+		b->len += (uint32_t)len;
+	}
+	if (len == 0) {
+		log_event(c, e);
+	}
+}
+
+void log_line(struct log_client *c, const char *line, size_t len)
 {
 	struct log_block *b;
 
-	ASSERT(file < LOG_FILES);
 	if (len > 0 && line[len - 1] == '\n') {
 		len--;
 	}
@@ -110,14 +170,7 @@ void log_line(struct log_client *c, enum log_file file, const char *line, size_t
 		fprintf(stderr, "%.*s\n", (int)len, line);
 		return;
 	}
-	b = c->open[file];
-	if (b != NULL && b->len + len + 1 > LOG_BLOCK_SIZE) {
-		hand_over(c, file);
-		b = NULL;
-	}
-	if (b == NULL) {
-		b = open_block(c, file);
-	}
+	b = block_with_room(c, LOG_PANIC, len + 1);
 	memcpy(b->data + b->len, line, len);
 	b->data[b->len + len] = '\n';
 	b->len += (uint32_t)len + 1;
@@ -136,8 +189,8 @@ void log_panic_on_new(void *client, const struct errlog_entry *entry)
 		 entry->text, said ? "" : ": ", said ? "" : reason);
 	len = (size_t)snprintf(line, sizeof(line), "%llu@",
 			       (unsigned long long)(entry->first_ns / NS_PER_S));
-	len += mainlog_escape(text, strlen(text), line + len, PANIC_TEXT);
-	log_line(c, LOG_PANIC, line, len);
+	len += event_text_escape(text, strlen(text), line + len, PANIC_TEXT);
+	log_line(c, line, len);
 }
 
 void log_client_flush(struct log_client *c)
@@ -159,13 +212,32 @@ bool log_client_drained(const struct log_client *c)
 	return c->outstanding == 0;
 }
 
+/* What a block has, as text on stderr. */
+static void print_block(const struct log_block *b)
+{
+	struct event e = {0};
+	uint32_t at = 0;
+
+	if (b->file == LOG_PANIC) {
+		fwrite(b->data, 1, b->len, stderr);
+		return;
+	}
+	while (at < b->len) {
+		int n = event_decode(b->data + at, b->len - at, &e);
+
+		ASSERT(n > 0);
+		print_event(&e);
+		at += (uint32_t)n;
+	}
+}
+
 void log_client_close(struct log_client *c)
 {
 	for (unsigned i = 0; i < LOG_FILES; i++) {
 		struct log_block *b = c->open[i];
 
 		if (b != NULL) {
-			fwrite(b->data, 1, b->len, stderr);
+			print_block(b);
 			pool_put(&c->blocks, b);
 			c->open[i] = NULL;
 		}

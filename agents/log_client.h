@@ -1,8 +1,8 @@
 /*
- * Log client: an agent's side of the logs. Lines are gathered in blocks, which go to the log writer
- * by ring, once in each duty cycle, and come back empty.
+ * Log client: an agent's side of the logs. Events are gathered in blocks, which go to the log
+ * writer by ring, once in each duty cycle, and come back empty. Formatting is the writer's.
  *
- * Start reading at log_line().
+ * Start reading at log_event().
  */
 #pragma once
 
@@ -10,10 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/log/destination.h"
+#include "core/log/event.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/pool.h"
-
-enum log_file { LOG_MAIN, LOG_REJECT, LOG_PANIC, LOG_BOUNCE, LOG_FEEDBACK, LOG_ACCT, LOG_FILES };
 
 #define LOG_BLOCK_SIZE 32768
 /* Blocks of one agent that the writer may hold before the agent is under pressure. */
@@ -31,12 +31,15 @@ struct log_block {
 	struct log_client *client;
 	enum log_file file;
 	uint32_t len;
-	/* Given up by the writer: its lines are not in the file. */
+	/* The writer's: records of each output up to the block's last one; 0: it got none. */
+	uint64_t ends[LOG_DESTINATIONS_MAX];
+	/* Given up by the writer: some of its records are not where they belong. */
 	bool lost;
-	char data[];
+	/* Records of events (core/log/event.h); of LOG_PANIC lines, each with its LF. */
+	unsigned char data[];
 };
 
-/* Somebody who waits until what was logged is in its file. */
+/* Somebody who waits until what was logged is in its files. */
 SINGLE
 struct log_wait {
 	struct log_wait *next;
@@ -49,7 +52,8 @@ struct log_wait {
 BOUND
 struct log_client {
 	struct agent *self;
-	/* NULL: lines go to stderr at once (before the log agent is up, and in tests). */
+	/* NULL: everything goes to stderr at once, as text (before the log agent is up, and in
+	 * tests). */
 	struct agent *writer;
 	struct pool blocks;
 	struct log_block *open[LOG_FILES];
@@ -67,13 +71,22 @@ struct log_client {
 SINGLE
 void log_client_init(struct log_client *c, struct agent *self, struct agent *writer);
 
-/* Appends one line; `line` has no newline, or one at its end. At most LOG_BLOCK_SIZE - 1 bytes, and
- * never split over two blocks. */
+/* Tells the logs of an event; nothing of `e` is kept. */
 BOUND
-void log_line(struct log_client *c, enum log_file file, const char *line, size_t len);
+void log_event(struct log_client *c, const struct event *e);
 
-/* Calls w->on_written when all that this client logged to `file` so far is in the file: written,
- * not synced. Later, never from within. There must be a writer. */
+/* The same of an event that has everything with the one before in common but numbers and the
+ * strings in `changed` (bits of enum event_field), which are not NULL. */
+BOUND
+void log_event_again(struct log_client *c, const struct event *e, uint32_t changed);
+
+/* Appends one line to paniclog; `line` has no newline, or one at its end. At most
+ * LOG_BLOCK_SIZE - 1 bytes, and never split over two blocks. */
+BOUND
+void log_line(struct log_client *c, const char *line, size_t len);
+
+/* Calls w->on_written when all events of `file` (event_log()) that this client has logged so far
+ * are written, not synced, wherever they go. Later, never from within. There must be a writer. */
 BOUND
 void log_client_wait(struct log_client *c, enum log_file file, struct log_wait *w);
 

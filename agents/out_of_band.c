@@ -1,13 +1,12 @@
 /*
  * Mail to bounce domains: understood, logged, and then over. It is answered when the log agent has
- * written its lines, as those are all that remains of it.
+ * written its events, as those are all that remains of it.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "agents/scheduler.h"
 #include "core/mail/dsn_parse.h"
-#include "core/mail/mainlog.h"
 
 /* One message on its way. */
 SINGLE
@@ -17,8 +16,8 @@ struct understanding {
 	struct message *message;
 	stored_fn on_taken;
 	void *owner;
-	/* What all lines of it share. */
-	struct mainlog_bounce line;
+	/* What all events of it share. */
+	struct event event;
 	struct report report;
 };
 
@@ -35,28 +34,29 @@ static void on_written(struct log_wait *w, int result)
 static void log_failure(struct understanding *u, unsigned bounce_class)
 {
 	struct scheduler *s = u->scheduler;
-	struct mainlog_bounce *line = &u->line;
-	enum bounce_way way = line->permanent ? BOUNCE_OUT_OF_BAND : BOUNCE_DEFERRED;
-	char text[MAINLOG_LINE_MAX];
+	struct event *event = &u->event;
+	enum bounce_way way = event->permanent ? BOUNCE_OUT_OF_BAND : BOUNCE_DEFERRED;
 
-	line->bounce_class = bounce_class;
+	event->kind = EVENT_OUT_OF_BAND;
+	event->bounce_class = (uint16_t)bounce_class;
 	counter_inc(&s->bounce_classes[way][bounce_class]);
-	if (line->permanent || s->global->log_transient_failures) {
-		log_line(&s->log, LOG_BOUNCE, text, mainlog_bounce(text, line));
-	}
+	log_event(&s->log, event);
 }
 
 static void log_recipient(struct understanding *u, const struct report_recipient *x,
 			  const char *recipient)
 {
 	struct bounce_reason reason = {SMTP_STAGE_OUT_OF_BAND, x->code, x->status, x->text};
+	struct event *event = &u->event;
 
 	if (x->action == REPORT_DONE) {
 		return;
 	}
-	u->line.permanent = x->action == REPORT_FAILED;
-	u->line.recipient = recipient;
-	u->line.text = x->text;
+	event->permanent = x->action == REPORT_FAILED;
+	event->code = (uint16_t)x->code;
+	event->text[EVENT_RECIPIENT] = recipient;
+	event->text[EVENT_REPLY] = x->text;
+	event->text[EVENT_ENHANCED] = x->status;
 	log_failure(u, bounce_classify(&u->scheduler->classifier, &reason, NULL));
 }
 
@@ -99,9 +99,9 @@ static void log_words(struct understanding *u, const char *known)
 	const struct report *r = &u->report;
 	struct bounce_reason reason = {.stage = SMTP_STAGE_OUT_OF_BAND, .text = r->text};
 
-	u->line.permanent = true;
-	u->line.recipient = known[0] != '\0' ? known : r->from;
-	u->line.text = r->text;
+	u->event.permanent = true;
+	u->event.text[EVENT_RECIPIENT] = known[0] != '\0' ? known : r->from;
+	u->event.text[EVENT_REPLY] = r->text;
 	log_failure(u, r->kind == REPORT_AUTO_REPLY
 			       ? BOUNCE_AUTO_REPLY
 			       : bounce_classify(&u->scheduler->classifier, &reason, NULL));
@@ -116,22 +116,17 @@ static const char *domain_of(const char *address)
 
 static void log_feedback(struct understanding *u, const char *known)
 {
-	struct scheduler *s = u->scheduler;
 	const struct report *r = &u->report;
-	char text[MAINLOG_LINE_MAX];
-	struct mainlog_feedback line = {
-		.prefix = u->line.prefix,
-		.recipient = known[0] != '\0'         ? known
-			     : r->recipient_count > 0 ? r->recipients[0].address
-						      : "",
-		.binding_group = binding_group_name(binding_default(&s->dispatcher.bindings)),
-		.binding = BINDING_DEFAULT,
-		.feedback_type = r->feedback_type,
-		.domain = domain_of(r->from),
-		.user_string = r->user_agent,
-	};
+	struct event event = u->event;
 
-	log_line(&s->log, LOG_FEEDBACK, text, mainlog_feedback(text, &line));
+	event.kind = EVENT_FEEDBACK;
+	event.text[EVENT_RECIPIENT] = known[0] != '\0'         ? known
+				      : r->recipient_count > 0 ? r->recipients[0].address
+							       : "";
+	event.text[EVENT_FEEDBACK_TYPE] = r->feedback_type;
+	event.text[EVENT_REPORTER] = domain_of(r->from);
+	event.text[EVENT_USER_STRING] = r->user_agent;
+	log_event(&u->scheduler->log, &event);
 }
 
 static void log_for(struct understanding *u, const char *bounce_address)
@@ -139,7 +134,7 @@ static void log_for(struct understanding *u, const char *bounce_address)
 	char known[ADDRESS_MAX + 1];
 
 	dsn_verp(bounce_address, known);
-	u->line.sender = bounce_address;
+	u->event.text[EVENT_SENDER] = bounce_address;
 	switch (u->report.kind) {
 	case REPORT_FEEDBACK:
 		log_feedback(u, known);
@@ -169,17 +164,19 @@ void scheduler_understand(struct scheduler *s, struct message *m, uint64_t batch
 	u->message = m;
 	u->on_taken = on_taken;
 	u->owner = owner;
-	u->line = (struct mainlog_bounce){
-		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S,
-			   .id = &e->id,
-			   .batch = batch,
-			   .connection = connection},
-		.binding_group = binding_group_name(binding_default(&s->dispatcher.bindings)),
-		.binding = BINDING_DEFAULT,
+	u->event = (struct event){
+		.time_ms = agent_wall_ms(&s->base),
+		.id = e->id,
+		.batch = batch,
+		.connection = connection,
 		.stage = SMTP_STAGE_OUT_OF_BAND,
 		.size = e->body_bytes,
-		.remote_ip = peer_ip,
+		.text = {[EVENT_BINDING_GROUP] =
+				 binding_group_name(binding_default(&s->dispatcher.bindings)),
+			 [EVENT_BINDING] = BINDING_DEFAULT,
+			 [EVENT_REMOTE_IP] = peer_ip},
 	};
+	u->event.context = envelope_context(e, &u->event.context_len);
 	dsn_parse(message_body(m), &u->report);
 	feedback = u->report.kind == REPORT_FEEDBACK;
 	counter_inc(s->out_of_band);

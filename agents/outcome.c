@@ -8,10 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agents/bounce_log.h"
+#include "agents/attempt_log.h"
 #include "agents/scheduler.h"
 #include "agents/scheduler_request.h"
-#include "core/mail/mainlog.h"
 #include "core/queue/retry.h"
 
 static struct scheduler *scheduler_of(struct dispatcher *x)
@@ -70,39 +69,6 @@ static void on_loaded(struct scheduler *s, void *owner, struct content *content,
 static void load(struct dispatcher *x, struct delivery *delivery)
 {
 	scheduler_load(scheduler_of(x), delivery->message, on_loaded, delivery);
-}
-
-/* ---- logging ---- */
-
-static void log_recipients(struct scheduler *s, const struct delivery *delivery,
-			   const struct recipient_set *set, const struct attempt *a,
-			   size_t (*format)(char *line, const struct mainlog_attempt *a),
-			   struct counter *counter)
-{
-	const struct message *m = delivery->message;
-	struct mainlog_attempt line = {
-		.prefix = {.time_s = s->base.now.wall_ns / NS_PER_S, .id = &m->id},
-		.domain = delivery->domain->name,
-		.size = m->body_bytes,
-		.binding_group = binding_group_name(delivery->domain->binding_record),
-		.binding = delivery->domain->binding,
-		.retries = delivery->attempts,
-		.queued_s = (agent_wall_ms(&s->base) - m->received_ms) / 1000,
-		.remote_ip = a->remote_ip,
-		.tls = {a->tls[0], a->tls[1], a->tls[2]},
-	};
-	char text[MAINLOG_LINE_MAX];
-
-	if (recipient_set_empty(set)) {
-		return;
-	}
-	for (unsigned i = recipient_set_next(set, 0); i < ENVELOPE_DELIVERY_RECIPIENTS;
-	     i = recipient_set_next(set, i + 1)) {
-		line.text = attempt_words(a, i);
-		line.stage = attempt_has_own_reply(a, i) ? SMTP_STAGE_DURING_RCPT : a->stage;
-		log_line(&s->log, LOG_MAIN, text, format(text, &line));
-		counter_inc(counter);
-	}
 }
 
 /* ---- settling ---- */
@@ -406,6 +372,7 @@ static struct recipient_set give_up(struct scheduler *s, struct domain *d,
 	 */
 	recipient_set_join(&a->failed, &rest);
 	a->deferred = (struct recipient_set){{0, 0}};
+	a->given_up = delivery->doomed ? ATTEMPT_BY_OPERATOR : ATTEMPT_TOO_OLD;
 	if (delivery->doomed) {
 		snprintf(a->text, sizeof a->text, "554 manually failed.");
 		snprintf(a->enhanced, sizeof a->enhanced, "5.7.0");
@@ -468,6 +435,40 @@ static void remember(struct scheduler *s, struct domain *d, struct delivery *del
 	d->binding_record->transient += recipient_set_count(&a->deferred);
 }
 
+/* What it is that those of the attempt failed by. */
+static enum event_kind failure_kind(const struct attempt *a)
+{
+	switch (a->given_up) {
+	case ATTEMPT_TOO_OLD:
+		return EVENT_EXPIRATION;
+	case ATTEMPT_BY_OPERATOR:
+		return EVENT_ADMIN_FAILURE;
+	case ATTEMPT_NOT_GIVEN_UP:
+		break;
+	}
+	return EVENT_BOUNCE;
+}
+
+/* What was said to those that were refused, for who looks at what is said most often. */
+static void count_refusals(struct scheduler *s, const struct recipient_set *set,
+			   const struct attempt *a)
+{
+	uint64_t now_ms = agent_now_ms(&s->base);
+	unsigned shared = 0;
+
+	for (unsigned i = recipient_set_next(set, 0); i < ENVELOPE_DELIVERY_RECIPIENTS;
+	     i = recipient_set_next(set, i + 1)) {
+		if (attempt_has_own_reply(a, i)) {
+			reply_top_count(&s->refusals, a->replies[i].text, 1, now_ms);
+		} else {
+			shared++;
+		}
+	}
+	if (shared != 0) {
+		reply_top_count(&s->refusals, a->text, shared, now_ms);
+	}
+}
+
 static void conclude(struct scheduler *s, struct delivery *delivery, const struct attempt *found)
 {
 	struct domain *d = delivery->domain;
@@ -476,14 +477,13 @@ static void conclude(struct scheduler *s, struct delivery *delivery, const struc
 	struct recipient_set delayed;
 	struct recipient_set told;
 
-	log_recipients(s, delivery, &a.delivered, &a, mainlog_delivery, s->delivered);
-	log_recipients(s, delivery, &a.deferred, &a, mainlog_transient, s->transient);
-	log_recipients(s, delivery, &a.failed, &a, mainlog_permanent, s->failed);
-	bounce_log_attempt(s, delivery, &a.deferred, &a, false);
-	bounce_log_attempt(s, delivery, &a.failed, &a, true);
+	attempt_log(s, delivery, &a.delivered, &a, EVENT_DELIVERY);
+	attempt_log(s, delivery, &a.deferred, &a, EVENT_TRANSIENT);
+	attempt_log(s, delivery, &a.failed, &a, failure_kind(&a));
+	count_refusals(s, &a.deferred, &a);
+	count_refusals(s, &a.failed, &a);
 	given_up = give_up(s, d, delivery, &a);
-	log_recipients(s, delivery, &given_up, &a, mainlog_permanent, s->failed);
-	bounce_log_attempt(s, delivery, &given_up, &a, true);
+	attempt_log(s, delivery, &given_up, &a, failure_kind(&a));
 	remember(s, d, delivery, &a);
 	told = to_be_told(delivery, &a);
 	delayed = to_be_told_of_delay(s, d, delivery);
@@ -604,4 +604,5 @@ const struct dispatch_ops scheduler_dispatch_ops = {
 	.provider = provider,
 	.reorder = reorder,
 	.keep = keep,
+	.trace = scheduler_offer_connection,
 };

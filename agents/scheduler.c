@@ -115,8 +115,10 @@ void scheduler_close_accept(struct scheduler *s, struct accept *a)
 {
 	CHECK_MAGIC(a, ACCEPT_MAGIC);
 	OWNER_CHECK(a);
-	mux_close(s->base.mux, a->fd);
-	a->fd = -1;
+	if (a->fd >= 0) {
+		mux_close(s->base.mux, a->fd);
+		a->fd = -1;
+	}
 	counter_sub(s->connections_open, 1);
 	OWNER_RELEASE(a);
 	agent_send(&s->base, master_agent(s->program->master), master_on_closed, a, 0);
@@ -165,6 +167,9 @@ static void make_counters(struct scheduler *s)
 	s->bodies_loaded = counter_create(
 		set, "bodies_loaded", COUNTER_SUM,
 		"Bodies and their envelopes read back from the spool for an attempt");
+	s->captures_cut = counter_create(
+		set, "captures_cut", COUNTER_SUM,
+		"Messages with header fields that were too long to be kept for logs whole");
 	signing_init(&s->signing, set);
 	s->out_of_band = counter_create(set, "out_of_band", COUNTER_SUM,
 					"Messages to bounce domains that were understood, or not");
@@ -241,7 +246,8 @@ static bool on_drained(struct agent *self)
 		dispatch_stop(&s->dispatcher, true);
 	}
 	return listeners_drained(s) && dispatch_drained(&s->dispatcher) && s->spool_waiting == 0 &&
-	       s->bounces_waiting == 0 && s->lookups_waiting == 0 && log_client_drained(&s->log);
+	       s->bounces_waiting == 0 && s->lookups_waiting == 0 && log_client_drained(&s->log) &&
+	       trace_client_drained(&s->trace);
 }
 
 static void on_tear_down(struct agent *self)
@@ -260,6 +266,7 @@ void scheduler_close(struct scheduler *s)
 {
 	dispatcher_close(&s->dispatcher);
 	log_client_close(&s->log);
+	trace_client_close(&s->trace);
 	envelope_builder_close(&s->bounce_envelope);
 	signing_close(&s->signing);
 	bounce_classifier_close(&s->classifier);
@@ -281,6 +288,7 @@ static int on_do_work(struct agent *self)
 		}
 	}
 	log_client_flush(&s->log);
+	trace_client_flush(&s->trace);
 	return work;
 }
 
@@ -308,6 +316,7 @@ void scheduler_init(struct scheduler *s, const char *name, struct program *progr
 	mail_pools_init(&s->pools);
 	pool_init(&s->requests, "spool request", sizeof(struct scheduler_request), REQUESTS_KEEP);
 	log_client_init(&s->log, &s->base, program->log);
+	trace_client_init(&s->trace, &s->base, program->log);
 	s->base.errors.on_new = log_panic_on_new;
 	s->base.errors.context = &s->log;
 	envelope_builder_init(&s->bounce_envelope);

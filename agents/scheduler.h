@@ -16,11 +16,13 @@
 #include "agents/resolver.h"
 #include "agents/signing.h"
 #include "agents/thread_pool.h"
+#include "agents/trace_client.h"
 #include "config/config.h"
 #include "core/mail/bounce_class.h"
 #include "core/mail/envelope.h"
 #include "core/mail/message.h"
 #include "core/outbound/dispatch.h"
+#include "core/outbound/reply_top.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/histogram.h"
 #include "spool/spool.h"
@@ -33,6 +35,7 @@ struct listener_ops;
 struct master;
 struct scheduler;
 struct sts;
+struct traces;
 
 enum bounce_way { BOUNCE_IN_BAND, BOUNCE_DEFERRED, BOUNCE_OUT_OF_BAND, BOUNCE_WAYS };
 
@@ -60,6 +63,16 @@ struct program {
 	struct outbound_limits limits;
 	/* Makes ids of this start sort above those of earlier ones. */
 	uint64_t epoch;
+};
+
+/* Orders of one scheduler that go through queues one at a time, and mark what they have seen. */
+BOUND
+struct selection_turns {
+	/* Whose turn it is, and who waits for that. */
+	struct selection *running;
+	struct selection *first;
+	/* The last one that was used. */
+	uint16_t mark;
 };
 
 /*
@@ -101,6 +114,8 @@ struct listener_ops {
 	void (*serve)(struct scheduler *s, void *state, struct accept *a);
 	/* Called once in each duty cycle; returns the work done. May be NULL. */
 	int (*do_work)(struct scheduler *s, void *state);
+	/* A trace begins: offers it the connections that are open (s->trace). May be NULL. */
+	void (*trace)(struct scheduler *s, void *state);
 	/* The program stops: finish what is in flight, then close. `hurry`: now. */
 	void (*stop)(struct scheduler *s, void *state, bool hurry);
 	bool (*drained)(struct scheduler *s, void *state);
@@ -116,6 +131,9 @@ struct scheduler {
 	struct mail_pools pools;
 	struct pool requests;
 	struct log_client log;
+	struct trace_client trace;
+	/* On the console's scheduler: all traces (listeners/control/traces.h). */
+	struct traces *traces;
 	struct dispatcher dispatcher;
 	void *listener_state[LISTENERS_MAX];
 	/* Last count used for a message id. */
@@ -127,6 +145,8 @@ struct scheduler {
 	/* Deliveries held, released or sent on by operators, of which the spool does not know yet.
 	 */
 	uint32_t orders_waiting;
+	/* Where listeners take orders: selections of mail. */
+	struct selection_turns selections;
 	uint32_t bounces_waiting;
 	uint32_t lookups_waiting;
 	bool stopping;
@@ -148,6 +168,7 @@ struct scheduler {
 	struct counter *bounces;
 	struct counter *bodies_dropped;
 	struct counter *bodies_loaded;
+	struct counter *captures_cut;
 	struct counter *out_of_band;
 	struct counter *feedback_reports;
 	/* From the request to the answer of the spool, ns. */
@@ -155,6 +176,8 @@ struct scheduler {
 	struct envelope_builder bounce_envelope;
 	struct signing signing;
 	struct bounce_classifier classifier;
+	/* What next hops said when they refused. */
+	struct reply_top refusals;
 	/* Recipients that failed, by how it came to be known and by class. */
 	struct counter bounce_classes[BOUNCE_WAYS][BOUNCE_CLASS_MAX + 1];
 };
@@ -254,6 +277,13 @@ void scheduler_receiving(struct scheduler *s, int64_t bytes, int transactions);
 BOUND
 uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls);
 
-/* Closes the socket and gives the construct back to the master. No operation may be under way. */
+/* A trace of SMTP dialogues begins, or ends, on this scheduler (agents/trace.h). */
+BOUND
+void scheduler_trace(struct scheduler *s, struct trace *t);
+BOUND
+void scheduler_trace_no_more(struct scheduler *s, struct trace *t);
+
+/* Closes the socket, unless a->fd is -1 as somebody else has closed it or will, and gives the
+ * construct back to the master. No operation may be under way. */
 BOUND
 void scheduler_close_accept(struct scheduler *s, struct accept *a);

@@ -36,6 +36,10 @@ void scheduler_request_put(struct scheduler_request *r);
 /* Sets up what the dispatcher asks of the scheduler: outcome.c. */
 extern const struct dispatch_ops scheduler_dispatch_ops;
 
+/* A connection was opened while there are traces: tracing.c. */
+BOUND
+void scheduler_offer_connection(struct dispatcher *x, struct connection *c);
+
 /* Looks next hops up: lookup.c. */
 BOUND
 void scheduler_resolve(struct dispatcher *x, struct domain *d);

@@ -65,7 +65,7 @@ static const struct dkim_policy *find_policy(struct scheduler *s, const struct c
 	return policy;
 }
 
-void scheduler_sign(struct scheduler *s, struct chain *message)
+const struct dkim_policy *scheduler_sign(struct scheduler *s, struct chain *message)
 {
 	struct signing *g = &s->signing;
 	struct chain fields = CHAIN_EMPTY;
@@ -74,12 +74,12 @@ void scheduler_sign(struct scheduler *s, struct chain *message)
 	uint32_t made;
 
 	if (config_dkim_count(s->program->config) == 0) {
-		return;
+		return NULL;
 	}
 	began_ns = now_ns(s);
 	policy = find_policy(s, message);
 	if (policy == NULL) {
-		return;
+		return NULL;
 	}
 	made = dkim_sign(g->signer, policy, agent_wall_ms(&s->base) / 1000, &fields,
 			 &s->pools.buffers);
@@ -92,4 +92,5 @@ void scheduler_sign(struct scheduler *s, struct chain *message)
 			    policy->signatures[0].domain);
 	}
 	histogram_record(&g->ns, now_ns(s) - began_ns);
+	return made > 0 ? policy : NULL;
 }

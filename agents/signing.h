@@ -39,6 +39,7 @@ BOUND
 void signing_forget_keys(struct signing *g);
 
 /* Puts the DKIM-Signature fields that the configuration asks for before the message, which is
- * complete: nothing in it changes after that. May leave it as it is; the counters say why. */
+ * complete: nothing in it changes after that. Returns what it was signed with; NULL: it is as it
+ * was, and the counters say why. */
 BOUND
-void scheduler_sign(struct scheduler *s, struct chain *message);
+const struct dkim_policy *scheduler_sign(struct scheduler *s, struct chain *message);

@@ -6,6 +6,8 @@
 #include "config/build.h"
 #include "config/parser.h"
 #include "config/word.h"
+#include "core/log/destination.h"
+#include "core/log/event_macro.h"
 #include "core/runtime/check.h"
 #include "core/runtime/clock.h"
 
@@ -132,6 +134,8 @@ static const char *assign_text(const struct assignment *a, const char *word)
 		problem = word_hostname(word);
 	} else if (a->option->type == TYPE_ADDRESS) {
 		problem = word_address(word);
+	} else if (a->option->type == TYPE_DESTINATION) {
+		problem = log_destination_check(word);
 	} else if (*word == '\0') {
 		problem = "is empty";
 	} else if (strlen(word) > a->option->max) {
@@ -235,6 +239,7 @@ static const char *assign_word(const struct assignment *a, const char *word)
 	case TYPE_HOSTNAME:
 	case TYPE_ADDRESS:
 	case TYPE_FIELD:
+	case TYPE_DESTINATION:
 		return assign_text(a, word);
 	case TYPE_THROTTLE:
 		return assign_throttle(a, word);
@@ -245,6 +250,13 @@ static const char *assign_word(const struct assignment *a, const char *word)
 	default:
 		return assign_integer(a, word);
 	}
+}
+
+static const char *check_sanitizer(const char *rule)
+{
+	struct event_sanitizer s;
+	event_sanitizer_init(&s);
+	return event_sanitizer_add(&s, rule);
 }
 
 /* One item of a list option into element `i` of `items`. */
@@ -271,6 +283,12 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 	case TYPE_NAME_SERVERS:
 		((const char **)items)[i] = word;
 		return word_name_server(word);
+	case TYPE_DESTINATIONS:
+		((const char **)items)[i] = word;
+		return log_destination_check(word);
+	case TYPE_SANITIZERS:
+		((const char **)items)[i] = word;
+		return check_sanitizer(word);
 	default:
 		ASSERT(a->option->type == TYPE_GATEWAYS);
 		problem = word_gateway(word, &((struct gateway *)items)[i], host, sizeof(host));
@@ -286,7 +304,7 @@ static bool is_list(enum schema_type type)
 {
 	return type == TYPE_CORES || type == TYPE_NETWORKS || type == TYPE_DOMAINS ||
 	       type == TYPE_NAME_SERVERS || type == TYPE_GATEWAYS || type == TYPE_FIELDS ||
-	       type == TYPE_BIND_ADDRESSES;
+	       type == TYPE_BIND_ADDRESSES || type == TYPE_DESTINATIONS || type == TYPE_SANITIZERS;
 }
 
 static size_t item_size(enum schema_type type)
@@ -301,6 +319,8 @@ static size_t item_size(enum schema_type type)
 	case TYPE_DOMAINS:
 	case TYPE_FIELDS:
 	case TYPE_NAME_SERVERS:
+	case TYPE_DESTINATIONS:
+	case TYPE_SANITIZERS:
 		return sizeof(const char *);
 	default:
 		return sizeof(struct gateway);

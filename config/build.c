@@ -384,6 +384,7 @@ static void build_program(struct builder *b)
 		open_scope(b, "log", NULL),
 		open_scope(b, "resolver", NULL),
 		open_scope(b, "mta_sts", NULL),
+		open_scope(b, "graphite", NULL),
 	};
 	struct targets targets = {.base = {[TARGET_GLOBAL] = &config->global}};
 
@@ -396,6 +397,7 @@ static void build_program(struct builder *b)
 	derive_defaults(b);
 	check_descriptors(b, root);
 	check_resolver(b, scopes[3]);
+	graphite_build(b, scopes[5]);
 }
 
 void build_generation(struct config *config, struct report *report)
@@ -407,6 +409,7 @@ void build_generation(struct config *config, struct report *report)
 	root->source = (struct source){0};
 	check_scope(&builder, root);
 	build_program(&builder);
+	logs_build(&builder);
 	build_groups(&builder);
 	build_agents(&builder);
 	tls_build(&builder);

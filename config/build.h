@@ -18,6 +18,28 @@ void build_generation(struct config *config, struct report *report);
 SINGLE
 void listeners_build(struct builder *builder);
 
+/* Where logs go, and custom loggers; after the program's own options. In logs.c. */
+SINGLE
+void logs_build(struct builder *builder);
+
+/* Release the compiled formats. */
+SINGLE
+void logs_free(struct config *config);
+
+/* What a listener or listen of HTTP says of its clients, on top of what is around it: the token is
+ * read, and mistakes are reported. In http.c. */
+SINGLE
+void http_check(struct builder *builder, const struct tree_scope *scope, struct http_options *http);
+
+/* One socket of an HTTP listener. In http.c. */
+SINGLE
+void http_add_listen(struct builder *builder, const struct tree_scope *scope,
+		     const struct listen_settings *settings);
+
+/* Where metrics are sent, from the values of the scope. In http.c. */
+SINGLE
+void graphite_build(struct builder *builder, const struct tree_scope *scope);
+
 /* DKIM: what to sign with, its keys loaded. In dkim.c. */
 SINGLE
 void dkim_build(struct builder *builder);

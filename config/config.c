@@ -26,6 +26,7 @@ static void config_free(struct config *config)
 	domains_free(config);
 	dkim_free(config);
 	tls_free(config);
+	logs_free(config);
 	free(config->throttles);
 	intern_free(&config->shared);
 	tree_free(&config->tree);

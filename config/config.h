@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
+#include "core/log/event.h"
+#include "core/log/event_macro.h"
 #include "core/mail/dkim.h"
 #include "core/queue/options.h"
 #include "core/runtime/thread_class.h"
@@ -81,6 +83,8 @@ enum config_agent {
 };
 
 enum config_durability { CONFIG_SYNCED, CONFIG_CACHED, CONFIG_MEMORY };
+enum config_log_rotate { CONFIG_LOG_NEVER, CONFIG_LOG_HOURLY, CONFIG_LOG_DAILY };
+enum config_log_compress { CONFIG_LOG_PLAIN, CONFIG_LOG_ZSTD, CONFIG_LOG_GZIP };
 enum config_multiplexor { CONFIG_MUX_AUTO, CONFIG_MUX_URING, CONFIG_MUX_EPOLL, CONFIG_MUX_POLL };
 enum config_injection { CONFIG_INJECTION_REJECT, CONFIG_INJECTION_IGNORE, CONFIG_INJECTION_ALLOW };
 enum config_bare_lf { CONFIG_BARE_LF_REJECT, CONFIG_BARE_LF_ACCEPT };
@@ -129,6 +133,57 @@ struct sts_options {
 	uint32_t cache_entries;
 };
 
+/* Where one log goes: destinations as in core/log/destination.h. */
+READONLY
+struct log_destinations {
+	const char *const *names;
+	uint32_t count;
+};
+
+enum custom_stage {
+	CUSTOM_RECEPTION,
+	CUSTOM_DELIVERY,
+	CUSTOM_TRANSIENT,
+	CUSTOM_PERMANENT,
+	CUSTOM_REJECTION,
+	CUSTOM_STAGES
+};
+
+/* custom_logger { }: for each stage that it logs a destination and a format. */
+READONLY
+struct custom_logger {
+	const char *name;
+	const char *destinations[CUSTOM_STAGES];
+	/* NULL: it does not log that. */
+	const struct event_macro *macros[CUSTOM_STAGES];
+	struct event_sanitizer sanitizer;
+};
+
+/* graphite { } */
+READONLY
+struct graphite_options {
+	/* As written; NULL: nobody is sent metrics. */
+	const char *server;
+	struct sockaddr_storage address;
+	socklen_t address_len;
+	uint64_t interval_ms;
+	/* NULL: made from the hostname. */
+	const char *prefix;
+};
+
+/* What applies to clients of one HTTP listen. */
+READONLY
+struct http_options {
+	/* What clients have to know; NULL: nothing. */
+	const char *token;
+	/* Where it was read from; NULL: it stood in the configuration. */
+	const char *token_file;
+	uint64_t idle_ms;
+	uint64_t header_bytes;
+	uint32_t max_requests;
+	uint32_t max_event_clients;
+};
+
 /* What applies to the whole program. */
 READONLY
 struct global_options {
@@ -158,6 +213,17 @@ struct global_options {
 	const char *log_path;
 	uint64_t log_heartbeat_ms;
 	bool log_transient_failures;
+	enum config_log_rotate log_rotate;
+	/* Bytes; 0: any. */
+	uint64_t log_rotate_size;
+	/* Rotated files of each log; 0: all. */
+	uint32_t log_keep;
+	enum config_log_compress log_compress;
+	/* By enum log_file. */
+	struct log_destinations logs[LOG_FILES];
+	/* Fields whose values are kept as metadata of a message, lower case. */
+	const char *const *context_headers;
+	uint32_t context_header_count;
 	/* NULL: the built-in ones. */
 	const char *bounce_rules_path;
 	/* ring slots between two agents: a power of two */
@@ -168,6 +234,9 @@ struct global_options {
 	uint32_t pool_backlog;
 	struct resolver_options resolver;
 	struct sts_options sts;
+	uint32_t metrics_top_domains;
+	uint64_t metrics_interval_ms;
+	struct graphite_options graphite;
 };
 
 /* `network/prefix`, IPv4 as v4-mapped IPv6. */
@@ -305,7 +374,7 @@ uint32_t config_group_count(const struct config *config);
 READONLY
 const struct group_options *config_group_at(const struct config *config, uint32_t index);
 
-/* Listens of the SMTP listeners, and of the control listener, 0 to count - 1. */
+/* Listens of the SMTP listeners, and of control and HTTP listeners, 0 to count - 1. */
 READONLY
 uint32_t config_smtp_listen_count(const struct config *config);
 READONLY
@@ -314,6 +383,13 @@ READONLY
 uint32_t config_control_listen_count(const struct config *config);
 READONLY
 const struct listen_options *config_control_listen(const struct config *config, uint32_t index);
+READONLY
+uint32_t config_http_listen_count(const struct config *config);
+READONLY
+const struct listen_options *config_http_listen(const struct config *config, uint32_t index);
+/* What applies to its clients. */
+READONLY
+const struct http_options *config_http(const struct config *config, uint32_t index);
 
 /* What applies to a client at `peer` (IPv4 as v4-mapped) on listen `index`: most specific CIDR of
  * the listen's peers, else of its listener's, else the listen itself. Never NULL. */
@@ -336,6 +412,28 @@ static inline const struct domain_options *config_domain(const struct config *co
 {
 	return config_outbound(config, binding, NULL, domain, domain_len);
 }
+
+/* Where the value of an option comes from. */
+READONLY
+struct config_origin {
+	/* The file as it was named, and the line; "default" and 0: nobody set it. */
+	const char *file;
+	uint32_t line;
+	/* The scope that set it: `domain "x" in binding "b"`, "the global scope", "default". */
+	char scope[512];
+};
+
+/* Which scope decided on an outbound option, by its name in the schema, for what config_outbound()
+ * is asked for. O(options of those scopes). */
+READONLY
+void config_outbound_origin(const struct config *config, const char *binding, const char *provider,
+			    const char *domain, size_t domain_len, const char *option,
+			    struct config_origin *origin);
+/* The same of one of the program's own: in the scope called `scope`, such as "spool"; NULL: in the
+ * global one. */
+READONLY
+void config_program_origin(const struct config *config, const char *scope, const char *option,
+			   struct config_origin *origin);
 
 /* The provider that a domain with these exchangers ("PREFERENCE HOST ...", sorted, lower case)
  * belongs to for mail sent through `binding`: the first in the order of the files all of whose
@@ -376,6 +474,16 @@ uint32_t config_tls_renewal_count(const struct tls_renewal *renewal);
  * something else. NULL is ignored. */
 SINGLE
 void config_tls_renewal_free(struct tls_renewal *renewal);
+
+/* Custom loggers in the order of the files, 0 to count - 1, as an array. */
+READONLY
+const struct custom_logger *config_custom_loggers(const struct config *config, uint32_t *count);
+
+/* Header fields that are captured at reception: keys of a message's context (core/mail/context.h),
+ * `*count` of them, none twice. A key with a colon at its end is the field of that name; one
+ * without is the name of a field whose value becomes metadata. */
+READONLY
+const char *const *config_captured(const struct config *config, uint32_t *count);
 
 /* All throttles of this generation, 0 to count - 1, for display. */
 READONLY

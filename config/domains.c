@@ -14,21 +14,15 @@
 #include <string.h>
 
 #include "config/build.h"
+#include "config/scopes.h"
 #include "core/runtime/check.h"
 
 enum { BINDINGS_FIRST = 16, MEMO_BUCKETS_MIN = 64, MEMO_BUCKETS_MAX = 1 << 18 };
 
-/* What is asked for: NULL where there is none, or nothing is said about it. Names are interned. */
-struct memo_key {
-	const struct binding *binding;
-	const char *provider;
-	const char *domain;
-};
-
-/* One of them with a stanza of its own somewhere, flattened. */
+/* A binding, provider and domain with a stanza of their own somewhere, flattened. */
 struct memo_entry {
 	struct memo_entry *next;
-	struct memo_key key;
+	struct scopes_key key;
 	struct domain_options options;
 	struct gateway gateways[];
 };
@@ -131,15 +125,6 @@ static void read_scope(struct builder *b, struct tree_scope *scope, struct domai
 
 /* Bindings by name. */
 
-static struct binding **binding_slot(const struct config *config, const char *name)
-{
-	uint32_t i = hash_word((uintptr_t)name) & config->binding_mask;
-	while (config->bindings[i] != NULL && config->bindings[i]->name != name) {
-		i = (i + 1) & config->binding_mask;
-	}
-	return &config->bindings[i];
-}
-
 static struct binding **binding_table(uint32_t count)
 {
 	struct binding **table = calloc(count, sizeof(*table));
@@ -169,7 +154,7 @@ static void make_binding_table(struct config *config)
 
 static struct binding *binding_open(struct config *config, const char *name)
 {
-	struct binding **slot = binding_slot(config, name);
+	struct binding **slot = scopes_binding_slot(config, name);
 	if (*slot == NULL) {
 		*slot = arena_alloc(&config->tree.arena, sizeof(**slot), _Alignof(struct binding));
 		(*slot)->name = name;
@@ -178,15 +163,6 @@ static struct binding *binding_open(struct config *config, const char *name)
 }
 
 /* Reading. A scope is read after all that it falls back to. */
-
-static const struct tree_scope *stanza_in(const struct config *config,
-					  const struct tree_scope *scope, const char *name,
-					  const char *instance)
-{
-	return scope == NULL || instance == NULL
-		       ? NULL
-		       : tree_scope_find(&config->tree, scope, name, instance);
-}
 
 static void overlay_binding(struct domain_options *options, const struct binding *binding)
 {
@@ -200,7 +176,7 @@ static void check_provider(struct builder *b, const struct tree_scope *scope)
 {
 	const struct config *config = b->config;
 	const struct tree_scope *global =
-		stanza_in(config, config->tree.root, config->name_provider, scope->instance);
+		scopes_stanza_in(config, config->tree.root, config->name_provider, scope->instance);
 
 	if (tree_option_find(scope, "mx_suffix") == NULL &&
 	    (global == NULL || tree_option_find(global, "mx_suffix") == NULL)) {
@@ -229,7 +205,8 @@ static void read_destinations(struct builder *b, const struct tree_scope *scope,
 			} else if (scope->parent != NULL) {
 				overlay(&own, scope);
 			}
-			overlay(&own, stanza_in(config, config->tree.root, s->name, s->instance));
+			overlay(&own,
+				scopes_stanza_in(config, config->tree.root, s->name, s->instance));
 			if (kinds[i] == SCOPE_PROVIDER) {
 				check_provider(b, s);
 			}
@@ -381,60 +358,24 @@ void domains_free(struct config *config)
 
 /* Looking up. */
 
-/* The stanzas about what is asked for, but for the binding's own; NULL: there is none. */
-struct stanzas {
-	const struct tree_scope *provider;
-	const struct tree_scope *domain;
-	const struct tree_scope *provider_in_binding;
-	const struct tree_scope *provider_in_grouped;
-	const struct tree_scope *domain_in_group;
-	const struct tree_scope *domain_in_binding;
-	const struct tree_scope *domain_in_grouped;
-};
-
-static struct stanzas find_stanzas(const struct config *config, const struct memo_key *key)
+/* Something is said about the provider or the domain. */
+static bool has_stanza(const struct scopes *s)
 {
-	const struct tree_scope *root = config->tree.root;
-	const struct binding *b = key->binding;
-	struct stanzas s = {
-		.provider = stanza_in(config, root, config->name_provider, key->provider),
-		.domain = stanza_in(config, root, config->name_domain, key->domain),
-	};
-	if (b != NULL) {
-		s.provider_in_binding =
-			stanza_in(config, b->global, config->name_provider, key->provider);
-		s.provider_in_grouped =
-			stanza_in(config, b->grouped, config->name_provider, key->provider);
-		s.domain_in_group = stanza_in(config, b->group, config->name_domain, key->domain);
-		s.domain_in_binding =
-			stanza_in(config, b->global, config->name_domain, key->domain);
-		s.domain_in_grouped =
-			stanza_in(config, b->grouped, config->name_domain, key->domain);
+	for (int i = SCOPES_PROVIDER; i < SCOPES_PLACES; i++) {
+		if (s->at[i] != NULL) {
+			return true;
+		}
 	}
-	return s;
+	return false;
 }
 
-static bool has_stanza(const struct stanzas *s)
-{
-	return s->provider != NULL || s->domain != NULL || s->provider_in_binding != NULL ||
-	       s->provider_in_grouped != NULL || s->domain_in_group != NULL ||
-	       s->domain_in_binding != NULL || s->domain_in_grouped != NULL;
-}
-
-static struct memo_entry *memo_entry_new(const struct config *config, const struct memo_key *key,
-					 const struct stanzas *s)
+static struct memo_entry *memo_entry_new(const struct config *config, const struct scopes_key *key,
+					 const struct scopes *s)
 {
 	struct domain_options options = *config->domain_values;
-	if (key->binding != NULL) {
-		overlay_binding(&options, key->binding);
+	for (int i = 0; i < SCOPES_PLACES; i++) {
+		overlay(&options, s->at[i]);
 	}
-	overlay(&options, s->provider);
-	overlay(&options, s->domain);
-	overlay(&options, s->provider_in_binding);
-	overlay(&options, s->provider_in_grouped);
-	overlay(&options, s->domain_in_group);
-	overlay(&options, s->domain_in_binding);
-	overlay(&options, s->domain_in_grouped);
 	fit_intervals(&options);
 
 	struct memo_entry *entry =
@@ -449,7 +390,7 @@ static struct memo_entry *memo_entry_new(const struct config *config, const stru
 	return entry;
 }
 
-static struct memo_entry *memo_find(struct memo_entry *first, const struct memo_key *key)
+static struct memo_entry *memo_find(struct memo_entry *first, const struct scopes_key *key)
 {
 	while (first != NULL &&
 	       (first->key.binding != key->binding || first->key.provider != key->provider ||
@@ -461,8 +402,8 @@ static struct memo_entry *memo_find(struct memo_entry *first, const struct memo_
 
 /* The entry, made by whoever asks first. Entries are only ever added, at the head, so a reader
  * needs no more than the acquire that pairs with the release of the exchange. */
-static const struct memo_entry *memo_get(const struct config *config, const struct memo_key *key,
-					 const struct stanzas *stanzas)
+static const struct memo_entry *memo_get(const struct config *config, const struct scopes_key *key,
+					 const struct scopes *stanzas)
 {
 	uint64_t both = (uintptr_t)key->binding * UINT64_C(0x9e3779b97f4a7c15) ^
 			(uintptr_t)key->provider * UINT64_C(0xff51afd7ed558ccd);
@@ -487,41 +428,28 @@ static const struct memo_entry *memo_get(const struct config *config, const stru
 	return entry;
 }
 
-static const char *interned(const struct config *config, const char *name, size_t len)
-{
-	return name == NULL ? NULL : intern_find(&config->tree.strings, name, len);
-}
-
-static const struct binding *binding_find(const struct config *config, const char *name)
-{
-	const char *known = interned(config, name, name == NULL ? 0 : strlen(name));
-	return known == NULL ? NULL : *binding_slot(config, known);
-}
-
 const struct domain_options *config_outbound(const struct config *config, const char *binding,
 					     const char *provider, const char *domain,
 					     size_t domain_len)
 {
-	struct memo_key key = {
-		.binding = binding_find(config, binding),
-		.provider = interned(config, provider, provider == NULL ? 0 : strlen(provider)),
-		.domain = interned(config, domain, domain_len),
-	};
-	struct stanzas stanzas = find_stanzas(config, &key);
+	struct scopes_key key = scopes_key(config, binding, provider, domain, domain_len);
+	struct scopes stanzas = scopes_find(config, &key);
 
-	if (key.binding == NULL && stanzas.provider == NULL) {
-		return stanzas.domain == NULL ? config->domain : stanzas.domain->effective;
+	if (key.binding == NULL && stanzas.at[SCOPES_PROVIDER] == NULL) {
+		return stanzas.at[SCOPES_DOMAIN] == NULL ? config->domain
+							 : stanzas.at[SCOPES_DOMAIN]->effective;
 	}
 	if (!has_stanza(&stanzas)) {
 		return key.binding->options;
 	}
 	/* Names that merely occur somewhere make no difference. */
-	if (stanzas.provider == NULL && stanzas.provider_in_binding == NULL &&
-	    stanzas.provider_in_grouped == NULL) {
+	if (stanzas.at[SCOPES_PROVIDER] == NULL && stanzas.at[SCOPES_PROVIDER_IN_BINDING] == NULL &&
+	    stanzas.at[SCOPES_PROVIDER_IN_GROUPED] == NULL) {
 		key.provider = NULL;
 	}
-	if (stanzas.domain == NULL && stanzas.domain_in_group == NULL &&
-	    stanzas.domain_in_binding == NULL && stanzas.domain_in_grouped == NULL) {
+	if (stanzas.at[SCOPES_DOMAIN] == NULL && stanzas.at[SCOPES_DOMAIN_IN_GROUP] == NULL &&
+	    stanzas.at[SCOPES_DOMAIN_IN_BINDING] == NULL &&
+	    stanzas.at[SCOPES_DOMAIN_IN_GROUPED] == NULL) {
 		key.domain = NULL;
 	}
 	return &memo_get(config, &key, &stanzas)->options;
@@ -539,13 +467,13 @@ static bool sets_suffixes(const struct tree_scope *scope)
 static const struct domain_options *suffixes_of(const struct config *config,
 						const struct binding *binding, const char *provider)
 {
-	struct memo_key key = {.binding = binding, .provider = provider};
-	struct stanzas s = find_stanzas(config, &key);
+	struct scopes_key key = {.binding = binding, .provider = provider};
+	struct scopes s = scopes_find(config, &key);
 	const struct tree_scope *scope =
-		sets_suffixes(s.provider_in_grouped)   ? s.provider_in_grouped
-		: sets_suffixes(s.provider_in_binding) ? s.provider_in_binding
-		: sets_suffixes(s.provider)            ? s.provider
-						       : NULL;
+		sets_suffixes(s.at[SCOPES_PROVIDER_IN_GROUPED])   ? s.at[SCOPES_PROVIDER_IN_GROUPED]
+		: sets_suffixes(s.at[SCOPES_PROVIDER_IN_BINDING]) ? s.at[SCOPES_PROVIDER_IN_BINDING]
+		: sets_suffixes(s.at[SCOPES_PROVIDER])            ? s.at[SCOPES_PROVIDER]
+								  : NULL;
 
 	return scope == NULL ? NULL : scope->effective;
 }
@@ -588,7 +516,7 @@ static bool best_match(const struct domain_options *options, const char *mx)
 
 const char *config_provider(const struct config *config, const char *binding, const char *mx)
 {
-	const struct binding *b = binding_find(config, binding);
+	const struct binding *b = scopes_key(config, binding, NULL, NULL, 0).binding;
 
 	for (uint32_t i = 0; i < config->provider_count; i++) {
 		const struct domain_options *options = suffixes_of(config, b, config->providers[i]);

@@ -31,6 +31,7 @@ struct agent_settings {
 SINGLE
 struct listen_settings {
 	struct listen_options options;
+	struct http_options http;
 	bool enable;
 };
 
@@ -51,6 +52,16 @@ struct dkim_settings {
 	const char *const *oversigned;
 	uint32_t oversigned_count;
 	uint64_t expiration_ms;
+};
+
+/* What a `custom_logger` scope says, by enum custom_stage. */
+SINGLE
+struct custom_settings {
+	const char *mainlog;
+	const char *logfile[CUSTOM_STAGES];
+	const char *format[CUSTOM_STAGES];
+	const char *const *sanitize;
+	uint32_t sanitize_count;
 };
 
 /* A domain that mail is signed for. */
@@ -97,6 +108,13 @@ struct smtp_listen {
 	uint32_t peer_count;
 };
 
+/* A socket of an HTTP listener. */
+READONLY
+struct http_listen {
+	struct listen_options options;
+	struct http_options http;
+};
+
 /* Outbound options that one scope sets, and a struct in which those have their values as written.
  * Interned: equal settings are one struct. */
 READONLY
@@ -135,6 +153,9 @@ struct tls_made {
 	struct tls_context *context;
 };
 
+/* Header fields that are captured of a message. */
+#define CAPTURED_MAX 32
+
 #define CONFIG_MAGIC UINT32_C(0x434f4e46)
 
 READONLY
@@ -167,6 +188,8 @@ struct config {
 	uint32_t smtp_listen_count;
 	struct listen_options *control_listens;
 	uint32_t control_listen_count;
+	struct http_listen *http_listens;
+	uint32_t http_listen_count;
 
 	/* What the global scope says to all others, */
 	struct smtp_options smtp;
@@ -174,6 +197,13 @@ struct config {
 	const struct domain_options *domain_values;
 	/* and for domains without a stanza. */
 	const struct domain_options *domain;
+
+	/* In the order of the files. */
+	struct custom_logger *custom_loggers;
+	uint32_t custom_logger_count;
+	/* Keys of what is captured of messages' headers. */
+	const char *captured[CAPTURED_MAX];
+	uint32_t captured_count;
 
 	struct throttle **throttles;
 	uint32_t throttle_count;

@@ -89,11 +89,15 @@ static void read_scope(struct builder *b, struct tree_scope *scope, struct liste
 {
 	struct smtp_settings *settings = arena_alloc(&b->config->tree.arena, sizeof(*settings),
 						     _Alignof(struct smtp_settings));
-	struct targets targets = {
-		.base = {[TARGET_SMTP] = &settings->values, [TARGET_LISTEN] = listen}};
+	struct targets targets = {.base = {[TARGET_SMTP] = &settings->values,
+					   [TARGET_LISTEN] = listen,
+					   [TARGET_HTTP] = listen != NULL ? &listen->http : NULL}};
 	settings->set = assign_scope(b, scope, &targets);
 	scope->settings = settings;
 	check_smtp(b, scope, &settings->values);
+	if (scope->kind == SCOPE_HTTP_LISTENER || scope->kind == SCOPE_HTTP_LISTEN) {
+		http_check(b, scope, &listen->http);
+	}
 }
 
 static void read_peers(struct builder *b, struct tree_scope *scope)
@@ -196,6 +200,11 @@ static bool is_taken(const struct config *config, const struct listen_options *s
 			return true;
 		}
 	}
+	for (uint32_t i = 0; i < config->http_listen_count; i++) {
+		if (same_address(&config->http_listens[i].options, socket)) {
+			return true;
+		}
+	}
 	return false;
 }
 
@@ -230,6 +239,8 @@ static void build_listen(struct builder *b, const struct tree_scope *listener,
 	}
 	if (scope->kind == SCOPE_ESMTP_LISTEN) {
 		add_smtp_listen(b, listener, scope, socket);
+	} else if (scope->kind == SCOPE_HTTP_LISTEN) {
+		http_add_listen(b, scope, settings);
 	} else {
 		config->control_listens[config->control_listen_count++] = *socket;
 	}
@@ -238,10 +249,12 @@ static void build_listen(struct builder *b, const struct tree_scope *listener,
 static void build_listener(struct builder *b, struct tree_scope *listener)
 {
 	struct listen_settings settings = b->config->listen;
+	assign_missing(b, listener, TARGET_BIT(TARGET_HTTP));
 	read_scope(b, listener, &settings);
 	read_peers(b, listener);
 	for (struct tree_scope *s = listener->first_child; s != NULL; s = s->next) {
-		if (s->kind == SCOPE_ESMTP_LISTEN || s->kind == SCOPE_CONTROL_LISTEN) {
+		if (s->kind == SCOPE_ESMTP_LISTEN || s->kind == SCOPE_CONTROL_LISTEN ||
+		    s->kind == SCOPE_HTTP_LISTEN) {
 			struct listen_settings own = settings;
 			build_listen(b, listener, s, &own);
 		}
@@ -254,10 +267,14 @@ static void make_room(struct builder *b)
 	struct config *config = b->config;
 	uint32_t smtp = 0;
 	uint32_t control = 0;
+	uint32_t http = 0;
 	for (struct tree_scope *s = config->tree.root->first_child; s != NULL; s = s->next) {
 		smtp += count_children(s, SCOPE_ESMTP_LISTEN);
 		control += count_children(s, SCOPE_CONTROL_LISTEN);
+		http += count_children(s, SCOPE_HTTP_LISTEN);
 	}
+	config->http_listens = arena_alloc(&config->tree.arena, http * sizeof(struct http_listen),
+					   _Alignof(struct http_listen));
 	config->smtp_listens = arena_alloc(&config->tree.arena, smtp * sizeof(struct smtp_listen),
 					   _Alignof(struct smtp_listen));
 	config->control_listens =
@@ -278,7 +295,8 @@ void listeners_build(struct builder *b)
 	check_smtp(b, root, &config->smtp);
 	make_room(b);
 	for (struct tree_scope *s = root->first_child; s != NULL; s = s->next) {
-		if (s->kind == SCOPE_ESMTP_LISTENER || s->kind == SCOPE_CONTROL_LISTENER) {
+		if (s->kind == SCOPE_ESMTP_LISTENER || s->kind == SCOPE_CONTROL_LISTENER ||
+		    s->kind == SCOPE_HTTP_LISTENER) {
 			build_listener(b, s);
 		}
 	}

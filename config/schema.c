@@ -14,6 +14,7 @@
 #define GLOBAL BIT(SCOPE_GLOBAL)
 #define SPOOL BIT(SCOPE_SPOOL)
 #define LOG BIT(SCOPE_LOG)
+#define CUSTOM BIT(SCOPE_CUSTOM_LOGGER)
 #define SINGLE_AGENTS (BIT(SCOPE_SERVICE_AGENT) | BIT(SCOPE_LOG_AGENT))
 #define SERVICE (SINGLE_AGENTS | BIT(SCOPE_POOL_AGENT))
 #define AGENTS (BIT(SCOPE_AGENT) | SERVICE)
@@ -22,7 +23,9 @@
 #define GROUP BIT(SCOPE_GROUP)
 #define ESMTP (BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_ESMTP_LISTEN))
 #define CONTROL (BIT(SCOPE_CONTROL_LISTENER) | BIT(SCOPE_CONTROL_LISTEN))
+#define HTTP (BIT(SCOPE_HTTP_LISTENER) | BIT(SCOPE_HTTP_LISTEN))
 #define CLIENT (ESMTP | BIT(SCOPE_ESMTP_PEER))
+#define GRAPHITE BIT(SCOPE_GRAPHITE)
 #define DKIM (BIT(SCOPE_DKIM) | BIT(SCOPE_DKIM_SIGNATURE))
 #define ROUTED (GLOBAL | BIT(SCOPE_BINDING_GROUP) | BIT(SCOPE_BINDING) | BIT(SCOPE_DOMAIN))
 #define OUTBOUND (ROUTED | BIT(SCOPE_PROVIDER))
@@ -46,6 +49,8 @@
 #define TO_TLS_PAIR(member) .target = TARGET_TLS_PAIR, FIELD(struct tls_pair, member)
 #define TO_IDLE(member) .target = TARGET_IDLE, FIELD(struct idle_options, member)
 #define TO_BINDING(member) .target = TARGET_BINDING, FIELD(struct binding_options, member)
+#define TO_CUSTOM(member) .target = TARGET_CUSTOM, FIELD(struct custom_settings, member)
+#define TO_HTTP(member) .target = TARGET_HTTP, FIELD(struct http_options, member)
 #define TO_DKIM(member) .target = TARGET_DKIM, FIELD(struct dkim_settings, member)
 
 static const char *const verify_mode_choices[] = {"optional", "none", "require", NULL};
@@ -57,6 +62,8 @@ static const char *const idle_choices[] = {
 	"busy-spin", "yield", "backoff", "sleep", "noop", "park", NULL,
 };
 static const char *const durability_choices[] = {"synced", "cached", "memory", NULL};
+static const char *const log_rotate_choices[] = {"never", "hourly", "daily", NULL};
+static const char *const log_compress_choices[] = {"none", "zstd", "gzip", NULL};
 static const char *const multiplexor_choices[] = {"auto", "uring", "epoll", "poll", NULL};
 static const char *const resolver_mode_choices[] = {"forward", "recursive", NULL};
 static const char *const family_choices[] = {"any", "ipv4", "ipv6", NULL};
@@ -75,6 +82,8 @@ static const char *const pool_agents[] = {"pool", NULL};
 const struct schema_scope_row schema_scope_rows[] = {
 	{"spool", "where accepted mail is kept", SCOPE_SPOOL, GLOBAL, INSTANCE_NONE, NULL},
 	{"log", "what became of each message", SCOPE_LOG, GLOBAL, INSTANCE_NONE, NULL},
+	{"custom_logger", "a log of one's own layout", SCOPE_CUSTOM_LOGGER, GLOBAL,
+	 INSTANCE_REQUIRED, NULL},
 	{"resolver", "who knows where mail goes", SCOPE_RESOLVER, GLOBAL, INSTANCE_NONE, NULL},
 	{"mta_sts", "how policies of MTA-STS are fetched", SCOPE_STS, GLOBAL, INSTANCE_NONE, NULL},
 	{"group", "a thread that agents share", SCOPE_GROUP, GLOBAL, INSTANCE_REQUIRED, NULL},
@@ -94,6 +103,11 @@ const struct schema_scope_row schema_scope_rows[] = {
 	 INSTANCE_OPTIONAL, NULL},
 	{"listen", "one socket for consoles", SCOPE_CONTROL_LISTEN, BIT(SCOPE_CONTROL_LISTENER),
 	 INSTANCE_REQUIRED, NULL},
+	{"http_listener", "serves metrics, health and what the console shows", SCOPE_HTTP_LISTENER,
+	 GLOBAL, INSTANCE_OPTIONAL, NULL},
+	{"listen", "one socket for HTTP", SCOPE_HTTP_LISTEN, BIT(SCOPE_HTTP_LISTENER),
+	 INSTANCE_REQUIRED, NULL},
+	{"graphite", "who is sent metrics", SCOPE_GRAPHITE, GLOBAL, INSTANCE_NONE, NULL},
 	{"dkim", "signs mail of a domain", SCOPE_DKIM, GLOBAL, INSTANCE_REQUIRED, NULL},
 	{"signature", "one more signature, with a key of its own", SCOPE_DKIM_SIGNATURE,
 	 BIT(SCOPE_DKIM), INSTANCE_REQUIRED, NULL},
@@ -182,6 +196,88 @@ const struct schema_option schema_options[] = {
 	{ .name = "log_transient_failures", .type = TYPE_BOOLEAN, .fallback = "true",
 	  TO_GLOBAL(log_transient_failures), .scopes = LOG, .restart = true,
 	  .help = "Whether the bouncelog has those recipients too that will be tried again." },
+	{ .name = "rotate", .type = TYPE_CHOICE, .choices = log_rotate_choices,
+	  .fallback = "never", TO_GLOBAL(log_rotate), .scopes = LOG, .restart = true,
+	  .help = "When log files are put aside and begun anew: at the full hour, at midnight, or "
+		  "only when rotate_size or an operator says so." },
+	{ .name = "rotate_size", .type = TYPE_SIZE, .max = GIB(1024), .fallback = "0",
+	  TO_GLOBAL(log_rotate_size), .scopes = LOG, .restart = true,
+	  .help = "A log file that would become larger is put aside first; 0: any size." },
+	{ .name = "keep", .type = TYPE_NUMBER, .max = 1000000, .fallback = "7",
+	  TO_GLOBAL(log_keep), .scopes = LOG, .restart = true,
+	  .help = "Files put aside that are kept of each log, the newest; 0: all." },
+	{ .name = "compress", .type = TYPE_CHOICE, .choices = log_compress_choices,
+	  .fallback = "none", TO_GLOBAL(log_compress), .scopes = LOG, .restart = true,
+	  .help = "How files put aside are compressed." },
+
+	{ .name = "main", .type = TYPE_DESTINATIONS, .fallback = "( \"file:mainlog\" )",
+	  TO_GLOBAL(logs[LOG_MAIN].names), COUNT(struct global_options, logs[LOG_MAIN].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the main log: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "bounce", .type = TYPE_DESTINATIONS, .fallback = "( \"file:bouncelog\" )",
+	  TO_GLOBAL(logs[LOG_BOUNCE].names), COUNT(struct global_options, logs[LOG_BOUNCE].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the bounce log: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "reject", .type = TYPE_DESTINATIONS, .fallback = "( \"file:rejectlog\" )",
+	  TO_GLOBAL(logs[LOG_REJECT].names), COUNT(struct global_options, logs[LOG_REJECT].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the reject log: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "fbl", .type = TYPE_DESTINATIONS, .fallback = "( \"file:fbllog\" )",
+	  TO_GLOBAL(logs[LOG_FEEDBACK].names), COUNT(struct global_options, logs[LOG_FEEDBACK].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the feedback log: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "panic", .type = TYPE_DESTINATIONS, .fallback = "( \"file:paniclog\" )",
+	  TO_GLOBAL(logs[LOG_PANIC].names), COUNT(struct global_options, logs[LOG_PANIC].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of what went wrong in the program, always as text; "
+		  "none: it is off." },
+	{ .name = "acct", .type = TYPE_DESTINATIONS, .fallback = "( \"file:acctlog\" )",
+	  TO_GLOBAL(logs[LOG_ACCT].names), COUNT(struct global_options, logs[LOG_ACCT].count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Destinations of the log of authentications: file:NAME as text, json:NAME as JSON; "
+		  "none: it is off." },
+	{ .name = "context_headers", .type = TYPE_FIELDS, .fallback = "( )",
+	  TO_GLOBAL(context_headers), COUNT(struct global_options, context_header_count),
+	  .scopes = LOG, .restart = true,
+	  .help = "Header fields whose values are kept as metadata of a message, for logs." },
+
+	/* custom_logger { } */
+	{ .name = "mainlog", .type = TYPE_DESTINATION, TO_CUSTOM(mainlog), .scopes = CUSTOM,
+	  .restart = true,
+	  .help = "Where what has no destination of its own goes." },
+	{ .name = "reception_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_RECEPTION]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where received messages go; by default the mainlog." },
+	{ .name = "reception_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_RECEPTION]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for received messages, with macros; without one they are not logged." },
+	{ .name = "delivery_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_DELIVERY]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where deliveries go; by default the mainlog." },
+	{ .name = "delivery_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_DELIVERY]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for deliveries, with macros; without one they are not logged." },
+	{ .name = "transient_failure_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_TRANSIENT]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where recipients that failed and are tried again go; by default the mainlog." },
+	{ .name = "transient_failure_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_TRANSIENT]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for recipients that failed and are tried again, with macros; without one they are not logged." },
+	{ .name = "permanent_failure_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_PERMANENT]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where recipients that failed for good go; by default the mainlog." },
+	{ .name = "permanent_failure_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_PERMANENT]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for recipients that failed for good, with macros; without one they are not logged." },
+	{ .name = "rejection_logfile", .type = TYPE_DESTINATION, TO_CUSTOM(logfile[CUSTOM_REJECTION]),
+	  .scopes = CUSTOM, .restart = true, .help = "Where what clients were refused goes; by default the mainlog." },
+	{ .name = "rejection_format", .type = TYPE_TEXT, .max = 4096, TO_CUSTOM(format[CUSTOM_REJECTION]),
+	  .scopes = CUSTOM, .restart = true,
+	  .help = "A line for what clients were refused, with macros; without one they are not logged." },
+	{ .name = "sanitize", .type = TYPE_SANITIZERS, .fallback = "( )", TO_CUSTOM(sanitize),
+	  COUNT(struct custom_settings, sanitize_count), .scopes = CUSTOM, .restart = true,
+	  .help = "What becomes of characters in values: special_characters get a backslash, "
+		  "non_printable become ?, tr/ABC/abc/ replaces one by the other." },
 
 	/* resolver { } */
 	{ .name = "mode", .type = TYPE_CHOICE, .choices = resolver_mode_choices,
@@ -308,24 +404,67 @@ const struct schema_option schema_options[] = {
 
 	/* Sockets of listeners */
 	{ .name = "enable", .type = TYPE_BOOLEAN, .fallback = "true", TO_LISTEN(enable),
-	  .scopes = ESMTP | CONTROL, .help = "false closes the socket." },
+	  .scopes = ESMTP | CONTROL | HTTP, .help = "false closes the socket." },
 	{ .name = "listen_backlog", .type = TYPE_NUMBER, .min = 1, .max = 65535,
-	  .fallback = "500", TO_LISTEN(options.backlog), .scopes = GLOBAL | ESMTP | CONTROL,
+	  .fallback = "500", TO_LISTEN(options.backlog), .scopes = GLOBAL | ESMTP | CONTROL | HTTP,
 	  .help = "Connections that may wait in the kernel to be accepted." },
 	{ .name = "listener_sessions", .type = TYPE_NUMBER, .max = 1000000, .fallback = "0",
-	  TO_LISTEN(options.max_connections), .scopes = GLOBAL | ESMTP | CONTROL,
+	  TO_LISTEN(options.max_connections), .scopes = GLOBAL | ESMTP | CONTROL | HTTP,
 	  .help = "Connections of one listen at a time; 0 is no limit." },
 	{ .name = "service_sessions", .type = TYPE_NUMBER, .max = 1000000, .fallback = "0",
 	  TO_LISTEN(options.max_service_connections),
-	  .scopes = GLOBAL | BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_CONTROL_LISTENER),
+	  .scopes = GLOBAL | BIT(SCOPE_ESMTP_LISTENER) | BIT(SCOPE_CONTROL_LISTENER) |
+		    BIT(SCOPE_HTTP_LISTENER),
 	  .help = "Connections of all listens of a listener at a time; 0 is no limit." },
 	{ .name = "max_connections_per_peer", .type = TYPE_NUMBER, .max = 1000000,
 	  .fallback = "0", TO_LISTEN(options.max_connections_per_peer),
-	  .scopes = GLOBAL | ESMTP | CONTROL,
+	  .scopes = GLOBAL | ESMTP | CONTROL | HTTP,
 	  .help = "Connections of one listen from one address at a time; 0 is no limit." },
 	{ .name = "file_mode", .type = TYPE_MODE, .max = 0777, .fallback = "0660",
-	  TO_LISTEN(options.file_mode), .scopes = GLOBAL | ESMTP | CONTROL,
+	  TO_LISTEN(options.file_mode), .scopes = GLOBAL | ESMTP | CONTROL | HTTP,
 	  .help = "Permissions of a Unix socket, in octal." },
+
+	/* HTTP listeners, and those who are sent metrics */
+	{ .name = "token", .type = TYPE_TEXT, .max = 1024, TO_HTTP(token), .scopes = HTTP,
+	  .restart = true,
+	  .help = "What clients have to know (Authorization: Bearer TOKEN); where others than this "
+		  "machine can connect one has to be set." },
+	{ .name = "token_file", .type = TYPE_TEXT, .max = PATH_LEN_MAX, TO_HTTP(token_file),
+	  .scopes = HTTP, .restart = true,
+	  .help = "A file whose first line is the token." },
+	{ .name = "idle_time", .type = TYPE_TIME_MS, .min = 1000, .max = 86400000,
+	  .fallback = "60s", TO_HTTP(idle_ms), .scopes = HTTP, .restart = true,
+	  .help = "A client that asks nothing, and takes nothing of its answer, for so long is "
+		  "dismissed; whole seconds." },
+	{ .name = "max_header_size", .type = TYPE_SIZE, .min = KIB(4), .max = MIB(1),
+	  .fallback = "16K", TO_HTTP(header_bytes), .scopes = HTTP, .restart = true,
+	  .help = "Memory for the header of a request and that of its answer; a larger one is "
+		  "refused." },
+	{ .name = "max_requests", .type = TYPE_NUMBER, .min = 1, .max = 10000, .fallback = "64",
+	  TO_HTTP(max_requests), .scopes = HTTP, .restart = true,
+	  .help = "Requests of one listen under way at a time, but for those of events; others are "
+		  "answered 503." },
+	{ .name = "max_event_clients", .type = TYPE_NUMBER, .max = 10000, .fallback = "200",
+	  TO_HTTP(max_event_clients), .scopes = HTTP, .restart = true,
+	  .help = "Clients of one listen that follow events; others are answered 503." },
+	{ .name = "metrics_top_domains", .type = TYPE_NUMBER, .max = 1000, .fallback = "20",
+	  TO_GLOBAL(metrics_top_domains), .scopes = GLOBAL, .restart = true,
+	  .help = "Domains that have metrics of their own, those with the most recipients "
+		  "delivered, deferred, failed and queued; the rest is the domain \"other\"." },
+	{ .name = "metrics_interval", .type = TYPE_TIME_MS, .min = 100, .max = 3600000,
+	  .fallback = "1s", TO_GLOBAL(metrics_interval_ms), .scopes = GLOBAL, .restart = true,
+	  .help = "How often events are sent, and how old numbers of domains and bindings may "
+		  "be." },
+	{ .name = "server", .type = TYPE_TEXT, .max = 256, TO_GLOBAL(graphite.server),
+	  .fallback = "none", .scopes = GRAPHITE, .restart = true,
+	  .help = "Address and port of a Graphite server (line protocol over TCP), or none." },
+	{ .name = "interval", .type = TYPE_TIME_MS, .min = 100, .max = 86400000,
+	  .fallback = "60s", TO_GLOBAL(graphite.interval_ms), .scopes = GRAPHITE, .restart = true,
+	  .help = "How often it is sent metrics." },
+	{ .name = "prefix", .type = TYPE_TEXT, .max = 256, TO_GLOBAL(graphite.prefix),
+	  .scopes = GRAPHITE, .restart = true,
+	  .help = "What their names begin with; by default flywheel. and the hostname with "
+		  "underscores for its dots." },
 
 	/* Clients of SMTP listeners */
 	{ .name = "hostname", .type = TYPE_HOSTNAME, TO_SMTP(hostname), .scopes = CLIENT,
@@ -648,6 +787,11 @@ static const struct type_row types[TYPES] = {
 	[TYPE_BIND_ADDRESSES] =
 		{"addresses", "-",
 		 "an address such as \"192.0.2.1\", or one of each family in a list"},
+	[TYPE_DESTINATIONS] = {"destinations", "-",
+			       "destinations such as ( \"file:mainlog\" \"json:events\" )"},
+	[TYPE_DESTINATION] = {"destination", "-", "a destination such as \"file:my.log\""},
+	[TYPE_SANITIZERS] = {"rules", "-",
+			     "rules such as ( special_characters non_printable \"tr/@/_/\" )"},
 	[TYPE_RATE] = {"rate", "per second, or N/sec, N/min, N/hour, N/SECONDS",
 		       "a rate such as 10/min or 100/60, or none"},
 };

@@ -17,6 +17,7 @@ enum schema_scope {
 	SCOPE_GLOBAL,
 	SCOPE_SPOOL,
 	SCOPE_LOG,
+	SCOPE_CUSTOM_LOGGER,
 	SCOPE_RESOLVER,
 	SCOPE_STS,
 	SCOPE_GROUP,
@@ -29,6 +30,9 @@ enum schema_scope {
 	SCOPE_ESMTP_PEER,
 	SCOPE_CONTROL_LISTENER,
 	SCOPE_CONTROL_LISTEN,
+	SCOPE_HTTP_LISTENER,
+	SCOPE_HTTP_LISTEN,
+	SCOPE_GRAPHITE,
 	SCOPE_DKIM,
 	SCOPE_DKIM_SIGNATURE,
 	SCOPE_TLS_CERTIFICATE,
@@ -84,6 +88,11 @@ enum schema_type {
 	TYPE_BIND_ADDRESSES,
 	/* struct rate: a throttle that is no shared object. */
 	TYPE_RATE,
+	/* Where records of a log go; and one such destination. */
+	TYPE_DESTINATIONS,
+	TYPE_DESTINATION,
+	/* Rules of what becomes of octets in a custom log. */
+	TYPE_SANITIZERS,
 	TYPES
 };
 
@@ -107,8 +116,12 @@ enum schema_target {
 	TARGET_IDLE,
 	/* struct dkim_settings */
 	TARGET_DKIM,
+	/* struct custom_settings */
+	TARGET_CUSTOM,
 	/* struct binding_options */
 	TARGET_BINDING,
+	/* struct http_options */
+	TARGET_HTTP,
 	TARGETS
 };
 

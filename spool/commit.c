@@ -103,6 +103,7 @@ static void count_batch(struct committer *c, const struct batch *b)
 	counter_add(t->records, b->records);
 	counter_add(t->bytes, b->bytes);
 	counter_max(t->batch_max, b->records);
+	histogram_record(&t->batch_records, b->records);
 	histogram_record(&t->commit_ns, c->agent->now.mono_ns - c->began_ns);
 }
 

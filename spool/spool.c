@@ -213,11 +213,6 @@ uint32_t spool_writer_of(const struct spool *s, uint32_t id)
 	return id % s->options.writers;
 }
 
-uint32_t spool_writers(const struct spool *s)
-{
-	return s->options.writers;
-}
-
 bool spool_full(const struct spool *s)
 {
 	return atomic_load_explicit(&s->full_bits, memory_order_relaxed) != 0;
@@ -227,6 +222,17 @@ const struct histogram *spool_commit_ns(const struct spool *s, uint32_t writer)
 {
 	ASSERT(writer < s->options.writers);
 	return &s->stores[writer].stats.commit_ns;
+}
+
+const struct histogram *spool_batch_records(const struct spool *s, uint32_t writer)
+{
+	ASSERT(writer < s->options.writers);
+	return &s->stores[writer].stats.batch_records;
+}
+
+uint32_t spool_writer_count(const struct spool *s)
+{
+	return s->options.writers;
 }
 
 uint64_t spool_highest_id(const struct spool *s)

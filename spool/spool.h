@@ -140,8 +140,12 @@ struct histogram;
 CONCURRENT
 const struct histogram *spool_commit_ns(const struct spool *s, uint32_t writer);
 
+/* Records of a batch, one value for each. */
+CONCURRENT
+const struct histogram *spool_batch_records(const struct spool *s, uint32_t writer);
+
 READONLY
-uint32_t spool_writers(const struct spool *s);
+uint32_t spool_writer_count(const struct spool *s);
 
 /* Hands a request to its writer. The request is the writer's until on_done runs. */
 BOUND

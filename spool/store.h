@@ -58,6 +58,8 @@ struct store_stats {
 	struct counter *damaged;
 	/* Nanoseconds from the first write of a batch to its answers. */
 	struct histogram commit_ns;
+	/* Records of a batch. */
+	struct histogram batch_records;
 };
 
 struct message;

@@ -10,48 +10,71 @@
 
 SINGLE
 struct console {
-	int fd;
+	struct sockaddr_un address;
+	/* NULL: no connection. */
 	FILE *in;
+	bool renewed;
 	char *line;
 	size_t line_size;
 };
 
-struct console *console_connect(const char *path)
+/* False with errno set. */
+static bool open_connection(struct console *c)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct console *c;
-	int fd;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int saved;
 
-	if (strlen(path) >= sizeof(address.sun_path)) {
-		errno = ENAMETOOLONG;
-		return NULL;
-	}
-	strcpy(address.sun_path, path);
-	c = calloc(1, sizeof(*c));
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (c != NULL && fd >= 0 &&
-	    connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0) {
-		c->fd = fd;
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&c->address, sizeof(c->address)) == 0) {
 		c->in = fdopen(fd, "r");
 	}
-	if (c != NULL && c->in != NULL) {
-		return c;
+	if (c->in != NULL) {
+		return true;
 	}
 	saved = errno;
 	if (fd >= 0) {
 		close(fd);
 	}
+	errno = saved;
+	return false;
+}
+
+static void close_connection(struct console *c)
+{
+	if (c->in != NULL) {
+		fclose(c->in);
+		c->in = NULL;
+	}
+}
+
+struct console *console_connect(const char *path)
+{
+	struct console *c;
+	int saved;
+
+	if (strlen(path) >= sizeof(c->address.sun_path)) {
+		errno = ENAMETOOLONG;
+		return NULL;
+	}
+	c = calloc(1, sizeof(*c));
+	if (c == NULL) {
+		return NULL;
+	}
+	c->address.sun_family = AF_UNIX;
+	strcpy(c->address.sun_path, path);
+	if (open_connection(c)) {
+		return c;
+	}
+	saved = errno;
 	free(c);
 	errno = saved;
 	return NULL;
 }
 
-bool console_is_closed(struct console *c)
+static bool is_closed(const struct console *c)
 {
 	char octet;
 
-	return recv(c->fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+	return recv(fileno(c->in), &octet, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
 /* False with errno set. */
@@ -84,15 +107,12 @@ static json_t *parse_answer(const char *line, size_t len)
 	return answer;
 }
 
-json_t *console_ask(struct console *c, const char *command)
+static json_t *ask(struct console *c, const char *command)
 {
+	int fd = fileno(c->in);
 	ssize_t len;
 
-	if (strchr(command, '\n') != NULL) {
-		errno = EINVAL;
-		return NULL;
-	}
-	if (!send_all(c->fd, command, strlen(command)) || !send_all(c->fd, "\n", 1)) {
+	if (!send_all(fd, command, strlen(command)) || !send_all(fd, "\n", 1)) {
 		/* It may have said why it closes before it did. */
 		if (errno != EPIPE && errno != ECONNRESET) {
 			return NULL;
@@ -107,12 +127,48 @@ json_t *console_ask(struct console *c, const char *command)
 	return parse_answer(c->line, (size_t)len);
 }
 
+json_t *console_ask(struct console *c, const char *command)
+{
+	json_t *answer;
+	int saved;
+
+	if (strchr(command, '\n') != NULL) {
+		errno = EINVAL;
+		return NULL;
+	}
+	if (c->in != NULL && is_closed(c)) {
+		close_connection(c);
+	}
+	if (c->in == NULL) {
+		if (!open_connection(c)) {
+			return NULL;
+		}
+		c->renewed = true;
+	}
+	answer = ask(c, command);
+	if (answer == NULL) {
+		/* What may still come is the answer to something that nobody waits for. */
+		saved = errno;
+		close_connection(c);
+		errno = saved;
+	}
+	return answer;
+}
+
+bool console_was_renewed(struct console *c)
+{
+	bool renewed = c->renewed;
+
+	c->renewed = false;
+	return renewed;
+}
+
 void console_close(struct console *c)
 {
 	if (c == NULL) {
 		return;
 	}
-	fclose(c->in);
+	close_connection(c);
 	free(c->line);
 	free(c);
 }

@@ -1,5 +1,7 @@
 /*
- * The console's side of a control connection: one command on a line, one JSON document back.
+ * The console's side of a control connection: one command on a line, one JSON document back. A
+ * connection that was lost, or that the server closed because it was idle for long, is made anew
+ * before the next command; a command is never sent twice.
  */
 #pragma once
 
@@ -14,17 +16,18 @@ struct console;
 SINGLE
 struct console *console_connect(const char *path);
 
-/* Has the server closed the connection, as it does to one that is idle for long? */
-SINGLE
-bool console_is_closed(struct console *c);
-
 /*
  * Sends `command` (no newline) and waits for the answer. Returns it, with "ok" and "result" or
- * "error", or NULL with errno set when the connection is lost: ECONNRESET when the server closed
- * it, EPROTO when what came is no answer, EINVAL for a command with a newline in it.
+ * "error", or NULL with errno set when there is no connection, or it is lost: ECONNRESET when the
+ * server closed it, EINTR when a signal came first, EPROTO when what came is no answer, EINVAL for
+ * a command with a newline in it.
  */
 SINGLE
 json_t *console_ask(struct console *c, const char *command);
+
+/* Was the connection made anew since this was asked last? */
+SINGLE
+bool console_was_renewed(struct console *c);
 
 SINGLE
 void console_close(struct console *c);

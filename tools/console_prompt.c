@@ -5,62 +5,77 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "tools/console_complete.h"
 
 #define HISTORY_LINES 1000
-#define NAMES_MAX 64
+#define INTERRUPT ('C' & 0x1f)
 
-/* What completion, which has no context of its own, completes. */
-static char *names[NAMES_MAX];
-static unsigned name_count;
+/* What callbacks of line editing, which have no context of their own, work on. */
+static struct console *console;
+static struct complete completion;
+static json_t *candidates;
+static bool interrupted;
 
-static void learn_names(struct console *c)
+/* ---- completion ---- */
+
+static json_t *ask(const char *command)
 {
-	json_t *answer = console_ask(c, "help");
-	json_t *rows = json_object_get(answer, "result");
-	json_t *row;
-	size_t i;
+	json_t *answer = console_ask(console, command);
+	json_t *result = json_incref(json_object_get(answer, "result"));
 
-	json_array_foreach(rows, i, row)
-	{
-		const char *name = json_string_value(json_object_get(row, "command"));
-
-		if (name != NULL && name_count < NAMES_MAX) {
-			names[name_count++] = strdup(name);
-		}
-	}
 	json_decref(answer);
-	if (name_count < NAMES_MAX) {
-		names[name_count++] = strdup("quit");
-	}
+	return result;
 }
 
-/* The next word of a command name that goes on from what stands on the line before the word. */
-static char *next_word(const char *word, int state)
+static json_t *ask_names(void *context, const char *kind, const char *prefix)
 {
-	static unsigned next;
-	size_t before = (size_t)rl_point - strlen(word);
+	char command[512];
+	int len = snprintf(command, sizeof(command), "complete %s%s%s", kind,
+			   prefix[0] != '\0' ? " " : "", prefix);
 
-	if (state == 0) {
-		next = 0;
+	(void)context;
+	if (len < 0 || (size_t)len >= sizeof(command) || strpbrk(prefix, "\"\n") != NULL) {
+		return NULL;
 	}
-	while (next < name_count) {
-		const char *name = names[next++];
+	return ask(command);
+}
 
-		if (name != NULL && strncmp(name, rl_line_buffer, before) == 0 &&
-		    strncmp(name + before, word, strlen(word)) == 0) {
-			return strndup(name + before, strcspn(name + before, " "));
-		}
-	}
-	return NULL;
+static char *next_candidate(const char *word, int state)
+{
+	static size_t next;
+	const char *text;
+
+	(void)word;
+	next = state == 0 ? 0 : next;
+	text = json_string_value(json_array_get(candidates, next++));
+	return text != NULL ? strdup(text) : NULL;
 }
 
 static char **complete(const char *word, int start, int end)
 {
-	(void)start;
+	char *before = strndup(rl_line_buffer, (size_t)start);
+	char **matches = NULL;
+
 	(void)end;
 	rl_attempted_completion_over = 1;
-	return rl_completion_matches(word, next_word);
+	if (completion.commands == NULL) {
+		completion.commands = ask("help");
+	}
+	if (before != NULL) {
+		candidates = complete_words(&completion, before, word);
+		matches = rl_completion_matches(word, next_candidate);
+		json_decref(candidates);
+		candidates = NULL;
+	}
+	free(before);
+	return matches;
 }
+
+/* ---- history ---- */
 
 /* "~/.flywheel_history"; NULL without a home. */
 static char *history_path(void)
@@ -73,6 +88,20 @@ static char *history_path(void)
 	}
 	return path;
 }
+
+/* For its owner's eyes only, whatever it was before. */
+static void save_history(const char *path)
+{
+	mode_t mask = umask(077);
+
+	if (access(path, F_OK) == 0) {
+		chmod(path, 0600);
+	}
+	write_history(path);
+	umask(mask);
+}
+
+/* ---- the prompt ---- */
 
 static bool is_quit(const char *line)
 {
@@ -92,12 +121,49 @@ static char *trim(char *line)
 	return line;
 }
 
+static int on_interrupt(int count, int key)
+{
+	(void)count;
+	(void)key;
+	interrupted = true;
+	rl_done = 1;
+	return 0;
+}
+
+/* A line, or NULL at the end of input. While it is written ^C is a key, which drops the line, and
+ * no signal: nothing that runs can be hit by it. */
+static char *read_line(void)
+{
+	struct termios saved;
+	struct termios quiet;
+	bool terminal = tcgetattr(STDIN_FILENO, &saved) == 0;
+	char *line;
+
+	do {
+		interrupted = false;
+		rl_done = 0;
+		if (terminal) {
+			quiet = saved;
+			quiet.c_cc[VINTR] = _POSIX_VDISABLE;
+			tcsetattr(STDIN_FILENO, TCSADRAIN, &quiet);
+		}
+		line = readline("flywheel> ");
+		if (terminal) {
+			tcsetattr(STDIN_FILENO, TCSADRAIN, &saved);
+		}
+		if (interrupted) {
+			puts("^C");
+		}
+	} while (line == NULL && interrupted);
+	return line;
+}
+
 static int read_lines(prompt_run_fn run, void *context)
 {
 	int rc = 0;
 	char *line;
 
-	while (rc != 2 && (line = readline("flywheel> ")) != NULL) {
+	while ((line = read_line()) != NULL) {
 		char *command = trim(line);
 
 		if (is_quit(command)) {
@@ -119,22 +185,22 @@ int prompt_loop(struct console *c, prompt_run_fn run, void *context)
 	char *path = history_path();
 	int rc;
 
+	console = c;
+	completion = (struct complete){.names = ask_names};
 	rl_readline_name = "flywheel";
 	rl_attempted_completion_function = complete;
 	rl_initialize();
+	rl_add_defun("flywheel-interrupt", on_interrupt, INTERRUPT);
 	using_history();
 	stifle_history(HISTORY_LINES);
 	if (path != NULL) {
 		read_history(path);
 	}
-	learn_names(c);
 	rc = read_lines(run, context);
 	if (path != NULL) {
-		write_history(path);
+		save_history(path);
 	}
 	free(path);
-	while (name_count > 0) {
-		free(names[--name_count]);
-	}
+	json_decref(completion.commands);
 	return rc;
 }

@@ -1,5 +1,7 @@
 /*
- * The interactive console: a prompt with line editing, history and completion of command names.
+ * The interactive console: a prompt with line editing, a history that outlives it, and completion
+ * of commands, of the words they take, and of domains and bindings. ^C at the prompt drops the
+ * line.
  */
 #pragma once
 
@@ -9,8 +11,7 @@
 /* Shows the answer to one command; what it returns is the caller's own business. */
 typedef int (*prompt_run_fn)(void *context, const char *command);
 
-/* Reads and runs commands until "quit", "exit" or the end of input, or until `run` returns 2. The
- * command names to complete are asked from `c`. Returns the last result of `run`, 0 when there was
- * none. */
+/* Reads and runs commands until "quit", "exit" or the end of input. What there is to complete is
+ * asked from `c`. Returns the last result of `run`, 0 when there was none. */
 SINGLE
 int prompt_loop(struct console *c, prompt_run_fn run, void *context);

@@ -433,11 +433,41 @@ static void render_object(const json_t *object, FILE *out, unsigned level)
 	}
 }
 
+/* A row has something that does not fit into a cell. */
+static bool has_nested(const json_t *rows)
+{
+	for (size_t i = 0; i < json_array_size(rows); i++) {
+		const char *key;
+		json_t *value;
+
+		json_object_foreach(json_array_get(rows, i), key, value)
+		{
+			if (is_nested(value)) {
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
+/* One after the other, as objects. */
+static void render_rows(const json_t *rows, FILE *out, unsigned level)
+{
+	for (size_t i = 0; i < json_array_size(rows); i++) {
+		if (i != 0) {
+			putc('\n', out);
+		}
+		render_value(json_array_get(rows, i), out, level);
+	}
+}
+
 static void render_value(const json_t *value, FILE *out, unsigned level)
 {
 	char *text;
 
-	if (is_rows(value)) {
+	if (is_rows(value) && level < NESTING_MAX && has_nested(value)) {
+		render_rows(value, out, level);
+	} else if (is_rows(value)) {
 		render_table(value, out, level);
 	} else if (json_is_object(value) && level < NESTING_MAX) {
 		render_object(value, out, level);

@@ -14,8 +14,11 @@
 
 #include "core/version.h"
 #include "tools/console_client.h"
+#include "tools/console_pager.h"
 #include "tools/console_prompt.h"
 #include "tools/console_render.h"
+#include "tools/console_top.h"
+#include "tools/log_commands.h"
 
 #define DEFAULT_SOCKET "/run/flywheel/control"
 
@@ -32,7 +35,7 @@ static const char help_text[] =
 	"DESCRIPTION\n"
 	"    Sends COMMAND to a running flywheeld and shows the answer. Without COMMAND it reads\n"
 	"    commands: on a terminal with a prompt, line editing, history and completion by the\n"
-	"    Tab key; otherwise one from each line of standard input, where empty lines and lines\n"
+	"    Tab key, where long answers go to $PAGER and ^C ends what runs; otherwise one from each line of standard input, where empty lines and lines\n"
 	"    that begin with # are skipped. \"quit\" or the end of input leaves.\n"
 	"\n"
 	"OPTIONS\n"
@@ -50,7 +53,10 @@ static const char help_text[] =
 	"COMMANDS\n"
 	"    help [COMMAND]         what flywheeld understands; the list here may be older\n"
 	"    summary                the whole program in numbers\n"
+	"    top                    a live view: rates, agents, the busiest domains; h shows keys\n"
 	"    mailq [N]              the N longest queues\n"
+	"    why domain NAME        why it is not moving: what holds it, who set that, until when\n"
+	"    why, why message ID    the same of the longest queues, of one message\n"
 	"    domain NAME            one domain: what holds its queue and until when, its limits,\n"
 	"                           next hops and connections\n"
 	"    domains                every domain, one line each\n"
@@ -61,8 +67,14 @@ static const char help_text[] =
 	"    suspend domain NAME, resume domain NAME\n"
 	"    bounce_stats           recipients that failed, by class\n"
 	"    threads, counters [PATTERN], errors, memory, version\n"
+	"    log rotate             put log files aside, and begin new ones\n"
+	"    trace smtp add|list|remove\n"
+	"                           whole SMTP dialogues of connections that match, to a file\n"
 	"    reopen logs            after a rotation\n"
 	"    shutdown               stop gracefully\n"
+	"\n"
+	"    log read|tail|subscribers|stats|repair|write JOURNAL\n"
+	"                           journals, on the disk and without flywheeld: flywheel log --help\n"
 	"\n"
 	"EXIT STATUS\n"
 	"    0  the command (of several: every command) succeeded\n"
@@ -71,6 +83,7 @@ static const char help_text[] =
 	"\n"
 	"ENVIRONMENT\n"
 	"    FLYWHEEL_SOCKET        the control socket, unless -s is given\n"
+	"    PAGER                  shows long answers at the prompt (less -FRX); empty: nothing\n"
 	"    HOME                   the history of the prompt is in ~/.flywheel_history\n"
 	"\n"
 	"EXAMPLES\n"
@@ -79,11 +92,15 @@ static const char help_text[] =
 	"    flywheel counters 'scheduler.*.delivered'\n"
 	"\n"
 	"SEE ALSO\n"
-	"    flywheeld(8), flywheel.conf(5)\n";
+	"    flywheel-log(1), flywheeld(8), flywheel.conf(5)\n";
 
 struct session {
 	const char *socket;
 	bool json;
+	/* With a prompt. */
+	bool interactive;
+	/* Process id of flywheeld; 0: not known. */
+	json_int_t pid;
 	struct console *console;
 };
 
@@ -109,6 +126,14 @@ static void say_lost(const char *path, int error)
 {
 	const char *why = strerror(error);
 
+	if (error == EINTR) {
+		fputs("flywheel: interrupted; what was ordered goes on\n", stderr);
+		return;
+	}
+	if (error == ENOENT || error == ECONNREFUSED || error == EACCES) {
+		say_cannot_connect(path, error);
+		return;
+	}
 	if (error == EPROTO) {
 		why = "what answers there is not flywheeld";
 	} else if (error == ECONNRESET || error == EPIPE) {
@@ -117,16 +142,31 @@ static void say_lost(const char *path, int error)
 	fprintf(stderr, "flywheel: %s: %s\n", path, why);
 }
 
-static void show(const struct session *s, const json_t *result)
+static void put_result(const struct session *s, const json_t *result, FILE *out)
 {
 	if (s->json) {
-		json_dumpf(result, stdout,
-			   JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(12));
-		putchar('\n');
+		json_dumpf(result, out, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(12));
+		putc('\n', out);
 	} else {
-		console_render(result, stdout);
+		console_render(result, out);
 	}
-	fflush(stdout);
+}
+
+static void show(const struct session *s, const json_t *result)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = s->interactive ? open_memstream(&text, &len) : NULL;
+
+	if (f == NULL) {
+		put_result(s, result, stdout);
+		fflush(stdout);
+		return;
+	}
+	put_result(s, result, f);
+	fclose(f);
+	pager_show(text, len);
+	free(text);
 }
 
 /* The reason is made harmless for terminals like any other text. */
@@ -138,33 +178,44 @@ static void say_error(const json_t *answer)
 	free(text);
 }
 
-/* A connection that was idle for long has been closed by the server: then a new one is made before
- * anything is sent. A command is never sent twice. */
-static json_t *ask(struct session *s, const char *command)
+/* Of the flywheeld that answers now; 0: it does not. */
+static json_int_t ask_pid(struct session *s)
 {
-	if (console_is_closed(s->console)) {
-		struct console *fresh = console_connect(s->socket);
+	json_t *answer = console_ask(s->console, "version");
+	json_int_t pid =
+		json_integer_value(json_object_get(json_object_get(answer, "result"), "pid"));
 
-		if (fresh == NULL) {
-			return NULL;
-		}
-		console_close(s->console);
-		s->console = fresh;
+	json_decref(answer);
+	return pid;
+}
+
+/* At the prompt: another flywheeld may answer now than before. */
+static void say_if_restarted(struct session *s)
+{
+	json_int_t pid;
+
+	if (!s->interactive || !console_was_renewed(s->console)) {
+		return;
 	}
-	return console_ask(s->console, command);
+	pid = ask_pid(s);
+	if (pid != 0 && pid != s->pid) {
+		printf("(flywheeld was started anew: process %lld)\n", (long long)pid);
+		s->pid = pid;
+	}
 }
 
 /* Sends a command and shows the answer. */
 static int run_command(void *context, const char *command)
 {
 	struct session *s = context;
-	json_t *answer = ask(s, command);
+	json_t *answer = console_ask(s->console, command);
 	int rc = EXIT_OK;
 
 	if (answer == NULL) {
 		say_lost(s->socket, errno);
 		return EXIT_CONNECTION;
 	}
+	say_if_restarted(s);
 	if (json_is_true(json_object_get(answer, "ok")) && json_object_get(answer, "result")) {
 		show(s, json_object_get(answer, "result"));
 	} else if (json_object_get(answer, "error") != NULL) {
@@ -239,6 +290,64 @@ static int run_stdin(struct session *s)
 	return rc;
 }
 
+/* ---- the prompt ---- */
+
+static void on_interrupt(int number)
+{
+	(void)number;
+}
+
+static int run_top(struct session *s, const char *arguments)
+{
+	char *copy = strdup(arguments);
+	char *words[8];
+	char *rest = NULL;
+	int count = 0;
+	int rc;
+
+	if (copy == NULL) {
+		perror("flywheel");
+		return EXIT_CONNECTION;
+	}
+	for (char *word = strtok_r(copy, " \t", &rest); word != NULL && count < 8;
+	     word = strtok_r(NULL, " \t", &rest)) {
+		words[count++] = word;
+	}
+	rc = console_top(s->console, words, count);
+	free(copy);
+	return rc;
+}
+
+/* A command of the prompt: those of the console itself are not flywheeld's. */
+static int run_line(void *context, const char *command)
+{
+	struct session *s = context;
+	int rc;
+
+	if (strncmp(command, "top", 3) == 0 && (command[3] == '\0' || command[3] == ' ')) {
+		return run_top(s, command + 3);
+	}
+	rc = run_command(s, command);
+	if (rc == EXIT_OK && strcmp(command, "help") == 0 && !s->json) {
+		puts("\nHere there are also \"top\", a live view, and \"quit\". The Tab key completes "
+		     "words, and ^C ends\nwhat runs.");
+	}
+	return rc;
+}
+
+/* ^C ends the wait for an answer, not the console. */
+static int run_prompt(struct session *s)
+{
+	struct sigaction interrupt = {.sa_handler = on_interrupt};
+
+	sigaction(SIGINT, &interrupt, NULL);
+	s->interactive = true;
+	s->pid = ask_pid(s);
+	printf("flywheel %s on %s; \"help\" lists commands, \"quit\" leaves\n", FLYWHEEL_VERSION,
+	       s->socket);
+	return prompt_loop(s->console, run_line, s);
+}
+
 static int run(struct session *s, char **words, int count)
 {
 	int rc;
@@ -248,12 +357,12 @@ static int run(struct session *s, char **words, int count)
 		say_cannot_connect(s->socket, errno);
 		return EXIT_CONNECTION;
 	}
-	if (count > 0) {
+	if (count > 0 && strcmp(words[0], "top") == 0) {
+		rc = console_top(s->console, words + 1, count - 1);
+	} else if (count > 0) {
 		rc = run_arguments(s, words, count);
 	} else if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) {
-		printf("flywheel %s on %s; \"help\" lists commands, \"quit\" leaves\n",
-		       FLYWHEEL_VERSION, s->socket);
-		rc = prompt_loop(s->console, run_command, s);
+		rc = run_prompt(s);
 	} else {
 		rc = run_stdin(s);
 	}
@@ -298,6 +407,10 @@ int main(int argc, char **argv)
 					"flywheel --help\n");
 			return EXIT_CONNECTION;
 		}
+	}
+	if (argc - optind > 1 && strcmp(argv[optind], "log") == 0 &&
+	    log_command_is(argv[optind + 1])) {
+		return log_command(argc - optind, argv + optind, s.json);
 	}
 	return run(&s, argv + optind, argc - optind);
 }

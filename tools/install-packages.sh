@@ -6,9 +6,9 @@ set -eu
 
 packages="gcc make clang clang-format libclang-rt-dev libc6-dev liburing-dev libjemalloc-dev libck-dev
 libcmocka-dev libjansson-dev libedit-dev libisal-dev libpcre2-dev libssl-dev libunbound-dev libcurl4-openssl-dev
-libcrypt-dev libargon2-dev libidn2-dev python3-minimal
-python3 swaks nsd unbound ldnsutils e2fsprogs xfsprogs python3-dkim python3-nacl opendkim-tools openssl
-sslscan testssl.sh python3-aiosmtpd libnss-wrapper libgnutls-dane0 libidn12 libnsl2"
+libcrypt-dev libargon2-dev libidn2-dev libzstd-dev zlib1g-dev libmicrohttpd-dev python3-minimal
+python3 zstd swaks nsd unbound ldnsutils e2fsprogs xfsprogs python3-dkim python3-nacl opendkim-tools openssl
+curl sslscan python3-jsonschema testssl.sh python3-aiosmtpd libnss-wrapper libgnutls-dane0 libidn12 libnsl2"
 # It would replace another mail transfer agent of the machine; without it, its tests are skipped.
 [ -e /usr/sbin/sendmail ] || packages="$packages postfix"
 [ "${1:-}" != bench ] || packages="$packages gnuplot-nox linux-perf valgrind"

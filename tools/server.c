@@ -12,6 +12,7 @@
 #include "agents/thread_pool.h"
 #include "agents/wheel.h"
 #include "listeners/control/control.h"
+#include "listeners/http/http.h"
 #include "listeners/smtp/listener.h"
 
 #define NAME_MAX_LEN 32
@@ -32,7 +33,8 @@ struct server {
 	char policies[PATH_MAX];
 };
 
-static const struct listener_ops *const listeners[] = {&smtp_listener, &control_listener};
+static const struct listener_ops *const listeners[] = {&smtp_listener, &control_listener,
+						       &http_listener};
 
 static struct idle idle_from(const struct idle_options *o)
 {
@@ -139,11 +141,39 @@ static bool open_spool(struct server *s)
 	return true;
 }
 
+static struct log_rotation rotation_from(const struct global_options *g)
+{
+	static const enum log_period periods[] = {
+		[CONFIG_LOG_NEVER] = LOG_PERIOD_NEVER,
+		[CONFIG_LOG_HOURLY] = LOG_PERIOD_HOURLY,
+		[CONFIG_LOG_DAILY] = LOG_PERIOD_DAILY,
+	};
+	static const enum log_compress kinds[] = {
+		[CONFIG_LOG_PLAIN] = LOG_COMPRESS_NONE,
+		[CONFIG_LOG_ZSTD] = LOG_COMPRESS_ZSTD,
+		[CONFIG_LOG_GZIP] = LOG_COMPRESS_GZIP,
+	};
+
+	return (struct log_rotation){
+		.period = periods[g->log_rotate],
+		.size_max = g->log_rotate_size,
+		.archive = {.compress = kinds[g->log_compress], .keep = g->log_keep},
+	};
+}
+
 static bool open_log(struct server *s)
 {
 	const struct global_options *g = config_global(s->program.config);
-	struct log_options options = {.path = g->log_path, .heartbeat_ms = g->log_heartbeat_ms};
+	struct log_options options = {
+		.path = g->log_path,
+		.heartbeat_ms = g->log_heartbeat_ms,
+		.rotation = rotation_from(g),
+		.logs = g->logs,
+		.transient_failures = g->log_transient_failures,
+		.rules = s->program.bounce_rules,
+	};
 
+	options.custom = config_custom_loggers(s->program.config, &options.custom_count);
 	s->log = log_writer_create("log", &options, s->errors);
 	if (s->log != NULL) {
 		s->program.log = log_writer_agent(s->log);
@@ -233,6 +263,7 @@ static int add_pool(struct server *s)
 	}
 	resolver_set_pool(p->resolver, p->pool);
 	sts_set_helpers(p->sts, p->resolver, p->pool);
+	log_writer_set_jobs(s->log, p->pool);
 	return rc;
 }
 

@@ -89,6 +89,7 @@ void envelope_builder_reset(struct envelope_builder *b)
 	b->sender_len = 0;
 	b->head_len = 0;
 	b->binding = NULL;
+	b->context = NULL;
 	b->flags = 0;
 	b->has_sender = false;
 	b->sorted = false;
@@ -169,6 +170,11 @@ void envelope_set_binding(struct envelope_builder *b, const char *name)
 {
 	ASSERT(name == NULL || (name[0] != '\0' && strlen(name) <= ENVELOPE_BINDING_MAX));
 	b->binding = name;
+}
+
+void envelope_set_context(struct envelope_builder *b, const struct context *context)
+{
+	b->context = context != NULL && context->count != 0 ? context : NULL;
 }
 
 void envelope_set_notify(struct envelope_builder *b, uint16_t notify, const char *orcpt,
@@ -334,11 +340,13 @@ struct envelope_layout {
 	size_t binding_len;
 	/* Of the domains, behind the text. */
 	size_t domains_offset;
+	/* Of the context, behind those. */
+	size_t context_offset;
 	size_t text_end;
 	size_t size;
 };
 
-/* Header, deliveries, recipients, sender, binding, addresses, domains, padding. */
+/* Header, deliveries, recipients, sender, binding, addresses, domains, context, padding. */
 static struct envelope_layout layout_of(struct envelope_builder *b)
 {
 	struct envelope_layout l = {.deliveries_offset = sizeof(struct envelope)};
@@ -358,7 +366,8 @@ static struct envelope_layout layout_of(struct envelope_builder *b)
 		l.recipients_offset + b->recipient_count * sizeof(struct envelope_recipient);
 	l.binding_len = b->binding != NULL ? strlen(b->binding) + 1 : 0;
 	l.domains_offset = l.text_offset + b->text_len + l.binding_len;
-	l.text_end = l.domains_offset + domains;
+	l.context_offset = l.domains_offset + domains;
+	l.text_end = l.context_offset + (b->context != NULL ? b->context->len : 0);
 	l.size = (l.text_end + ENVELOPE_ALIGN - 1) / ENVELOPE_ALIGN * ENVELOPE_ALIGN;
 	ASSERT(l.size <= UINT32_MAX);
 	return l;
@@ -449,6 +458,11 @@ void envelope_build(struct envelope_builder *b, struct envelope *out)
 		.recipients_offset = (uint32_t)l.recipients_offset,
 	};
 	text_write(b, &l, block);
+	if (b->context != NULL) {
+		out->context_count = b->context->count;
+		out->context_offset = (uint32_t)l.context_offset;
+		memcpy(block + l.context_offset, b->context->pairs, b->context->len);
+	}
 	memset(block + l.text_end, 0, l.size - l.text_end);
 	deliveries_write(b, &l, block);
 	recipients_write(b, &l, block);
@@ -514,6 +528,29 @@ static bool orcpt_valid(const struct envelope *e, const struct envelope_recipien
 	return orcpt != NULL && dsn_orcpt_valid(orcpt, strlen(orcpt));
 }
 
+/* Bytes of the pairs of the context, which are inside; -1: they are not, or are none. */
+static int context_bytes(const struct envelope *e)
+{
+	uint32_t at = e->context_offset;
+
+	for (uint32_t i = 0; i < 2 * (uint64_t)e->context_count; i++) {
+		const char *text = (const char *)e + at;
+
+		if (!text_inside(e, at) || at - e->context_offset > CONTEXT_MAX ||
+		    (i % 2 == 0 && text[0] == '\0')) {
+			return -1;
+		}
+		at += (uint32_t)strlen(text) + 1;
+	}
+	return at - e->context_offset <= CONTEXT_MAX ? (int)(at - e->context_offset) : -1;
+}
+
+const char *envelope_context(const struct envelope *e, uint32_t *len)
+{
+	*len = e->context_count != 0 ? (uint32_t)context_bytes(e) : 0;
+	return *len != 0 ? (const char *)e + e->context_offset : NULL;
+}
+
 static bool header_valid(const struct envelope *e, size_t size)
 {
 	return size >= sizeof(*e) && e->size == size && e->version == ENVELOPE_VERSION &&
@@ -560,7 +597,8 @@ int envelope_check(const struct envelope *e, size_t size)
 {
 	uint32_t first = 0;
 
-	if (!header_valid(e, size) || !envid_valid(e) || !binding_valid(e)) {
+	if (!header_valid(e, size) || !envid_valid(e) || !binding_valid(e) ||
+	    context_bytes(e) < 0) {
 		return -EINVAL;
 	}
 	for (uint32_t i = 0; i < e->delivery_count; i++) {

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "core/mail/context.h"
 #include "core/runtime/thread_class.h"
 
 #define ENVELOPE_VERSION 1
@@ -95,7 +96,7 @@ struct envelope {
 	uint64_t deadline_ms;
 	uint32_t tenant_offset;
 	uint32_t campaign_offset;
-	/* Key-value metadata: count of pairs and offset of "key\0value\0..."; 0. */
+	/* Key-value metadata: count of pairs and offset of "key\0value\0..." (context.h); 0. */
 	uint32_t context_count;
 	uint32_t context_offset;
 	uint8_t peer_ip[16];
@@ -148,6 +149,8 @@ struct envelope_builder {
 	size_t head_len;
 	/* NULL: the default one. */
 	const char *binding;
+	/* NULL: none. */
+	const struct context *context;
 	uint16_t flags;
 	bool has_sender;
 	/* Recipients are in the order of the block. */
@@ -182,6 +185,10 @@ void envelope_set_notify(struct envelope_builder *b, uint16_t notify, const char
  * is built. 1 to ENVELOPE_BINDING_MAX bytes; NULL: the default binding. */
 SINGLE
 void envelope_set_binding(struct envelope_builder *b, const char *name);
+/* Its context, at any time before envelope_size(); kept by the caller until the block is built.
+ * NULL: none. */
+SINGLE
+void envelope_set_context(struct envelope_builder *b, const struct context *context);
 /* Memory that what it was given takes, bytes. */
 SINGLE
 size_t envelope_builder_bytes(const struct envelope_builder *b);
@@ -223,6 +230,10 @@ static inline const char *envelope_binding(const struct envelope *e)
 	at += strlen(at) + 1;
 	return (e->flags & ENVELOPE_ENVID) != 0 ? at + strlen(at) + 1 : at;
 }
+
+/* Pairs of the context, and their bytes; NULL: none. */
+READONLY
+const char *envelope_context(const struct envelope *e, uint32_t *len);
 
 static inline const struct envelope_delivery *envelope_delivery(const struct envelope *e,
 								uint32_t index)

@@ -350,3 +350,30 @@ int header_find(const struct chain *body, const char *name, char *value, size_t 
 	chain_copy_out(body, 0, text, len);
 	return header_find_in(text, len, name, value, size);
 }
+
+/* One of them, if it is there. */
+static void capture_one(const char *text, size_t len, const char *key, struct context *to)
+{
+	char name[HEADER_NAME_MAX + 2];
+	char value[HEADER_SEARCH_MAX];
+	int found;
+
+	snprintf(name, sizeof(name), "%s", key);
+	name[strcspn(name, ":")] = '\0';
+	found = header_find_in(text, len, name, value, sizeof(value));
+	if (found > 0) {
+		context_add(to, key, value, (size_t)found, CONTEXT_FIELDS_MAX);
+	}
+}
+
+void header_capture(const struct chain *body, const char *const *keys, uint32_t count,
+		    struct context *to)
+{
+	char text[HEADER_SEARCH_MAX];
+	size_t len = body->len < sizeof(text) ? (size_t)body->len : sizeof(text);
+
+	chain_copy_out(body, 0, text, len);
+	for (uint32_t i = 0; i < count; i++) {
+		capture_one(text, len, keys[i], to);
+	}
+}

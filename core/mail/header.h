@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "core/mail/chain.h"
+#include "core/mail/context.h"
 #include "core/mail/envelope.h"
 #include "core/runtime/thread_class.h"
 
@@ -62,6 +63,13 @@ size_t header_date_format(uint64_t time_s, char text[HEADER_DATE_MAX]);
  */
 SINGLE
 int header_find(const struct chain *body, const char *name, char *value, size_t size);
+
+/* The same of several fields, by one look at the header: adds each one that there is to `to`, by
+ * its key of `keys` (context.h: with or without a colon behind the name), while all take no more
+ * than CONTEXT_FIELDS_MAX. */
+SINGLE
+void header_capture(const struct chain *body, const char *const *keys, uint32_t count,
+		    struct context *to);
 
 /* The same in a header that is at hand, `len` bytes of lines, up to its end or an empty line. */
 SINGLE

@@ -3,6 +3,8 @@
  */
 #pragma once
 
+#include "core/runtime/thread_class.h"
+
 enum smtp_stage {
 	SMTP_STAGE_NOT_CONNECTED = 0,
 	SMTP_STAGE_IDLE = 1,
@@ -28,3 +30,7 @@ enum smtp_stage {
 	SMTP_STAGE_OUT_OF_BAND = 21,
 	SMTP_STAGE_UNKNOWN = 22,
 };
+
+/* Such as "during RCPT TO". */
+CONCURRENT
+const char *smtp_stage_name(enum smtp_stage stage);

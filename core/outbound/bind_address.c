@@ -64,6 +64,17 @@ static void format_address(const struct in6_addr *ip, char text[INET6_ADDRSTRLEN
 	}
 }
 
+void bind_address_format(const struct domain_options *options, sa_family_t family,
+			 char text[INET6_ADDRSTRLEN])
+{
+	const struct in6_addr *ip = address_of(options, family);
+
+	text[0] = '\0';
+	if (ip != NULL) {
+		format_address(ip, text);
+	}
+}
+
 struct attempt bind_address_trouble(const struct lane *l, const struct host *host, int error)
 {
 	char ip[INET6_ADDRSTRLEN];

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <sys/socket.h>
 
@@ -17,6 +18,11 @@ bool bind_address_allows(const struct domain_options *options, sa_family_t famil
  * errno: -EADDRNOTAVAIL when the address is none of this machine's. */
 BOUND
 int bind_address_apply(const struct domain_options *options, int fd, sa_family_t family);
+
+/* The address that sockets of `family` are bound to, as text; empty: none. */
+READONLY
+void bind_address_format(const struct domain_options *options, sa_family_t family,
+			 char text[INET6_ADDRSTRLEN]);
 
 /* Whether `error` (negative errno), of making a socket, is of the address, not of a lack of room.
  */

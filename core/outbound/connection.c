@@ -156,6 +156,7 @@ void connection_fail(struct connection *c, const char *enhanced, const char *for
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
+	stream_note(&c->stream, "%s", text);
 	/* What decided for all recipients stands, whatever becomes of the connection then. */
 	if (!c->mail_refused) {
 		attempt_text(c, 451, enhanced, text);
@@ -279,6 +280,7 @@ static void on_connected(struct connection *c, int result)
 				c->remote_ip, strerror(-result));
 		return;
 	}
+	stream_note(&c->stream, "connected");
 	setsockopt(c->stream.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	/* The banner is part of connecting: connect_timeout runs on. */
 	connection_change_state(c, CONNECTION_BANNER);
@@ -298,7 +300,7 @@ static void describe_address(struct connection *c)
 	}
 }
 
-struct connection *connection_open(struct dispatcher *x, struct lane *l, const struct host *host,
+struct connection *connection_open(struct dispatcher *x, struct lane *l, struct host *host,
 				   int *error)
 {
 	int fd = socket(host->address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -325,7 +327,10 @@ struct connection *connection_open(struct dispatcher *x, struct lane *l, const s
 	text_copy(c->host_name, sizeof c->host_name, host->name);
 	c->dane = host->dane != NULL;
 	c->sts = host->sts;
+	c->plain = host->plain_owed;
+	host->plain_owed = false;
 	describe_address(c);
+	bind_address_format(c->options, c->address.ss_family, c->local_ip);
 	attempt_reset(c);
 	smtp_reply_reset(&c->reply);
 	timer_init(&c->timer, x->self, on_timer);

@@ -70,11 +70,15 @@ struct connection {
 	socklen_t address_len;
 	char host_name[256];
 	char remote_ip[INET6_ADDRSTRLEN];
+	/* Empty: the kernel chose. */
+	char local_ip[INET6_ADDRSTRLEN];
 	/* By TLS, with a peer that has proven who it is. */
 	bool verified;
 	/* What the host had when the connection was opened: TLSA records; enum host_sts. */
 	bool dane;
 	uint8_t sts;
+	/* It is the one that gets plain text because TLS has failed. */
+	bool plain;
 	/* Bytes that came together with the reply that is looked at. */
 	size_t unread;
 	uint32_t extensions;
@@ -126,7 +130,7 @@ struct connection {
 /* Opens a connection of the lane to `host`. The outcome comes through dispatch_on_ready() or
  * dispatch_on_closed(). NULL when no socket could be made (-errno in `*error`). */
 BOUND
-struct connection *connection_open(struct dispatcher *x, struct lane *l, const struct host *host,
+struct connection *connection_open(struct dispatcher *x, struct lane *l, struct host *host,
 				   int *error);
 
 /* An idle connection takes a delivery; its content is at hand, or `loading`: then

@@ -146,7 +146,8 @@ static bool wants_plain(const struct connection *c)
 	if (options_of(c)->tls == DOMAIN_TLS_NO) {
 		return true;
 	}
-	return !is_strict(c) && h != NULL && h->plain_until_ms > agent_now_ms(c->dispatcher->self);
+	return !is_strict(c) &&
+	       (c->plain || (h != NULL && h->plain_until_ms > agent_now_ms(c->dispatcher->self)));
 }
 
 static void count_failure(const struct connection *c)
@@ -213,6 +214,7 @@ bool connection_tls_forgive(struct connection *c)
 		return false;
 	}
 	h->plain_until_ms = agent_now_ms(x->self) + options_of(c)->tls_failure_retry_ms;
+	h->plain_owed = true;
 	counter_inc(x->tls_fallbacks);
 	agent_error(x->self, 0, "TLS with %.60s (%s) failed, going on in plain text: %.100s",
 		    c->host_name, c->remote_ip, c->attempt.text);

@@ -6,6 +6,7 @@
 #include "core/outbound/connection.h"
 #include "core/outbound/connection_tls.h"
 #include "core/outbound/dispatch_parts.h"
+#include "core/outbound/obstacle.h"
 #include "core/queue/retry.h"
 #include "core/runtime/check.h"
 #include "core/runtime/text.h"
@@ -231,38 +232,30 @@ void dispatch_expire(struct dispatcher *x, struct domain *d)
 			return;
 		}
 		a = dispatch_attempt_text(554, "5.4.7", expired_text);
+		a.given_up = ATTEMPT_TOO_OLD;
 		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, true);
 	}
 }
 
 /* ---- the decision ---- */
 
-static bool is_put_off(const struct domain *d)
-{
-	return d->hold == DOMAIN_UNRESOLVED || d->hold == DOMAIN_DNS_BOGUS ||
-	       d->hold == DOMAIN_DNS_TIMEOUT;
-}
-
 /* Nothing may be sent, whatever its lane has. */
 static bool held_for_good(struct dispatcher *x, struct domain *d)
 {
-	bool binding_suspended = d->binding_record->order == BINDING_SUSPENDED;
+	struct obstacle o;
 
-	if (x->stopping || d->suspended || binding_suspended) {
-		dispatch_hold(d, x->stopping    ? DOMAIN_STOPPING
-				 : d->suspended ? DOMAIN_SUSPENDED
-						: DOMAIN_BINDING_SUSPENDED);
+	if (!obstacle_to_record(x, d, &o)) {
+		return false;
+	}
+	if (o.why == DOMAIN_NO_ROUTE) {
+		dispatch_refuse_active(x, d);
+	} else if (o.until_ms == 0) {
+		dispatch_hold(d, o.why);
 		if (!x->stopping && d->active_head != NULL) {
 			timer_arm(&d->hold_timer, dispatch_now_ms(x) + SUSPENDED_LOOK_MS);
 		}
-		return true;
 	}
-	if (dispatch_is_refused(x, d)) {
-		dispatch_refuse_active(x, d);
-		return true;
-	}
-	return is_put_off(d) && d->hold_until_ms > dispatch_now_ms(x) &&
-	       (d->lane == NULL || d->lane->idle == NULL);
+	return true;
 }
 
 /*
@@ -341,6 +334,7 @@ static void expire_held(struct dispatcher *x, struct domain *d)
 			return;
 		}
 		a = dispatch_attempt_text(554, "5.4.7", expired_text);
+		a.given_up = ATTEMPT_TOO_OLD;
 		domain_remove(&x->domains, d, first);
 		first->held = false;
 		dispatch_without_connection(x, first, &a, true);

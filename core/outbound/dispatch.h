@@ -49,6 +49,9 @@ struct recipient_reply {
 	char *text;
 };
 
+/* Why recipients fail for good although nobody said so. */
+enum attempt_given_up { ATTEMPT_NOT_GIVEN_UP, ATTEMPT_TOO_OLD, ATTEMPT_BY_OPERATOR };
+
 /* What became of one attempt. */
 SINGLE
 struct attempt {
@@ -66,10 +69,14 @@ struct attempt {
 	/* Where it was sent; empty when no connection was made. */
 	char remote_ip[INET6_ADDRSTRLEN];
 	const char *remote_name;
+	/* Where it was sent from, if the binding says; empty: wherever the kernel chose. */
+	const char *local_ip;
 	/* The session's version, cipher and verification, static; NULL: plain text. */
 	const char *tls[3];
 	/* The next hop has DSN: it tells the sender what becomes of what it took. */
 	bool dsn_handed_on;
+	/* Those that failed were given up here. */
+	enum attempt_given_up given_up;
 	/* Does not count as an attempt: goes back to the front of the active queue. */
 	bool not_tried;
 	/* An operator failed some: the rest waits for as long as it did. */
@@ -113,6 +120,8 @@ struct dispatch_ops {
 	void (*reorder)(struct dispatcher *x, struct delivery *delivery);
 	/* The program stops: what only memory has of this record's queues goes to the spool. */
 	void (*keep)(struct dispatcher *x, struct domain *d);
+	/* A connection was opened while x->tracing: somebody may want to listen to its stream. */
+	void (*trace)(struct dispatcher *x, struct connection *c);
 };
 
 BOUND
@@ -135,6 +144,8 @@ struct dispatcher {
 	uint32_t connection_count;
 	bool stopping;
 	bool hurry;
+	/* ops->trace wants to know of new connections. */
+	bool tracing;
 	struct counter *connections_opened;
 	struct counter *connections_open;
 	struct counter *connect_failures;

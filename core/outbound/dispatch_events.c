@@ -57,6 +57,9 @@ static void count_attempt(struct domain *d, struct connection *c, const struct d
 	struct site *s = c->lane->site;
 	struct host *h = host_of(c);
 
+	if (recipient_set_empty(&c->attempt.deferred)) {
+		recent_add(&d->done, dispatch_now_ms(c->dispatcher));
+	}
 	d->delivered += recipient_set_count(&c->attempt.delivered);
 	s->delivered += recipient_set_count(&c->attempt.delivered);
 	if (!recipient_set_empty(&c->attempt.delivered)) {
@@ -117,6 +120,14 @@ void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
 	move_review(d);
 }
 
+/* By our own demands: what a peer says itself is not at these stages. */
+static bool lacks_tls(const struct attempt *a)
+{
+	return strncmp(a->enhanced, "4.7.", 4) == 0 &&
+	       (a->stage == SMTP_STAGE_AFTER_EHLO ||
+		(a->stage >= SMTP_STAGE_DURING_STARTTLS && a->stage <= SMTP_STAGE_TLS_HANDSHAKE));
+}
+
 void dispatch_on_setup_failed(struct connection *c)
 {
 	struct dispatcher *x = c->dispatcher;
@@ -129,14 +140,14 @@ void dispatch_on_setup_failed(struct connection *c)
 	if (h == NULL || x->stopping) {
 		return;
 	}
-	h->failures++;
 	first = h->failed_until_ms <= dispatch_now_ms(x);
-	h->failed_until_ms = dispatch_now_ms(x) + c->options->host_failure_retry_ms;
+	host_fail(h, dispatch_now_ms(x) + c->options->host_failure_retry_ms, c->attempt.text,
+		  lacks_tls(&c->attempt));
 	lane_set_trouble(l, c->attempt.text);
 	/* Every next hop is down: the one whose turn it is hears of it, the others wait. */
 	if (first && host_choose(l, dispatch_now_ms(x), &until_ms) == NULL &&
 	    !dispatch_lane_works(l)) {
-		dispatch_lane_failed(x, l, DOMAIN_HOSTS_DOWN, until_ms, &c->attempt);
+		dispatch_lane_failed(x, l, dispatch_why_hosts_fail(l), until_ms, &c->attempt);
 	}
 }
 

@@ -2,7 +2,8 @@
  * What the dispatcher's files share. dispatch.c: a domain's turn; dispatch_site.c: what a site's
  * lanes send and open; dispatch_route.c: from a verdict of the name service to a lane, here or
  * elsewhere; dispatch_events.c: what connections report; move.c: records that travel; orders.c:
- * what operators ask for. Nobody else includes this.
+ * what operators ask for; obstacle.c: what stands in the
+ * way of all that. Nobody else includes this.
  */
 #pragma once
 
@@ -78,8 +79,8 @@ BOUND
 void dispatch_adopt_lane(struct dispatcher *x, struct lane *l);
 BOUND
 void dispatch_adopt_site(struct dispatcher *x, struct site *s);
-/* No host of the lane is tried until then: all have failed (DOMAIN_HOSTS_DOWN), or bind_address
- * stands in the way (DOMAIN_BIND_ADDRESS). */
+/* No host of the lane is tried until then: dispatch_why_hosts_fail(), or bind_address stands in the
+ * way (DOMAIN_BIND_ADDRESS). */
 BOUND
 void dispatch_lane_down(struct dispatcher *x, struct lane *l, enum domain_hold why,
 			uint64_t until_ms);
@@ -87,6 +88,10 @@ void dispatch_lane_down(struct dispatcher *x, struct lane *l, enum domain_hold w
 BOUND
 void dispatch_lane_failed(struct dispatcher *x, struct lane *l, enum domain_hold why,
 			  uint64_t until_ms, const struct attempt *a);
+/* What it means that no host of the lane may be tried now: all have failed, or want of TLS was why
+ * each did, or they take no further connection. */
+BOUND
+enum domain_hold dispatch_why_hosts_fail(const struct lane *l);
 /* Operators know better. */
 BOUND
 void dispatch_lane_forgive(struct lane *l);
@@ -102,6 +107,9 @@ void dispatch_clean(struct dispatcher *x, struct lane *l);
 /* A connection counts for `d` (NULL: nobody) from now on. */
 BOUND
 void dispatch_count_for(struct connection *c, struct domain *d);
+
+/* ---- obstacle.c ---- */
+
 BOUND
 void dispatch_return_limit(struct dispatcher *x);
 BOUND

@@ -21,6 +21,7 @@
 static void ask(struct dispatcher *x, struct domain *d)
 {
 	d->resolving = true;
+	d->resolving_since_ms = dispatch_now_ms(x);
 	x->ops->resolve(x, d);
 }
 
@@ -44,10 +45,11 @@ bool dispatch_hosts_known(struct dispatcher *x, struct domain *d)
 
 static enum domain_hold hold_of(enum route_result result)
 {
-	return route_is_permanent(result) ? DOMAIN_NO_ROUTE
-	       : result == ROUTE_BOGUS    ? DOMAIN_DNS_BOGUS
-	       : result == ROUTE_TIMEOUT  ? DOMAIN_DNS_TIMEOUT
-					  : DOMAIN_UNRESOLVED;
+	return route_is_permanent(result)                    ? DOMAIN_NO_ROUTE
+	       : result == ROUTE_BOGUS                       ? DOMAIN_DNS_BOGUS
+	       : result == ROUTE_TIMEOUT                     ? DOMAIN_DNS_TIMEOUT
+	       : result == ROUTE_DANE || result == ROUTE_STS ? DOMAIN_TLS_POLICY
+							     : DOMAIN_UNRESOLVED;
 }
 
 static struct attempt refusal(uint16_t code, const char *enhanced, const char *trouble)
@@ -165,6 +167,7 @@ static bool take_options(struct dispatcher *x, struct domain *d, const char *pro
 	bool untouched = d->suspended == dispatch_begins_suspended(d);
 
 	d->options = new;
+	d->provider = provider;
 	if (untouched) {
 		d->suspended = dispatch_begins_suspended(d);
 	}

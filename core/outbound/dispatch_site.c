@@ -12,55 +12,13 @@
 #include "core/outbound/connection.h"
 #include "core/outbound/dispatch_parts.h"
 #include "core/outbound/host_list.h"
-#include "core/queue/throttle.h"
+#include "core/outbound/obstacle.h"
 #include "core/runtime/check.h"
 
-/* How long a site waits that a shared limit stands in the way of: others may make room. */
-#define SHARED_LIMIT_MS 200
-/* When memory is used up, each site may still read one message of this size back at a time. */
-#define LOAD_SMALL_BYTES 65536
 /* What a connection carries before a lane of the same site that waits for a place gets its own. */
 #define YIELD_TRANSACTIONS 20
 
-/* ---- limits that all schedulers share ---- */
-
-static bool limits_take(struct outbound_limits *l)
-{
-	if (atomic_fetch_add_explicit(&l->connections, 1, memory_order_relaxed) <
-	    l->connections_max) {
-		return true;
-	}
-	atomic_fetch_sub_explicit(&l->connections, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&l->refused, 1, memory_order_relaxed);
-	return false;
-}
-
-void dispatch_return_limit(struct dispatcher *x)
-{
-	atomic_fetch_sub_explicit(&x->limits->connections, 1, memory_order_relaxed);
-}
-
-bool dispatch_server_is_full(const struct dispatcher *x)
-{
-	return atomic_load_explicit(&x->limits->connections, memory_order_relaxed) >=
-	       x->limits->connections_max;
-}
-
-/*
- * Whether there is room to read content of `bytes` back for `s`. Peers that do not take theirs keep
- * them for long, so one site gets half of the room, the other half is for those that have little of
- * it, and even when all is used up a small message goes on.
- */
-static bool load_fits(const struct dispatcher *x, const struct site *s, uint64_t bytes)
-{
-	uint64_t max = x->limits->loaded_max;
-	uint64_t after =
-		bytes + atomic_load_explicit(&x->limits->loaded_bytes, memory_order_relaxed);
-
-	return after == bytes || after <= max / 2 ||
-	       (after <= max && s->loaded_bytes + bytes <= max / 16) ||
-	       (s->loaded_bytes == 0 && bytes <= LOAD_SMALL_BYTES);
-}
+/* ---- what was read back ---- */
 
 static void load_take(struct connection *c, uint64_t bytes)
 {
@@ -76,15 +34,6 @@ void dispatch_on_unloaded(struct connection *c)
 	atomic_fetch_sub_explicit(&c->dispatcher->limits->loaded_bytes, c->loaded_bytes,
 				  memory_order_relaxed);
 	c->loaded_bytes = 0;
-}
-
-/* The next delivery's content is at hand, or there is room for it. */
-static bool has_room(const struct dispatcher *x, const struct domain *d)
-{
-	const struct delivery *next = d->active_head;
-
-	return next == NULL || next->uses_content ||
-	       load_fits(x, d->lane->site, message_content_bytes(next->message));
 }
 
 /* ---- holds ---- */
@@ -205,6 +154,7 @@ void dispatch_lane_forgive(struct lane *l)
 	for (uint32_t i = 0; i < l->host_count; i++) {
 		l->hosts[i].failed_until_ms = 0;
 		l->hosts[i].plain_until_ms = 0;
+		l->hosts[i].plain_owed = false;
 	}
 	l->down_until_ms = 0;
 	timer_cancel(&l->down_timer);
@@ -255,6 +205,13 @@ void dispatch_count_for(struct connection *c, struct domain *d)
 	} else if (old != NULL) {
 		dispatch_rest(c->dispatcher, old);
 	}
+}
+
+enum domain_hold dispatch_why_hosts_fail(const struct lane *l)
+{
+	return dispatch_lane_works(l) ? DOMAIN_PEER_LIMIT
+	       : host_all_lack_tls(l) ? DOMAIN_TLS_POLICY
+				      : DOMAIN_HOSTS_DOWN;
 }
 
 static void connection_link(struct dispatcher *x, struct lane *l, struct connection *c,
@@ -312,41 +269,6 @@ void dispatch_clean(struct dispatcher *x, struct lane *l)
 
 /* ---- sending ---- */
 
-/* An idle connection that the domain may use: any, or at its own limit one that counts for it. */
-static struct connection *idle_for(const struct lane *l, const struct domain *d)
-{
-	struct connection *c = l->idle;
-
-	if (d->connection_count >= d->options->max_outbound_connections) {
-		while (c != NULL && c->domain != d) {
-			c = c->idle_next;
-		}
-	}
-	return c;
-}
-
-/* The site's throttle and, where it is another one, the domain's: both or none. 0, or how long to
- * wait, ns, and for which of them. */
-static uint64_t take_both(const struct dispatcher *x, struct throttle *of_site,
-			  struct throttle *of_domain, bool *domain_waits)
-{
-	uint64_t now_ns = x->self->now.mono_ns;
-	uint64_t wait_ns = of_site != NULL ? throttle_take(of_site, now_ns) : 0;
-
-	*domain_waits = false;
-	if (wait_ns != 0 || of_domain == NULL || of_domain == of_site) {
-		return wait_ns;
-	}
-	wait_ns = throttle_take(of_domain, now_ns);
-	if (wait_ns != 0) {
-		*domain_waits = true;
-		if (of_site != NULL) {
-			throttle_return(of_site);
-		}
-	}
-	return wait_ns;
-}
-
 static void assign(struct dispatcher *x, struct domain *d, struct connection *c)
 {
 	struct delivery *delivery = domain_pop_active(&x->domains, d);
@@ -367,63 +289,6 @@ static void assign(struct dispatcher *x, struct domain *d, struct connection *c)
 	}
 }
 
-/* The first of the ring has its turn. False when the site has to wait. */
-static bool feed_one(struct dispatcher *x, struct lane *l)
-{
-	struct site *s = l->site;
-	struct domain *d = l->ready;
-	struct connection *c;
-	uint64_t wait_ns;
-	uint64_t until_ms;
-	bool domain_waits;
-
-	dispatch_expire(x, d);
-	if (d->active_head == NULL) {
-		lane_remove_ready(d);
-		dispatch_rest(x, d);
-		return true;
-	}
-	c = idle_for(l, d);
-	if (c == NULL) {
-		counter_inc(x->held_by_connections);
-		hold_domain(d, DOMAIN_CONNECTIONS, 0);
-		return true;
-	}
-	if (!has_room(x, d)) {
-		counter_inc(x->held_by_memory);
-		hold_site(s, DOMAIN_MEMORY, dispatch_now_ms(x) + SHARED_LIMIT_MS);
-		return false;
-	}
-	wait_ns = take_both(x, s->options->throttle_messages, d->options->throttle_messages,
-			    &domain_waits);
-	if (wait_ns == 0) {
-		assign(x, d, c);
-		return true;
-	}
-	counter_inc(x->throttled);
-	until_ms = dispatch_now_ms(x) + wait_ns / NS_PER_MS + 1;
-	if (domain_waits) {
-		hold_domain(d, DOMAIN_THROTTLE_MESSAGES, until_ms);
-	} else {
-		hold_site(s, DOMAIN_THROTTLE_MESSAGES, until_ms);
-	}
-	return domain_waits;
-}
-
-/* ---- opening ---- */
-
-/* At most one more than there are working ones, so that a dead host is probed by one and a good one
- * is soon filled. */
-static void review_hunger(const struct dispatcher *x, struct lane *l)
-{
-	bool wants = !x->stopping && l->down_until_ms == 0 && l->waiting > l->connecting_count &&
-		     l->connecting_count <= l->connection_count - l->connecting_count;
-
-	lane_set_hunger(l, !wants                     ? LANE_SATED
-			   : l->connection_count == 0 ? LANE_STARVING
-						      : LANE_HUNGRY);
-}
-
 /* The site is full, and this lane has no connection to be idle: one that nobody needs gives way. */
 static void make_room(const struct lane *l)
 {
@@ -438,6 +303,60 @@ static void make_room(const struct lane *l)
 	}
 }
 
+/* Notes what is in the way; true when others of the site may go on. */
+static bool held_back(struct dispatcher *x, struct domain *d, const struct obstacle *o)
+{
+	counter_inc(o->why == DOMAIN_CONNECTIONS          ? x->held_by_connections
+		    : o->why == DOMAIN_MEMORY             ? x->held_by_memory
+		    : o->why == DOMAIN_SERVER_CONNECTIONS ? x->held_by_server
+							  : x->throttled);
+	if (o->scope == OBSTACLE_OF_DOMAIN) {
+		hold_domain(d, o->why, o->until_ms);
+		return true;
+	}
+	if (o->why == DOMAIN_CONNECTIONS) {
+		make_room(d->lane);
+	}
+	hold_site(d->lane->site, o->why, o->until_ms);
+	return false;
+}
+
+/* The first of the ring has its turn. False when the site has to wait. */
+static bool feed_one(struct dispatcher *x, struct lane *l)
+{
+	struct domain *d = l->ready;
+	struct obstacle o = {.why = DOMAIN_FREE};
+	struct connection *c;
+
+	dispatch_expire(x, d);
+	if (d->active_head == NULL) {
+		lane_remove_ready(d);
+		dispatch_rest(x, d);
+		return true;
+	}
+	c = obstacle_idle_for(l, d);
+	if (c == NULL) {
+		obstacle_own_connections(d, &o);
+		return held_back(x, d, &o);
+	}
+	if (obstacle_to_sending(x, d, &o)) {
+		return held_back(x, d, &o);
+	}
+	assign(x, d, c);
+	return true;
+}
+
+/* ---- opening ---- */
+
+static void review_hunger(const struct dispatcher *x, struct lane *l)
+{
+	bool wants = !x->stopping && l->down_until_ms == 0 && !obstacle_lane_is_served(l);
+
+	lane_set_hunger(l, !wants                     ? LANE_SATED
+			   : l->connection_count == 0 ? LANE_STARVING
+						      : LANE_HUNGRY);
+}
+
 bool dispatch_must_yield(const struct connection *c)
 {
 	const struct site *s = c->lane->site;
@@ -446,69 +365,6 @@ bool dispatch_must_yield(const struct connection *c)
 	       s->connection_count >= s->options->max_outbound_connections &&
 	       (c->lane->ready == NULL ||
 		(c->transactions > 0 && c->transactions % YIELD_TRANSACTIONS == 0));
-}
-
-static uint64_t wait_of(const struct dispatcher *x, const struct throttle *t)
-{
-	return t != NULL ? throttle_wait_ns(t, x->self->now.mono_ns) : 0;
-}
-
-/* A limit that keeps the site from one more connection for `d` now, in `*mine` whether it is the
- * domain's own; DOMAIN_FREE: none, and what all share and the throttles have been charged. */
-static enum domain_hold connection_limit(struct dispatcher *x, struct domain *d, bool *mine,
-					 uint64_t *until_ms)
-{
-	struct site *s = d->lane->site;
-	uint64_t wait_ns = wait_of(x, s->options->throttle_messages);
-	uint64_t own_ns = wait_of(x, d->options->throttle_messages);
-
-	*until_ms = 0;
-	*mine = s->connection_count < s->options->max_outbound_connections;
-	if (!*mine || d->connection_count >= d->options->max_outbound_connections) {
-		return DOMAIN_CONNECTIONS;
-	}
-	*mine = wait_ns == 0;
-	if (wait_ns != 0 || own_ns != 0) {
-		wait_ns = wait_ns != 0 ? wait_ns : own_ns;
-		*until_ms = dispatch_now_ms(x) + wait_ns / NS_PER_MS + 1;
-		return DOMAIN_THROTTLE_MESSAGES;
-	}
-	/* Another site or scheduler may make room for the next two: look again soon. */
-	*mine = false;
-	*until_ms = dispatch_now_ms(x) + SHARED_LIMIT_MS;
-	if (!has_room(x, d)) {
-		return DOMAIN_MEMORY;
-	}
-	if (!limits_take(x->limits)) {
-		return DOMAIN_SERVER_CONNECTIONS;
-	}
-	wait_ns = take_both(x, s->options->throttle_connections, d->options->throttle_connections,
-			    mine);
-	if (wait_ns != 0) {
-		dispatch_return_limit(x);
-		*until_ms = dispatch_now_ms(x) + wait_ns / NS_PER_MS + 1;
-		return DOMAIN_THROTTLE_CONNECTIONS;
-	}
-	return DOMAIN_FREE;
-}
-
-/* Notes what is in the way; true when others of the site may go on. */
-static bool held_back(struct dispatcher *x, struct domain *d, enum domain_hold why, bool mine,
-		      uint64_t until_ms)
-{
-	counter_inc(why == DOMAIN_CONNECTIONS          ? x->held_by_connections
-		    : why == DOMAIN_MEMORY             ? x->held_by_memory
-		    : why == DOMAIN_SERVER_CONNECTIONS ? x->held_by_server
-						       : x->throttled);
-	if (mine) {
-		hold_domain(d, why, until_ms);
-		return true;
-	}
-	if (why == DOMAIN_CONNECTIONS) {
-		make_room(d->lane);
-	}
-	hold_site(d->lane->site, why, until_ms);
-	return false;
 }
 
 /* The first of the ring may have a connection opened for it; NULL: the ring has changed. */
@@ -548,7 +404,7 @@ static void no_host(struct dispatcher *x, struct lane *l, uint64_t until_ms)
 	struct attempt a;
 
 	if (until_ms != UINT64_MAX) {
-		dispatch_lane_down(x, l, DOMAIN_HOSTS_DOWN, until_ms);
+		dispatch_lane_down(x, l, dispatch_why_hosts_fail(l), until_ms);
 		return;
 	}
 	counter_inc(x->bind_failures);
@@ -572,8 +428,7 @@ static bool cannot_open(struct dispatcher *x, struct lane *l, struct host *host,
 	counter_inc(x->bind_failures);
 	a = bind_address_trouble(l, host, error);
 	agent_error(x->self, error, "%s", a.text);
-	host->failures++;
-	host->failed_until_ms = dispatch_now_ms(x) + l->options->host_failure_retry_ms;
+	host_fail(host, dispatch_now_ms(x) + l->options->host_failure_retry_ms, a.text, false);
 	if (host_choose(l, dispatch_now_ms(x), &until_ms) == NULL) {
 		held_by_bind_address(x, l, &a, until_ms);
 	}
@@ -585,10 +440,9 @@ static bool open_one(struct dispatcher *x, struct lane *l)
 {
 	struct domain *d = next_to_open(x, l);
 	struct connection *c;
-	enum domain_hold why;
+	struct obstacle o;
 	uint64_t until_ms;
 	struct host *host;
-	bool mine;
 	int error;
 
 	if (d == NULL) {
@@ -599,9 +453,8 @@ static bool open_one(struct dispatcher *x, struct lane *l)
 		no_host(x, l, until_ms);
 		return true;
 	}
-	why = connection_limit(x, d, &mine, &until_ms);
-	if (why != DOMAIN_FREE) {
-		return held_back(x, d, why, mine, until_ms);
+	if (obstacle_to_opening(x, d, &o)) {
+		return held_back(x, d, &o);
 	}
 	c = connection_open(x, l, host, &error);
 	if (c == NULL) {
@@ -610,6 +463,9 @@ static bool open_one(struct dispatcher *x, struct lane *l)
 	connection_link(x, l, c, host);
 	dispatch_count_for(c, d);
 	d->connections_opened++;
+	if (x->tracing) {
+		x->ops->trace(x, c);
+	}
 	lane_turn(l);
 	return true;
 }

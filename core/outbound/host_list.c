@@ -28,6 +28,32 @@ struct host *host_choose(struct lane *l, uint64_t now_ms, uint64_t *until_ms)
 	return best;
 }
 
+void host_fail(struct host *h, uint64_t until_ms, const char *text, bool tls)
+{
+	h->failures++;
+	h->failed_until_ms = until_ms;
+	h->tls_failed = tls;
+	free(h->trouble);
+	h->trouble = strdup(text);
+}
+
+bool host_all_lack_tls(const struct lane *l)
+{
+	bool some = false;
+
+	for (uint32_t i = 0; i < l->host_count; i++) {
+		const struct host *h = &l->hosts[i];
+
+		if (bind_address_allows(l->options, h->address.any.sa_family)) {
+			some = true;
+			if (!h->tls_failed) {
+				return false;
+			}
+		}
+	}
+	return some;
+}
+
 static bool has_address(const struct host *h, const void *address, socklen_t len)
 {
 	return h->address_len == len && memcmp(&h->address, address, len) == 0;
@@ -75,13 +101,17 @@ static void hosts_carry_over(struct lane *l, struct host *hosts, uint32_t count)
 		struct host *h = &hosts[i];
 
 		for (uint32_t j = 0; j < l->host_count; j++) {
-			const struct host *old = &l->hosts[j];
+			struct host *old = &l->hosts[j];
 
 			if (has_address(h, &old->address, old->address_len)) {
 				h->failed_until_ms = old->failed_until_ms;
 				h->plain_until_ms = old->plain_until_ms;
+				h->plain_owed = old->plain_owed;
 				h->failures = old->failures;
 				h->deliveries = old->deliveries;
+				h->tls_failed = old->tls_failed;
+				h->trouble = old->trouble;
+				old->trouble = NULL;
 			}
 		}
 		for (const struct connection *c = l->site->connections; c != NULL;
@@ -126,7 +156,7 @@ void host_list_replace(struct lane *l, struct host *hosts, uint32_t count)
 		return;
 	}
 	hosts_carry_over(l, hosts, count);
-	free(l->hosts);
+	lane_free_hosts(l);
 	l->hosts = hosts;
 	l->host_count = count;
 }

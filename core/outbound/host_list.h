@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/queue/site.h"
@@ -12,6 +13,15 @@
  * that bind_address allows none. */
 BOUND
 struct host *host_choose(struct lane *l, uint64_t now_ms, uint64_t *until_ms);
+
+/* It failed, as `text` says, for want of the TLS that it has to have (`tls`) or otherwise, and is
+ * left alone until then (monotonic ms). */
+BOUND
+void host_fail(struct host *h, uint64_t until_ms, const char *text, bool tls);
+
+/* Each that may be connected to failed last for want of TLS. */
+BOUND
+bool host_all_lack_tls(const struct lane *l);
 
 /* The host at the other end of a connection; NULL when it is listed no more. */
 BOUND

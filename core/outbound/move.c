@@ -85,6 +85,7 @@ static void obey_binding(struct domain *d, enum binding_order order)
 	}
 	if (b->order == BINDING_RESUMED && order != BINDING_RESUMED) {
 		d->suspended = false;
+		suspension_note(&d->suspension, NULL, 0);
 	}
 }
 

@@ -44,6 +44,7 @@ static void fail_queued(struct dispatcher *x, struct delivery *delivery, bool qu
 	struct domain *d = delivery->domain;
 	struct attempt a = dispatch_attempt_text(554, "5.7.0", text);
 
+	a.given_up = ATTEMPT_BY_OPERATOR;
 	delivery->doomed_quiet = quiet;
 	domain_remove(&x->domains, d, delivery);
 	delivery->held = false;
@@ -148,6 +149,7 @@ void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend)
 {
 	OWNER_CHECK(d);
 	d->suspended = suspend;
+	suspension_note(&d->suspension, NULL, 0);
 	if (d->travel == DOMAIN_AT_HOME) {
 		dispatch_hold(d, suspend ? DOMAIN_SUSPENDED : DOMAIN_FREE);
 	}
@@ -159,6 +161,7 @@ void dispatch_binding_order(struct dispatcher *x, struct domain *d)
 	OWNER_CHECK(d);
 	if (d->binding_record->order == BINDING_RESUMED) {
 		d->suspended = false;
+		suspension_note(&d->suspension, NULL, 0);
 	}
 	if (d->travel == DOMAIN_AT_HOME) {
 		dispatch_hold(d, DOMAIN_FREE);
@@ -244,6 +247,7 @@ void dispatch_fail_some(struct dispatcher *x, struct delivery *delivery,
 	delivery->doomed_quiet = quiet;
 	domain_remove(&x->domains, d, delivery);
 	a.failed = *who;
+	a.given_up = ATTEMPT_BY_OPERATOR;
 	a.keeps_due = true;
 	x->ops->on_attempt(x, d, delivery, &a);
 	dispatch_arm_delayed(x, d);

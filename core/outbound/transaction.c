@@ -27,9 +27,11 @@ void attempt_reset(struct connection *c)
 	c->attempt.text[0] = '\0';
 	c->attempt.replies = NULL;
 	c->attempt.dsn_handed_on = false;
+	c->attempt.given_up = ATTEMPT_NOT_GIVEN_UP;
 	c->attempt.not_tried = false;
 	memcpy(c->attempt.remote_ip, c->remote_ip, sizeof c->attempt.remote_ip);
 	c->attempt.remote_name = c->host_name;
+	c->attempt.local_ip = c->local_ip;
 	memset(c->attempt.tls, 0, sizeof c->attempt.tls);
 	if (stream_is_secure(&c->stream)) {
 		agreed = stream_agreed(&c->stream);

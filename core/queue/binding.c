@@ -107,6 +107,7 @@ void binding_table_close(struct binding_table *t)
 		t->groups = next;
 	}
 	for (uint32_t i = 0; i < t->count; i++) {
+		free(t->records[i]->suspension);
 		free(t->records[i]);
 	}
 	free(t->records);
@@ -220,6 +221,7 @@ struct binding_record *binding_choose(struct binding_table *t, const char *name)
 void binding_set_order(struct binding_record *b, enum binding_order order)
 {
 	b->order = order;
+	suspension_note(&b->suspension, NULL, 0);
 	for (struct binding_record *x = b->group != NULL ? b->group->first : NULL; x != NULL;
 	     x = x->group_next) {
 		x->credit = 0;

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/queue/suspension.h"
 #include "core/runtime/thread_class.h"
 
 /* The binding of mail that was given to no other, and the group of bindings that are in none. */
@@ -51,6 +52,8 @@ struct binding_record {
 	uint64_t delivered;
 	uint64_t failed;
 	uint64_t transient;
+	/* Who gave the order, while it is BINDING_SUSPENDED; malloc, NULL: not known here. */
+	struct suspension *suspension;
 	char name[];
 };
 

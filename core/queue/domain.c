@@ -249,8 +249,8 @@ static void active_unlink(struct domain_table *t, struct domain *d, struct deliv
 {
 	*(delivery->prev != NULL ? &delivery->prev->next : &d->active_head) = delivery->next;
 	*(delivery->next != NULL ? &delivery->next->prev : &d->active_tail) = delivery->prev;
-	if (d->cursor == delivery) {
-		d->cursor = delivery->next;
+	if (t->cursor == delivery) {
+		t->cursor = delivery->next;
 	}
 	count_active(t, d, -1);
 }
@@ -312,13 +312,13 @@ static void heap_down(struct delivery **heap, uint32_t count, uint32_t i, struct
 	heap_set(heap, i, delivery);
 }
 
-/* Room for one more of `count`. */
-static void heap_grow(struct delivery ***heap, uint32_t *slots, uint32_t count, const char *name)
+/* Room for one more of `count`: it has slots for the next power of two. */
+static void heap_grow(struct delivery ***heap, uint32_t count, const char *name)
 {
-	uint32_t wanted = *slots == 0 ? 2 : *slots * 2;
+	uint32_t wanted = count < 2 ? 2 : count * 2;
 	struct delivery **grown;
 
-	if (count < *slots) {
+	if ((count & (count - 1)) != 0) {
 		return;
 	}
 	grown = realloc(*heap, wanted * sizeof(struct delivery *));
@@ -326,7 +326,6 @@ static void heap_grow(struct delivery ***heap, uint32_t *slots, uint32_t count, 
 		fatal("out of memory for %u deliveries of %s that wait", wanted, name);
 	}
 	*heap = grown;
-	*slots = wanted;
 }
 
 static void heap_remove(struct delivery **heap, uint32_t *count, const struct delivery *delivery)
@@ -349,7 +348,7 @@ static void heap_remove(struct delivery **heap, uint32_t *count, const struct de
 void domain_push_delayed(struct domain_table *t, struct domain *d, struct delivery *delivery)
 {
 	check_entry(d, delivery);
-	heap_grow(&d->delayed, &d->delayed_slots, d->delayed_count, d->name);
+	heap_grow(&d->delayed, d->delayed_count, d->name);
 	delivery->domain = d;
 	delivery->place = DELIVERY_DELAYED;
 	d->delayed_count++;
@@ -366,7 +365,7 @@ struct delivery *domain_peek_delayed(const struct domain *d)
 void domain_push_held(struct domain_table *t, struct domain *d, struct delivery *delivery)
 {
 	check_entry(d, delivery);
-	heap_grow(&d->held, &d->held_slots, d->held_count, d->name);
+	heap_grow(&d->held, d->held_count, d->name);
 	delivery->domain = d;
 	delivery->place = DELIVERY_HELD;
 	delivery->held = true;
@@ -379,6 +378,23 @@ void domain_push_held(struct domain_table *t, struct domain *d, struct delivery 
 struct delivery *domain_peek_held(const struct domain *d)
 {
 	return d->held_count != 0 ? d->held[0] : NULL;
+}
+
+/* Of the part of the heap below and including `i`, which is as deep as a word has bits. */
+static uint32_t count_due(const struct domain *d, uint64_t i, uint64_t until_ms, uint32_t max)
+{
+	uint32_t count = 1;
+
+	if (max == 0 || i >= d->delayed_count || d->delayed[i]->due_ms > until_ms) {
+		return 0;
+	}
+	count += count_due(d, 2 * i + 1, until_ms, max - count);
+	return count + count_due(d, 2 * i + 2, until_ms, max - count);
+}
+
+uint32_t domain_count_due(const struct domain *d, uint64_t until_ms, uint32_t max)
+{
+	return count_due(d, 0, until_ms, max);
 }
 
 void domain_remove(struct domain_table *t, struct domain *d, struct delivery *delivery)
@@ -409,6 +425,7 @@ void domain_destroy(struct domain_table *t, struct domain *d)
 	free(d->delayed);
 	free(d->held);
 	free(d->trouble);
+	free(d->suspension);
 	free(d);
 }
 
@@ -442,8 +459,12 @@ const char *domain_hold_text(enum domain_hold hold)
 		return "no answer from the name service in time (host_failure_retry)";
 	case DOMAIN_NO_ROUTE:
 		return "the name service says that no mail can be delivered";
+	case DOMAIN_TLS_POLICY:
+		return "no next hop has what TLS demands (host_failure_retry)";
 	case DOMAIN_HOSTS_DOWN:
 		return "every next hop failed (host_failure_retry)";
+	case DOMAIN_PEER_LIMIT:
+		return "every next hop refuses further connections (host_failure_retry)";
 	case DOMAIN_BIND_ADDRESS:
 		return "bind_address (host_failure_retry)";
 	case DOMAIN_CONNECTIONS:
@@ -460,8 +481,52 @@ const char *domain_hold_text(enum domain_hold hold)
 		return "the record goes to the scheduler of its site";
 	case DOMAIN_STOPPING:
 		return "the program stops";
+	case DOMAIN_RETRY:
+		return "the next try";
+	case DOMAIN_OPENING:
+		return "connections are being opened";
+	case DOMAIN_READING_BACK:
+		return "messages are being read back from the spool";
+	case DOMAIN_SETTLING:
+		return "the spool writes down what became of attempts";
+	case DOMAIN_HELD_MAIL:
+		return "an operator holds mail";
+	case DOMAIN_HOLDS:
+		break;
 	}
 	return "unknown";
+}
+
+const char *domain_hold_key(enum domain_hold hold)
+{
+	static const char *const keys[DOMAIN_HOLDS] = {
+		[DOMAIN_FREE] = "nothing",
+		[DOMAIN_SUSPENDED] = "suspended",
+		[DOMAIN_BINDING_SUSPENDED] = "binding_suspended",
+		[DOMAIN_RESOLVING] = "resolving",
+		[DOMAIN_UNRESOLVED] = "dns_failed",
+		[DOMAIN_DNS_BOGUS] = "dns_bogus",
+		[DOMAIN_DNS_TIMEOUT] = "dns_timeout",
+		[DOMAIN_TLS_POLICY] = "tls_policy",
+		[DOMAIN_NO_ROUTE] = "no_route",
+		[DOMAIN_HOSTS_DOWN] = "hosts_failed",
+		[DOMAIN_PEER_LIMIT] = "peer_limit",
+		[DOMAIN_BIND_ADDRESS] = "bind_address",
+		[DOMAIN_CONNECTIONS] = "max_outbound_connections",
+		[DOMAIN_SERVER_CONNECTIONS] = "server_max_outbound_connections",
+		[DOMAIN_THROTTLE_MESSAGES] = "outbound_throttle_messages",
+		[DOMAIN_THROTTLE_CONNECTIONS] = "outbound_throttle_connections",
+		[DOMAIN_MEMORY] = "memory_budget",
+		[DOMAIN_MOVING] = "moving",
+		[DOMAIN_STOPPING] = "stopping",
+		[DOMAIN_RETRY] = "retry",
+		[DOMAIN_OPENING] = "opening",
+		[DOMAIN_READING_BACK] = "reading_back",
+		[DOMAIN_SETTLING] = "settling",
+		[DOMAIN_HELD_MAIL] = "held_mail",
+	};
+
+	return hold < DOMAIN_HOLDS ? keys[hold] : "unknown";
 }
 
 static bool heap_valid(const struct domain *d, struct delivery *const *heap, uint32_t count,

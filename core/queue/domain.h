@@ -15,6 +15,8 @@
 #include "core/queue/binding.h"
 #include "core/queue/delivery.h"
 #include "core/queue/options.h"
+#include "core/queue/recent.h"
+#include "core/queue/suspension.h"
 #include "core/runtime/thread_class.h"
 #include "core/runtime/timer.h"
 
@@ -38,10 +40,15 @@ enum domain_hold {
 	DOMAIN_UNRESOLVED,
 	DOMAIN_DNS_BOGUS,
 	DOMAIN_DNS_TIMEOUT,
+	/* What TLSA records, MTA-STS or `tls` demand of next hops cannot be had: no next hop may be
+	 * used, or each failed for that; tried again later. */
+	DOMAIN_TLS_POLICY,
 	/* The name service says that mail cannot be delivered: until hold_until_ms it fails. */
 	DOMAIN_NO_ROUTE,
 	/* Every next hop of its lane refused; tried again later. */
 	DOMAIN_HOSTS_DOWN,
+	/* Every next hop refuses further connections, while some work. */
+	DOMAIN_PEER_LIMIT,
 	/* No next hop can be reached from bind_address; tried again at hold_until_ms. */
 	DOMAIN_BIND_ADDRESS,
 	/* max_outbound_connections */
@@ -57,6 +64,19 @@ enum domain_hold {
 	DOMAIN_MOVING,
 	/* The program stops. */
 	DOMAIN_STOPPING,
+
+	/* From here on: what mail waits for although nothing holds it back. Never in a `hold`. */
+	/* The delayed queue: its first due time. */
+	DOMAIN_RETRY,
+	/* As many connections are being opened as there are to be at a time. */
+	DOMAIN_OPENING,
+	/* Messages on connections are being read back from the spool. */
+	DOMAIN_READING_BACK,
+	/* The spool writes down what became of attempts. */
+	DOMAIN_SETTLING,
+	/* An operator holds some, whatever becomes of the rest. */
+	DOMAIN_HELD_MAIL,
+	DOMAIN_HOLDS
 };
 
 /* Is the record where it belongs? core/outbound/move.h has the protocol. */
@@ -98,37 +118,32 @@ struct domain {
 	uint32_t settling_count;
 	/* Connections that carry its mail, carried it last, or were opened for it. */
 	uint32_t connection_count;
-	/* Orders to the whole queue that are being carried out. */
-	uint32_t sweeps;
+	/* Counts what enters and leaves its queues. */
+	uint32_t changes;
 	/* Monotonic ms. */
 	uint64_t resolved_until_ms;
 	uint64_t hold_until_ms;
 	/* enum domain_hold, enum domain_travel */
 	uint8_t hold;
 	uint8_t travel;
-	bool resolving;
-	/* An operator's order. */
-	bool suspended;
-	/* A task of its journey is on its way to itself. */
-	bool travel_posted;
 	/* DOMAIN_NO_ROUTE: the reply that mail fails with; its text is `trouble`. */
 	uint16_t refusal_code;
+	/* Orders to the whole queue that are being carried out. */
+	uint32_t sweeps : 28;
+	bool resolving : 1;
+	/* An operator's order. */
+	bool suspended : 1;
+	/* A task of its journey is on its way to itself. */
+	bool travel_posted : 1;
+	/* Mail has come of which no envelope in the spool says this domain and binding: it was sent
+	 * on, or is only in memory. */
+	bool has_unlisted : 1;
 
 	/* Heaps: by due time; and of what operators hold, by time of reception. */
 	uint32_t delayed_count;
-	uint32_t delayed_slots;
+	uint32_t held_count;
 	struct delivery **delayed;
 	struct delivery **held;
-	uint32_t held_count;
-	uint32_t held_slots;
-	/* Somebody looks at the active queue piece by piece: where it goes on; NULL: at the end,
-	 * or nobody does. */
-	struct delivery *cursor;
-	/* Counts what enters and leaves its queues. */
-	uint32_t changes;
-	/* Mail has come of which no envelope in the spool says this domain and binding: it was sent
-	 * on, or is only in memory. */
-	bool has_unlisted;
 
 	const char *binding;
 	/* Lower case, NUL-terminated, in the same allocation. */
@@ -140,8 +155,13 @@ struct domain {
 	struct connection *connections;
 	/* Where it goes while it travels. */
 	struct move *move;
-	/* Nothing has happened since, monotonic ms. */
-	uint64_t unused_since_ms;
+	/* Monotonic ms. */
+	union {
+		/* Nothing has happened since. */
+		uint64_t unused_since_ms;
+		/* While `resolving`: next hops have been asked for since. */
+		uint64_t resolving_since_ms;
+	};
 	/* Earliest due time of the delayed queue, or end of something held. */
 	struct timer delayed_timer;
 	/* The end of a hold, and of the record when it is not used. */
@@ -154,6 +174,13 @@ struct domain {
 	uint64_t connections_opened;
 	uint64_t bytes_sent;
 	uint32_t connections_max;
+
+	/* Deliveries that were over after an attempt. */
+	struct recent done;
+	/* Whose exchangers it has, of the configuration; NULL: nobody's, or not known yet. */
+	const char *provider;
+	/* An operator's order, while `suspended` by one; malloc, NULL. */
+	struct suspension *suspension;
 };
 
 /* There may be millions of them. */
@@ -171,6 +198,9 @@ struct domain_table {
 	uint64_t active;
 	uint64_t delayed;
 	uint64_t held;
+	/* Somebody looks at an active queue piece by piece: where it goes on; NULL: at its end, or
+	 * nobody does. */
+	struct delivery *cursor;
 };
 
 /* FNV-1a over binding and lower-case domain (or a site's key): also decides the home. */
@@ -221,6 +251,10 @@ void domain_push_delayed(struct domain_table *t, struct domain *d, struct delive
 BOUND
 struct delivery *domain_peek_delayed(const struct domain *d);
 
+/* How many of the delayed queue are due by `until_ms` (wall clock), counted up to `max`. */
+BOUND
+uint32_t domain_count_due(const struct domain *d, uint64_t until_ms, uint32_t max);
+
 /* What an operator holds. */
 BOUND
 void domain_push_held(struct domain_table *t, struct domain *d, struct delivery *delivery);
@@ -239,9 +273,19 @@ void domain_destroy(struct domain_table *t, struct domain *d);
 SINGLE
 void domain_table_close(struct domain_table *t);
 
-/* "suspended by operator", "max_outbound_connections", ...; never NULL. */
+/* For people: "suspended", "max_outbound_connections", ...; never NULL. */
 READONLY
 const char *domain_hold_text(enum domain_hold hold);
+/* For programs, one word: "suspended", "max_outbound_connections", "hosts_failed", ... */
+READONLY
+const char *domain_hold_key(enum domain_hold hold);
+
+/* It keeps mail back by a decision, unlike what mail merely waits for. */
+READONLY
+static inline bool domain_hold_is_hold(enum domain_hold hold)
+{
+	return hold > DOMAIN_FREE && hold <= DOMAIN_STOPPING;
+}
 
 /* Checks queue links, heap order and counts; for tests and debug builds. */
 BOUND

@@ -190,9 +190,19 @@ void lane_destroy(struct lane *l)
 	}
 	*at = l->next;
 	l->site->lane_count--;
-	free(l->hosts);
+	lane_free_hosts(l);
 	free(l->trouble);
 	free(l);
+}
+
+void lane_free_hosts(struct lane *l)
+{
+	for (uint32_t i = 0; i < l->host_count; i++) {
+		free(l->hosts[i].trouble);
+	}
+	free(l->hosts);
+	l->hosts = NULL;
+	l->host_count = 0;
 }
 
 void lane_set_trouble(struct lane *l, const char *text)

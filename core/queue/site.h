@@ -63,6 +63,8 @@ struct host {
 	bool secure;
 	/* enum host_sts */
 	uint8_t sts;
+	/* TLS has failed: the next connection gets plain text, however soon that is over. */
+	bool plain_owed;
 	uint32_t connections;
 	/* Left alone until then, monotonic ms; 0: fine. */
 	uint64_t failed_until_ms;
@@ -70,6 +72,9 @@ struct host {
 	uint64_t plain_until_ms;
 	uint64_t failures;
 	uint64_t deliveries;
+	/* What the last failure was; malloc, NULL: there was none. And whether TLS was. */
+	char *trouble;
+	bool tls_failed;
 };
 
 /* Whether a lane wants one more connection: it has none, and mail; or not enough of them. */
@@ -189,6 +194,9 @@ SINGLE
 void lane_destroy(struct lane *l);
 BOUND
 void lane_set_trouble(struct lane *l, const char *text);
+/* Frees the list of next hops, and what is remembered of them. */
+SINGLE
+void lane_free_hosts(struct lane *l);
 
 /* A domain of no lane enters one; it leaves its lane and the lane's ring. */
 BOUND

@@ -64,3 +64,17 @@ uint64_t throttle_wait_ns(const struct throttle *t, uint64_t now_ns)
 {
 	return wait_for(t, atomic_load_explicit(&t->arrival_ns, memory_order_relaxed), now_ns);
 }
+
+uint64_t throttle_wait_many_ns(const struct throttle *t, uint64_t now_ns, uint64_t count)
+{
+	uint64_t arrival_ns = atomic_load_explicit(&t->arrival_ns, memory_order_relaxed);
+	uint64_t rest_ns;
+
+	ASSERT(count > 0);
+	arrival_ns = arrival_ns > now_ns ? arrival_ns : now_ns;
+	if (__builtin_mul_overflow(count - 1, t->interval_ns, &rest_ns) ||
+	    __builtin_add_overflow(arrival_ns, rest_ns, &arrival_ns)) {
+		return UINT64_MAX;
+	}
+	return wait_for(t, arrival_ns, now_ns);
+}

@@ -42,3 +42,8 @@ void throttle_return(struct throttle *t);
 /* Nanoseconds until a cell could be granted, 0 for now; takes nothing. */
 CONCURRENT
 uint64_t throttle_wait_ns(const struct throttle *t, uint64_t now_ns);
+
+/* Nanoseconds until the last of `count` (1 or more) cells could be granted, if all go to one who
+ * takes each as soon as it can be had; UINT64_MAX: longer than that can say. */
+CONCURRENT
+uint64_t throttle_wait_many_ns(const struct throttle *t, uint64_t now_ns, uint64_t count);

@@ -209,6 +209,18 @@ void agent_error(struct agent *self, int code, const char *format, ...)
 	errlog_record(&self->errors, self->now.wall_ns, code, "%s", text);
 }
 
+uint64_t agent_ring_depth(struct link *const *links)
+{
+	uint64_t depth = 0;
+
+	for (unsigned i = 0; i < AGENT_MAX; i++) {
+		if (links[i] != NULL) {
+			depth += task_ring_depth(&links[i]->ring);
+		}
+	}
+	return depth;
+}
+
 void agent_close(struct agent *a)
 {
 	timer_client_close(&a->timers);

@@ -162,6 +162,10 @@ BOUND
 void agent_error(struct agent *self, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* Tasks in the rings of one direction (a->in, a->out), roughly, as they go on. */
+CONCURRENT
+uint64_t agent_ring_depth(struct link *const *links);
+
 SINGLE
 void agent_close(struct agent *a);
 

@@ -132,28 +132,49 @@ uint64_t counter_total(const char *name)
 }
 
 static void set_each(const struct counter_set *set,
-		     void (*each)(void *context, const char *name, const char *label,
-				  enum counter_kind kind, uint64_t value),
-		     void *context)
+		     void (*each)(void *context, const struct counter_view *view), void *context)
 {
 	uint32_t n = atomic_load_explicit(&set->count, memory_order_acquire);
-	char name[256];
 
 	for (uint32_t i = 0; i < n; i++) {
 		const struct counter_info *info = &set->info[i];
+		struct counter_view view = {set->prefix, info->name, info->label, info->kind,
+					    counter_get(&set->values[i])};
 
-		snprintf(name, sizeof(name), "%s.%s", set->prefix, info->name);
-		each(context, name, info->label, info->kind, counter_get(&set->values[i]));
+		each(context, &view);
 	}
 }
 
-void counter_each(void (*each)(void *context, const char *name, const char *label,
-			       enum counter_kind kind, uint64_t value),
-		  void *context)
+void counter_each_view(void (*each)(void *context, const struct counter_view *view), void *context)
 {
 	ASSERT(pthread_rwlock_rdlock(&sets_lock) == 0);
 	for (const struct counter_set *set = sets; set != NULL; set = set->next) {
 		set_each(set, each, context);
 	}
 	ASSERT(pthread_rwlock_unlock(&sets_lock) == 0);
+}
+
+/* For counter_each(): both names in one. */
+struct joined {
+	void (*each)(void *context, const char *name, const char *label, enum counter_kind kind,
+		     uint64_t value);
+	void *context;
+};
+
+static void join_name(void *context, const struct counter_view *view)
+{
+	const struct joined *j = context;
+	char name[256];
+
+	snprintf(name, sizeof(name), "%s.%s", view->prefix, view->name);
+	j->each(j->context, name, view->label, view->kind, view->value);
+}
+
+void counter_each(void (*each)(void *context, const char *name, const char *label,
+			       enum counter_kind kind, uint64_t value),
+		  void *context)
+{
+	struct joined j = {each, context};
+
+	counter_each_view(join_name, &j);
 }

@@ -37,6 +37,20 @@ void counter_each(void (*each)(void *context, const char *name, const char *labe
 			       enum counter_kind kind, uint64_t value),
 		  void *context);
 
+/* A counter as it is now. Prefix and name live as long as its set. */
+CONCURRENT
+struct counter_view {
+	const char *prefix;
+	const char *name;
+	const char *label;
+	enum counter_kind kind;
+	uint64_t value;
+};
+
+/* The same, with the set's prefix and the counter's name apart. `each` makes no sets. */
+CONCURRENT
+void counter_each_view(void (*each)(void *context, const struct counter_view *view), void *context);
+
 /* Sum of the values of all counters called `name`, whatever their set. */
 CONCURRENT
 uint64_t counter_total(const char *name);

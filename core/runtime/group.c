@@ -230,6 +230,16 @@ void group_run(struct group *g)
 	}
 }
 
+uint64_t group_cpu_ns(const struct group *g)
+{
+	struct timespec t;
+
+	if (!g->has_cpu_clock || clock_gettime(g->cpu_clock, &t) != 0) {
+		return 0;
+	}
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 void group_finish(struct group *g)
 {
 	for (uint32_t i = g->agent_count; i-- > 0;) {

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "core/runtime/agent.h"
 #include "core/runtime/doorbell.h"
@@ -37,6 +38,9 @@ struct group {
 	struct mux *mux;
 	pthread_t thread;
 	bool has_thread;
+	/* Of the CPU time of the thread it runs on; set before anybody runs. */
+	bool has_cpu_clock;
+	clockid_t cpu_clock;
 	int start_error;
 	/* start-complete has run. */
 	bool complete;
@@ -72,6 +76,10 @@ void group_wake_up(struct group *g, bool woken, uint64_t ns);
 /* Until the runtime says that all is done: cycle and idle. */
 BOUND
 void group_run(struct group *g);
+
+/* CPU time of its thread, ns; 0 when it has none of its own. */
+CONCURRENT
+uint64_t group_cpu_ns(const struct group *g);
 
 /* Tear the agents down, in reverse order. */
 BOUND

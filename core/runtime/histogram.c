@@ -1,5 +1,7 @@
 #include "core/runtime/histogram.h"
 
+#include <string.h>
+
 #include "core/runtime/check.h"
 
 #define SUB_COUNT (1U << HISTOGRAM_SUB_BITS)
@@ -103,6 +105,41 @@ uint64_t histogram_quantile(const struct histogram *h, double quantile)
 		}
 	}
 	return max;
+}
+
+uint64_t histogram_cumulate(const struct histogram *h, const uint64_t *bounds, unsigned count,
+			    uint64_t *counts)
+{
+	uint64_t total = 0;
+	unsigned at = 0;
+
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		while (at < count && bucket_upper_end(i) > bounds[at]) {
+			counts[at++] = total;
+		}
+		total += load(&h->buckets[i]);
+	}
+	while (at < count) {
+		counts[at++] = total;
+	}
+	return total;
+}
+
+void histogram_difference(struct histogram *into, const struct histogram *now,
+			  const struct histogram *before)
+{
+	memset(into, 0, sizeof(*into));
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		uint64_t n = load(&now->buckets[i]) - load(&before->buckets[i]);
+		uint64_t end = bucket_upper_end(i);
+
+		if (n != 0) {
+			add(&into->buckets[i], n);
+			raise_to(&into->max, end < load(&now->max) ? end : load(&now->max));
+		}
+	}
+	add(&into->sum, load(&now->sum) - load(&before->sum));
+	add(&into->count, load(&now->count) - load(&before->count));
 }
 
 void histogram_merge(struct histogram *into, const struct histogram *from)

@@ -162,6 +162,7 @@ int runtime_prepare(struct runtime *rt)
 static void enter_thread(struct group *g)
 {
 	affinity_name_thread(g->name);
+	g->has_cpu_clock = pthread_getcpuclockid(pthread_self(), &g->cpu_clock) == 0;
 	if (g->core >= 0) {
 		int rc = affinity_pin(g->core);
 

@@ -279,7 +279,8 @@ static void tls_sent(struct mux_op *op, int result)
 	}
 }
 
-void stream_tls_send(struct stream *s, struct iovec *iov, unsigned count)
+BOUND
+static void tls_send(struct stream *s, struct iovec *iov, unsigned count)
 {
 	struct stream_tls *t = s->tls;
 
@@ -297,6 +298,18 @@ void stream_tls_send(struct stream *s, struct iovec *iov, unsigned count)
 	}
 	if (!send_on(s)) {
 		mux_nop(s->agent->mux, &s->send);
+	}
+}
+
+void stream_send_by(struct stream *s, struct iovec *iov, unsigned count)
+{
+	if (s->tap != NULL) {
+		s->tap->ops->sending(s->tap, iov, count);
+	}
+	if (s->tls != NULL) {
+		tls_send(s, iov, count);
+	} else {
+		mux_send(s->agent->mux, &s->send, s->fd, iov, count);
 	}
 }
 
@@ -391,6 +404,9 @@ static void tell_secured(struct stream *s, int result)
 
 	s->tls->receiving = false;
 	s->tls->on_secured = NULL;
+	if (s->tap != NULL) {
+		stream_note_secured(s, result);
+	}
 	on_secured(s, result);
 }
 
@@ -519,6 +535,8 @@ void stream_init(struct stream *s, struct agent *agent, stream_received_fn on_re
 {
 	s->agent = agent;
 	s->fd = -1;
+	s->direct = true;
+	s->tap = NULL;
 	s->tls = NULL;
 	s->on_received = on_received;
 	s->on_sent = on_sent;
@@ -560,6 +578,7 @@ void stream_secure(struct stream *s, const struct tls_wish *wish, stream_secured
 		fatal("out of memory for a TLS stream");
 	}
 	s->tls = t;
+	s->direct = false;
 	s->recv.on_complete = tls_received;
 	s->send.on_complete = tls_sent;
 	t->on_secured = on_secured;
@@ -614,6 +633,12 @@ void stream_release(struct stream *s)
 	struct stream_tls *t = s->tls;
 
 	ASSERT(!stream_busy(s));
+	if (s->tap != NULL) {
+		struct stream_tap *tap = s->tap;
+
+		stream_tap_off(s);
+		tap->ops->closed(tap);
+	}
 	if (t == NULL) {
 		return;
 	}
@@ -624,6 +649,7 @@ void stream_release(struct stream *s)
 	output_free(&t->sent);
 	free(t);
 	s->tls = NULL;
+	s->direct = true;
 }
 
 void stream_close(struct stream *s)

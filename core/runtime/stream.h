@@ -6,6 +6,9 @@
  * As with the multiplexor, one receive and one send may be under way, and callbacks run from
  * mux_reap() only. Belongs to the agent that opened it. Start reading at tls_received() in
  * stream.c.
+ *
+ * A tap sees what goes by, in plain text. A stream without one pays nothing for that: its sends
+ * look at one flag, which says whether there is TLS or a tap.
  */
 #pragma once
 
@@ -26,6 +29,7 @@
 #define STREAM_SEND_MAX 65536
 
 struct stream;
+struct stream_tap;
 struct stream_tls;
 
 /* `data` is lent for the length of the callback. `result`: bytes, 1 or more; 0 at the end of the
@@ -37,10 +41,33 @@ typedef void (*stream_sent_fn)(struct stream *s, int result);
 /* `result`: 0, or a negative errno: -EPROTO when the peers did not agree (stream_why()). */
 typedef void (*stream_secured_fn)(struct stream *s, int result);
 
+/* What a tap is told; it may neither send, receive nor close, nor take itself off. */
+READONLY
+struct stream_tap_ops {
+	/* 1 byte or more, before the owner gets them. */
+	void (*received)(struct stream_tap *t, const unsigned char *data, size_t len);
+	/* Before they are sent. */
+	void (*sending)(struct stream_tap *t, const struct iovec *iov, unsigned count);
+	/* What happened to the connection, one line: stream_note(). */
+	void (*note)(struct stream_tap *t, const char *text);
+	/* The stream is closed and has forgotten the tap, which may go. */
+	void (*closed)(struct stream_tap *t);
+};
+
+/* Part of whatever listens; one at most for a stream. */
+BOUND
+struct stream_tap {
+	const struct stream_tap_ops *ops;
+	stream_received_fn owner_received;
+};
+
 BOUND
 struct stream {
 	struct agent *agent;
 	int fd;
+	/* Neither TLS nor a tap: what is sent goes straight to the multiplexor. */
+	bool direct;
+	struct stream_tap *tap;
 	/* NULL: plain text. */
 	struct stream_tls *tls;
 	stream_received_fn on_received;
@@ -78,8 +105,9 @@ void stream_secure(struct stream *s, const struct tls_wish *wish, stream_secured
 
 BOUND
 void stream_tls_recv(struct stream *s);
+/* What stream_send() does when it is not direct. */
 BOUND
-void stream_tls_send(struct stream *s, struct iovec *iov, unsigned count);
+void stream_send_by(struct stream *s, struct iovec *iov, unsigned count);
 
 /* Receives once what is there. */
 BOUND
@@ -96,10 +124,10 @@ static inline void stream_recv(struct stream *s)
 BOUND
 static inline void stream_send(struct stream *s, struct iovec *iov, unsigned count)
 {
-	if (s->tls == NULL) {
+	if (s->direct) {
 		mux_send(s->agent->mux, &s->send, s->fd, iov, count);
 	} else {
-		stream_tls_send(s, iov, count);
+		stream_send_by(s, iov, count);
 	}
 }
 
@@ -147,6 +175,24 @@ void stream_release(struct stream *s);
 /* The same, and closes the socket. */
 BOUND
 void stream_close(struct stream *s);
+
+/* `t` listens from now on, with t->ops set, until stream_tap_off() or its closed(). There is no
+ * other tap. May be called from within a callback of the stream, whose data it does not see then.
+ */
+BOUND
+void stream_tap_on(struct stream *s, struct stream_tap *t);
+
+/* Nobody listens any more; not from within a callback of the stream. */
+BOUND
+void stream_tap_off(struct stream *s);
+
+/* Tells the tap, if there is one. */
+BOUND
+void stream_note(struct stream *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The tap, which is there, hears how the handshake ended: for stream.c. */
+BOUND
+void stream_note_secured(struct stream *s, int result);
 
 static inline bool stream_is_secure(const struct stream *s)
 {

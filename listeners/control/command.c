@@ -18,6 +18,14 @@ const struct command command_table[] = {
 	{"domain all", "", "every domain record, one line each, and totals", 0, 0, false,
 	 command_domains},
 	{"domains", "", "the same as domain all", 0, 0, false, command_domains},
+	{"why", "",
+	 "why is it not moving? the 20 longest queues: what holds each, and the next try", 0, 0,
+	 false, command_why},
+	{"why domain", "NAME [BINDING]",
+	 "one queue: every limit and condition in its way, who set it, and when it will be empty",
+	 1, 2, false, command_why_domain},
+	{"why message", "ID", "one message: what each of its deliveries waits for", 1, 1, false,
+	 command_why_message},
 	{"site", "NAME", "sites of a provider, an exchanger or a domain: limits, lanes, next hops",
 	 1, 1, false, command_site_show},
 	{"sites", "", "every site, one line each: domains that share connections and limits", 0, 0,
@@ -43,6 +51,9 @@ const struct command command_table[] = {
 	 command_reroute},
 	{"rebind", "SELECTORS to BINDING [dry_run]", "send mail by another binding", 3,
 	 ORDER_WORDS_MAX, true, command_rebind},
+	{"busiest", "[N] [rate|queue|connections]",
+	 "the N domains with most mail done in the last minute, 20 if not said, or most queued", 0,
+	 2, false, command_busiest},
 	{"bindings", "[NAME]", "every binding, or those of a group: what it has queued and sent", 0,
 	 1, false, command_bindings},
 	{"binding", "NAME", "one binding, with its addresses", 1, 1, false, command_binding_show},
@@ -84,6 +95,15 @@ const struct command command_table[] = {
 	 false, command_dns_cache_lookup},
 	{"dns_cache flush", "", "forget all answers, and ask anew", 0, 0, true,
 	 command_dns_cache_flush},
+	{"trace smtp add",
+	 "[direction in|out] [domain NAME] [peer NETWORK] [binding NAME] [listener NAME] "
+	 "[sample 1/N] [max N] [bytes SIZE] [for TIME] [content] [file NAME]",
+	 "write whole SMTP dialogues of connections that match to a file below log.path", 0,
+	 ORDER_WORDS_MAX, true, command_trace_add},
+	{"trace smtp remove", "NUMBER", "end a trace, and close its file", 1, 1, true,
+	 command_trace_remove},
+	{"trace smtp list", "", "traces that run: connections, lines, limits, end", 0, 0, false,
+	 command_trace_list},
 	{"threads", "", "agents and the threads they run in: load, stalls, rings", 0, 0, false,
 	 command_threads},
 	{"counters", "[PATTERN]", "all counters, or those that match, such as 'scheduler.*'", 0, 1,
@@ -94,9 +114,14 @@ const struct command command_table[] = {
 	 command_errors},
 	{"memory", "", "memory of the process, budgets and pools", 0, 0, false, command_memory},
 	{"version", "", "version and process id", 0, 0, false, command_version},
+	{"log rotate", "", "put log files aside now, and begin new ones", 0, 0, true,
+	 command_log_rotate},
 	{"reopen logs", "", "open the log files anew, after a rotation", 0, 0, true,
 	 command_reopen_logs},
 	{"shutdown", "", "stop the program gracefully", 0, 0, true, command_shutdown},
+	{"complete", "domain|binding [PREFIX]",
+	 "names that begin so, 100 at most: what the Tab key asks for", 1, 2, false,
+	 command_complete},
 	{"help", "[COMMAND]", "what commands there are, or one of them", 0, ORDER_WORDS_MAX, false,
 	 command_help},
 	{.name = NULL},
@@ -141,17 +166,17 @@ static bool split_words(struct order *o)
 
 	while ((word = next_word(&at, &bad)) != NULL) {
 		if (o->word_count == ORDER_WORDS_MAX) {
-			order_fail(o, "a command has at most %d words", ORDER_WORDS_MAX);
+			order_fail_usage(o, "a command has at most %d words", ORDER_WORDS_MAX);
 			return false;
 		}
 		o->words[o->word_count++] = word;
 	}
 	if (bad) {
-		order_fail(o, "a double quote is not closed");
+		order_fail_usage(o, "a double quote is not closed");
 		return false;
 	}
 	if (o->word_count == 0) {
-		order_fail(o, "an empty command; \"help\" lists what there is");
+		order_fail_usage(o, "an empty command; \"help\" lists what there is");
 		return false;
 	}
 	return true;
@@ -214,7 +239,7 @@ void command_fail_usage(struct order *o)
 {
 	const struct command *c = o->command;
 
-	order_fail(o, "usage: %s%s%s", c->name, c->syntax[0] != '\0' ? " " : "", c->syntax);
+	order_fail_usage(o, "usage: %s%s%s", c->name, c->syntax[0] != '\0' ? " " : "", c->syntax);
 }
 
 bool command_parse(struct order *o)
@@ -258,7 +283,7 @@ bool command_number(struct order *o, unsigned index)
 
 	o->number = strtoull(text, &end, 10);
 	if (!isdigit((unsigned char)text[0]) || *end != '\0' || strlen(text) > 18) {
-		order_fail(o, "\"%.64s\" is not a whole number", text);
+		order_fail_usage(o, "\"%.64s\" is not a whole number", text);
 		return false;
 	}
 	return true;
@@ -282,7 +307,7 @@ bool command_domain(struct order *o, unsigned index)
 		o->arguments[index] = o->ascii_domain;
 	}
 	if (len == 0 || len > 255 || strpbrk(name, "@ \t") != NULL) {
-		order_fail(o, "\"%.64s\" is not a domain name", name);
+		order_fail_usage(o, "\"%.64s\" is not a domain name", name);
 		return false;
 	}
 	return true;
@@ -293,10 +318,10 @@ bool command_message_id(struct order *o, unsigned index)
 	const char *text = o->arguments[index];
 
 	if (message_id_parse(text, &o->id) != 0) {
-		order_fail(o,
-			   "\"%.64s\" is not a message id: those have %d letters and digits, as "
-			   "in the second field of mainlog",
-			   text, MESSAGE_ID_TEXT - 1);
+		order_fail_usage(o,
+				 "\"%.64s\" is not a message id: those have %d letters and "
+				 "digits, as in the second field of mainlog",
+				 text, MESSAGE_ID_TEXT - 1);
 		return false;
 	}
 	return true;

@@ -11,6 +11,8 @@
 #include "core/runtime/thread_class.h"
 #include "listeners/control/order.h"
 
+struct connection;
+
 READONLY
 struct command {
 	/* Words separated by one space. */
@@ -63,7 +65,47 @@ void command_fail_usage(struct order *o);
 
 /* What holds the domain's queue: a limit's name or a reason; empty when nothing does. */
 BOUND
-const char *command_held_by(const struct domain *d);
+const char *command_held_by(const struct scheduler *s, const struct domain *d);
+/* "suspended", "held", "sending", ... */
+BOUND
+const char *command_domain_state(const struct scheduler *s, const struct domain *d);
+/* All that `domain` shows of a record. */
+BOUND
+json_t *command_describe_domain(struct scheduler *s, const struct domain *d);
+
+/* ---- records of the domain that is argument 0, by the binding that is meant (command_domain.c)
+ * ---- */
+
+/* The sum of command_each_record(): how many there were. Those from 1 on are the command's. */
+#define COMMAND_TOTAL_RECORDS 0
+
+/* Argument `index` is a binding's name, or not there: then all are meant. */
+BOUND
+void command_take_binding(struct order *o, unsigned index);
+/* Asks every scheduler, if argument 0 is a domain name. */
+BOUND
+void command_ask_records(struct order *o, order_step_fn step, order_merge_fn merge);
+/*
+ * For a step: looks after the records of the domain that have their first home on this scheduler,
+ * one for each binding, so that each is seen once: of one that is away where it is, and comes back
+ * for the next. True when all have been seen. `make`: there is one of each binding that is
+ * configured.
+ */
+BOUND
+bool command_each_record(struct part *p, struct agent *self, bool make, order_domain_fn each);
+/* True when there was a record; else the order is answered. */
+BOUND
+bool command_found_records(struct order *o);
+/* One more value of the part, an array; and the answer made of them: one by itself, several in a
+ * list called "bindings". */
+SINGLE
+void command_add_value(struct part *p, json_t *value);
+BOUND
+void command_answer_records(struct order *o);
+
+/* What a connection is doing: "waiting for the banner", "body", ... */
+BOUND
+const char *command_connection_text(const struct connection *c);
 
 /* Next hops of a lane (NULL: none), an array. */
 BOUND
@@ -76,7 +118,8 @@ json_t *command_recipients(const struct envelope *e, uint32_t index,
 
 /* `mailq` by selectors: a record has so many deliveries that match; and the answer. */
 BOUND
-void command_mailq_row(struct part *p, const struct domain *d, uint64_t matching);
+void command_mailq_row(struct part *p, struct scheduler *s, const struct domain *d,
+		       uint64_t matching);
 BOUND
 void command_mailq_answer(struct order *o);
 
@@ -98,6 +141,13 @@ BOUND
 void command_domain_suspend(struct order *o);
 BOUND
 void command_domain_resume(struct order *o);
+/* command_why.c: why is it not moving? */
+BOUND
+void command_why(struct order *o);
+BOUND
+void command_why_domain(struct order *o);
+BOUND
+void command_why_message(struct order *o);
 /* command_site.c: what domains share */
 BOUND
 void command_site_show(struct order *o);
@@ -127,6 +177,15 @@ BOUND
 void command_mailq(struct order *o);
 BOUND
 void command_flush_all(struct order *o);
+/* Answers with the o->number longest queues, those of o->binding if it is set: rows made by o->row,
+ * which has "active", "delayed" and "held" among its keys. */
+BOUND
+void command_longest(struct order *o);
+/* command_busiest.c: the busiest domains; names that begin so */
+BOUND
+void command_busiest(struct order *o);
+BOUND
+void command_complete(struct order *o);
 /* command_select.c: whatever selectors mean */
 BOUND
 void command_find(struct order *o);
@@ -174,6 +233,16 @@ BOUND
 void command_dns_cache_flush(struct order *o);
 BOUND
 void command_dns_cache_lookup(struct order *o);
+/* command_log.c */
+BOUND
+void command_log_rotate(struct order *o);
+/* command_trace.c */
+BOUND
+void command_trace_add(struct order *o);
+BOUND
+void command_trace_remove(struct order *o);
+BOUND
+void command_trace_list(struct order *o);
 /* command_program.c */
 BOUND
 void command_threads(struct order *o);

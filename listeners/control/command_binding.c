@@ -271,6 +271,8 @@ static bool suspend_step(struct part *p, struct agent *self)
 
 	if (b != NULL && b->order != wanted) {
 		binding_set_order(b, wanted);
+		suspension_note(&b->suspension, p->order->flag ? p->order->who : NULL,
+				agent_wall_ms(self));
 	}
 	done = done || part_walk(p, self, ORDER_ROWS_PER_STEP, obey_one);
 	known(p, self);

@@ -19,10 +19,10 @@ static bool parse_question(struct order *o, unsigned index, enum dns_type *type)
 		return false;
 	}
 	if (!dns_type_parse(o->arguments[index + 1], type)) {
-		order_fail(o,
-			   "\"%.64s\" is not a type of records that is known here: A, AAAA, MX, "
-			   "TXT, TLSA, PTR",
-			   o->arguments[index + 1]);
+		order_fail_usage(o,
+				 "\"%.64s\" is not a type of records that is known here: A, AAAA, "
+				 "MX, TXT, TLSA, PTR",
+				 o->arguments[index + 1]);
 		return false;
 	}
 	return true;

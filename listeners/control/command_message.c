@@ -11,47 +11,12 @@
 
 #include "core/outbound/connection.h"
 #include "core/runtime/check.h"
+#include "listeners/control/found.h"
 
 /* Recipients shown of each delivery, unless all are asked for. */
 #define RECIPIENTS_SHOWN 10
-/* Deliveries of one message and domain, found at a time. */
-#define FOUND_MAX 512
 
 enum { FOUND };
-
-struct found {
-	struct delivery *deliveries[FOUND_MAX];
-	unsigned count;
-};
-
-static void look_at(struct found *f, struct delivery *d, const struct message_id *id)
-{
-	const struct message_id *own = &d->message->id;
-
-	if (own->high == id->high && own->low == id->low && f->count < FOUND_MAX) {
-		f->deliveries[f->count++] = d;
-	}
-}
-
-/* All deliveries of the message in this record. */
-static void find_in(struct found *f, const struct domain *d, const struct message_id *id)
-{
-	f->count = 0;
-	for (struct delivery *x = d->active_head; x != NULL; x = x->next) {
-		look_at(f, x, id);
-	}
-	for (uint32_t i = 0; i < d->delayed_count; i++) {
-		look_at(f, d->delayed[i], id);
-	}
-	for (uint32_t i = 0; i < d->held_count; i++) {
-		look_at(f, d->held[i], id);
-	}
-	for (const struct connection *c = d->connections; c != NULL; c = c->next) {
-		if (c->delivery != NULL) {
-			look_at(f, c->delivery, id);
-		}
-	}
-}
 
 /* ---- show ---- */
 
@@ -96,23 +61,6 @@ json_t *command_recipients(const struct envelope *e, uint32_t index,
 	return rows;
 }
 
-static const char *place_of(const struct delivery *d)
-{
-	switch ((enum delivery_place)d->place) {
-	case DELIVERY_TRANSIT:
-		return "between queues";
-	case DELIVERY_ACTIVE:
-		return "active queue";
-	case DELIVERY_DELAYED:
-		return "delayed queue";
-	case DELIVERY_ATTEMPT:
-		return "on a connection";
-	case DELIVERY_HELD:
-		return "held";
-	}
-	return "unknown";
-}
-
 static json_t *delivery_row(const struct scheduler *s, const struct delivery *d)
 {
 	const struct domain *domain = d->domain;
@@ -120,7 +68,7 @@ static json_t *delivery_row(const struct scheduler *s, const struct delivery *d)
 
 	value_set_text(row, "domain", domain->name);
 	value_set_text(row, "binding", domain->binding);
-	value_set_text(row, "place", place_of(d));
+	value_set_text(row, "place", found_place(d));
 	value_set_bool(row, "held", d->held);
 	value_set_bool(row, "rerouted", d->rerouted);
 	if (d->place == DELIVERY_ATTEMPT && d->connection != NULL) {
@@ -128,7 +76,7 @@ static json_t *delivery_row(const struct scheduler *s, const struct delivery *d)
 		value_set_text(row, "ip", d->connection->remote_ip);
 	}
 	if (d->place == DELIVERY_ACTIVE) {
-		value_set_text(row, "domain_held_by", command_held_by(domain));
+		value_set_text(row, "domain_held_by", command_held_by(s, domain));
 	}
 	value_set_number(row, "attempts", d->attempts);
 	value_set_time(row, "due_at", d->place == DELIVERY_DELAYED ? d->due_ms : 0);
@@ -249,7 +197,7 @@ static void show_in(struct part *p, struct scheduler *s, struct domain *d)
 {
 	struct found f;
 
-	find_in(&f, d, &p->order->id);
+	found_in(&f, d, &p->order->id);
 	for (unsigned i = 0; i < f.count; i++) {
 		show_delivery(p, s, f.deliveries[i]);
 	}
@@ -284,14 +232,6 @@ static bool show_step(struct part *p, struct agent *self)
 	return true;
 }
 
-static void fail_not_found(struct order *o)
-{
-	order_fail(o,
-		   "no delivery of message %s is queued here: it was delivered, failed or never "
-		   "here (mainlog says), or it is between two queues at this moment: try again",
-		   o->arguments[0]);
-}
-
 static void merge_show(struct order *o)
 {
 	json_t *v = NULL;
@@ -311,7 +251,7 @@ static void merge_show(struct order *o)
 		}
 	}
 	if (v == NULL) {
-		fail_not_found(o);
+		found_nothing(o);
 		return;
 	}
 	order_answer(o, v);
@@ -330,7 +270,7 @@ static void fail_in(struct part *p, struct scheduler *s, struct domain *d)
 {
 	struct found f;
 
-	find_in(&f, d, &p->order->id);
+	found_in(&f, d, &p->order->id);
 	for (unsigned i = 0; i < f.count; i++) {
 		dispatch_fail_delivery(&s->dispatcher, f.deliveries[i], p->order->flag);
 	}
@@ -341,7 +281,7 @@ static void retry_in(struct part *p, struct scheduler *s, struct domain *d)
 {
 	struct found f;
 
-	find_in(&f, d, &p->order->id);
+	found_in(&f, d, &p->order->id);
 	for (unsigned i = 0; i < f.count; i++) {
 		dispatch_retry_delivery(&s->dispatcher, f.deliveries[i]);
 	}
@@ -364,7 +304,7 @@ static void merge_changed(struct order *o)
 	json_t *v;
 
 	if (count == 0) {
-		fail_not_found(o);
+		found_nothing(o);
 		return;
 	}
 	v = value_object();

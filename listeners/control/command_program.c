@@ -20,19 +20,6 @@ int mallctl(const char *name, void *old, size_t *old_len, void *new, size_t new_
 
 /* ---- threads ---- */
 
-/* Tasks in the rings of one direction; a snapshot. */
-static uint64_t ring_depth(struct link *const *links)
-{
-	uint64_t depth = 0;
-
-	for (unsigned i = 0; i < AGENT_MAX; i++) {
-		if (links[i] != NULL) {
-			depth += task_ring_depth(&links[i]->ring);
-		}
-	}
-	return depth;
-}
-
 static json_t *agent_row(const struct agent *a)
 {
 	json_t *row = value_object();
@@ -45,8 +32,8 @@ static json_t *agent_row(const struct agent *a)
 	value_set_number(row, "tasks", counter_get(a->tasks_run));
 	value_set_number(row, "longest_cycle_ns", counter_get(a->cycle_max_ns));
 	value_set_number(row, "stalls", counter_get(a->stalls));
-	value_set_number(row, "ring_in", ring_depth(a->in));
-	value_set_number(row, "ring_out", ring_depth(a->out));
+	value_set_number(row, "ring_in", agent_ring_depth(a->in));
+	value_set_number(row, "ring_out", agent_ring_depth(a->out));
 	value_set_number(row, "overflow_max", counter_get(a->overflow_max));
 	return row;
 }
@@ -64,6 +51,7 @@ static json_t *group_row(const struct group *g)
 	value_set_number(row, "parks", counter_get(g->parks));
 	value_set_number(row, "lost_wakeups", counter_get(g->park_timeout_with_work));
 	value_set_number(row, "completions", counter_get(g->completions));
+	value_set_number(row, "cpu_ns", group_cpu_ns(g));
 	return row;
 }
 

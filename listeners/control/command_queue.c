@@ -13,7 +13,7 @@
 
 enum { RECORDS, CONNECTIONS, ACTIVE, DELAYED, DELIVERED, FAILED, TRANSIENT, HELD };
 
-static void write_row(struct part *p, const struct domain *d)
+static void write_row(struct part *p, const struct scheduler *s, const struct domain *d)
 {
 	json_t *row = value_object();
 
@@ -26,7 +26,7 @@ static void write_row(struct part *p, const struct domain *d)
 	value_set_number(row, "delivered", d->delivered);
 	value_set_number(row, "failed", d->failed);
 	value_set_number(row, "transient", d->transient);
-	value_set_text(row, "held_by", command_held_by(d));
+	value_set_text(row, "held_by", command_held_by(s, d));
 	part_row(p, row);
 }
 
@@ -66,9 +66,8 @@ static void merge_rows(struct order *o)
 
 static void each_row(struct part *p, struct scheduler *s, struct domain *d)
 {
-	(void)s;
 	add_totals(p, d);
-	write_row(p, d);
+	write_row(p, s, d);
 }
 
 static bool domains_step(struct part *p, struct agent *self)
@@ -85,10 +84,9 @@ void command_domains(struct order *o)
 
 static void each_active(struct part *p, struct scheduler *s, struct domain *d)
 {
-	(void)s;
 	add_totals(p, d);
 	if (d->active_count > p->order->number) {
-		write_row(p, d);
+		write_row(p, s, d);
 	}
 }
 
@@ -106,10 +104,9 @@ void command_active(struct order *o)
 
 static void each_delayed(struct part *p, struct scheduler *s, struct domain *d)
 {
-	(void)s;
 	add_totals(p, d);
 	if (d->delayed_count > p->order->number) {
-		write_row(p, d);
+		write_row(p, s, d);
 	}
 }
 
@@ -141,7 +138,7 @@ static uint64_t length_of(const json_t *row)
 				 number_of(row, "held");
 }
 
-static json_t *mailq_row(const struct domain *d)
+static json_t *mailq_row(struct scheduler *s, const struct domain *d)
 {
 	json_t *row = value_object();
 
@@ -151,7 +148,7 @@ static json_t *mailq_row(const struct domain *d)
 	value_set_number(row, "delayed", d->delayed_count);
 	value_set_number(row, "held", d->held_count);
 	value_set_number(row, "connections", d->connection_count);
-	value_set_text(row, "held_by", command_held_by(d));
+	value_set_text(row, "held_by", command_held_by(s, d));
 	return row;
 }
 
@@ -182,17 +179,17 @@ static void each_queue(struct part *p, struct scheduler *s, struct domain *d)
 {
 	uint64_t length = (uint64_t)d->active_count + d->delayed_count + d->held_count;
 
-	(void)s;
 	if (p->order->binding != NULL && strcmp(p->order->binding, d->binding) != 0) {
 		return;
 	}
 	add_totals(p, d);
 	if (is_long(p, length)) {
-		insert_row(p, mailq_row(d), length);
+		insert_row(p, p->order->row(s, d), length);
 	}
 }
 
-void command_mailq_row(struct part *p, const struct domain *d, uint64_t matching)
+void command_mailq_row(struct part *p, struct scheduler *s, const struct domain *d,
+		       uint64_t matching)
 {
 	json_t *row;
 
@@ -200,7 +197,7 @@ void command_mailq_row(struct part *p, const struct domain *d, uint64_t matching
 		p->json = value_array();
 	}
 	if (is_long(p, matching)) {
-		row = mailq_row(d);
+		row = mailq_row(s, d);
 		value_set_number(row, "matching", matching);
 		insert_row(p, row, matching);
 	}
@@ -276,6 +273,11 @@ void command_mailq_answer(struct order *o)
 	order_answer(o, v);
 }
 
+void command_longest(struct order *o)
+{
+	order_on_schedulers(o, mailq_step, merge_mailq);
+}
+
 void command_mailq(struct order *o)
 {
 	bool has_number = o->argument_count > 0 &&
@@ -287,7 +289,7 @@ void command_mailq(struct order *o)
 		return;
 	}
 	if (o->number < 1 || o->number > MAILQ_ROWS_MAX) {
-		order_fail(o, "mailq shows 1 to %d queues", MAILQ_ROWS_MAX);
+		order_fail_usage(o, "mailq shows 1 to %d queues", MAILQ_ROWS_MAX);
 		return;
 	}
 	if (o->argument_count > first &&
@@ -298,7 +300,8 @@ void command_mailq(struct order *o)
 	if (o->argument_count > first) {
 		o->binding = o->arguments[first];
 	}
-	order_on_schedulers(o, mailq_step, merge_mailq);
+	o->row = mailq_row;
+	command_longest(o);
 }
 
 /* ---- flush ---- */

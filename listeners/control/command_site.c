@@ -31,6 +31,17 @@ static uint64_t waiting_in(const struct site *s)
 	return sum;
 }
 
+/* What holds the domain whose turn it is. */
+static const char *held_by(const struct scheduler *s, const struct site *site)
+{
+	const struct lane *l = site->lanes;
+
+	while (l != NULL && l->ready == NULL) {
+		l = l->next;
+	}
+	return l != NULL ? command_held_by(s, l->ready) : "";
+}
+
 static json_t *row_of(const struct scheduler *s, const struct site *site)
 {
 	json_t *row = value_object();
@@ -50,10 +61,7 @@ static json_t *row_of(const struct scheduler *s, const struct site *site)
 	value_set_number(row, "limit", site->options->max_outbound_connections);
 	value_set_number(row, "hosts", hosts);
 	value_set_number(row, "hosts_failed", failed);
-	value_set_text(row, "held_by",
-		       waiting_in(site) != 0 && site->hold != DOMAIN_FREE
-			       ? domain_hold_text((enum domain_hold)site->hold)
-			       : "");
+	value_set_text(row, "held_by", held_by(s, site));
 	return row;
 }
 

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "listeners/control/command.h"
-#include "listeners/control/session.h"
 
 enum { ACTIVE_DOMAINS, DOMAINS, ACTIVE, DELAYED, HELD, ATTEMPTS, SETTLING };
 
@@ -74,9 +73,10 @@ static void set_queues(json_t *v, const struct order *o)
 }
 
 /* Rates since the last summary, if that was a second ago or more. */
-static void set_rates(json_t *v, struct control *c, const struct counts *n)
+static void set_rates(json_t *v, const struct order *o, const struct counts *n)
 {
-	uint64_t now_ms = agent_now_ms(&c->scheduler->base);
+	struct order_client *c = o->client;
+	uint64_t now_ms = agent_now_ms(&o->scheduler->base);
 	double seconds = (double)(now_ms - c->rated_ms) / 1000;
 
 	if (seconds <= 0) {
@@ -126,13 +126,13 @@ static void merge(struct order *o)
 	value_set_number(v, "transient_failures", n.transient);
 	value_set_number(v, "rejected_messages", n.rejected);
 	value_set_number(v, "received_messages", n.received);
-	set_rates(v, o->control, &n);
+	set_rates(v, o, &n);
 	value_set_number(v, "spool_messages", counter_total("live_messages"));
 	value_set_number(v, "spool_bytes", counter_total("live_bytes"));
 	set_store_times(v, program);
 	command_set_budgets(v, o);
 	value_set_real(v, "uptime_s",
-		       (double)(agent_now_ms(&o->scheduler->base) - o->control->started_ms) / 1000);
+		       (double)(agent_now_ms(&o->scheduler->base) - o->client->started_ms) / 1000);
 	order_answer(o, v);
 }
 

@@ -23,8 +23,9 @@ static int control_open(struct scheduler *s, void **state)
 	}
 	c->magic = CONTROL_MAGIC;
 	c->scheduler = s;
-	c->started_ms = agent_now_ms(&s->base);
-	c->rated_ms = c->started_ms;
+	order_client_init(&c->client, s);
+	traces_init(&c->traces, s);
+	s->traces = &c->traces;
 	*state = c;
 	return 0;
 }
@@ -48,6 +49,7 @@ static void control_stop(struct scheduler *s, void *state, bool hurry)
 	(void)s;
 	c->stopping = true;
 	sessions_stop(c, hurry);
+	traces_stop(&c->traces);
 }
 
 static bool control_drained(struct scheduler *s, void *state)
@@ -55,15 +57,16 @@ static bool control_drained(struct scheduler *s, void *state)
 	struct control *c = control_of(state);
 
 	(void)s;
-	return c->sessions == NULL && c->orders == 0;
+	return c->sessions == NULL && c->client.orders == 0 && c->traces.under_way == 0;
 }
 
 static void control_close(struct scheduler *s, void *state)
 {
 	struct control *c = control_of(state);
 
-	(void)s;
-	ASSERT(c->sessions == NULL && c->orders == 0);
+	ASSERT(c->sessions == NULL && c->client.orders == 0);
+	traces_close(&c->traces);
+	s->traces = NULL;
 	c->magic = 0;
 	free(c);
 }

@@ -7,7 +7,6 @@
 
 #include "core/runtime/check.h"
 #include "listeners/control/selection.h"
-#include "listeners/control/session.h"
 
 static void *make(size_t count, size_t size)
 {
@@ -21,19 +20,26 @@ static void *make(size_t count, size_t size)
 
 /* ---- life ---- */
 
-struct order *order_create(struct control *control, struct scheduler *s, const char *line,
+void order_client_init(struct order_client *client, const struct scheduler *s)
+{
+	memset(client, 0, sizeof(*client));
+	client->started_ms = agent_now_ms(&s->base);
+	client->rated_ms = client->started_ms;
+}
+
+struct order *order_create(struct order_client *client, struct scheduler *s, const char *line,
 			   size_t len)
 {
 	struct order *o = make(1, sizeof(*o));
 
 	ASSERT(len <= ORDER_LINE_MAX);
 	o->magic = ORDER_MAGIC;
-	o->control = control;
+	o->client = client;
 	o->scheduler = s;
 	o->program = s->program;
 	memcpy(o->line, line, len);
 	memcpy(o->split, o->line, sizeof(o->split));
-	control->orders++;
+	client->orders++;
 	return o;
 }
 
@@ -43,12 +49,13 @@ static void order_destroy(struct order *o)
 		json_decref(o->parts[i].json);
 		free(o->parts[i].text);
 		free(o->parts[i].sums);
+		free(o->parts[i].found);
 		selection_walk_free(o->parts[i].selection);
 	}
 	selection_free(o);
 	free(o->parts);
 	reply_close(&o->reply);
-	o->control->orders--;
+	o->client->orders--;
 	o->magic = 0;
 	free(o);
 }
@@ -98,20 +105,36 @@ void order_answer(struct order *o, json_t *result)
 	answered(o);
 }
 
-void order_fail(struct order *o, const char *format, ...)
+static void fail(struct order *o, enum order_outcome outcome, const char *format, va_list args)
 {
 	char text[ORDER_LINE_MAX + 512];
 	json_t *answer = value_object();
-	va_list args;
 
-	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
+	o->outcome = outcome;
 	value_set_bool(answer, "ok", false);
 	value_set_text(answer, "error", text);
 	reply_value(o, answer);
 	reply_text(&o->reply, "\n");
 	answered(o);
+}
+
+void order_fail(struct order *o, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fail(o, ORDER_NOT_FOUND, format, args);
+	va_end(args);
+}
+
+void order_fail_usage(struct order *o, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fail(o, ORDER_BAD_USAGE, format, args);
+	va_end(args);
 }
 
 static void reply_rows(struct order *o)
@@ -186,6 +209,11 @@ static void on_step(struct agent *self, void *object, uint64_t unused)
 
 	(void)unused;
 	if (p->cycle_ns != self->now.mono_ns) {
+		if (p->cycle_ns == 0) {
+			/* Another group's clock may be a little behind. */
+			p->late_ns =
+				self->now.mono_ns > p->sent_ns ? self->now.mono_ns - p->sent_ns : 0;
+		}
 		p->cycle_ns = self->now.mono_ns;
 		if (p->order->step(p, self)) {
 			part_complete(p, self);
@@ -196,6 +224,7 @@ static void on_step(struct agent *self, void *object, uint64_t unused)
 
 			p->pass_to = NULL;
 			p->cycle_ns = 0;
+			p->sent_ns = self->now.mono_ns;
 			agent_send(self, to, on_step, p, 0);
 			return;
 		}
@@ -223,6 +252,7 @@ static void part_send(struct order *o, uint32_t index, struct agent *to)
 	p->order = o;
 	p->agent = to;
 	p->bucket_count = UINT32_MAX;
+	p->sent_ns = o->scheduler->base.now.mono_ns;
 	agent_send(&o->scheduler->base, to, on_step, p, 0);
 }
 

@@ -4,7 +4,8 @@
  * once in each duty cycle until it says that it is done, and the part comes back. When all are
  * back, the order's merge function makes the answer.
  *
- * An order is the control listener's; while parts are away, what they read of it does not change.
+ * An order is its client's: the control listener's or the HTTP listener's, both of which are served
+ * on the master's scheduler. While parts are away, what they read of it does not change.
  *
  * Start reading at order_on_schedulers().
  */
@@ -34,7 +35,6 @@
 
 struct binding_sums;
 struct command;
-struct control;
 struct order;
 struct part;
 struct selection;
@@ -44,10 +44,31 @@ struct unread;
 /* Runs on the part's agent; true when the part is complete, false to be called again in a later
  * duty cycle, or, if the part waits, not at all. */
 typedef bool (*order_step_fn)(struct part *p, struct agent *self);
-/* Runs on the control listener's agent when all parts are back: answers. */
+/* Runs on the client's agent when all parts are back: answers. */
 typedef void (*order_merge_fn)(struct order *o);
 /* Of a walk: looks at one domain record. */
 typedef void (*order_domain_fn)(struct part *p, struct scheduler *s, struct domain *d);
+
+/* Who gives orders: a listener on its scheduler. */
+BOUND
+struct order_client {
+	/* Orders that are not freed yet. */
+	uint32_t orders;
+	uint64_t started_ms;
+	/* Counts at the last summary from which rates were made, monotonic ms. */
+	uint64_t rated_ms;
+	uint64_t rated_delivered;
+	uint64_t rated_received;
+};
+
+/* What kind of answer it is, for clients that tell errors apart by a number. */
+enum order_outcome {
+	ORDER_GOOD,
+	/* The command's arguments are wrong. */
+	ORDER_BAD_USAGE,
+	/* There is no such command, or nothing that it could be about. */
+	ORDER_NOT_FOUND,
+};
 
 /* What one agent is asked, and what it found. */
 SINGLE
@@ -69,6 +90,9 @@ struct part {
 	/* Sums for the command's own use; the walk starts them at 0. */
 	uint64_t totals[ORDER_TOTALS];
 	uint64_t cycle_ns;
+	/* When it was sent to where it is, and how long it waited there for its first step. */
+	uint64_t sent_ns;
+	uint64_t late_ns;
 	/* `bindings`: sums of domain records by index of the binding, malloc. */
 	struct binding_sums *sums;
 	uint32_t sum_count;
@@ -76,6 +100,8 @@ struct part {
 	struct unread *unread;
 	/* Of a selection; NULL: it is none. */
 	struct selection_walk *selection;
+	/* Of the client's own use; malloc. */
+	void *found;
 	/* A walk over domain records: the next bucket, and how many there were. */
 	uint32_t bucket;
 	uint32_t bucket_count;
@@ -84,10 +110,12 @@ struct part {
 BOUND
 struct order {
 	uint32_t magic;
-	struct control *control;
-	/* The control listener's scheduler. */
+	struct order_client *client;
+	/* The client's scheduler. */
 	struct scheduler *scheduler;
 	struct program *program;
+	/* Who gave it: "uid 0 (pid 4711)". */
+	char who[48];
 	/* Told when the answer is there; NULL: nobody waits for it any more. */
 	void (*on_answer)(void *context, struct order *o);
 	void *context;
@@ -106,6 +134,10 @@ struct order {
 	struct message_id id;
 	char ascii_domain[IDNA_MAX];
 	bool flag;
+	/* Of lists: what becomes of one domain record. */
+	json_t *(*row)(struct scheduler *s, const struct domain *d);
+	/* `busiest`: what rows are sorted by. */
+	unsigned sort;
 	/* The binding that is meant; NULL: all. */
 	const char *binding;
 	/* NULL: it selects no mail. */
@@ -119,6 +151,7 @@ struct order {
 	struct timer patience;
 
 	struct reply reply;
+	enum order_outcome outcome;
 	bool answered;
 	/* Nobody wants it: freed when its last part is back. */
 	bool released;
@@ -126,8 +159,12 @@ struct order {
 
 /* Makes an order for `line` (`len` bytes, at most ORDER_LINE_MAX, no newline). */
 BOUND
-struct order *order_create(struct control *control, struct scheduler *s, const char *line,
+struct order *order_create(struct order_client *client, struct scheduler *s, const char *line,
 			   size_t len);
+
+/* A client begins: nothing is under way, and rates are from now on. */
+BOUND
+void order_client_init(struct order_client *client, const struct scheduler *s);
 
 /* Gives it up, answered or not. */
 BOUND
@@ -137,9 +174,14 @@ void order_release(struct order *o);
 BOUND
 void order_answer(struct order *o, json_t *result);
 
-/* Answers with an error. */
+/* Answers with an error: there is nothing that the order could be about. */
 BOUND
 void order_fail(struct order *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same: the command's arguments are wrong. */
+BOUND
+void order_fail_usage(struct order *o, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /* Answers with an object that has the rows which the parts wrote as an array called `key`, and
  * `more` (taken over; may be NULL) after it, called `more_key`. */

@@ -7,7 +7,6 @@
 #include "config/word.h"
 #include "core/mail/header.h"
 #include "core/runtime/check.h"
-#include "listeners/control/session.h"
 
 #define LIMIT 100
 #define LIMIT_MAX 1000
@@ -27,15 +26,20 @@ static bool acts(const struct selection *sel)
 
 /* ---- turns ---- */
 
-/* The next one's turn, if anybody still wants its answer. */
-static void next_turn(struct control *c)
+static struct selection_turns *turns_of(const struct selection *sel)
 {
-	while (c->selecting == NULL && c->selections != NULL) {
-		struct selection *sel = c->selections;
+	return &sel->order->scheduler->selections;
+}
 
-		c->selections = sel->next;
+/* The next one's turn, if anybody still wants its answer. */
+static void next_turn(struct selection_turns *t)
+{
+	while (t->running == NULL && t->first != NULL) {
+		struct selection *sel = t->first;
+
+		t->first = sel->next;
 		if (order_back(sel->order)) {
-			c->selecting = sel;
+			t->running = sel;
 			start(sel);
 		}
 	}
@@ -43,12 +47,12 @@ static void next_turn(struct control *c)
 
 static void turn_over(struct selection *sel)
 {
-	struct control *c = sel->order->control;
+	struct selection_turns *t = turns_of(sel);
 
 	candidates_close(&sel->candidates);
-	if (c->selecting == sel) {
-		c->selecting = NULL;
-		next_turn(c);
+	if (t->running == sel) {
+		t->running = NULL;
+		next_turn(t);
 	}
 }
 
@@ -63,8 +67,7 @@ void selection_free(struct order *o)
 
 static void wait_for_turn(struct selection *sel)
 {
-	struct control *c = sel->order->control;
-	struct selection **at = &c->selections;
+	struct selection **at = &turns_of(sel)->first;
 
 	while (*at != NULL) {
 		at = &(*at)->next;
@@ -164,16 +167,22 @@ static void answer_order(struct selection *sel)
 	order_answer(o, v);
 }
 
+/* An order may be given up as soon as it is answered: it stays until the turn is over. */
 static void answer(struct selection *sel)
 {
+	struct order *o = sel->order;
+
+	order_wait(o);
 	if (sel->verb == SELECTION_FIND) {
 		answer_find(sel);
 	} else if (sel->verb == SELECTION_MAILQ) {
-		command_mailq_answer(sel->order);
+		command_mailq_answer(o);
 	} else {
 		answer_order(sel);
 	}
-	turn_over(sel);
+	if (order_back(o)) {
+		turn_over(sel);
+	}
 }
 
 /* ---- rows ---- */
@@ -272,7 +281,7 @@ static void on_closed(struct agent *self, void *object, uint64_t value)
 	if (!order_back(o)) {
 		return;
 	}
-	if (next < spool_writers(o->program->spool) && !enough) {
+	if (next < spool_writer_count(o->program->spool) && !enough) {
 		survey_begin(sel, next);
 	} else {
 		walk_begin(sel);
@@ -317,12 +326,12 @@ static void survey_begin(struct selection *sel, uint32_t writer)
 static void start(struct selection *sel)
 {
 	struct order *o = sel->order;
-	struct control *c = o->control;
+	struct selection_turns *t = turns_of(sel);
 
-	if (++c->mark == 0) {
-		c->mark = 1;
+	if (++t->mark == 0) {
+		t->mark = 1;
 	}
-	sel->mark = c->mark;
+	sel->mark = t->mark;
 	sel->begun_ms = agent_wall_ms(&o->scheduler->base);
 	if (select_needs_envelope(&sel->selectors)) {
 		survey_begin(sel, 0);
@@ -336,8 +345,8 @@ static bool take_limit(struct selection *sel, const char *word)
 	uint64_t limit;
 
 	if (word_number(word, &limit) != NULL || limit < 1 || limit > LIMIT_MAX) {
-		order_fail(sel->order, "limit: \"%.64s\" is no number from 1 to %d", word,
-			   LIMIT_MAX);
+		order_fail_usage(sel->order, "limit: \"%.64s\" is no number from 1 to %d", word,
+				 LIMIT_MAX);
 		return false;
 	}
 	sel->limit = (uint32_t)limit;
@@ -374,7 +383,7 @@ static bool take_target(struct selection *sel, unsigned index)
 	sel->to = o->arguments[index];
 	wrong = word_hostname(sel->to);
 	if (wrong != NULL) {
-		order_fail(o, "\"%.64s\" %s", sel->to, wrong);
+		order_fail_usage(o, "\"%.64s\" %s", sel->to, wrong);
 		return false;
 	}
 	return true;
@@ -407,8 +416,8 @@ static unsigned take_option(struct selection *sel, unsigned at)
 	if (sends_on(sel) && has_value && strcasecmp(word, "to") == 0) {
 		return take_target(sel, at + 1) ? 2 : 0;
 	}
-	order_fail(o, "\"%.64s\" is no selector%s; \"help %s\" says what may follow", word,
-		   has_value ? "" : ", or needs a value", o->command->name);
+	order_fail_usage(o, "\"%.64s\" is no selector%s; \"help %s\" says what may follow", word,
+			 has_value ? "" : ", or needs a value", o->command->name);
 	return 0;
 }
 
@@ -421,7 +430,7 @@ static bool take_words(struct selection *sel, unsigned first)
 		select_parse(&sel->selectors, o->arguments + first, o->argument_count - first, why);
 
 	if (taken < 0) {
-		order_fail(o, "%s", why);
+		order_fail_usage(o, "%s", why);
 		return false;
 	}
 	for (unsigned at = first + (unsigned)taken; at < o->argument_count;) {
@@ -433,12 +442,12 @@ static bool take_words(struct selection *sel, unsigned first)
 		at += words;
 	}
 	if (sel->selectors.count == 0) {
-		order_fail(o, "which mail? say so by selectors, or \"all\"; \"help %s\"",
-			   o->command->name);
+		order_fail_usage(o, "which mail? say so by selectors, or \"all\"; \"help %s\"",
+				 o->command->name);
 		return false;
 	}
 	if (sends_on(sel) && sel->to == NULL) {
-		order_fail(o, "%s: to where? \"to\" and a name is missing", o->command->name);
+		order_fail_usage(o, "%s: to where? \"to\" and a name is missing", o->command->name);
 		return false;
 	}
 	if (select_needs_envelope(&sel->selectors) && o->program->pool == NULL) {
@@ -462,10 +471,10 @@ void selection_begin(struct order *o, enum selection_verb verb, unsigned first)
 	if (!take_words(sel, first)) {
 		return;
 	}
-	if (o->control->selecting != NULL) {
+	if (turns_of(sel)->running != NULL) {
 		wait_for_turn(sel);
 		return;
 	}
-	o->control->selecting = sel;
+	turns_of(sel)->running = sel;
 	start(sel);
 }

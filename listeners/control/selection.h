@@ -7,7 +7,9 @@
  * marked with the selection's number, and records that travel meanwhile are waited for by going
  * through the queues again. What is delivered meanwhile may have been looked at or not. A delivery
  * that waits neither in a queue nor on a connection, but for the spool or for its bounce to be
- * made, cannot be looked at: those are counted apart. One selection runs at a time, others wait.
+ * made, cannot be looked at: those are counted apart. One selection runs at a time, whichever
+ * listener it came from, and others wait: marks and turns are the scheduler's on which orders are
+ * given (struct selection_turns).
  *
  * Start reading at selection_begin() in selection.c; selection_walk.c is what schedulers do.
  */

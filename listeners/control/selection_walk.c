@@ -341,16 +341,22 @@ static bool may_go_on(struct step *t)
 	       (!acts(t->selection) || s->spool_waiting + s->bounces_waiting < PRESSURE);
 }
 
-/* All of it; false: more at the next step. */
-static bool walk_active(struct step *t, struct domain *d)
+static struct delivery **cursor_of(struct step *t)
 {
+	return &t->scheduler->dispatcher.domains.cursor;
+}
+
+/* All of it; false: more at the next step. */
+static bool walk_active(struct step *t)
+{
+	struct delivery **cursor = cursor_of(t);
 	struct delivery *x;
 
-	while ((x = d->cursor) != NULL) {
+	while ((x = *cursor) != NULL) {
 		if (!may_go_on(t)) {
 			return false;
 		}
-		d->cursor = x->next;
+		*cursor = x->next;
 		__builtin_prefetch(x->next);
 		visit(t, x);
 	}
@@ -396,14 +402,15 @@ static void walk_connections(struct step *t, const struct domain *d)
 /* Whatever has come behind the walk, in one go; until there is nothing more of it. */
 static void walk_again(struct step *t, struct domain *d)
 {
+	struct delivery **cursor = cursor_of(t);
 	uint32_t changes;
 
 	do {
 		changes = d->changes;
 		t->budget = INT32_MAX;
-		d->cursor = d->active_head;
-		for (struct delivery *x = d->cursor; x != NULL; x = d->cursor) {
-			d->cursor = x->next;
+		*cursor = d->active_head;
+		for (struct delivery *x = *cursor; x != NULL; x = *cursor) {
+			*cursor = x->next;
 			visit(t, x);
 		}
 		for (uint32_t i = 0; i < d->delayed_count; i++) {
@@ -426,7 +433,7 @@ static bool walk_record(struct step *t, struct domain *d)
 
 	switch ((enum stage)w->stage) {
 	case ACTIVE:
-		if (!walk_active(t, d)) {
+		if (!walk_active(t)) {
 			return false;
 		}
 		w->stage = DELAYED;
@@ -488,7 +495,7 @@ static void begin_record(struct step *t, struct domain *d)
 	w->matched = 0;
 	w->changed = 0;
 	w->changes = d->changes;
-	d->cursor = d->active_head;
+	*cursor_of(t) = d->active_head;
 	w->at = d;
 	w->pinned = acts(t->selection);
 	if (w->pinned) {
@@ -502,9 +509,9 @@ static void end_record(struct step *t)
 	struct domain *d = w->at;
 
 	if (t->selection->verb == SELECTION_MAILQ && w->matched > 0) {
-		command_mailq_row(t->part, d, w->matched);
+		command_mailq_row(t->part, t->scheduler, d, w->matched);
 	}
-	d->cursor = NULL;
+	*cursor_of(t) = NULL;
 	w->at = NULL;
 	if (w->pinned) {
 		dispatch_unpin(&t->scheduler->dispatcher, d);

@@ -124,8 +124,10 @@ static void on_answer(void *context, struct order *o)
 
 static struct order *begin(struct session *n, const char *line, size_t len)
 {
-	struct order *o = order_create(n->control, n->control->scheduler, line, len);
+	struct order *o = order_create(&n->control->client, n->control->scheduler, line, len);
 
+	snprintf(o->who, sizeof(o->who), "uid %u (pid %d)", (unsigned)n->peer.uid,
+		 (int)n->peer.pid);
 	o->on_answer = on_answer;
 	o->context = n;
 	n->order = o;
@@ -141,8 +143,7 @@ static void write_down(const struct session *n, const struct order *o)
 	struct errlog_entry e = {.first_ns = s->base.now.wall_ns};
 
 	if (command_changes(o)) {
-		snprintf(e.text, sizeof(e.text), "order of uid %u (pid %d): %.160s",
-			 (unsigned)n->peer.uid, (int)n->peer.pid, o->line);
+		snprintf(e.text, sizeof(e.text), "order of %s: %.160s", o->who, o->line);
 		log_panic_on_new(&s->log, &e);
 	}
 }

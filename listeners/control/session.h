@@ -12,10 +12,11 @@
 #include <stdint.h>
 
 #include "agents/scheduler.h"
+#include "listeners/control/order.h"
+#include "listeners/control/traces.h"
 
 #define CONTROL_MAGIC 0x6374726cU
 
-struct selection;
 struct session;
 
 /* The listener's state on its scheduler. */
@@ -24,18 +25,9 @@ struct control {
 	uint32_t magic;
 	struct scheduler *scheduler;
 	struct session *sessions;
-	/* Orders that are not freed yet. */
-	uint32_t orders;
+	struct order_client client;
 	bool stopping;
-	/* Whose turn it is to select mail, who waits for that, and the last mark that was used. */
-	struct selection *selecting;
-	struct selection *selections;
-	uint16_t mark;
-	uint64_t started_ms;
-	/* Counts at the last summary from which rates were made, monotonic ms. */
-	uint64_t rated_ms;
-	uint64_t rated_delivered;
-	uint64_t rated_received;
+	struct traces traces;
 };
 
 /* Takes the connection over. */

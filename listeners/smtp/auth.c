@@ -8,7 +8,6 @@
 
 #include "agents/password_file.h"
 #include "agents/thread_pool.h"
-#include "core/mail/acctlog.h"
 #include "listeners/smtp/sasl.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_log.h"
@@ -30,6 +29,8 @@ BOUND
 struct smtp_auth {
 	struct smtp_session *session;
 	enum auth_step step;
+	/* By LOGIN; else by PLAIN. */
+	bool login;
 	struct job job;
 	struct timer delay;
 	/* The worker's: what it reads, and what came out. */
@@ -74,19 +75,14 @@ void smtp_auth_abandon(struct smtp_session *ss)
 	release(ss);
 }
 
+static const char *method_of(const struct smtp_auth *a)
+{
+	return a->login ? "LOGIN" : "PLAIN";
+}
+
 static void log_access(struct smtp_session *ss, const char *user, bool granted)
 {
-	struct scheduler *s = scheduler_of(ss);
-	char line[ACCTLOG_LINE_MAX];
-	size_t len = acctlog_authentication(line, &(struct acctlog_authentication){
-							  .time_s = agent_wall_ms(&s->base) / 1000,
-							  .listener = "esmtp",
-							  .peer_ip = ss->peer_text,
-							  .user = user,
-							  .granted = granted,
-						  });
-
-	log_line(&s->log, LOG_ACCT, line, len);
+	smtp_log_authentication(ss, user, method_of(ss->auth), granted);
 }
 
 /* `why` in the reject log, with the user's name if one was told. */
@@ -157,6 +153,7 @@ static void grant(struct smtp_session *ss)
 	log_access(ss, a->credentials.user, true);
 	auth_limit_return(&ss->listener->auth_limit, &ss->peer);
 	smtp_session_set_user(ss, a->credentials.user, a->binding[0] != '\0' ? a->binding : NULL);
+	ss->auth_method = method_of(a);
 	ss->idle_commands = 0;
 	release(ss);
 	smtp_session_say(ss, "235 2.7.0 Authentication successful\r\n");
@@ -298,6 +295,7 @@ void smtp_auth_begin(struct smtp_session *ss, const char *argument, size_t len)
 	}
 	ss->auth->session = ss;
 	timer_init(&ss->auth->delay, &scheduler_of(ss)->base, on_delay);
+	ss->auth->login = login;
 	ss->auth->step = login ? AUTH_LOGIN_USER : AUTH_PLAIN;
 	if (initial != NULL) {
 		take_response(ss, initial, len - word - 1);

@@ -11,6 +11,7 @@
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_log.h"
+#include "listeners/smtp/session_trace.h"
 #include "listeners/smtp/transaction.h"
 #include "listeners/smtp/xclient.h"
 
@@ -258,7 +259,7 @@ static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 {
 	struct smtp_refusal refusal;
 	struct address a;
-	uint16_t flags = 0;
+	uint16_t flags = c->dsn.ret;
 
 	if (!may_begin(ss, c)) {
 		return;
@@ -278,7 +279,6 @@ static void on_mail(struct smtp_session *ss, const struct smtp_command *c)
 	flags |= c->body == SMTP_BODY_8BITMIME ? ENVELOPE_8BITMIME : 0;
 	flags |= c->smtputf8 ? ENVELOPE_SMTPUTF8 : 0;
 	flags |= c->requiretls ? ENVELOPE_REQUIRETLS : 0;
-	flags |= c->dsn.ret;
 	smtp_transaction_open(ss, a.text, a.len, flags);
 	if (c->dsn.envid != NULL) {
 		envelope_set_envid(&ss->transaction->envelope, c->dsn.envid, c->dsn.envid_len);
@@ -578,6 +578,7 @@ static void become(struct smtp_session *ss, const struct xclient *x)
 	if (x->has_address || x->has_port) {
 		smtp_session_set_client(ss, x->has_address ? &x->address : &ss->peer,
 					x->has_port ? x->port : ss->peer_port);
+		smtp_session_offer_told(ss, "XCLIENT");
 	}
 	/* Another address is another client: nothing of the one before is left. */
 	if (x->has_helo || x->has_address) {

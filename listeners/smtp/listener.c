@@ -5,6 +5,7 @@
 
 #include "core/runtime/check.h"
 #include "listeners/smtp/session.h"
+#include "listeners/smtp/session_trace.h"
 #include "listeners/smtp/transaction.h"
 
 /* Sessions kept for reuse. */
@@ -155,6 +156,17 @@ static int listener_do_work(struct scheduler *s, void *state)
 	return greet(l) + resume(l) + relieve(l);
 }
 
+static void listener_trace(struct scheduler *s, void *state)
+{
+	struct smtp_listener *l = listener_of(state);
+
+	(void)s;
+	for (struct session_link *link = l->sessions.next; link != &l->sessions;
+	     link = link->next) {
+		smtp_session_offer_running(smtp_session_of_all(link));
+	}
+}
+
 const struct listener_ops smtp_listener = {
 	.name = "esmtp",
 	.listen_count = config_smtp_listen_count,
@@ -163,6 +175,7 @@ const struct listener_ops smtp_listener = {
 	.open = listener_open,
 	.serve = listener_serve,
 	.do_work = listener_do_work,
+	.trace = listener_trace,
 	.stop = listener_stop,
 	.drained = listener_drained,
 	.close = listener_close,

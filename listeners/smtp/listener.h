@@ -50,6 +50,8 @@ struct smtp_listener {
 	bool stopping;
 	struct smtp_counts counts;
 	struct auth_limit auth_limit;
+	/* Of the message that is stored now. */
+	struct context context;
 };
 
 extern const struct listener_ops smtp_listener;

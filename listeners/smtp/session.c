@@ -12,6 +12,7 @@
 #include "listeners/smtp/proxy_header.h"
 #include "listeners/smtp/relay.h"
 #include "listeners/smtp/session_log.h"
+#include "listeners/smtp/session_trace.h"
 #include "listeners/smtp/transaction.h"
 
 #define REPLY_MAX 512
@@ -109,6 +110,7 @@ void smtp_session_set_user(struct smtp_session *ss, const char *user, const char
 	free(ss->user);
 	free(ss->binding);
 	ss->user = copy_name(user);
+	ss->auth_method = NULL;
 	ss->binding = copy_name(binding);
 }
 
@@ -291,6 +293,7 @@ static void feed_proxy(struct smtp_session *ss, const unsigned char *data, size_
 		smtp_session_set_client(ss, &h.client, h.client_port);
 		ss->xclient = relay_xclient_allowed(ss->options, &h.client);
 	}
+	smtp_session_offer_told(ss, "PROXY");
 	ss->state = SMTP_SESSION_GREETING;
 	session_list_add(&ss->listener->arrivals, &ss->waiting);
 	if ((size_t)used < before + len) {
@@ -612,6 +615,7 @@ static void on_deadline(struct timer *t)
 		break;
 	case SMTP_SESSION_SECURING:
 		smtp_count(smtp_session_counts(ss), SMTP_COUNT_TIMEOUT_IDLE);
+		stream_note(&ss->stream, "TLS handshake: timed out");
 		handshake_failed(ss, "timed out");
 		break;
 	case SMTP_SESSION_CLOSING:
@@ -645,6 +649,7 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	ss->options = config_smtp(s->program->config, a->listen, &a->peer);
 	ss->relay_host = relay_host_allowed(ss->options, &a->peer);
 	ss->xclient = relay_xclient_allowed(ss->options, &a->peer);
+	ss->listen_name = config_smtp_listen(s->program->config, a->listen)->name;
 	ss->began_ms = agent_now_ms(&s->base);
 	stream_init(&ss->stream, &s->base, on_recv, on_sent);
 	stream_open(&ss->stream, a->fd);
@@ -661,6 +666,7 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	smtp_count(&l->counts, SMTP_COUNT_SESSIONS);
 	counter_add(l->counts.of[SMTP_COUNT_SESSIONS_OPEN], 1);
 	touch(ss);
+	smtp_session_offer(ss);
 	if (ss->options->proxy_protocol && !ss->xclient) {
 		smtp_dialogue_bad_proxy(ss);
 	}

@@ -98,6 +98,10 @@ struct smtp_session {
 	char peer_text[INET6_ADDRSTRLEN];
 	/* Who it is, once it has authenticated, malloc; NULL: anybody. */
 	char *user;
+	/* How, static. */
+	const char *auth_method;
+	/* Where it came in, as configured. */
+	const char *listen_name;
 	/* What its mail is sent by, as auth_file says, malloc; NULL: that says nothing. */
 	char *binding;
 	/* An AUTH in progress; NULL: none. */

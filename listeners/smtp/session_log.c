@@ -2,46 +2,61 @@
 
 #include <stdio.h>
 
-#include "core/mail/mainlog.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/transaction.h"
 
 #define TEXT_MAX 256
 
-static struct mainlog_prefix prefix_of(const struct smtp_session *ss)
+/* What all events of a session have. */
+static struct event event_of(const struct smtp_session *ss, enum event_kind kind)
 {
 	const struct smtp_transaction *tx = ss->transaction;
-
-	return (struct mainlog_prefix){
-		.time_s = agent_wall_ms(&ss->listener->scheduler->base) / 1000,
-		.id = tx != NULL && tx->has_id ? &tx->id : NULL,
+	const struct scheduler *s = ss->listener->scheduler;
+	struct tls_agreed agreed = {0};
+	struct event event = {
+		.kind = kind,
+		.time_ms = agent_wall_ms(&s->base),
 		.batch = tx != NULL ? tx->batch : 0,
 		.connection = ss->accept->number,
 	};
+
+	if (tx != NULL && tx->has_id) {
+		event.id = tx->id;
+	}
+	if (stream_is_secure(&ss->stream)) {
+		agreed = stream_agreed(&ss->stream);
+	}
+	event.text[EVENT_REMOTE_IP] = ss->peer_text;
+	event.text[EVENT_REMOTE_NAME] = ss->helo;
+	event.text[EVENT_LOCAL_ADDRESS] = ss->listen_name;
+	event.text[EVENT_PROTOCOL] = !ss->esmtp ? "smtp" : ss->secure ? "esmtps" : "esmtp";
+	event.text[EVENT_TLS_VERSION] = agreed.version;
+	event.text[EVENT_TLS_CIPHER] = agreed.cipher;
+	event.text[EVENT_TLS_VERIFICATION] = agreed.verification;
+	event.text[EVENT_USER] = ss->user;
+	event.text[EVENT_AUTH_METHOD] = ss->user != NULL ? ss->auth_method : NULL;
+	return event;
 }
 
 void smtp_log_reception(struct smtp_session *ss, const struct message *m)
 {
+	struct log_client *log = &ss->listener->scheduler->log;
+	const struct binding_record *binding = ss->transaction->binding;
 	const struct envelope *e = message_envelope(m);
-	struct mainlog_reception r = {
-		.prefix = prefix_of(ss),
-		.sender = envelope_sender(e),
-		.peer_ip = ss->peer_text,
-		.size = e->body_bytes,
-		.protocol = !ss->esmtp   ? "smtp"
-			    : ss->secure ? "esmtps"
-					 : "esmtp",
-		.binding_group = binding_group_name(ss->transaction->binding),
-		.binding = ss->transaction->binding->name,
-	};
-	char line[MAINLOG_LINE_MAX];
+	struct event event = event_of(ss, EVENT_RECEPTION);
 
+	event.size = e->body_bytes;
+	event.text[EVENT_SENDER] = envelope_sender(e);
+	event.text[EVENT_BINDING_GROUP] = binding_group_name(binding);
+	event.text[EVENT_BINDING] = binding->name;
+	event.context = envelope_context(e, &event.context_len);
 	for (uint32_t i = 0; i < e->recipient_count; i++) {
-		size_t len;
-
-		r.recipient = envelope_address(e, i);
-		len = mainlog_reception(line, &r);
-		log_line(&ss->listener->scheduler->log, LOG_MAIN, line, len);
+		event.text[EVENT_RECIPIENT] = envelope_address(e, i);
+		if (i == 0) {
+			log_event(log, &event);
+		} else {
+			log_event_again(log, &event, EVENT_BIT(EVENT_RECIPIENT));
+		}
 	}
 }
 
@@ -65,19 +80,27 @@ void smtp_log_rejection(struct smtp_session *ss, enum smtp_stage stage,
 {
 	const struct smtp_transaction *tx = ss->transaction;
 	struct scheduler *s = ss->listener->scheduler;
+	struct event event = event_of(ss, EVENT_REJECTION);
 	char text[TEXT_MAX];
-	char line[MAINLOG_LINE_MAX];
-	struct mainlog_rejection r = {
-		.prefix = prefix_of(ss),
-		.peer_ip = ss->peer_text,
-		.stage = stage,
-		.code = refusal->code,
-		.sender = sender != NULL ? sender : transaction_sender(tx),
-		.recipient = recipient != NULL ? recipient : transaction_recipient(tx),
-		.text = text,
-	};
 
 	snprintf(text, sizeof(text), "%s %s", refusal->status, refusal->text);
+	event.stage = stage;
+	event.code = refusal->code;
+	event.text[EVENT_SENDER] = sender != NULL ? sender : transaction_sender(tx);
+	event.text[EVENT_RECIPIENT] = recipient != NULL ? recipient : transaction_recipient(tx);
+	event.text[EVENT_REPLY] = text;
+	event.text[EVENT_ENHANCED] = refusal->status;
 	counter_inc(s->rejected);
-	log_line(&s->log, LOG_REJECT, line, mainlog_rejection(line, &r));
+	log_event(&s->log, &event);
+}
+
+void smtp_log_authentication(struct smtp_session *ss, const char *user, const char *method,
+			     bool granted)
+{
+	struct event event = event_of(ss, EVENT_AUTHENTICATION);
+
+	event.granted = granted;
+	event.text[EVENT_USER] = user;
+	event.text[EVENT_AUTH_METHOD] = method;
+	log_event(&ss->listener->scheduler->log, &event);
 }

@@ -1,6 +1,7 @@
 #include "listeners/smtp/transaction.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -459,13 +460,52 @@ static void choose_binding(struct smtp_session *ss)
 	}
 }
 
+/* What logs want to know of the message besides: the context has it until the envelope is built. */
+static void capture(struct smtp_session *ss)
+{
+	struct context *context = &ss->listener->context;
+	uint32_t count;
+	const char *const *keys = config_captured(scheduler_of(ss)->program->config, &count);
+
+	context_reset(context);
+	if (count > 0) {
+		header_capture(&ss->transaction->body, keys, count, context);
+		counter_add(scheduler_of(ss)->captures_cut, context->cut);
+	}
+	envelope_set_context(&ss->transaction->envelope, context);
+}
+
+static void add_signers(struct context *context, const struct dkim_policy *policy)
+{
+	char domains[CONTEXT_MAX - CONTEXT_FIELDS_MAX];
+	size_t len = 0;
+
+	for (uint32_t i = 0; i < policy->count; i++) {
+		const char *domain = policy->signatures[i].domain;
+		bool known = i > 0 && strcmp(domain, policy->signatures[i - 1].domain) == 0;
+
+		if (!known && len + strlen(domain) + 2 <= sizeof(domains)) {
+			len += (size_t)snprintf(domains + len, sizeof(domains) - len, "%s%s",
+						len > 0 ? " " : "", domain);
+		}
+	}
+	context_add(context, CONTEXT_DKIM, domains, len, CONTEXT_MAX);
+}
+
 /* Nothing of the message changes any more. */
 static void sign(struct smtp_session *ss)
 {
-	if (ss->options->dkim_sign) {
-		scheduler_sign(scheduler_of(ss), &ss->transaction->body);
-		smtp_transaction_recount(ss);
+	const struct dkim_policy *policy;
+
+	if (!ss->options->dkim_sign) {
+		return;
 	}
+	policy = scheduler_sign(scheduler_of(ss), &ss->transaction->body);
+	if (policy != NULL) {
+		add_signers(&ss->listener->context, policy);
+		envelope_set_context(&ss->transaction->envelope, &ss->listener->context);
+	}
+	smtp_transaction_recount(ss);
 }
 
 static void store(struct smtp_session *ss)
@@ -473,6 +513,7 @@ static void store(struct smtp_session *ss)
 	struct message *m;
 
 	choose_binding(ss);
+	capture(ss);
 	sign(ss);
 	m = make_message(ss);
 

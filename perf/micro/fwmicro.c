@@ -28,8 +28,8 @@ static const char help[] =
 	"  --quick          only as much as shows that everything works; the figures mean nothing\n"
 	"  --json           a line of JSON for each row, with all its runs, in place of the table\n"
 	"  --list           names and units of the rows; measures nothing\n"
-	"  --dir DIR        where commit and fsync write (default .); a directory is made there, of\n"
-	"                   some 400 MiB, and removed\n"
+	"  --dir DIR        where commit, fsync and jlog write (default .); a directory is made there,\n"
+	"                   of some 400 MiB, and removed\n"
 	"  --cores A,B      cores to run on (default: the first two that may be used)\n"
 	"  --help           this text\n"
 	"\n"
@@ -43,9 +43,9 @@ static const char help_end[] =
 	"Exit status: 0; 1 when it was stopped by a signal; 2 for wrong use or a failure.\n";
 
 static const struct micro_group *const groups[] = {
-	&micro_ring,    &micro_agent,   &micro_doorbell, &micro_wheel,   &micro_commit,
-	&micro_fsync,   &micro_smtp,    &micro_reply,    &micro_address, &micro_header,
-	&micro_mainlog, &micro_message, &micro_dkim,     &micro_seal,    &micro_bounce,
+	&micro_ring, &micro_agent, &micro_doorbell, &micro_wheel,  &micro_commit, &micro_fsync,
+	&micro_smtp, &micro_reply, &micro_address,  &micro_header, &micro_event,  &micro_message,
+	&micro_dkim, &micro_seal,  &micro_bounce,   &micro_jlog,
 };
 
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))

@@ -59,11 +59,12 @@ extern const struct micro_group micro_smtp;
 extern const struct micro_group micro_reply;
 extern const struct micro_group micro_address;
 extern const struct micro_group micro_header;
-extern const struct micro_group micro_mainlog;
+extern const struct micro_group micro_event;
 extern const struct micro_group micro_message;
 extern const struct micro_group micro_dkim;
 extern const struct micro_group micro_seal;
 extern const struct micro_group micro_bounce;
+extern const struct micro_group micro_jlog;
 
 /* Set by the command line before anything runs. */
 struct micro_options {

@@ -54,6 +54,14 @@ class Tail:
         self.offset += len(data)
         return data.decode(errors="replace").splitlines()
 
+    def rest(self):
+        """What is there of a line that has not ended."""
+        if not self.path.exists():
+            return ""
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read().decode(errors="replace")
+
 
 class Load(Freezable):
     """build/fwload, which tries for ever. `number` makes its messages' ids differ from another one's."""
@@ -99,6 +107,8 @@ retry_interval = "1s" host_failure_retry = "1s"
         self.received = set()
         self.r_lines = self.d_lines = self.torn_lines = 0
         self.life_r = self.life_d = 0
+        # What the last life began of a line when it was killed.
+        self.torn = ""
         self.load = None
         self.start()
         self.start_load()
@@ -148,7 +158,13 @@ retry_interval = "1s" host_failure_retry = "1s"
         """The lines of one life of the daemon, after its end."""
         delivered = set()
         self.life_r = self.life_d = 0
-        for line in self.log.lines():
+        lines = self.log.lines()
+        if self.torn and lines[:1] == [self.torn]:
+            # Of the life before, though it may have all its fields.
+            self.torn_lines += 1
+            del lines[0]
+        self.torn = self.log.rest()
+        for line in lines:
             fields = line.split("@")
             kind = fields[4] if len(fields) > 4 else ""
             if kind == "R" and len(fields) == 14:

@@ -102,32 +102,53 @@ class NameServer:
     def resolver(self, text="", trusted=True):
         """The stanza that makes a daemon ask it."""
         anchor = f'trust_anchor_file = "{self.anchor}"' if trusted else ""
-        return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) timeout = "10s" {anchor} {text} }}\n'
+        return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) timeout = "60s" {anchor} {text} }}\n'
 
 
-class SilentServer:
-    """Takes questions, keeps their names and types, and never answers."""
+class Datagrams(threading.Thread):
+    """A UDP socket, and a thread that gives what comes to self.take(). The socket is closed when the thread has ended:
+    one that still waits in the kernel for a socket that is closed goes on, after a signal, with whatever socket has its
+    number by then, and takes what is not for it."""
 
     def __init__(self, flow, host="127.0.0.1", port=0):
+        super().__init__(daemon=True)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((host, port))
-        self.port = self.socket.getsockname()[1]
-        self.questions = []
-        flow.closers.append(self.socket.close)
-        threading.Thread(target=self.run, daemon=True).start()
+        self.address = self.socket.getsockname()
+        self.port = self.address[1]
+        self.ending = False
+        flow.closers.append(self.close)
+        self.start()
 
     def run(self):
         while True:
-            try:
-                self.questions.append(self.socket.recv(2048)[12:])
-            except OSError:
+            datagram, sender = self.socket.recvfrom(2048)
+            if self.ending:
                 return
+            self.take(datagram, sender)
+
+    def close(self):
+        self.ending = True
+        self.socket.sendto(b"", self.address)
+        self.join()
+        self.socket.close()
+
+
+class SilentServer(Datagrams):
+    """Takes questions, keeps their names and types, and never answers."""
+
+    def __init__(self, *arguments, **options):
+        self.questions = []
+        super().__init__(*arguments, **options)
+
+    def take(self, question, _):
+        self.questions.append(question[12:])
 
     def asked(self, label):
         return [q for q in self.questions if bytes([len(label)]) + label.encode().lower() in q.lower()]
 
 
-class RecordServer:
+class RecordServer(Datagrams):
     """A name server in Python: MX and A records from `exchangers` (domain to a list of (preference, host)) and
     `addresses` (host to an address), which a test may change at any time. What it does not know does not
     exist."""
@@ -137,11 +158,7 @@ class RecordServer:
     def __init__(self, flow, exchangers, addresses, ttl=1):
         self.exchangers, self.addresses, self.ttl = exchangers, addresses, ttl
         self.asked = []
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        flow.closers.append(self.socket.close)
-        threading.Thread(target=self.run, daemon=True).start()
+        super().__init__(flow)
 
     @staticmethod
     def encode(name):
@@ -168,16 +185,10 @@ class RecordServer:
                            len(r).to_bytes(2, "big") + r for r in data or [])
         return head + len(data or []).to_bytes(2, "big") + b"\0\0\0\0" + question[12:at + 5] + records
 
-    def run(self):
-        while True:
-            try:
-                question, peer = self.socket.recvfrom(512)
-                self.socket.sendto(self.answer(question), peer)
-            except IndexError:
-                # No question: somebody looks whether the port is free.
-                continue
-            except OSError:
-                return
+    def take(self, question, peer):
+        # Without a question, somebody looks whether the port is free.
+        if len(question) > 12:
+            self.socket.sendto(self.answer(question), peer)
 
-    def resolver(self, text="timeout = \"5s\" min_ttl = \"0s\""):
+    def resolver(self, text="timeout = \"60s\" min_ttl = \"0s\""):
         return f'resolver {{ forwarders = ( "127.0.0.1@{self.port}" ) {text} }}\n'

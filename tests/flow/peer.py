@@ -193,7 +193,8 @@ class Peer:
         self.listener = socket.create_server((host, port), backlog=500)
         self.port = self.listener.getsockname()[1]
         flow.closers.append(self.close)
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.server = threading.Thread(target=self.serve, daemon=True)
+        self.server.start()
 
     def serve(self):
         while True:
@@ -227,6 +228,8 @@ class Peer:
             self.listener.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+        # Not before that has ended: it might accept for another one, whose socket gets the number.
+        self.server.join()
         self.listener.close()
         with self.lock:
             sessions = list(self.open)

@@ -41,6 +41,17 @@ def cases(short, only):
                 yield file.stem, function.__name__, backend, alone
 
 
+def left_by(f):
+    """What the test's daemons wrote of mail that did not go, and of trouble."""
+    for daemon in f.daemons[-3:]:
+        for name, kinds in (("mainlog", ("T", "P")), ("rejectlog", ()), ("paniclog", ())):
+            path = daemon.log / name
+            lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+            chosen = [line for line in lines if not kinds or line.split("@")[4:5] in [[k] for k in kinds]]
+            if chosen:
+                yield f"---- {path.parent.name}/{name} has" + "".join("\n" + line for line in chosen[-10:])
+
+
 def run_case(function, backend, variant, keep):
     f = flow.Flow(function.__name__, variant, backend)
     began = time.monotonic()
@@ -63,6 +74,8 @@ def run_case(function, backend, variant, keep):
         daemons = [p for p in f.programs if "flywheeld" in str(p.args[-3:])]
         for process in daemons[-3:]:
             print("---- flywheeld said:\n" + f.output(process)[-3000:])
+        for text in left_by(f):
+            print(text)
         if keep:
             print(f"kept: {f.path}")
             return verdict
@@ -96,7 +109,7 @@ def run_all(chosen, jobs, beside, *options):
             other.wait()
         return verdicts + [finished(pool.submit(work, *case, *options)) for *case, alone in chosen if alone]
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=sys.exc_info()[0] is None, cancel_futures=True)
 
 
 def main():

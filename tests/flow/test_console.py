@@ -48,16 +48,16 @@ def test_every_command_answers_people_and_scripts(flow):
     s.wait_delayed(1)
     commands = [c["command"] for c in s.daemon.console("help")]
     arguments = {
-        "domain": ["later.test"], "site": ["later.test"], "active": ["0"], "delayed": ["0"], "message": [message], "message retry": [message],
+        "why domain": ["later.test"], "why message": [message], "domain": ["later.test"], "site": ["later.test"], "active": ["0"], "delayed": ["0"], "message": [message], "message retry": [message],
         "dig": ["localhost", "A"], "dns_cache lookup": ["localhost", "A"],
         "binding": ["default"], "flush binding": ["default"], "suspend binding": ["default"],
         "resume binding": ["default"], "fail binding": ["default", "quiet"],
         "flush domain": ["later.test"], "suspend domain": ["later.test"], "resume domain": ["later.test"],
         "find": ["all"], "hold": ["all", "dry_run"], "release": ["all", "dry_run"], "fail": ["all", "dry_run"],
         "reroute": ["all", "to", "other.test", "dry_run"], "rebind": ["all", "to", "default", "dry_run"],
-        "counters": ["scheduler.*"], "message fail": [message, "quiet"], "fail domain": ["later.test", "quiet"],
+        "complete": ["domain", "lat"], "counters": ["scheduler.*"], "message fail": [message, "quiet"], "fail domain": ["later.test", "quiet"],
     }
-    last = ["message fail", "fail domain", "fail binding", "shutdown"]
+    last = ["message fail", "fail domain", "fail binding", "trace smtp remove", "shutdown"]
     for command in [c for c in commands if c not in last]:
         words = [*command.split(), *arguments.get(command, [])]
         status, out, errors = run(s.daemon, *words)

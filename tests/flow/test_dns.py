@@ -194,8 +194,8 @@ resolver {{ forwarders = ( "127.0.0.1@{server.port}" ) timeout = "2s" }}''')
     client.mail([f"to@d{i}.silent.test" for i in range(20)], body=HELLO)
     # For exchangers, and for a policy of MTA-STS.
     wait_until(lambda: daemon.counter("resolver.pending") == 40, "40 questions under way")
-    expect_equal(daemon.console("domain", "d0.silent.test")["reason"], "waiting for the name service to answer",
-                 "reason")
+    reason = daemon.console("domain", "d0.silent.test")["reason"]
+    expect(reason.startswith("waiting for the name service to answer, since "), f"the reason is {reason}")
     client.mail("to@good.test", body=HELLO)
     peer.wait(1)
     text = "451 4.4.3 [internal] cannot look up MX of d0.silent.test: no answer from the name service in time"

@@ -9,12 +9,13 @@ import subprocess
 from flow import ROOT, Daemon, expect, expect_equal
 
 PREFIX = "/opt/flywheel"
-PAGES = ("man1/flywheel.1", "man5/flywheel.conf.5", "man8/flywheeld.8", "man8/flywheel-spool.8")
+PAGES = ("man1/flywheel.1", "man1/flywheel-log.1", "man5/flywheel.conf.5", "man8/flywheeld.8", "man8/flywheel-spool.8")
 FILES = {
     f"{PREFIX}/sbin/flywheeld": 0o755,
     f"{PREFIX}/sbin/flywheel-spool": 0o755,
     f"{PREFIX}/bin/flywheel": 0o755,
     f"{PREFIX}/lib/systemd/system/flywheel.service": 0o644,
+    f"{PREFIX}/share/flywheel/events.schema.json": 0o644,
     "/etc/flywheel/flywheel.conf.example": 0o644,
     "/etc/flywheel/bounce_rules.example": 0o644,
     **{f"{PREFIX}/share/man/{page}": 0o644 for page in PAGES},
@@ -235,3 +236,15 @@ def test_manual_of_the_spool_has_every_flag_and_command(flow):
     flags = {flag for flag in re.findall(r"(?<![\w-])(--?[a-zA-Z][\w-]*)", told) if flag.startswith("--") or len(flag) == 2}
     expect_equal({word for title in commands + options for word in re.findall(r"(?<![\w-])--?[\w-]+", title)}, flags,
                  "flags in flywheel-spool.8 and in --help")
+
+
+def test_manual_of_journals_has_every_flag_and_command(flow):
+    told = output(flow.program("flywheel"), "log", "--help")
+    page = (ROOT / "tools/man/flywheel-log.1").read_text()
+    commands = [title for title, _ in entries(page.split(".SH COMMANDS\n")[1].split(".SH ")[0])]
+    titles = [title for title, _ in entries(page.split(".SH OPTIONS\n")[1].split(".SH ")[0])]
+    section = told.split("COMMANDS\n")[1].split("\nOPTIONS")[0]
+    expect_equal(commands, re.findall(r"^    (\S+)$", section, re.M), "commands")
+    flags = set(re.findall(r"(?<![\w-])(--?[a-zA-Z][\w-]*)", told.split("\nOPTIONS")[1].split("EXIT STATUS")[0]))
+    expect_equal({word for title in titles for word in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", title)}, flags,
+                 "flags in flywheel-log.1 and in --help")

@@ -9,12 +9,13 @@ from flow import expect, expect_equal, Skip
 # Its threads spin, each on a core.
 alone = True
 GROUPS = ["ring", "agent", "doorbell", "wheel", "commit", "fsync", "smtp", "reply", "address",
-          "header", "mainlog", "message", "dkim", "seal", "bounce"]
+          "header", "event", "message", "dkim", "seal", "bounce", "jlog"]
 # What make bench looks for.
 KNOWN = {"ring.hop.p50": "ns", "ring.hop.p99": "ns", "ring.one-way.64": "M/s", "agent.hop.p50": "ns",
          "doorbell.wake.p50": "ns", "wheel.expire": "ns", "commit.10k.64": "msg/s",
          "commit.10k.64.syncs": "/s", "fsync.p99": "ns", "smtp.data-10k": "MB/s",
-         "reply.message.replies": "/s", "mainlog.r": "ns", "message.build": "ns"}
+         "reply.message.replies": "/s", "event.text-r": "ns", "message.build": "ns",
+         "jlog.write.256": "ns", "jlog.read": "ns", "jlog.follow.p99": "ns"}
 
 
 def need_two_cores():
@@ -51,8 +52,8 @@ def test_micro_measures_every_row(flow):
 
 def test_micro_prints_a_table_and_leaves_nothing(flow):
     need_two_cores()
-    table = flow.run("fwmicro", "--quick", "--runs", "1", "commit", "fsync", "smtp").splitlines()
-    wanted = [name for name, _ in listed(flow) if name.split(".")[0] in ("commit", "fsync", "smtp")]
+    table = flow.run("fwmicro", "--quick", "--runs", "1", "commit", "fsync", "smtp", "jlog").splitlines()
+    wanted = [name for name, _ in listed(flow) if name.split(".")[0] in ("commit", "fsync", "smtp", "jlog")]
     expect_equal(table[0].split(), ["name", "unit", "median", "min", "max", "beside"], "heading")
     expect_equal([line.split()[0] for line in table[1:]], wanted, "rows")
     for line in table[1:]:

@@ -16,8 +16,11 @@ import test_bounces
 import test_delays
 import test_dkim
 import test_dns
+import test_events
 import test_extensions
+import test_http
 import test_peers
+import test_rotation
 import test_sites
 import test_smtp_input
 import test_sts
@@ -569,8 +572,8 @@ binding "default" {{ domain "b.test" {{ gateway = "127.0.0.1:{ports["both"]}" }}
 
 # ---- the table ----
 
-I, P, B, G, K, N, S, T, E = (test_smtp_input, test_peers, test_bounces, test_bindings, test_dkim, test_dns, test_sts,
-                             test_tls, test_extensions)
+I, P, B, G, K, N, S, T, E, H = (test_smtp_input, test_peers, test_bounces, test_bindings, test_dkim, test_dns, test_sts,
+                                test_tls, test_extensions, test_http)
 
 # Name and scopes of an option, as in `flywheeld --reference`, and what shows that it works.
 SHOWN_BY = {
@@ -595,7 +598,30 @@ SHOWN_BY = {
     ("durability", "spool"): test_mail_in_memory_survives_a_stop_but_no_kill,
     ("path", "log"): test_keeps_logs_and_spool_where_it_was_told,
     ("heartbeat", "log"): test_says_that_it_is_alive,
+    ("rotate", "log"): test_rotation.test_rotates_hourly,
+    ("rotate_size", "log"): test_rotation.test_rotates_by_size_and_loses_no_line,
+    ("keep", "log"): test_rotation.test_keeps_so_many_rotated_files,
+    ("compress", "log"): test_rotation.test_compresses_rotated_files,
     ("log_transient_failures", "log"): test_bouncelog.test_leaves_deferred_recipients_out_when_told_to,
+    ("main", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("bounce", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("reject", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("fbl", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("panic", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("acct", "log"): test_events.test_a_log_may_go_to_two_places_or_nowhere,
+    ("context_headers", "log"): test_events.test_captured_headers_survive_a_restart,
+    ("mainlog", "custom_logger"): test_events.test_custom_loggers_know_every_macro,
+    ("reception_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("reception_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("delivery_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("delivery_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("transient_failure_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("transient_failure_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("permanent_failure_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("permanent_failure_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("rejection_logfile", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("rejection_format", "custom_logger"): test_events.test_each_stage_has_a_file_of_its_own,
+    ("sanitize", "custom_logger"): test_events.test_custom_loggers_know_every_macro,
     ("mode", "resolver"): N.test_asks_the_root_that_it_was_told,
     ("forwarders", "resolver"): N.test_digs_and_remembers_until_told_to_forget,
     ("resolv_conf", "resolver"): N.test_knows_names_from_files,
@@ -629,6 +655,17 @@ SHOWN_BY = {
     ("service_sessions", "esmtp_listener"): I.test_limits_connections,
     ("max_connections_per_peer", "listen"): I.test_limits_connections,
     ("file_mode", "listen"): test_gives_the_console_socket_its_mode,
+    ("token", "http_listener"): H.test_answers_only_those_who_know_the_token,
+    ("token_file", "http_listener"): H.test_answers_only_those_who_know_the_token,
+    ("idle_time", "http_listener"): H.test_dismisses_clients_that_wait,
+    ("max_header_size", "http_listener"): H.test_refuses_what_is_no_question,
+    ("max_requests", "http_listener"): H.test_serves_so_many_at_a_time,
+    ("max_event_clients", "http_listener"): H.test_serves_so_many_at_a_time,
+    ("metrics_top_domains", "global"): H.test_has_series_for_so_many_domains_and_one_for_the_rest,
+    ("metrics_interval", "global"): H.test_walks_over_domains_no_oftener_than_told,
+    ("server", "graphite"): H.test_sends_metrics_to_graphite,
+    ("interval", "graphite"): H.test_sends_metrics_to_graphite,
+    ("prefix", "graphite"): H.test_sends_metrics_to_graphite,
     ("hostname", "peer"): I.test_gives_each_peer_its_own_options,
     ("banner", "peer"): I.test_greets_and_offers_what_it_has,
     ("relay_hosts", "peer"): I.test_relays_only_for_whom_and_where_it_may,

@@ -20,7 +20,9 @@ class Setup:
             self.peers[host] = Peer(flow, port, f"127.0.9.{number + 1}")
         self.server = RecordServer(flow, dict(sets), {h: f"127.0.9.{n + 1}" for n, h in enumerate(hosts)})
         port = self.peers[hosts[0]].port
+        # On a machine that halts for seconds a look-up may fail: mail that waits for the next one is not lost to the test.
         self.daemon = Daemon(flow, text=f'{self.server.resolver()}remote_smtp_port = {port}\naddress_family = ipv4\n'
+                             f'retry_interval = "1s" max_retry_interval = "1h"\n'
                              f'idle_timeout = "60s"\nhost_failure_retry = "1s"\ntls = no\n{text}', **options)
 
     def send(self, domains, count=1):
@@ -69,7 +71,8 @@ def test_two_mx_sets_have_limits_of_their_own(flow):
     s.send(one + two, 3)
     for peer in s.peers.values():
         wait_until(lambda peer=peer: len(peer.said("DATA")) == 2, "two connections at work")
-    expect_equal(s.daemon.console("sites")["totals"], {"sites": 2, "domains": 10, "connections": 4}, "totals")
+    totals = {"sites": 2, "domains": 10, "connections": 4}
+    wait_until(lambda: s.daemon.console("sites")["totals"] == totals, f"the totals {totals}")
     gate.append(True)
     for peer in s.peers.values():
         peer.wait(15)
@@ -114,8 +117,8 @@ def test_a_domain_may_be_alone(flow):
     s.send(names, 2)
     # One for the domain that is alone, one for the others.
     wait_until(lambda: len(peer.said("DATA")) == 2, "two connections at work")
-    keys = {n: s.daemon.console("domain", n)["site"] for n in names[:2]}
-    expect_equal(keys, {names[0]: f"domain {names[0]}", names[1]: "mx 10 mx.one.test"}, "sites")
+    keys = {names[0]: f"domain {names[0]}", names[1]: "mx 10 mx.one.test"}
+    wait_until(lambda: keys == {n: s.daemon.console("domain", n)["site"] for n in keys}, f"the sites {keys}")
     gate.append(True)
     peer.wait(12)
     expect_equal(peer.peak, 2, "connections at a time")

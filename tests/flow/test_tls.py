@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 import xml.etree.ElementTree
 
 from certificates import Certificates
@@ -458,6 +459,20 @@ def test_goes_on_in_plain_text_when_tls_fails(flow):
         expect_equal(daemon.counter("scheduler.outbound.tls_fallbacks"), 1, "fallbacks")
         hop = daemon.console("domain", "a.test")["next_hops"][0]
         expect(3500 < hop["plain_for_s"] <= 3600 and hop["failures"] == 0, f"next hop: {hop}")
+
+
+def test_goes_on_in_plain_text_however_soon_tls_is_tried_again(flow):
+    """tls_failure_retry is over before the next connection has got to STARTTLS."""
+    def slow(session):
+        time.sleep(0.02)
+        return True
+
+    peer = Peer(flow, offers=("STARTTLS",), starttls="454 no", ehlo=slow)
+    daemon = Daemon(flow, sink_port=peer.port, text="tls_failure_retry = 1ms max_deliveries_per_connection = 1 idle_timeout = 0")
+    for i in range(3):
+        send(daemon)
+        peer.wait(i + 1)
+    expect_equal([m.connection for m in peer.mails], [2, 4, 6], "connections")
 
 
 def test_tries_tls_again_after_a_while(flow):

@@ -22,6 +22,7 @@ struct books *books_create(void)
 	books_text_create(b);
 	b->mainlog.path = "/sim/log/mainlog";
 	b->rejectlog.path = "/sim/log/rejectlog";
+	b->bouncelog.path = "/sim/log/bouncelog";
 	return b;
 }
 

@@ -130,7 +130,7 @@ static bool may_be_rebound(struct books *b, const struct book_entry *e)
 }
 
 void books_binding_check(struct books *b, struct book_entry *e, const char *group,
-			 const char *binding, const char *type)
+			 const char *binding, enum event_kind kind)
 {
 	const struct scenario_binding *x;
 
@@ -139,18 +139,18 @@ void books_binding_check(struct books *b, struct book_entry *e, const char *grou
 	}
 	x = find(binding);
 	if (x == NULL || strcmp(group, x->grouped ? SCENARIO_GROUP : "default") != 0) {
-		world_fail("%s: a line %s says binding %s of group %s", books_name(e), type,
-			   binding, group);
+		world_fail("%s: a %s says binding %s of group %s", books_name(e),
+			   event_kind_name(kind), binding, group);
 	}
 	if (e->binding == NULL) {
-		/* A life may end before its line R. */
-		if (type[0] == 'R') {
+		/* A life may end before its reception is logged. */
+		if (kind == EVENT_RECEPTION) {
 			check_choice(b, e, binding);
 		}
 		e->binding = x->name;
 	}
 	if (strcmp(e->binding, binding) != 0 && !may_be_rebound(b, e)) {
-		world_fail("%s: a line %s says binding %s, an earlier one %s", books_name(e), type,
-			   binding, e->binding);
+		world_fail("%s: a %s says binding %s, an earlier one %s", books_name(e),
+			   event_kind_name(kind), binding, e->binding);
 	}
 }

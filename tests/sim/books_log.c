@@ -1,11 +1,12 @@
 /*
- * The books and the log. What the program is about to log comes by here (the linker's --wrap), so
- * each line can be held against what has happened at that moment; at the end of a run the files
- * have the lines that were made, each once, and no others.
+ * The books and the log. What agents tell the logs comes by here (the linker's --wrap), so each
+ * event can be held against what has happened at that moment; at the end of a run the files have
+ * the lines of those events, each once, and no others.
  */
 #include <stdio.h>
 #include <string.h>
 
+#include "core/log/event_text.h"
 #include "tests/sim/books_parts.h"
 #include "tests/sim/books_wrap.h"
 #include "tests/sim/disk.h"
@@ -23,7 +24,7 @@ static struct book_line *find_line(const struct book_log *log, uint64_t hash)
 	return l;
 }
 
-static size_t made(struct book_log *log, const char *line, size_t len)
+static void expect_line(struct book_log *log, const char *line, size_t len)
 {
 	uint64_t hash = books_hash(line, len, 0);
 	struct book_line *l = find_line(log, hash);
@@ -36,89 +37,103 @@ static size_t made(struct book_log *log, const char *line, size_t len)
 	}
 	l->count++;
 	log->written++;
-	return len;
 }
 
-/* ---- what lines say ---- */
-
-static struct book_entry *entry_of(const struct mainlog_prefix *prefix, const char *type)
+/* The line that the event is to be in a log, if it belongs there. */
+static void expect_event(struct book_log *log, enum log_file file, const struct event *e)
 {
-	struct book_entry *e = prefix->id != NULL ? books_find(world->books, prefix->id) : NULL;
+	char line[EVENT_TEXT_LINE_MAX + 1];
+	size_t len = event_text(line, file, e);
+
+	if (len > 0) {
+		line[len] = '\n';
+		expect_line(log, line, len + 1);
+	}
+}
+
+/* ---- what events say ---- */
+
+static struct book_entry *entry_of(const struct event *event)
+{
+	struct book_entry *e = event_has_id(event) ? books_find(world->books, &event->id) : NULL;
 
 	if (e == NULL) {
-		world_fail("a line %s is about a message that nobody received", type);
+		world_fail("a %s is about a message that nobody received",
+			   event_kind_name(event->kind));
 	}
 	return e;
 }
 
-static struct book_group *group_of(struct book_entry *e, const struct mainlog_attempt *a,
-				   const char *type)
+static struct book_group *group_of(struct book_entry *e, const struct event *event)
 {
-	struct book_group *g = books_group(e, a->domain);
+	const char *domain = event_field(event, EVENT_DOMAIN);
+	struct book_group *g = books_group(e, domain);
 
 	if (g == NULL) {
-		world_fail("%s: a line %s is about %s", books_name(e), type, a->domain);
+		world_fail("%s: a %s is about %s", books_name(e), event_kind_name(event->kind),
+			   domain);
 	}
-	books_binding_check(world->books, e, a->binding_group, a->binding, type);
+	books_binding_check(world->books, e, event_field(event, EVENT_BINDING_GROUP),
+			    event_field(event, EVENT_BINDING), event->kind);
 	return g;
 }
 
-size_t __wrap_mainlog_reception(char *line, const struct mainlog_reception *r)
+static void check_reception(const struct event *event)
 {
+	const char *recipient = event_field(event, EVENT_RECIPIENT);
+	const char *sender = event_field(event, EVENT_SENDER);
 	struct books *b = world->books;
-	struct book_entry *e = entry_of(&r->prefix, "R");
+	struct book_entry *e = entry_of(event);
 	uint32_t i = 0;
 
-	if (e->about == NULL &&
-	    books_find_address(b, r->recipient, strlen(r->recipient), &i) != e) {
-		world_fail("%s: a line R is about %s", books_name(e), r->recipient);
+	if (e->about == NULL && books_find_address(b, recipient, strlen(recipient), &i) != e) {
+		world_fail("%s: a reception is about %s", books_name(e), recipient);
 	}
-	if (strcmp(r->recipient, e->m.recipients[i].address) != 0 ||
-	    strcmp(r->sender, e->m.sender) != 0) {
-		world_fail("%s: a line R says from %s to %s", books_name(e), r->sender,
-			   r->recipient);
+	if (strcmp(recipient, e->m.recipients[i].address) != 0 ||
+	    strcmp(sender, e->m.sender) != 0) {
+		world_fail("%s: a reception says from %s to %s", books_name(e), sender, recipient);
 	}
 	if ((e->logged >> i & 1) != 0) {
-		world_fail("%s: two lines R for %s", books_name(e), r->recipient);
+		world_fail("%s: two receptions for %s", books_name(e), recipient);
 	}
-	books_binding_check(b, e, r->binding_group, r->binding, "R");
+	books_binding_check(b, e, event_field(event, EVENT_BINDING_GROUP),
+			    event_field(event, EVENT_BINDING), event->kind);
 	e->logged |= UINT64_C(1) << i;
-	return made(&b->mainlog, line, __real_mainlog_reception(line, r));
 }
 
-size_t __wrap_mainlog_delivery(char *line, const struct mainlog_attempt *a)
+static void check_delivery(const struct event *event)
 {
-	struct book_entry *e = entry_of(&a->prefix, "D");
-	struct book_group *g = group_of(e, a, "D");
+	struct book_entry *e = entry_of(event);
+	struct book_group *g = group_of(e, event);
 
 	if (++g->logged_deliveries > g->taken) {
-		world_fail("%s: a line D says delivered to %s, where nobody took it", books_name(e),
-			   a->domain);
+		world_fail("%s: a delivery says delivered to %s, where nobody took it",
+			   books_name(e), event_field(event, EVENT_DOMAIN));
 	}
-	return made(&world->books->mainlog, line, __real_mainlog_delivery(line, a));
 }
 
 /* The program may stop waiting just when the 250 comes: what it read then, it did not look at. */
-static bool gave_up_waiting(const struct mainlog_attempt *a)
+static bool gave_up_waiting(const struct event *event)
 {
-	return (a->stage == SMTP_STAGE_BODY || a->stage == SMTP_STAGE_CONFIRMATION) &&
-	       (strstr(a->text, "[internal] timed out") != NULL ||
-		strstr(a->text, "[internal] the program stops") != NULL);
+	const char *text = event_field(event, EVENT_REPLY);
+
+	return (event->stage == SMTP_STAGE_BODY || event->stage == SMTP_STAGE_CONFIRMATION) &&
+	       (strstr(text, "[internal] timed out") != NULL ||
+		strstr(text, "[internal] the program stops") != NULL);
 }
 
-size_t __wrap_mainlog_transient(char *line, const struct mainlog_attempt *a)
+static void check_transient(const struct event *event)
 {
-	struct book_entry *e = entry_of(&a->prefix, "T");
-	struct book_group *g = group_of(e, a, "T");
+	struct book_entry *e = entry_of(event);
+	struct book_group *g = group_of(e, event);
 
-	if (gave_up_waiting(a)) {
+	if (gave_up_waiting(event)) {
 		books_excuse_last(e, g);
 	}
 	if (world->scenario != NULL && world->scenario->clean) {
 		world_fail("%s was deferred, and nothing had gone wrong: %s", books_name(e),
-			   a->text);
+			   event_field(event, EVENT_REPLY));
 	}
-	return made(&world->books->mainlog, line, __real_mainlog_transient(line, a));
 }
 
 static bool was_ordered(const struct books *b, const struct book_entry *e,
@@ -148,51 +163,80 @@ static bool receiver_refuses(const struct scenario_domain *d)
 }
 
 /* Nothing fails for good but for a reason of which the books know. */
-static bool has_reason(const struct books *b, const struct book_entry *e,
-		       const struct mainlog_attempt *a)
+static bool has_reason(const struct books *b, const struct book_entry *e, const struct event *event)
 {
+	const char *text = event_field(event, EVENT_REPLY);
 	const struct scenario_domain *d =
-		world->scenario != NULL ? scenario_domain(world->scenario, a->domain) : NULL;
+		world->scenario != NULL
+			? scenario_domain(world->scenario, event_field(event, EVENT_DOMAIN))
+			: NULL;
 
 	if (d == NULL) {
 		return true;
 	}
-	if (strstr(a->text, "[internal] exceeded max time") != NULL) {
-		return has_expired(e, d);
+	if (event->kind == EVENT_EXPIRATION) {
+		return strstr(text, "[internal] exceeded max time") != NULL && has_expired(e, d);
 	}
-	if (strncmp(a->text, "554 manually failed.", 20) == 0 ||
-	    strncmp(a->text, "554 Message manually purged.", 28) == 0) {
-		return was_ordered(b, e, d);
+	if (event->kind == EVENT_ADMIN_FAILURE) {
+		return (strncmp(text, "554 manually failed.", 20) == 0 ||
+			strncmp(text, "554 Message manually purged.", 28) == 0) &&
+		       was_ordered(b, e, d);
 	}
-	if (strstr(a->text, "[internal] domain ") != NULL) {
-		return (strncmp(a->text, "550 5.1.2 ", 10) == 0 && d->said_nxdomain) ||
-		       (strncmp(a->text, "556 5.1.10 ", 11) == 0 && d->said_null_mx);
+	if (strstr(text, "[internal] domain ") != NULL) {
+		return (strncmp(text, "550 5.1.2 ", 10) == 0 && d->said_nxdomain) ||
+		       (strncmp(text, "556 5.1.10 ", 11) == 0 && d->said_null_mx);
 	}
-	return a->text[0] == '5' && receiver_refuses(d);
+	return text[0] == '5' && receiver_refuses(d);
 }
 
-size_t __wrap_mainlog_permanent(char *line, const struct mainlog_attempt *a)
+static void check_failure(const struct event *event)
 {
-	struct books *b = world->books;
-	struct book_entry *e = entry_of(&a->prefix, "P");
-	struct book_group *g = group_of(e, a, "P");
+	struct book_entry *e = entry_of(event);
+	struct book_group *g = group_of(e, event);
 
 	g->failures++;
-	if (!has_reason(b, e, a)) {
-		world_fail("%s failed for good at %s without a reason: %s", books_name(e),
-			   a->domain, a->text);
+	if (!has_reason(world->books, e, event)) {
+		world_fail("%s failed for good (%s) at %s without a reason: %s", books_name(e),
+			   event_kind_name(event->kind), event_field(event, EVENT_DOMAIN),
+			   event_field(event, EVENT_REPLY));
 	}
-	return made(&b->mainlog, line, __real_mainlog_permanent(line, a));
 }
 
-size_t __wrap_mainlog_rejection(char *line, const struct mainlog_rejection *r)
+void books_note(const struct event *event)
 {
-	return made(&world->books->rejectlog, line, __real_mainlog_rejection(line, r));
+	switch (event->kind) {
+	case EVENT_RECEPTION:
+		check_reception(event);
+		break;
+	case EVENT_DELIVERY:
+		check_delivery(event);
+		break;
+	case EVENT_TRANSIENT:
+		check_transient(event);
+		break;
+	case EVENT_BOUNCE:
+	case EVENT_EXPIRATION:
+	case EVENT_ADMIN_FAILURE:
+		check_failure(event);
+		break;
+	default:
+		break;
+	}
+	expect_event(&world->books->mainlog, LOG_MAIN, event);
+	expect_event(&world->books->rejectlog, LOG_REJECT, event);
+	expect_event(&world->books->bouncelog, LOG_BOUNCE, event);
 }
 
-size_t __wrap_mainlog_heartbeat(char *line, uint64_t time_s)
+void __wrap_log_event(struct log_client *c, const struct event *e)
 {
-	return made(&world->books->mainlog, line, __real_mainlog_heartbeat(line, time_s));
+	books_note(e);
+	__real_log_event(c, e);
+}
+
+void __wrap_log_event_again(struct log_client *c, const struct event *e, uint32_t changed)
+{
+	books_note(e);
+	__real_log_event_again(c, e, changed);
 }
 
 /* ---- what the files have ---- */
@@ -290,5 +334,6 @@ void books_log_check(struct books *b)
 	if (b->watching) {
 		check_log(b, &b->mainlog);
 		check_log(b, &b->rejectlog);
+		check_log(b, &b->bouncelog);
 	}
 }

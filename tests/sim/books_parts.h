@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "core/log/event.h"
 #include "core/mail/message.h"
 #include "spool/spool.h"
 #include "tests/sim/books.h"
@@ -170,6 +171,7 @@ struct books {
 	struct book_waiting *waiting[BOOKS_WAITING_HASH];
 	struct book_log mainlog;
 	struct book_log rejectlog;
+	struct book_log bouncelog;
 	/* By life, from 1 on. */
 	int ends[BOOKS_LIVES_MAX];
 	/* Its stop did not wait for a disk that took nothing. */
@@ -258,6 +260,8 @@ void books_spool_forget(struct books *b);
 
 /* ---- books_log.c ---- */
 
+/* The program tells its logs of this: holds it against what has happened, and expects its lines. */
+void books_note(const struct event *event);
 void books_log_check(struct books *b);
 
 /* ---- books_bindings.c ---- */
@@ -266,7 +270,7 @@ void books_log_check(struct books *b);
 void books_binding_draw(struct book_entry *e);
 /* A line of the log says who sends it. */
 void books_binding_check(struct books *b, struct book_entry *e, const char *group,
-			 const char *binding, const char *type);
+			 const char *binding, enum event_kind kind);
 /* Of its body, so much is taken out. */
 uint32_t books_binding_taken(const struct book_entry *e);
 

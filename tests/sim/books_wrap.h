@@ -4,8 +4,8 @@
  */
 #pragma once
 
+#include "agents/log_client.h"
 #include "agents/scheduler.h"
-#include "core/mail/mainlog.h"
 #include "spool/commit.h"
 #include "spool/spool.h"
 
@@ -16,15 +16,7 @@ void __real_spool_submit(struct spool *s, struct agent *self, struct spool_reque
 void __wrap_commit_give_up(struct committer *c, int error);
 void __real_commit_give_up(struct committer *c, int error);
 
-size_t __wrap_mainlog_reception(char *line, const struct mainlog_reception *r);
-size_t __real_mainlog_reception(char *line, const struct mainlog_reception *r);
-size_t __wrap_mainlog_delivery(char *line, const struct mainlog_attempt *a);
-size_t __real_mainlog_delivery(char *line, const struct mainlog_attempt *a);
-size_t __wrap_mainlog_transient(char *line, const struct mainlog_attempt *a);
-size_t __real_mainlog_transient(char *line, const struct mainlog_attempt *a);
-size_t __wrap_mainlog_permanent(char *line, const struct mainlog_attempt *a);
-size_t __real_mainlog_permanent(char *line, const struct mainlog_attempt *a);
-size_t __wrap_mainlog_rejection(char *line, const struct mainlog_rejection *r);
-size_t __real_mainlog_rejection(char *line, const struct mainlog_rejection *r);
-size_t __wrap_mainlog_heartbeat(char *line, uint64_t time_s);
-size_t __real_mainlog_heartbeat(char *line, uint64_t time_s);
+void __wrap_log_event(struct log_client *c, const struct event *e);
+void __real_log_event(struct log_client *c, const struct event *e);
+void __wrap_log_event_again(struct log_client *c, const struct event *e, uint32_t changed);
+void __real_log_event_again(struct log_client *c, const struct event *e, uint32_t changed);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/log/event_text.h"
 #include "tests/sim/books_parts.h"
 #include "tests/sim/books_wrap.h"
 #include "tests/sim/disk.h"
@@ -151,28 +152,27 @@ static void life_ends(int end)
 
 static const char *attempt_text;
 
-static struct mainlog_attempt attempt(const struct book_entry *e)
+static struct event attempt(const struct book_entry *e, enum event_kind kind)
 {
-	return (struct mainlog_attempt){
-		.prefix = {.id = &e->id},
-		.domain = "d.test",
-		.binding_group = "default",
-		.binding = "default",
-		.remote_ip = "127.0.0.1",
+	return (struct event){
+		.kind = kind,
+		.id = e->id,
 		.stage = SMTP_STAGE_CONFIRMATION,
-		.text = attempt_text,
+		.text = {[EVENT_DOMAIN] = "d.test",
+			 [EVENT_BINDING_GROUP] = "default",
+			 [EVENT_BINDING] = "default",
+			 [EVENT_REMOTE_IP] = "127.0.0.1",
+			 [EVENT_REPLY] = attempt_text},
 	};
 }
 
-static char line[MAINLOG_LINE_MAX];
-
-static void log_failure(const struct book_entry *e, const char *text)
+static void log_failure(const struct book_entry *e, enum event_kind kind, const char *text)
 {
-	struct mainlog_attempt a;
+	struct event event;
 
 	attempt_text = text;
-	a = attempt(e);
-	mainlog_permanent(line, &a);
+	event = attempt(e, kind);
+	books_note(&event);
 }
 
 static void notify(const struct book_entry *e, uint32_t number, uint32_t recipients)
@@ -346,12 +346,9 @@ static void deliver_again_unread(void)
 static void deliver_again_after_time_out(void)
 {
 	struct book_entry *e = message(ENVELOPE_SYNCED, 1);
-	struct mainlog_attempt a;
 
 	deliver_and_read(e);
-	attempt_text = "451 4.4.2 [internal] timed out: no response to the body";
-	a = attempt(e);
-	mainlog_transient(line, &a);
+	log_failure(e, EVENT_TRANSIENT, "451 4.4.2 [internal] timed out: no response to the body");
 	deliver_and_read(e);
 }
 
@@ -518,8 +515,8 @@ static void notify_failed(void)
 {
 	struct book_entry *e = message(ENVELOPE_SYNCED, 2);
 
-	log_failure(e, "550 5.1.1 no");
-	log_failure(e, "550 5.1.1 no");
+	log_failure(e, EVENT_BOUNCE, "550 5.1.1 no");
+	log_failure(e, EVENT_BOUNCE, "550 5.1.1 no");
 	if (books_settled(b)) {
 		world_fail("settled");
 	}
@@ -551,7 +548,7 @@ static void fail_untold(void)
 {
 	struct book_entry *e = message(ENVELOPE_SYNCED, 1);
 
-	log_failure(e, "550 5.1.1 no");
+	log_failure(e, EVENT_BOUNCE, "550 5.1.1 no");
 	write_down(e);
 }
 
@@ -560,7 +557,7 @@ static void fail_of_null_sender(void)
 	struct book_entry *e = message(ENVELOPE_SYNCED, 1);
 
 	e->m.sender[0] = '\0';
-	log_failure(e, "550 5.1.1 no");
+	log_failure(e, EVENT_BOUNCE, "550 5.1.1 no");
 	write_down(e);
 	books_check(b);
 }
@@ -579,13 +576,14 @@ static void test_understands_notifications(void **state)
 
 static void fail_too_early(void)
 {
-	log_failure(message(ENVELOPE_SYNCED, 1),
+	log_failure(message(ENVELOPE_SYNCED, 1), EVENT_EXPIRATION,
 		    "554 5.4.7 [internal] exceeded max time without delivery");
 }
 
 static void fail_without_order(void)
 {
-	log_failure(message(ENVELOPE_SYNCED, 1), "554 Message manually purged.");
+	log_failure(message(ENVELOPE_SYNCED, 1), EVENT_ADMIN_FAILURE,
+		    "554 Message manually purged.");
 }
 
 static void fail_ordered(void)
@@ -593,7 +591,7 @@ static void fail_ordered(void)
 	struct book_entry *e = message(ENVELOPE_SYNCED, 1);
 
 	books_fail_ordered(b, "D.TEST.", NULL, true);
-	log_failure(e, "554 Message manually purged.");
+	log_failure(e, EVENT_ADMIN_FAILURE, "554 Message manually purged.");
 	write_down(e);
 	books_check(b);
 }
@@ -601,11 +599,11 @@ static void fail_ordered(void)
 static void log_too_many(void)
 {
 	struct book_entry *e = message(ENVELOPE_SYNCED, 1);
-	struct mainlog_attempt a = attempt(e);
+	struct event event = attempt(e, EVENT_DELIVERY);
 
 	deliver_and_read(e);
-	mainlog_delivery(line, &a);
-	mainlog_delivery(line, &a);
+	books_note(&event);
+	books_note(&event);
 }
 
 static void test_finds_lines_without_an_event(void **state)
@@ -631,13 +629,20 @@ static const char *log_damage;
 
 static void check_log_file(void)
 {
-	static char text[4 * MAINLOG_LINE_MAX];
+	static char text[4 * EVENT_TEXT_LINE_MAX];
+	static char line[EVENT_TEXT_LINE_MAX + 1];
+	static const char bounces[] = "1000@@@@M1\n2000@@@@M1\n3000@@@@M1\n";
+	size_t bounces_len = sizeof(bounces) - 1;
 	size_t len = 0;
 	size_t n = 0;
 
 	b->watching = true;
 	for (uint64_t i = 1; i <= 3; i++) {
-		n = mainlog_heartbeat(line, i * 1000);
+		struct event event = {.kind = EVENT_HEARTBEAT, .time_ms = i * 1000 * 1000};
+
+		books_note(&event);
+		n = event_text(line, LOG_MAIN, &event);
+		line[n++] = '\n';
 		if (i != 2 || strcmp(log_damage, "missing") != 0) {
 			memcpy(text + len, line, n);
 			len += n;
@@ -660,6 +665,7 @@ static void check_log_file(void)
 	}
 	write_file("/sim/log/mainlog", text, len);
 	write_file("/sim/log/rejectlog", "", 0);
+	write_file("/sim/log/bouncelog", bounces, bounces_len);
 	books_check(b);
 }
 
@@ -695,7 +701,7 @@ static void log_bindings(void)
 	static const char *const names[] = {"default", "a", "b", "c"};
 	struct scenario *s = world->scenario;
 	struct book_entry *e;
-	struct mainlog_attempt a;
+	struct event event;
 
 	s->binding_count = 4;
 	for (uint32_t i = 0; i < 4; i++) {
@@ -708,20 +714,21 @@ static void log_bindings(void)
 	if (ordered) {
 		books_binding_ordered(b, 2);
 	}
-	mainlog_reception(line, &(struct mainlog_reception){
-					.prefix = {.id = &e->id},
-					.recipient = e->m.recipients[0].address,
-					.sender = e->m.sender,
-					.peer_ip = "127.0.0.1",
-					.protocol = "esmtp",
-					.binding_group = lines[0][0],
-					.binding = lines[0][1],
-				});
-	a = attempt(e);
-	a.text = "451 4.2.1 later";
-	a.binding_group = lines[1][0];
-	a.binding = lines[1][1];
-	mainlog_transient(line, &a);
+	books_note(&(struct event){
+		.kind = EVENT_RECEPTION,
+		.id = e->id,
+		.text = {[EVENT_RECIPIENT] = e->m.recipients[0].address,
+			 [EVENT_SENDER] = e->m.sender,
+			 [EVENT_REMOTE_IP] = "127.0.0.1",
+			 [EVENT_PROTOCOL] = "esmtp",
+			 [EVENT_BINDING_GROUP] = lines[0][0],
+			 [EVENT_BINDING] = lines[0][1]},
+	});
+	attempt_text = "451 4.2.1 later";
+	event = attempt(e, EVENT_TRANSIENT);
+	event.text[EVENT_BINDING_GROUP] = lines[1][0];
+	event.text[EVENT_BINDING] = lines[1][1];
+	books_note(&event);
 }
 
 static void expect_binding(const char *group, const char *binding, const char *said)

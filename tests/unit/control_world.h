@@ -5,9 +5,10 @@
  * Start reading at set_up(), then at result_of().
  *
  * It defines what the control listener asks of the scheduler agent and the configuration, in place
- * of the library's: for test_control*.c only, each of which has its own copy. With
- * CONTROL_WORLD_CONFIG the configuration is the library's, a pool of one worker runs, and the
- * second scheduler is in a group behind those of both: step_groups(2) leaves it out.
+ * of the library's: for test_control*.c and test_gather.c only, each of which has its own copy.
+ * With CONTROL_WORLD_CONFIG the configuration is the library's, a pool of one worker runs, and the
+ * second scheduler is in a group behind those of both: step_groups(2) leaves it out. With
+ * CONTROL_WORLD_APART it is in a group behind the first one's: step_groups(1) leaves it out.
  */
 #pragma once
 
@@ -57,6 +58,8 @@ struct world {
 	unsigned loads;
 	loaded_fn on_loaded;
 	void *load_owner;
+	/* What scheduler_refuses() says. */
+	int refuses;
 };
 
 static struct world *world;
@@ -119,6 +122,12 @@ void scheduler_load_envelope(struct scheduler *s, uint8_t writer, const struct m
 	agent_send(&s->base, &s->base, find_nothing, owner, (uint64_t)(uintptr_t)on_loaded);
 }
 
+int scheduler_refuses(const struct scheduler *s)
+{
+	(void)s;
+	return world->refuses;
+}
+
 #ifndef CONTROL_WORLD_CONFIG
 uint32_t config_binding_count(const struct config *config)
 {
@@ -133,6 +142,29 @@ const struct binding_options *config_binding(const struct config *config, uint32
 	return NULL;
 }
 
+/* Lines by option, so that tests can tell one from the other; what the program has as a whole is by
+ * default. */
+void config_outbound_origin(const struct config *config, const char *binding, const char *provider,
+			    const char *domain, size_t domain_len, const char *option,
+			    struct config_origin *origin)
+{
+	(void)config;
+	(void)provider;
+	(void)domain_len;
+	*origin = (struct config_origin){.file = "test.conf", .line = (uint32_t)strlen(option)};
+	snprintf(origin->scope, sizeof(origin->scope), "%s of %s", domain != NULL ? domain : "all",
+		 binding);
+}
+
+void config_program_origin(const struct config *config, const char *scope, const char *option,
+			   struct config_origin *origin)
+{
+	(void)config;
+	(void)scope;
+	(void)option;
+	*origin = (struct config_origin){.file = "default", .scope = "default"};
+}
+
 uint32_t config_control_listen_count(const struct config *config)
 {
 	(void)config;
@@ -140,6 +172,19 @@ uint32_t config_control_listen_count(const struct config *config)
 }
 
 const struct listen_options *config_control_listen(const struct config *config, uint32_t index)
+{
+	(void)config;
+	(void)index;
+	return NULL;
+}
+
+uint32_t config_smtp_listen_count(const struct config *config)
+{
+	(void)config;
+	return 0;
+}
+
+const struct listen_options *config_smtp_listen(const struct config *config, uint32_t index)
 {
 	(void)config;
 	(void)index;
@@ -296,6 +341,12 @@ static inline void schedulers_make(struct runtime *rt, struct group *g, const st
 {
 	scheduler_make(0, g);
 	assert_int_equal(thread_pool_create(&world->program.pool, rt, g, 1, 10, idle), 0);
+	scheduler_make(1, runtime_group(rt, "second", -1, idle));
+}
+#elif defined(CONTROL_WORLD_APART)
+static inline void schedulers_make(struct runtime *rt, struct group *g, const struct idle *idle)
+{
+	scheduler_make(0, g);
 	scheduler_make(1, runtime_group(rt, "second", -1, idle));
 }
 #else

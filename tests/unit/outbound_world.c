@@ -644,6 +644,36 @@ struct tally {
 	uint64_t delayed;
 };
 
+/* What operators are told is what was decided: mail that stands still has a reason, and the reason
+ * that was noted when the dispatcher looked last is among those that are told. */
+static void check_reasons(const struct domain *d)
+{
+	struct dispatcher *x = d->owner;
+	struct obstacle list[OBSTACLES_MAX];
+	unsigned count = obstacle_list(x, d, list);
+	const struct lane *l = d->lane;
+	const char *scope;
+	uint64_t until_ms;
+	enum domain_hold noted = dispatch_held(d, &until_ms, &scope);
+	unsigned at = 0;
+
+	if (d->active_count == 0) {
+		return;
+	}
+	/* While connections are idle, what was noted for those without does not count. */
+	while (at < count && list[at].why != noted) {
+		at++;
+	}
+	if (noted != DOMAIN_FREE && at == count && (l == NULL || l->idle == NULL)) {
+		fail_msg("%s is held by \"%s\", which is not told", d->name,
+			 domain_hold_text(noted));
+	}
+	if (noted == DOMAIN_FREE && (count == 0 || list[0].why == DOMAIN_RETRY) &&
+	    d->attempt_count == 0 && (l == NULL || l->connection_count == 0)) {
+		fail_msg("%u of %s stand still, and nobody knows why", d->active_count, d->name);
+	}
+}
+
 static void check_domain(void *context, struct domain *d)
 {
 	struct tally *t = context;
@@ -660,6 +690,7 @@ static void check_domain(void *context, struct domain *d)
 	}
 	assert_int_equal(count, d->connection_count);
 	assert_int_equal(attempts, d->attempt_count);
+	check_reasons(d);
 	t->active += d->active_count;
 	t->delayed += d->delayed_count;
 }

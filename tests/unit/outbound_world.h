@@ -14,6 +14,7 @@
 #include "agents/wheel.h"
 #include "core/outbound/connection.h"
 #include "core/outbound/dispatch.h"
+#include "core/outbound/obstacle.h"
 #include "core/runtime/runtime.h"
 
 #define OUTBOUND_PEERS_MAX 64

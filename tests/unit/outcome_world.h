@@ -119,7 +119,7 @@ static inline void add_agents(void)
 	static const char *const names[SCHEDULERS] = {"scheduler.0", "scheduler.1"};
 	struct program *p = &rig->program;
 	char log_path[80];
-	struct log_options log_options = {.path = log_path};
+	struct log_options log_options = {.path = log_path, .transient_failures = true};
 
 	snprintf(log_path, sizeof log_path, "%s/log", rig->path);
 	rig->log = log_writer_create("log", &log_options, stderr);

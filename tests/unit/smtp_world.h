@@ -25,6 +25,7 @@
 #include <errno.h>
 
 #include "agents/wheel.h"
+#include "core/log/event_text.h"
 #include "core/runtime/runtime.h"
 #include "listeners/smtp/listener.h"
 #include "listeners/smtp/session.h"
@@ -76,7 +77,13 @@ static struct rig {
 	struct job *jobs;
 	bool jobs_hold;
 	int job_result;
-	char acct_log[4096];
+	char acct_log[TEXT_SIZE];
+	/* Keys of what is captured, and pairs of the last message. */
+	const char *const *captured;
+	uint32_t captured_count;
+	struct context context;
+	/* The last one; its strings may be gone. */
+	struct event event;
 	char main_log[TEXT_SIZE];
 	char reject_log[TEXT_SIZE];
 	/* What the client has read. */
@@ -115,12 +122,13 @@ uint64_t scheduler_reception_share(const struct scheduler *s, bool stalls)
 }
 
 /* Says how much there was to be signed. */
-void scheduler_sign(struct scheduler *s, struct chain *message)
+const struct dkim_policy *scheduler_sign(struct scheduler *s, struct chain *message)
 {
 	struct chain field = CHAIN_EMPTY;
 
 	chain_printf(&field, &s->pools.buffers, "Signed: %u\r\n", (unsigned)message->len);
 	chain_prepend_chain(message, &field);
+	return NULL;
 }
 
 void scheduler_close_accept(struct scheduler *s, struct accept *a)
@@ -128,6 +136,17 @@ void scheduler_close_accept(struct scheduler *s, struct accept *a)
 	mux_close(s->base.mux, a->fd);
 	free(a);
 	rig.closed++;
+}
+
+static inline void note_context(const struct envelope *e)
+{
+	uint32_t len;
+	const char *pairs = envelope_context(e, &len);
+
+	rig.context.len = len;
+	if (len > 0) {
+		memcpy(rig.context.pairs, pairs, len);
+	}
 }
 
 static inline void note_notify(const struct envelope *e)
@@ -162,6 +181,7 @@ void scheduler_store(struct scheduler *s, struct message *m, stored_fn on_stored
 	snprintf(rig.binding, sizeof(rig.binding), "%s",
 		 envelope_binding(e) != NULL ? envelope_binding(e) : "");
 	rig.recipients = e->recipient_count;
+	note_context(e);
 	note_notify(e);
 	rig.messages++;
 	assert_true(rig.store_count < STORES_MAX);
@@ -178,18 +198,28 @@ void scheduler_understand(struct scheduler *s, struct message *m, uint64_t batch
 	scheduler_store(s, m, on_taken, owner);
 }
 
-void log_line(struct log_client *c, enum log_file file, const char *line, size_t len)
+void log_event(struct log_client *c, const struct event *e)
 {
+	enum log_file file = event_log(e->kind);
 	char *log = file == LOG_MAIN   ? rig.main_log
 		    : file == LOG_ACCT ? rig.acct_log
 				       : rig.reject_log;
+	char line[EVENT_TEXT_LINE_MAX];
 	size_t used = strlen(log);
+	size_t len = event_text(line, file, e);
 
 	(void)c;
 	assert_true(file == LOG_MAIN || file == LOG_REJECT || file == LOG_ACCT);
-	assert_true(used + len < TEXT_SIZE);
+	assert_true(len > 0 && used + len + 1 < TEXT_SIZE);
 	memcpy(log + used, line, len);
-	log[used + len] = '\0';
+	memcpy(log + used + len, "\n", 2);
+	rig.event = *e;
+}
+
+void log_event_again(struct log_client *c, const struct event *e, uint32_t changed)
+{
+	(void)changed;
+	log_event(c, e);
 }
 
 const struct smtp_options *config_smtp(const struct config *config, uint32_t index,
@@ -201,6 +231,13 @@ const struct smtp_options *config_smtp(const struct config *config, uint32_t ind
 	return &rig.options;
 }
 
+const char *const *config_captured(const struct config *config, uint32_t *count)
+{
+	(void)config;
+	*count = rig.captured_count;
+	return rig.captured;
+}
+
 uint32_t config_smtp_listen_count(const struct config *config)
 {
 	(void)config;
@@ -209,9 +246,11 @@ uint32_t config_smtp_listen_count(const struct config *config)
 
 const struct listen_options *config_smtp_listen(const struct config *config, uint32_t index)
 {
+	static const struct listen_options listen = {.name = "192.0.2.25:25"};
+
 	(void)config;
 	(void)index;
-	return NULL;
+	return &listen;
 }
 
 static inline void answer_stores(struct scheduler *s)
@@ -346,6 +385,7 @@ static inline void rig_start(enum mux_backend backend)
 	mail_pools_init(&s->pools);
 	binding_table_init(&s->dispatcher.bindings);
 	s->rejected = counter_create(s->base.counters, "rejected", COUNTER_SUM, "Refused");
+	s->captures_cut = counter_create(s->base.counters, "captures_cut", COUNTER_SUM, "Cut");
 	s->rejected_busy = counter_create(s->base.counters, "rejected_busy", COUNTER_SUM, "Busy");
 	runtime_add(&rig.runtime, group, &s->base);
 	rig.wheel = wheel_agent_create("wheel");

@@ -96,6 +96,33 @@ static struct sample samples[] = {
 	{"bounce_domains", "( B.example.com .Example.net )", "2 b.example.com .example.net"},
 	{"bounce_rules", "\"/etc/flywheel/bounce_rules\"", "/etc/flywheel/bounce_rules"},
 	{"log_transient_failures", "off", "0"},
+	{"rotate", "daily", "2"},
+	{"rotate_size", "100M", "104857600"},
+	{"keep", "31", "31"},
+	{"compress", "gzip", "2"},
+	{"main", "( \"json:main\" \"file:main2\" )", "2 json:main file:main2"},
+	{"bounce", "( \"json:b\" \"file:b2\" )", "2 json:b file:b2"},
+	{"reject", "( \"json:r\" \"file:r2\" )", "2 json:r file:r2"},
+	{"fbl", "( \"json:f\" \"file:f2\" )", "2 json:f file:f2"},
+	{"panic", "( \"file:p\" \"file:p2\" )", "2 file:p file:p2"},
+	{"acct", "( \"json:a\" \"file:a2\" )", "2 json:a file:a2"},
+	{"context_headers", "( X-Campaign x-tenant )", "2 x-campaign x-tenant"},
+	/* Each stage: its destination, and the line for an event from a;b@c to d@e. */
+	{"mainlog", "\"file:other\"", "1 file:other x;"},
+	{"reception_logfile", "\"file:own\" reception_format = y", "0 file:own y;1 file:c x;"},
+	{"reception_format", "\"%r\"", "0 file:c d;1 file:c x;"},
+	{"delivery_logfile", "\"file:own\" delivery_format = y", "1 file:own y;"},
+	{"delivery_format", "\"%r\"", "1 file:c d;"},
+	{"transient_failure_logfile", "\"file:own\" transient_failure_format = y",
+	 "1 file:c x;2 file:own y;"},
+	{"transient_failure_format", "\"%r\"", "1 file:c x;2 file:c d;"},
+	{"permanent_failure_logfile", "\"file:own\" permanent_failure_format = y",
+	 "1 file:c x;3 file:own y;"},
+	{"permanent_failure_format", "\"%r\"", "1 file:c x;3 file:c d;"},
+	{"rejection_logfile", "\"file:own\" rejection_format = y", "1 file:c x;4 file:own y;"},
+	{"rejection_format", "\"%r\"", "1 file:c x;4 file:c d;"},
+	{"sanitize", "( special_characters \"tr/b/x/\" ) delivery_format = \"%m\"",
+	 "1 file:c a\\;x;"},
 	{"max_message_size", "2M", "2097152"},
 	{"max_line_length", "1000", "1000"},
 	{"max_recipients_per_message", "50", "50"},
@@ -167,6 +194,16 @@ static struct sample samples[] = {
 	{"max_auth_failures", "7/hour", "7/3600"},
 	{"outbound_throttle_messages", "100/60", "100/60"},
 	{"outbound_throttle_connections", "5/min", "5/60"},
+	{"token", "open-sesame", "open-sesame"},
+	{"token_file", "\"token.txt\"", "token.txt"},
+	{"max_header_size", "32K", "32768"},
+	{"max_requests", "21", "21"},
+	{"max_event_clients", "22", "22"},
+	{"metrics_top_domains", "23", "23"},
+	{"metrics_interval", "24s", "24000"},
+	{"server", "\"192.0.2.1:2004\"", "192.0.2.1:2004"},
+	{"interval", "25s", "25000"},
+	{"prefix", "mail.x", "mail.x"},
 };
 
 /* What stands around an option of each kind of scope. */
@@ -174,6 +211,7 @@ static const char *contexts[SCOPES] = {
 	[SCOPE_GLOBAL] = "%s esmtp_listener { listen 127.0.0.1:25 { } }",
 	[SCOPE_SPOOL] = "spool { %s }",
 	[SCOPE_LOG] = "log { %s }",
+	[SCOPE_CUSTOM_LOGGER] = "custom_logger c { mainlog = \"file:c\" delivery_format = x %s }",
 	[SCOPE_RESOLVER] = "resolver { %s }",
 	[SCOPE_STS] = "mta_sts { %s }",
 	[SCOPE_GROUP] = "group crew { %s } agent wheel { group = crew }",
@@ -186,6 +224,9 @@ static const char *contexts[SCOPES] = {
 	[SCOPE_ESMTP_PEER] = "esmtp_listener { listen 127.0.0.1:25 { peer 127.0.0.0/8 { %s } } }",
 	[SCOPE_CONTROL_LISTENER] = "control_listener { %s listen \"/run/x\" { } }",
 	[SCOPE_CONTROL_LISTEN] = "control_listener { listen \"/run/x\" { %s } }",
+	[SCOPE_HTTP_LISTENER] = "http_listener { %s listen 127.0.0.1:8025 { } }",
+	[SCOPE_HTTP_LISTEN] = "http_listener { listen 127.0.0.1:8025 { %s } }",
+	[SCOPE_GRAPHITE] = "graphite { server = \"192.0.2.1:2003\" %s }",
 	[SCOPE_DKIM] = "dkim example.com { selector = s1 key = rsa.pem %s }",
 	[SCOPE_DKIM_SIGNATURE] =
 		"dkim a.b { signature s { key = rsa.pem } signature t { key = rsa.pem %s } }",
@@ -239,7 +280,7 @@ static void describe_list(const struct schema_option *option, const void *items,
 			inet_ntop(AF_INET6, (const struct in6_addr *)items + i, text, sizeof(text));
 			fprintf(out, " %s", text);
 		} else if (option->type == TYPE_DOMAINS || option->type == TYPE_FIELDS ||
-			   option->type == TYPE_NAME_SERVERS) {
+			   option->type == TYPE_NAME_SERVERS || option->type == TYPE_DESTINATIONS) {
 			fprintf(out, " %s", ((const char *const *)items)[i]);
 		} else if (option->type == TYPE_GATEWAYS) {
 			const struct gateway *g = (const struct gateway *)items + i;
@@ -288,6 +329,7 @@ static void describe_field(const struct schema_option *option, const void *base,
 	case TYPE_GATEWAYS:
 	case TYPE_FIELDS:
 	case TYPE_BIND_ADDRESSES:
+	case TYPE_DESTINATIONS:
 		memcpy(&pointer, field, sizeof(pointer));
 		memcpy(&count, (const char *)base + option->count_offset, sizeof(count));
 		describe_list(option, pointer, count, out);
@@ -324,14 +366,17 @@ static void describe_listen(const struct config *config, const struct schema_opt
 {
 	struct listen_settings settings = {.enable = true};
 	bool control = scope == SCOPE_CONTROL_LISTENER || scope == SCOPE_CONTROL_LISTEN;
-	uint32_t count =
-		control ? config_control_listen_count(config) : config_smtp_listen_count(config);
+	bool http = scope == SCOPE_HTTP_LISTENER || scope == SCOPE_HTTP_LISTEN;
+	uint32_t count = control ? config_control_listen_count(config)
+			 : http  ? config_http_listen_count(config)
+				 : config_smtp_listen_count(config);
 	if (count == 0) {
 		fputs("no listen", out);
 		return;
 	}
-	settings.options =
-		control ? *config_control_listen(config, 0) : *config_smtp_listen(config, 0);
+	settings.options = control ? *config_control_listen(config, 0)
+			   : http  ? *config_http_listen(config, 0)
+				   : *config_smtp_listen(config, 0);
 	describe_field(option, &settings, out);
 }
 
@@ -354,6 +399,23 @@ static void describe_dkim(const struct config *config, const struct schema_optio
 		.expiration_ms = g->expiration_s * 1000,
 	};
 	describe_field(option, &settings, out);
+}
+
+/* What a custom logger writes. */
+static void describe_custom(const struct config *config, FILE *out)
+{
+	uint32_t count;
+	const struct custom_logger *logger = config_custom_loggers(config, &count);
+	struct event e = {.text = {[EVENT_SENDER] = "a;b@c", [EVENT_RECIPIENT] = "d@e"}};
+	char line[EVENT_MACRO_LINE_MAX];
+	assert_int_equal(count, 1);
+	for (unsigned i = 0; i < CUSTOM_STAGES; i++) {
+		if (logger->macros[i] != NULL) {
+			size_t len = event_macro_format(logger->macros[i], &logger->sanitizer, &e,
+							NULL, line, sizeof(line));
+			fprintf(out, "%u %s %.*s;", i, logger->destinations[i], (int)len, line);
+		}
+	}
 }
 
 /* What the generation answers where `option` of `scope` counts. */
@@ -390,8 +452,14 @@ static void describe(const struct config *config, const struct schema_option *op
 			describe_field(option, config_binding(config, 0), out);
 		}
 		break;
+	case TARGET_HTTP:
+		describe_field(option, config_http(config, 0), out);
+		break;
 	case TARGET_GROUP:
 		describe_field(option, group, out);
+		break;
+	case TARGET_CUSTOM:
+		describe_custom(config, out);
 		break;
 	case TARGET_DKIM:
 		describe_dkim(config, option, scope, out);
@@ -858,6 +926,7 @@ static int enter_folder(void **state)
 	assert_int_equal(chdir(folder), 0);
 	write_key("rsa.pem", dkim_rsa_8463);
 	write_key("ed25519.pem", dkim_ed25519_8463);
+	write_key("token.txt", "open-sesame\n");
 	return name_files(state);
 }
 
@@ -865,6 +934,7 @@ static int leave_folder(void **state)
 {
 	assert_int_equal(unlink("rsa.pem"), 0);
 	assert_int_equal(unlink("ed25519.pem"), 0);
+	assert_int_equal(unlink("token.txt"), 0);
 	assert_int_equal(rmdir(folder), 0);
 	return tls_remove_files(state);
 }

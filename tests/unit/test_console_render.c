@@ -83,6 +83,21 @@ static void test_nested_values_follow_under_headings(void **state)
 			"  h       25\n");
 }
 
+/* They would not fit into the cells of a table. */
+static void test_rows_with_nested_values_stand_one_after_the_other(void **state)
+{
+	(void)state;
+	assert_rendered("{\"bindings\":[{\"binding\":\"a\",\"queue\":{\"active\":1}},"
+			"{\"binding\":\"b\"}]}",
+			"Bindings\n"
+			"  Binding:  a\n"
+			"\n"
+			"  Queue\n"
+			"    Active:  1\n"
+			"\n"
+			"  Binding:  b\n");
+}
+
 static void test_lists_of_words_are_one_line(void **state)
 {
 	(void)state;
@@ -148,6 +163,7 @@ int main(void)
 		cmocka_unit_test(test_rows_are_a_table_with_numbers_to_the_right),
 		cmocka_unit_test(test_rows_with_other_keys_leave_cells_empty),
 		cmocka_unit_test(test_nested_values_follow_under_headings),
+		cmocka_unit_test(test_rows_with_nested_values_stand_one_after_the_other),
 		cmocka_unit_test(test_lists_of_words_are_one_line),
 		cmocka_unit_test(test_units_come_from_keys),
 		cmocka_unit_test(test_keys_lose_their_unit),

@@ -35,7 +35,9 @@ static void test_unknown_commands_are_told_apart(void **state)
 	assert_error("active -3", "\"-3\" is not a whole number");
 	assert_error("active 3x", "is not a whole number");
 	assert_error("fail domain x.example a loudly", "usage: fail domain NAME [BINDING] [quiet]");
-	assert_error("a b c d e f g h i j k l m n o p q", "at most 16 words");
+	assert_error("w w w w w w w w w w w w w w w w w w w w w w w w w "
+		     "w w w w w w w w w w w w w w w w w w w w w w w w",
+		     "at most 48 words");
 	assert_error("domain user@x", "is not a domain name");
 	assert_error("message 123", "is not a message id");
 }

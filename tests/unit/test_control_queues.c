@@ -64,8 +64,9 @@ static void test_domain_says_what_holds_it_and_until_when(void **state)
 	assert_string_equal(text_at(v, "domain"), "slow.example");
 	assert_string_equal(text_at(v, "state"), "held");
 	assert_string_equal(text_at(v, "held_by"), "outbound_throttle_messages");
-	assert_string_equal(text_at(v, "reason"), "outbound_throttle_messages = 100/60, set by "
-						  "domain \"slow.example\"");
+	assert_string_equal(
+		text_at(v, "reason"),
+		"outbound_throttle_messages = 100/60 (test.conf:26), next slot in 42 s");
 	assert_string_equal(text_at(v, "held_until_at"), "2023-11-14T22:14:02Z");
 	assert_true(json_real_value(at(v, "time_left_s")) > 41);
 	assert_int_equal(number_at(v, "queue.active"), 1);
@@ -91,6 +92,7 @@ static struct lane *lane_of(struct domain *d)
 	timer_init(&s->hold_timer, x->self, NULL);
 	timer_init(&l->down_timer, x->self, NULL);
 	d->hold = DOMAIN_FREE;
+	d->resolving = false;
 	lane_enter(l, d);
 	return l;
 }
@@ -116,7 +118,8 @@ static void test_domain_names_hosts_and_the_last_trouble(void **state)
 	lane_set_trouble(l, "421 go \xff away");
 	v = result_of("domain down.example");
 	assert_string_equal(text_at(v, "reason"),
-			    "every next hop failed and is left alone, last: 421 go ? away");
+			    "every next hop failed and is left alone, last: 421 go ? away; tried "
+			    "again in 90 s; host_failure_retry = 0s (test.conf:18)");
 	assert_string_equal(text_at(v, "next_hops.0.address"), "10.0.0.1:25");
 	assert_string_equal(text_at(v, "next_hops.0.state"), "failed, left alone");
 	assert_true(json_real_value(at(v, "next_hops.0.for_s")) > 89);
@@ -223,6 +226,83 @@ static void test_mailq_is_sorted_and_cut(void **state)
 	assert_string_equal(text_at(v, "queues.2.domain"), "q28.example");
 	json_decref(v);
 	assert_error("mailq 0", "mailq shows 1 to 1000 queues");
+}
+
+/* A record, with so many deliveries that were over just now. */
+static void make_done(const char *binding, const char *domain, unsigned count)
+{
+	struct scheduler *s = home_by(binding, domain);
+	struct domain *d = dispatch_find(&s->dispatcher, binding, domain);
+
+	for (unsigned i = 0; i < count; i++) {
+		recent_add(&d->done, agent_now_ms(&s->base));
+	}
+}
+
+static void test_busiest_is_sorted_and_cut(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	for (unsigned i = 1; i <= 30; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "q%u.example", i);
+		for (unsigned n = 0; n < i; n++) {
+			queue_mail(name, 1, 60);
+		}
+	}
+	make_done("default", "q3.example", 5);
+	make_done("default", "gone.example", 9);
+	make_done("default", "idle.example", 0);
+	v = result_of("busiest 3");
+	assert_int_equal(json_array_size(v), 3);
+	assert_string_equal(text_at(v, "0.domain"), "gone.example");
+	assert_string_equal(text_at(v, "1.domain"), "q3.example");
+	assert_string_equal(text_at(v, "2.domain"), "q30.example");
+	assert_true(json_real_value(at(v, "0.rate_per_s")) >
+		    json_real_value(at(v, "1.rate_per_s")));
+	json_decref(v);
+	v = result_of("busiest queue");
+	assert_int_equal(json_array_size(v), 20);
+	assert_string_equal(text_at(v, "0.domain"), "q30.example");
+	assert_string_equal(text_at(v, "19.domain"), "q11.example");
+	json_decref(v);
+	/* Nothing is to be said of a record without mail. */
+	v = result_of("busiest 1000 connections");
+	assert_int_equal(json_array_size(v), 31);
+	json_decref(v);
+	assert_error("busiest 0", "busiest shows 1 to 1000 domains");
+	assert_error("busiest 1001", "busiest shows 1 to 1000 domains");
+	assert_error("busiest 5 size", "usage: busiest");
+	assert_error("busiest rate 5", "usage: busiest");
+}
+
+static void test_complete_has_names_that_begin_so(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	for (unsigned i = 0; i < 300; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "%s%u.example", i < 150 ? "a" : "b", i);
+		make_done("default", name, 0);
+	}
+	make_done("other", "b200.example", 0);
+	v = result_of("complete domain B20");
+	assert_int_equal(json_array_size(v), 10);
+	assert_string_equal(text_at(v, "0"), "b200.example");
+	assert_string_equal(text_at(v, "9"), "b209.example");
+	json_decref(v);
+	v = result_of("complete domain");
+	assert_int_equal(json_array_size(v), 100);
+	json_decref(v);
+	v = result_of("complete binding de");
+	assert_int_equal(json_array_size(v), 1);
+	assert_string_equal(text_at(v, "0"), "default");
+	json_decref(v);
+	assert_error("complete nonsense a", "usage: complete");
 }
 
 /* ---- tests: what operators change ---- */
@@ -398,6 +478,8 @@ int main(void)
 		TEST(test_listing_starts_anew_when_the_table_grows),
 		TEST(test_active_and_delayed_show_only_longer_queues),
 		TEST(test_mailq_is_sorted_and_cut),
+		TEST(test_busiest_is_sorted_and_cut),
+		TEST(test_complete_has_names_that_begin_so),
 		TEST(test_message_is_found_where_it_waits),
 		TEST(test_message_on_disk_is_read_back),
 		TEST(test_message_that_cannot_be_read_says_so),

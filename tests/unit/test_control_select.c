@@ -79,7 +79,7 @@ static void test_selections_take_turns(void **state)
 static void shuffle(struct domain *d, unsigned round)
 {
 	struct dispatcher *x = d->owner;
-	struct delivery *next = d->cursor != NULL ? d->cursor : d->active_tail;
+	struct delivery *next = x->domains.cursor != NULL ? x->domains.cursor : d->active_tail;
 
 	agent_current = x->self;
 	if (round % 2 == 0 && next != NULL) {
@@ -125,7 +125,7 @@ static void test_none_is_missed_or_found_twice_when_queues_change(void **state)
 	assert_int_equal(number_at(v, "result.totals.deliveries"), MANY);
 	json_decref(v);
 	assert_int_equal(d->sweeps, 0);
-	assert_null(d->cursor);
+	assert_null(((struct dispatcher *)d->owner)->domains.cursor);
 	assert_true(domain_validate(d));
 }
 

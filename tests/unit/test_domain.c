@@ -233,7 +233,6 @@ static void test_queues_when_operated_at_random(void **state)
 		operate(f, i / 3000 % 2 == 0 ? 4 : 0);
 		model_compare(f);
 	}
-	assert_int_equal(f->domain->delayed_slots & (f->domain->delayed_slots - 1), 0);
 }
 
 static void test_delayed_comes_out_in_order(void **state)
@@ -254,6 +253,25 @@ static void test_delayed_comes_out_in_order(void **state)
 		assert_true(domain_validate(f->domain));
 	}
 	assert_null(domain_peek_delayed(f->domain));
+}
+
+static void test_due_ones_are_counted_up_to_a_number(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < DELIVERIES; i++) {
+		f->deliveries[i].due_ms = draw(f, 1000);
+		domain_push_delayed(&f->table, f->domain, &f->deliveries[i]);
+	}
+	for (uint64_t until_ms = 0; until_ms <= 1000; until_ms += 50) {
+		uint32_t count = 0;
+
+		for (unsigned i = 0; i < DELIVERIES; i++) {
+			count += f->deliveries[i].due_ms <= until_ms;
+		}
+		assert_int_equal(domain_count_due(f->domain, until_ms, UINT32_MAX), count);
+		assert_int_equal(domain_count_due(f->domain, until_ms, 7), count < 7 ? count : 7);
+	}
 }
 
 static void test_active_is_first_in_first_out(void **state)
@@ -425,6 +443,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_queues_when_operated_at_random),
 		TEST(test_delayed_comes_out_in_order),
+		TEST(test_due_ones_are_counted_up_to_a_number),
 		TEST(test_active_is_first_in_first_out),
 		TEST(test_validate_when_something_is_wrong),
 		TEST(test_table_grows_and_finds_all),

@@ -597,6 +597,53 @@ static void test_check_when_bytes_are_damaged_never_leads_outside(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
+/* Pairs of the context, behind everything; and damage to them is found. */
+static void test_context_travels_with_the_block(void **state)
+{
+	struct envelope_builder b;
+	struct context context;
+	struct envelope *e;
+	const char *pairs;
+	uint32_t len;
+	size_t size;
+
+	(void)state;
+	envelope_builder_init(&b);
+	envelope_set_sender(&b, "a@b", 3);
+	envelope_add_recipient(&b, "c@d", 3);
+	size = envelope_size(&b);
+	e = calloc(1, size);
+	envelope_build(&b, e);
+	assert_null(envelope_context(e, &len));
+	assert_int_equal(len, 0);
+	free(e);
+	context_reset(&context);
+	context_add(&context, "subject:", "hello", 5, CONTEXT_MAX);
+	context_add(&context, "tenant", "t1", 2, CONTEXT_MAX);
+	envelope_set_context(&b, &context);
+	size = envelope_size(&b);
+	e = calloc(1, size);
+	envelope_build(&b, e);
+	assert_int_equal(envelope_check(e, size), 0);
+	pairs = envelope_context(e, &len);
+	assert_int_equal(len, context.len);
+	assert_memory_equal(pairs, context.pairs, len);
+	assert_string_equal(envelope_address(e, 0), "c@d");
+	e->context_count = 3;
+	assert_int_equal(envelope_check(e, size), -EINVAL);
+	e->context_count = UINT32_MAX;
+	assert_int_equal(envelope_check(e, size), -EINVAL);
+	e->context_count = 2;
+	e->context_offset = (uint32_t)size - 1;
+	assert_int_equal(envelope_check(e, size), -EINVAL);
+	free(e);
+	/* The next message has none. */
+	envelope_builder_reset(&b);
+	envelope_set_sender(&b, "a@b", 3);
+	assert_null(b.context);
+	envelope_builder_close(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -619,6 +666,7 @@ int main(void)
 		TEST(test_check_when_the_binding_is_bad_refuses),
 		TEST(test_check_when_header_is_bad_refuses),
 		TEST(test_check_when_bytes_are_damaged_never_leads_outside),
+		cmocka_unit_test(test_context_travels_with_the_block),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

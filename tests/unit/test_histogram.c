@@ -149,6 +149,55 @@ static void test_merge_when_both_hold_values(void **state)
 	free(b);
 }
 
+static void test_cumulate_when_bounds_are_between_values(void **state)
+{
+	static const uint64_t bounds[] = {0, 5, 31, 1000, UINT64_MAX};
+	uint64_t counts[5];
+	struct histogram *h = make();
+
+	(void)state;
+	assert_int_equal(histogram_cumulate(h, bounds, 5, counts), 0);
+	assert_int_equal(counts[4], 0);
+	histogram_record(h, 0);
+	histogram_record(h, 5);
+	histogram_record(h, 6);
+	histogram_record(h, 900);
+	histogram_record(h, 1001);
+	histogram_record(h, UINT64_MAX);
+	assert_int_equal(histogram_cumulate(h, bounds, 5, counts), 6);
+	assert_int_equal(counts[0], 1);
+	assert_int_equal(counts[1], 2);
+	assert_int_equal(counts[2], 3);
+	assert_int_equal(counts[3], 4);
+	assert_int_equal(counts[4], 6);
+	assert_int_equal(histogram_cumulate(h, bounds, 0, counts), 6);
+	free(h);
+}
+
+static void test_difference_when_more_was_recorded(void **state)
+{
+	struct histogram *before = make();
+	struct histogram *now = make();
+	struct histogram *since = make();
+
+	(void)state;
+	histogram_record(before, 1000000);
+	histogram_merge(now, before);
+	histogram_difference(since, now, before);
+	assert_int_equal(since->count, 0);
+	assert_int_equal(histogram_quantile(since, 1), 0);
+	histogram_record(now, 7);
+	histogram_record(now, 9);
+	histogram_difference(since, now, before);
+	assert_int_equal(since->count, 2);
+	assert_int_equal(since->sum, 16);
+	assert_int_equal(histogram_quantile(since, 0.5), 7);
+	assert_int_equal(histogram_quantile(since, 1), 9);
+	free(before);
+	free(now);
+	free(since);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -158,6 +207,8 @@ int main(void)
 		cmocka_unit_test(test_record_when_at_the_ends_of_the_range),
 		cmocka_unit_test(test_record_when_at_bucket_borders),
 		cmocka_unit_test(test_merge_when_both_hold_values),
+		cmocka_unit_test(test_cumulate_when_bounds_are_between_values),
+		cmocka_unit_test(test_difference_when_more_was_recorded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -73,9 +73,20 @@ static void pass_ms(uint64_t ms)
 	step(8);
 }
 
-static void say(enum log_file file, const char *line)
+static void say(const char *line)
 {
-	log_line(&world.client, file, line, strlen(line));
+	log_line(&world.client, line, strlen(line));
+}
+
+/* An event of each log is enough to see where they go. */
+static void tell(enum event_kind kind, const char *text)
+{
+	log_event(&world.client, &(struct event){.kind = kind,
+						 .permanent = true,
+						 .text = {[EVENT_RECIPIENT] = "to@b.example",
+							  [EVENT_USER] = "tim",
+							  [EVENT_FEEDBACK_TYPE] = "abuse",
+							  [EVENT_REPLY] = text}});
 }
 
 static const char *path_of(const char *name)
@@ -122,7 +133,7 @@ static void start(uint64_t heartbeat_ms)
 	struct clock clock = {fake_monotonic, fake_wall, &world};
 	struct idle idle = {.kind = IDLE_NOOP};
 	char path[128];
-	struct log_options options = {path, heartbeat_ms};
+	struct log_options options = {.path = path, .heartbeat_ms = heartbeat_ms};
 	struct group *g;
 
 	snprintf(path, sizeof(path), "%s/log", world.directory);
@@ -165,8 +176,8 @@ static void stop(void)
 
 static int tear_down(void **state)
 {
-	static const char *const names[] = {"mainlog", "rejectlog", "paniclog", "bouncelog",
-					    "fbllog",  "acctlog",   "mainlog.1"};
+	static const char *const names[] = {"mainlog", "rejectlog", "paniclog",  "bouncelog",
+					    "fbllog",  "acctlog",   "paniclog.1"};
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -177,24 +188,73 @@ static int tear_down(void **state)
 	return rmdir(world.directory);
 }
 
-static void test_lines_reach_their_files(void **state)
+#define BOUNCE_TAIL "@0@0@0@@"
+
+static void test_events_reach_their_files(void **state)
 {
 	struct stat st;
 
 	(void)state;
 	start(0);
-	say(LOG_MAIN, "one");
-	say(LOG_REJECT, "refused\n");
-	say(LOG_MAIN, "two");
-	say(LOG_ACCT, "it is me");
+	tell(EVENT_RECEPTION, NULL);
+	tell(EVENT_BOUNCE, "550 no");
+	tell(EVENT_TRANSIENT, "450 later");
+	tell(EVENT_OUT_OF_BAND, "came back");
+	tell(EVENT_REJECTION, "refused");
+	tell(EVENT_AUTHENTICATION, NULL);
+	tell(EVENT_FEEDBACK, NULL);
 	step(4);
-	assert_content("mainlog", "one\ntwo\n");
-	assert_content("rejectlog", "refused\n");
+	/* Transient failures are not wanted in the bounce log here. */
+	assert_content("mainlog", "0@@@@R@to@b.example@@@@0@@@\n0@@@@P@@0@@@0@0@0@@550 no\n"
+				  "0@@@@T@@0@@@0@0@0@@450 later\n");
+	assert_content("bouncelog", "0@@@@B@to@b.example@@@@" BOUNCE_TAIL "550 no\n"
+				    "0@@@@B@to@b.example@@@@" BOUNCE_TAIL "came back\n");
+	assert_content("rejectlog", "0@@@@J@@0@0@@@to@b.example@refused\n");
+	assert_content("acctlog", "0@N@esmtp@@tim@0\n");
+	assert_content("fbllog", "0@@F@to@b.example@@@abuse@@\n");
 	assert_content("paniclog", "");
-	assert_content("acctlog", "it is me\n");
 	assert_true(log_client_drained(&world.client));
 	assert_int_equal(stat(path_of("mainlog"), &st), 0);
 	assert_int_equal(st.st_mode & 0777 & ~0644U, 0);
+	stop();
+}
+
+/* Where several records make a block, and more than one block. */
+static void test_shared_events_survive_the_ends_of_blocks(void **state)
+{
+	struct event e = {.kind = EVENT_TRANSIENT,
+			  .text = {[EVENT_DOMAIN] = "b.example", [EVENT_RECIPIENT] = "x"}};
+	char reply[600];
+	char *text;
+	char *at;
+
+	(void)state;
+	start(0);
+	memset(reply, 'r', sizeof(reply));
+	for (unsigned i = 0; i < 500; i++) {
+		snprintf(reply, 8, "%06u", i);
+		reply[6] = ' ';
+		reply[sizeof(reply) - 1] = '\0';
+		e.text[EVENT_REPLY] = reply;
+		if (i == 0) {
+			log_event(&world.client, &e);
+		} else {
+			log_event_again(&world.client, &e, EVENT_BIT(EVENT_REPLY));
+		}
+	}
+	step(10);
+	assert_true(world.client.begun[LOG_MAIN] > 5);
+	assert_true(log_client_drained(&world.client));
+	text = content_of("mainlog");
+	at = text;
+	for (unsigned i = 0; i < 500; i++) {
+		at = strstr(at, "@T@b.example@");
+		assert_non_null(at);
+		at = strstr(at, "@0@0@0@@");
+		assert_non_null(at);
+		assert_int_equal(strtoul(at + 8, NULL, 10), i);
+	}
+	free(text);
 	stop();
 }
 
@@ -204,13 +264,13 @@ static void test_lines_are_appended_when_the_file_is_there(void **state)
 
 	(void)state;
 	assert_int_equal(mkdir(path_of(""), 0755), 0);
-	f = fopen(path_of("mainlog"), "w");
+	f = fopen(path_of("paniclog"), "w");
 	fputs("old\n", f);
 	fclose(f);
 	start(0);
-	say(LOG_MAIN, "new");
+	say("new");
 	stop();
-	assert_content("mainlog", "old\nnew\n");
+	assert_content("paniclog", "old\nnew\n");
 }
 
 /* Killed in the middle of a write: the next line is one of its own. */
@@ -220,15 +280,15 @@ static void test_torn_line_is_ended_before_the_next(void **state)
 
 	(void)state;
 	assert_int_equal(mkdir(path_of(""), 0755), 0);
-	f = fopen(path_of("mainlog"), "w");
+	f = fopen(path_of("paniclog"), "w");
 	fputs("old\ntor", f);
 	fclose(f);
 	start(0);
-	assert_content("mainlog", "old\ntor");
-	say(LOG_MAIN, "new");
-	say(LOG_MAIN, "newer");
+	assert_content("paniclog", "old\ntor");
+	say("new");
+	say("newer");
 	stop();
-	assert_content("mainlog", "old\ntor\nnew\nnewer\n");
+	assert_content("paniclog", "old\ntor\nnew\nnewer\n");
 }
 
 /* Lines of 1 000 bytes with a number in front. */
@@ -239,13 +299,13 @@ static void say_numbered(unsigned from, unsigned to)
 	for (unsigned i = from; i < to; i++) {
 		memset(line, '.', sizeof(line));
 		line[snprintf(line, 12, "%06u", i)] = ' ';
-		log_line(&world.client, LOG_MAIN, line, sizeof(line));
+		log_line(&world.client, line, sizeof(line));
 	}
 }
 
 static void assert_numbered(unsigned to)
 {
-	char *text = content_of("mainlog");
+	char *text = content_of("paniclog");
 
 	assert_int_equal(strlen(text), to * 1001);
 	for (unsigned i = 0; i < to; i++) {
@@ -275,10 +335,10 @@ static void test_longest_line_fits_a_block(void **state)
 	(void)state;
 	start(0);
 	memset(line, 'x', sizeof(line));
-	say(LOG_MAIN, "short");
-	log_line(&world.client, LOG_MAIN, line, sizeof(line));
+	say("short");
+	log_line(&world.client, line, sizeof(line));
 	stop();
-	text = content_of("mainlog");
+	text = content_of("paniclog");
 	assert_int_equal(strlen(text), 6 + sizeof(line) + 1);
 	free(text);
 }
@@ -289,10 +349,10 @@ static void test_unwritable_file_keeps_lines_until_reopened(void **state)
 
 	(void)state;
 	assert_int_equal(mkdir(path_of(""), 0755), 0);
-	assert_int_equal(symlink("/dev/full", path_of("mainlog")), 0);
+	assert_int_equal(symlink("/dev/full", path_of("paniclog")), 0);
 	start(0);
 	writer = log_writer_agent(world.writer);
-	say(LOG_MAIN, "kept");
+	say("kept");
 	step(4);
 	assert_int_equal(world.client.outstanding, 1);
 	assert_int_equal(writer->errors.count, 1);
@@ -301,11 +361,11 @@ static void test_unwritable_file_keeps_lines_until_reopened(void **state)
 	assert_int_equal(writer->errors.entries[0].count, 1);
 	pass_ms(600);
 	assert_int_equal(writer->errors.entries[0].count, 2);
-	assert_int_equal(unlink(path_of("mainlog")), 0);
+	assert_int_equal(unlink(path_of("paniclog")), 0);
 	agent_send(&world.talker, writer, log_writer_on_reopen, NULL, 0);
 	step(6);
 	assert_true(log_client_drained(&world.client));
-	assert_content("mainlog", "kept\n");
+	assert_content("paniclog", "kept\n");
 	assert_int_equal(writer->errors.count, 1);
 	stop();
 }
@@ -345,14 +405,14 @@ static void test_reopen_writes_a_torn_line_anew(void **state)
 	signal(SIGXFSZ, SIG_IGN);
 	start(0);
 	limit_file_size(10);
-	say(LOG_MAIN, "first");
-	say(LOG_MAIN, "second");
+	say("first");
+	say("second");
 	step(4);
 	limit_file_size(RLIM_INFINITY);
-	assert_int_equal(unlink(path_of("mainlog")), 0);
+	assert_int_equal(unlink(path_of("paniclog")), 0);
 	agent_send(&world.talker, log_writer_agent(world.writer), log_writer_on_reopen, NULL, 0);
 	step(6);
-	text = content_of("mainlog");
+	text = content_of("paniclog");
 	assert_string_equal(text, "second\n");
 	free(text);
 	stop();
@@ -364,18 +424,18 @@ static void test_rotation_goes_on_in_the_new_file(void **state)
 
 	(void)state;
 	start(0);
-	say(LOG_MAIN, "before");
+	say("before");
 	step(4);
-	snprintf(old, sizeof(old), "%s/log/mainlog.1", world.directory);
-	assert_int_equal(rename(path_of("mainlog"), old), 0);
-	say(LOG_MAIN, "between");
+	snprintf(old, sizeof(old), "%s/log/paniclog.1", world.directory);
+	assert_int_equal(rename(path_of("paniclog"), old), 0);
+	say("between");
 	step(4);
 	agent_send(&world.talker, log_writer_agent(world.writer), log_writer_on_reopen, NULL, 0);
 	step(4);
-	say(LOG_MAIN, "after");
+	say("after");
 	stop();
-	assert_content("mainlog.1", "before\nbetween\n");
-	assert_content("mainlog", "after\n");
+	assert_content("paniclog.1", "before\nbetween\n");
+	assert_content("paniclog", "after\n");
 }
 
 static void test_reopen_that_fails_uses_the_old_file_until_it_works(void **state)
@@ -384,19 +444,19 @@ static void test_reopen_that_fails_uses_the_old_file_until_it_works(void **state
 
 	(void)state;
 	start(0);
-	snprintf(old, sizeof(old), "%s/log/mainlog.1", world.directory);
-	assert_int_equal(rename(path_of("mainlog"), old), 0);
-	assert_int_equal(mkdir(path_of("mainlog"), 0755), 0);
+	snprintf(old, sizeof(old), "%s/log/paniclog.1", world.directory);
+	assert_int_equal(rename(path_of("paniclog"), old), 0);
+	assert_int_equal(mkdir(path_of("paniclog"), 0755), 0);
 	agent_send(&world.talker, log_writer_agent(world.writer), log_writer_on_reopen, NULL, 0);
 	step(4);
-	say(LOG_MAIN, "still here");
+	say("still here");
 	step(4);
-	assert_content("mainlog.1", "still here\n");
-	assert_int_equal(rmdir(path_of("mainlog")), 0);
+	assert_content("paniclog.1", "still here\n");
+	assert_int_equal(rmdir(path_of("paniclog")), 0);
 	pass_ms(1000);
-	say(LOG_MAIN, "here again");
+	say("here again");
 	stop();
-	assert_content("mainlog", "here again\n");
+	assert_content("paniclog", "here again\n");
 }
 
 struct waiting {
@@ -415,6 +475,8 @@ static void on_waited(struct log_wait *w, int result)
 
 static void test_wait_ends_when_the_lines_are_written(void **state)
 {
+	static const char bounces[] = "0@@@@B@to@b.example@@@@" BOUNCE_TAIL "one\n"
+				      "0@@@@B@to@b.example@@@@" BOUNCE_TAIL "two\n";
 	struct waiting x[3] = {{.wait = {.on_written = on_waited}},
 			       {.wait = {.on_written = on_waited}},
 			       {.wait = {.on_written = on_waited}}};
@@ -429,12 +491,12 @@ static void test_wait_ends_when_the_lines_are_written(void **state)
 	assert_int_equal(x[0].result, 0);
 	x[0].told = 0;
 	world.flushing = false;
-	say(LOG_BOUNCE, "one");
+	tell(EVENT_OUT_OF_BAND, "one");
 	log_client_wait(&world.client, LOG_BOUNCE, &x[0].wait);
-	say(LOG_BOUNCE, "two");
+	tell(EVENT_OUT_OF_BAND, "two");
 	log_client_wait(&world.client, LOG_BOUNCE, &x[1].wait);
-	say(LOG_MAIN, "other");
-	log_client_wait(&world.client, LOG_MAIN, &x[2].wait);
+	say("other");
+	log_client_wait(&world.client, LOG_PANIC, &x[2].wait);
 	step(4);
 	assert_int_equal(x[0].told + x[1].told + x[2].told, 0);
 	assert_content("bouncelog", "");
@@ -442,7 +504,7 @@ static void test_wait_ends_when_the_lines_are_written(void **state)
 	while (x[0].told == 0) {
 		step(1);
 	}
-	assert_content("bouncelog", "one\ntwo\n");
+	assert_content("bouncelog", bounces);
 	step(4);
 	assert_int_equal(x[1].told, 1);
 	assert_int_equal(x[2].told, 1);
@@ -453,10 +515,10 @@ static void test_pressure_when_the_writer_holds_many_blocks(void **state)
 {
 	(void)state;
 	assert_int_equal(mkdir(path_of(""), 0755), 0);
-	assert_int_equal(symlink("/dev/full", path_of("mainlog")), 0);
+	assert_int_equal(symlink("/dev/full", path_of("paniclog")), 0);
 	start(0);
 	for (unsigned i = 0; i < 200; i++) {
-		say(LOG_MAIN, "a short line each cycle fills blocks once the writer is slow");
+		say("a short line each cycle fills blocks once the writer is slow");
 		step(1);
 	}
 	assert_int_equal(world.client.outstanding, LOG_BLOCKS_EAGER);
@@ -464,7 +526,7 @@ static void test_pressure_when_the_writer_holds_many_blocks(void **state)
 	say_numbered(0, (LOG_BLOCKS_HIGH + 2) * LOG_BLOCK_SIZE / 1001);
 	step(2);
 	assert_true(log_client_pressure(&world.client));
-	assert_int_equal(unlink(path_of("mainlog")), 0);
+	assert_int_equal(unlink(path_of("paniclog")), 0);
 	agent_send(&world.talker, log_writer_agent(world.writer), log_writer_on_reopen, NULL, 0);
 	step(20);
 	assert_false(log_client_pressure(&world.client));
@@ -505,11 +567,11 @@ static void test_stop_does_not_hang_on_a_full_disk(void **state)
 
 	(void)state;
 	assert_int_equal(mkdir(path_of(""), 0755), 0);
-	assert_int_equal(symlink("/dev/full", path_of("mainlog")), 0);
+	assert_int_equal(symlink("/dev/full", path_of("paniclog")), 0);
 	start(0);
-	say(LOG_MAIN, "goes to stderr");
+	say("goes to stderr");
 	/* Who waits for it is told that it is not in the file. */
-	log_client_wait(&world.client, LOG_MAIN, &x.wait);
+	log_client_wait(&world.client, LOG_PANIC, &x.wait);
 	step(4);
 	assert_int_equal(x.told, 0);
 	runtime_stop(&world.rt);
@@ -523,7 +585,7 @@ static void test_stop_does_not_hang_on_a_full_disk(void **state)
 
 static void test_create_fails_when_the_path_is_wrong(void **state)
 {
-	struct log_options options = {"/dev/null/log", 0};
+	struct log_options options = {.path = "/dev/null/log"};
 	char *text = NULL;
 	size_t len = 0;
 	FILE *errors = open_memstream(&text, &len);
@@ -546,7 +608,8 @@ static void test_client_without_writer_is_drained_at_once(void **state)
 	(void)state;
 	assert_int_equal(mkdir(path_of(""), 0755), 0);
 	log_client_init(&c, NULL, NULL);
-	log_line(&c, LOG_MAIN, "to stderr", 9);
+	log_line(&c, "to stderr", 9);
+	log_event(&c, &(struct event){.kind = EVENT_HEARTBEAT});
 	log_client_flush(&c);
 	assert_true(log_client_drained(&c));
 	assert_false(log_client_pressure(&c));
@@ -558,7 +621,8 @@ static void test_client_without_writer_is_drained_at_once(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_lines_reach_their_files),
+		TEST(test_events_reach_their_files),
+		TEST(test_shared_events_survive_the_ends_of_blocks),
 		TEST(test_lines_are_appended_when_the_file_is_there),
 		TEST(test_torn_line_is_ended_before_the_next),
 		TEST(test_order_is_kept_when_blocks_fill_up),

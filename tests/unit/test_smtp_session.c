@@ -463,6 +463,33 @@ static void test_message_is_signed_when_it_is_complete(void **state)
 	}
 }
 
+/* Of each message its own; and the next one without any has none. */
+static void test_captures_what_logs_want(void **state)
+{
+	static const char *const keys[] = {"subject:", "x-tenant"};
+	int fd;
+
+	(void)state;
+	rig.captured = keys;
+	rig.captured_count = 2;
+	fd = client_in_data();
+	say(fd, "Subject: one\r\n two\r\nX-Tenant: t1\r\n\r\nSubject: body\r\n.\r\n");
+	client_read(fd);
+	assert_int_equal(rig.context.len, sizeof("subject:\0one two\0x-tenant\0t1"));
+	assert_string_equal(context_find(rig.context.pairs, rig.context.len, "subject:"),
+			    "one two");
+	assert_string_equal(context_find(rig.context.pairs, rig.context.len, "x-tenant"), "t1");
+	assert_int_equal(rig.event.context_len, rig.context.len);
+	say(fd, "MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n");
+	client_read(fd);
+	say(fd, "From: me\r\n\r\n.\r\n");
+	client_read(fd);
+	assert_int_equal(rig.context.len, 0);
+	assert_int_equal(rig.event.context_len, 0);
+	assert_int_equal(count_of(SMTP_COUNT_ACCEPTED), 2);
+	quit(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -486,6 +513,7 @@ int main(void)
 		TEST(test_smuggling_is_refused),
 		TEST(test_smuggling_is_harmless_when_bare_is_accepted),
 		TEST(test_message_is_signed_when_it_is_complete),
+		TEST(test_captures_what_logs_want),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

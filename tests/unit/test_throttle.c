@@ -141,6 +141,28 @@ static void test_take_when_many_threads_share_one(void **state)
 	assert_int_equal(atomic_load(&t.held), THREADS * TRIES - 7000);
 }
 
+static void test_wait_for_many_is_when_the_last_could_be_taken(void **state)
+{
+	struct throttle t;
+	uint64_t wait_ns;
+	(void)state;
+	throttle_init(&t, 10, 1, "global");
+	assert_int_equal(throttle_wait_many_ns(&t, START_NS, 10), 0);
+	assert_int_equal(throttle_wait_many_ns(&t, START_NS, 11), 100 * NS_PER_MS);
+	for (int i = 0; i < 10; i++) {
+		assert_int_equal(throttle_take(&t, START_NS), 0);
+	}
+	assert_int_equal(throttle_wait_many_ns(&t, START_NS, 1), throttle_wait_ns(&t, START_NS));
+	wait_ns = throttle_wait_many_ns(&t, START_NS, 25);
+	for (int i = 0; i < 24; i++) {
+		assert_int_equal(throttle_take(&t, START_NS + (uint64_t)(i + 1) * 100 * NS_PER_MS),
+				 0);
+	}
+	assert_int_equal(throttle_wait_ns(&t, START_NS), wait_ns);
+	throttle_init(&t, 1, 86400, "global");
+	assert_int_equal(throttle_wait_many_ns(&t, START_NS, UINT64_MAX), UINT64_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -151,6 +173,7 @@ int main(void)
 		cmocka_unit_test(test_take_when_asked_for_a_minute_keeps_the_rate),
 		cmocka_unit_test(test_return_when_not_used),
 		cmocka_unit_test(test_wait_takes_nothing),
+		cmocka_unit_test(test_wait_for_many_is_when_the_last_could_be_taken),
 		cmocka_unit_test(test_take_when_many_threads_share_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,57 @@
+/*
+ * Which scopes of outbound options apply to a binding, a provider and a domain, in order: what is
+ * said in the later ones decides. Both the options themselves (domains.c) and what is told of where
+ * they come from (origin.c) go by it. Private to config/.
+ */
+#pragma once
+
+#include "config/generation.h"
+#include "config/tree.h"
+#include "core/runtime/thread_class.h"
+
+/* What is asked for: NULL where there is none, or nothing is said about it. Names are interned. */
+READONLY
+struct scopes_key {
+	const struct binding *binding;
+	const char *provider;
+	const char *domain;
+};
+
+/* The order, after the global scope. */
+enum scopes_place {
+	SCOPES_GROUP,
+	SCOPES_BINDING,
+	SCOPES_GROUPED,
+	SCOPES_PROVIDER,
+	SCOPES_DOMAIN,
+	SCOPES_PROVIDER_IN_BINDING,
+	SCOPES_PROVIDER_IN_GROUPED,
+	SCOPES_DOMAIN_IN_GROUP,
+	SCOPES_DOMAIN_IN_BINDING,
+	SCOPES_DOMAIN_IN_GROUPED,
+	SCOPES_PLACES
+};
+
+/* NULL: there is no such scope. */
+READONLY
+struct scopes {
+	const struct tree_scope *at[SCOPES_PLACES];
+};
+
+/* From names; each may be NULL. */
+READONLY
+struct scopes_key scopes_key(const struct config *config, const char *binding, const char *provider,
+			     const char *domain, size_t domain_len);
+
+READONLY
+struct scopes scopes_find(const struct config *config, const struct scopes_key *key);
+
+/* The child of `scope` with that name and instance; NULL: none, or there is no such scope. */
+READONLY
+const struct tree_scope *scopes_stanza_in(const struct config *config,
+					  const struct tree_scope *scope, const char *name,
+					  const char *instance);
+
+/* Where the binding of an interned name is in config->bindings, or belongs. */
+READONLY
+struct binding **scopes_binding_slot(const struct config *config, const char *name);
