@@ -19,6 +19,8 @@ static struct scheduler *scheduler_of(struct dispatcher *x)
 	return CONTAINER_OF(x, struct scheduler, dispatcher);
 }
 
+static void settle(struct scheduler *s, struct delivery *delivery);
+
 /* ---- content ---- */
 
 static void on_load_done(struct agent *self, void *object, uint64_t value)
@@ -35,15 +37,28 @@ static void on_load_done(struct agent *self, void *object, uint64_t value)
 	on_loaded(s, owner, content, result);
 }
 
-void scheduler_load(struct scheduler *s, const struct message *m, loaded_fn on_loaded, void *owner)
+static void ask_for(struct scheduler *s, uint8_t writer, const struct message_id *id,
+		    bool envelope_only, loaded_fn on_loaded, void *owner)
 {
 	struct scheduler_request *r = scheduler_request_get(s, SPOOL_LOAD, on_load_done);
 
-	r->spool.writer = m->writer;
-	r->spool.id = m->id;
+	r->spool.writer = writer;
+	r->spool.id = *id;
+	r->spool.envelope_only = envelope_only;
 	r->on_loaded = on_loaded;
 	r->owner = owner;
 	spool_submit(s->program->spool, &s->base, &r->spool);
+}
+
+void scheduler_load(struct scheduler *s, const struct message *m, loaded_fn on_loaded, void *owner)
+{
+	ask_for(s, m->writer, &m->id, false, on_loaded, owner);
+}
+
+void scheduler_load_envelope(struct scheduler *s, uint8_t writer, const struct message_id *id,
+			     loaded_fn on_loaded, void *owner)
+{
+	ask_for(s, writer, id, true, on_loaded, owner);
 }
 
 static void on_loaded(struct scheduler *s, void *owner, struct content *content, int result)
@@ -75,6 +90,37 @@ static void on_state_written(struct agent *self, void *object, uint64_t value)
 	scheduler_request_put(object);
 }
 
+/* A state's texts, copied: the delivery may be tried again before the spool has written it. */
+static void copy_texts(struct scheduler_request *r, const struct delivery *delivery)
+{
+	const struct domain *d = delivery->domain;
+	const char *reason = delivery->last_text != NULL ? delivery->last_text : "";
+	const char *binding = "";
+	const char *domain = "";
+	size_t sizes[3];
+	char *at;
+
+	if (delivery->rerouted) {
+		binding = delivery->sent_on ? delivery->route->binding : d->binding;
+		domain = delivery->sent_on ? delivery->route->domain : d->name;
+	} else if (*reason == '\0') {
+		return;
+	}
+	sizes[0] = strnlen(reason, SPOOL_REASON_MAX) + 1;
+	sizes[1] = strlen(binding) + 1;
+	sizes[2] = strlen(domain) + 1;
+	at = calloc(1, sizes[0] + sizes[1] + sizes[2]);
+	if (at == NULL) {
+		fatal("out of memory for a request to the spool");
+	}
+	r->texts = at;
+	r->spool.reason = memcpy(at, reason, sizes[0] - 1);
+	if (delivery->rerouted) {
+		r->spool.binding = memcpy(at + sizes[0], binding, sizes[1]);
+		r->spool.domain = memcpy(at + sizes[0] + sizes[1], domain, sizes[2]);
+	}
+}
+
 static struct scheduler_request *delivery_request(struct scheduler *s, struct delivery *delivery,
 						  enum spool_verb verb, task_fn on_done)
 {
@@ -88,6 +134,10 @@ static struct scheduler_request *delivery_request(struct scheduler *s, struct de
 	r->spool.delay_told = delivery->delay_told;
 	r->spool.due_ms = delivery->due_ms;
 	r->spool.pending = delivery->pending;
+	r->spool.held = delivery->held;
+	if (verb == SPOOL_STATE) {
+		copy_texts(r, delivery);
+	}
 	return r;
 }
 
@@ -112,27 +162,51 @@ void scheduler_leave_delivery(struct scheduler *s, struct delivery *delivery)
 
 static void queue_again(struct scheduler *s, struct delivery *delivery)
 {
-	if (delivery->due_ms != 0) {
+	if (delivery->held) {
+		dispatch_put_held(&s->dispatcher, delivery->domain, delivery);
+	} else if (delivery->due_ms != 0) {
 		dispatch_delay(&s->dispatcher, delivery->domain, delivery);
 	} else {
 		dispatch_enqueue(&s->dispatcher, delivery->domain, delivery);
 	}
 }
 
+/* Only now it leaves: requests of two schedulers for one delivery would know no order. */
+static void on_route_written(struct agent *self, void *object, uint64_t value)
+{
+	struct scheduler_request *r = object;
+	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
+	struct delivery *delivery = r->delivery;
+	struct domain *d = delivery->domain;
+
+	(void)value;
+	scheduler_request_put(r);
+	delivery->domain = NULL;
+	if (s->stopping) {
+		delivery_destroy(delivery, &s->pools);
+	} else {
+		scheduler_send_home(s->program, self, delivery);
+	}
+	dispatch_settled(d);
+}
+
 static void settle_state(struct scheduler *s, struct delivery *delivery)
 {
-	struct scheduler_request *r = delivery_request(s, delivery, SPOOL_STATE, on_state_written);
+	bool leaves = delivery->sent_on;
+	struct scheduler_request *r = delivery_request(
+		s, delivery, SPOOL_STATE, leaves ? on_route_written : on_state_written);
 
-	r->delivery = NULL;
-	if (delivery->last_text != NULL) {
-		r->reason = strndup(delivery->last_text, SPOOL_REASON_MAX);
-		r->spool.reason = r->reason;
-	}
+	r->ordered = delivery->ordered;
+	delivery->ordered = false;
 	spool_submit(s->program->spool, &s->base, &r->spool);
 	if (delivery_give_up_content(delivery, &s->pools)) {
 		counter_inc(s->bodies_dropped);
 	}
-	queue_again(s, delivery);
+	if (leaves) {
+		delivery->domain->settling_count++;
+	} else {
+		queue_again(s, delivery);
+	}
 }
 
 static void on_kept(struct scheduler *s, void *owner, int result)
@@ -145,6 +219,9 @@ static void on_kept(struct scheduler *s, void *owner, int result)
 	} else {
 		/* It stays in memory, as it was promised no more; the next failure tries again. */
 		agent_error(&s->base, result, "a message of durability memory could not be kept");
+		delivery_end_route(delivery);
+		s->orders_waiting -= delivery->ordered;
+		delivery->ordered = false;
 		queue_again(s, delivery);
 	}
 	dispatch_settled(d);
@@ -155,6 +232,7 @@ static void settle(struct scheduler *s, struct delivery *delivery)
 {
 	delivery_unload(delivery, &s->pools);
 	delivery->doomed = false;
+	delivery->doomed_quiet = false;
 	if (recipient_set_empty(&delivery->pending)) {
 		part_with(s, delivery, SPOOL_DONE);
 	} else if (delivery->message->spool == NULL) {
@@ -348,7 +426,9 @@ static void remember(struct scheduler *s, struct domain *d, struct delivery *del
 	delivery->pending = recipient_set_without(&delivery->pending, &a->delivered);
 	delivery->pending = recipient_set_without(&delivery->pending, &a->failed);
 	recipient_set_join(&delivery->tried, &a->deferred);
-	schedule(s, d, delivery);
+	if (!a->keeps_due) {
+		schedule(s, d, delivery);
+	}
 	d->failed += recipient_set_count(&a->failed);
 	d->transient += recipient_set_count(&a->deferred);
 	d->binding_record->delivered += recipient_set_count(&a->delivered);
@@ -533,6 +613,15 @@ static const char *provider(struct dispatcher *x, struct binding_record *b, cons
 	return config_provider(s->program->config, binding_of(s, b), mx);
 }
 
+static void reorder(struct dispatcher *x, struct delivery *delivery)
+{
+	struct scheduler *s = scheduler_of(x);
+
+	s->orders_waiting++;
+	delivery->ordered = true;
+	settle(s, delivery);
+}
+
 static void keep(struct dispatcher *x, struct domain *d)
 {
 	scheduler_keep_domain(scheduler_of(x), d);
@@ -544,6 +633,7 @@ const struct dispatch_ops scheduler_dispatch_ops = {
 	.on_attempt = on_attempt,
 	.options = options,
 	.provider = provider,
+	.reorder = reorder,
 	.keep = keep,
 	.trace = scheduler_offer_connection,
 };

@@ -26,7 +26,8 @@ struct scheduler_request *scheduler_request_get(struct scheduler *s, enum spool_
 void scheduler_request_put(struct scheduler_request *r)
 {
 	r->scheduler->spool_waiting--;
-	free(r->reason);
+	r->scheduler->orders_waiting -= r->ordered;
+	free(r->texts);
 	pool_put(&r->scheduler->requests, r);
 }
 
@@ -35,23 +36,35 @@ static bool over_budget(const struct scheduler *s)
 	return program_resident_bytes(s->program) > (int64_t)s->global->memory_budget_bytes;
 }
 
-static const char *binding_of(const struct envelope *e)
+/* Where it goes: the envelope says so, or an operator has. */
+static const char *binding_of(const struct delivery *delivery)
 {
-	const char *name = envelope_binding(e);
+	const char *name = delivery->sent_on ? delivery->route->binding
+					     : envelope_binding(delivery_envelope(delivery));
 
 	return name != NULL ? name : BINDING_DEFAULT;
+}
+
+static const char *domain_of(const struct delivery *delivery)
+{
+	return delivery->sent_on ? delivery->route->domain
+				 : envelope_domain(delivery_envelope(delivery), delivery->index);
 }
 
 /* At the record: into its queue. */
 static void deliver_to(struct scheduler *s, struct domain *d, struct delivery *delivery)
 {
+	d->has_unlisted |= delivery->rerouted || delivery->message->spool == NULL;
+	delivery_end_route(delivery);
 	d->received += recipient_set_count(&delivery->pending);
 	d->binding_record->received += recipient_set_count(&delivery->pending);
 	/* It is found in its domain's record from here on: an envelope alone has done its work. */
-	if (!delivery->message->content->resident) {
+	if (delivery->uses_content && !delivery->message->content->resident) {
 		delivery_give_up_content(delivery, &s->pools);
 	}
-	if (delivery->due_ms > agent_wall_ms(&s->base)) {
+	if (delivery->held) {
+		dispatch_put_held(&s->dispatcher, d, delivery);
+	} else if (delivery->due_ms > agent_wall_ms(&s->base)) {
 		dispatch_delay(&s->dispatcher, d, delivery);
 	} else {
 		dispatch_enqueue(&s->dispatcher, d, delivery);
@@ -63,7 +76,6 @@ static void on_forwarded(struct agent *self, void *object, uint64_t value)
 {
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
 	struct delivery *delivery = object;
-	const struct envelope *e;
 	struct domain *d;
 
 	(void)value;
@@ -73,8 +85,7 @@ static void on_forwarded(struct agent *self, void *object, uint64_t value)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	e = delivery_envelope(delivery);
-	d = domain_find(&s->dispatcher.domains, binding_of(e), envelope_domain(e, delivery->index));
+	d = domain_find(&s->dispatcher.domains, binding_of(delivery), domain_of(delivery));
 	ASSERT(d != NULL);
 	deliver_to(s, d, delivery);
 }
@@ -84,7 +95,7 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
 	struct delivery *delivery = object;
 	const struct dispatcher *away;
-	const struct envelope *e;
+	const char *binding;
 	const char *domain;
 
 	(void)value;
@@ -94,22 +105,21 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	e = delivery_envelope(delivery);
-	domain = envelope_domain(e, delivery->index);
-	away = dispatch_away(&s->dispatcher, binding_of(e), domain);
+	binding = binding_of(delivery);
+	domain = domain_of(delivery);
+	away = dispatch_away(&s->dispatcher, binding, domain);
 	if (away != NULL) {
 		counter_inc(s->dispatcher.forwarded);
 		OWNER_RELEASE(delivery);
 		agent_send(self, away->self, on_forwarded, delivery, 0);
 		return;
 	}
-	deliver_to(s, dispatch_find(&s->dispatcher, binding_of(e), domain), delivery);
+	deliver_to(s, dispatch_find(&s->dispatcher, binding, domain), delivery);
 }
 
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)
 {
-	const struct envelope *e = delivery_envelope(delivery);
-	uint32_t home = home_of(p, binding_of(e), envelope_domain(e, delivery->index));
+	uint32_t home = home_of(p, binding_of(delivery), domain_of(delivery));
 
 	OWNER_RELEASE(delivery);
 	agent_send(self, &p->schedulers[home]->base, scheduler_on_delivery, delivery, 0);
@@ -286,6 +296,9 @@ void scheduler_keep_domain(struct scheduler *s, struct domain *d)
 		again = false;
 		for (uint32_t i = d->delayed_count; i-- > 0;) {
 			again = keep_queued(s, d, d->delayed[i]) || again;
+		}
+		for (uint32_t i = d->held_count; i-- > 0;) {
+			again = keep_queued(s, d, d->held[i]) || again;
 		}
 	}
 }

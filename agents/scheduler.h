@@ -66,6 +66,16 @@ struct program {
 	uint64_t epoch;
 };
 
+/* Orders of one scheduler that go through queues one at a time, and mark what they have seen. */
+BOUND
+struct selection_turns {
+	/* Whose turn it is, and who waits for that. */
+	struct selection *running;
+	struct selection *first;
+	/* The last one that was used. */
+	uint16_t mark;
+};
+
 /*
  * Accept construct: one accepted connection with the listener's closure. Made by the master, then
  * handed to the scheduler that serves it, which gives it back with scheduler_close_accept().
@@ -133,6 +143,11 @@ struct scheduler {
 	uint64_t route_seed;
 	/* Requests at the spool, bounces being made, names being looked up. */
 	uint32_t spool_waiting;
+	/* Deliveries held, released or sent on by operators, of which the spool does not know yet.
+	 */
+	uint32_t orders_waiting;
+	/* Where listeners take orders: selections of mail. */
+	struct selection_turns selections;
 	uint32_t bounces_waiting;
 	uint32_t lookups_waiting;
 	bool stopping;
@@ -229,6 +244,11 @@ typedef void (*loaded_fn)(struct scheduler *s, void *owner, struct content *cont
  */
 BOUND
 void scheduler_load(struct scheduler *s, const struct message *m, loaded_fn on_loaded, void *owner);
+
+/* The same for the envelope of message `id`, which `writer` keeps, without its body. */
+BOUND
+void scheduler_load_envelope(struct scheduler *s, uint8_t writer, const struct message_id *id,
+			     loaded_fn on_loaded, void *owner);
 
 /*
  * Understands a message that came for bounce domains, logs what it tells in the bounce log or the

@@ -18,8 +18,10 @@ struct scheduler_request {
 	uint64_t began_ns;
 	/* STATE and DONE. */
 	struct delivery *delivery;
-	/* STATE: a copy, as the delivery may be tried again before the spool has written it. */
-	char *reason;
+	/* STATE: an operator's order; counts in orders_waiting. */
+	bool ordered;
+	/* STATE: what it points to, malloc. */
+	char *texts;
 };
 
 /* A request with scheduler and times filled in; counted as waiting. */

@@ -34,9 +34,14 @@ void load_close(struct loader *l)
 	}
 }
 
+/* Most envelopes are shorter. */
+#define ENVELOPE_PIECE 4096U
+
 static uint32_t piece_bytes(const struct load_slot *slot)
 {
-	return slot->remaining < LOAD_PIECE ? (uint32_t)slot->remaining : LOAD_PIECE;
+	uint32_t most = slot->request->envelope_only ? ENVELOPE_PIECE : LOAD_PIECE;
+
+	return slot->remaining < most ? (uint32_t)slot->remaining : most;
 }
 
 static void read_more(struct load_slot *slot)
@@ -109,8 +114,8 @@ static bool begin(struct load_slot *slot)
 		return false;
 	}
 	memcpy(&h, slot->buffer, sizeof(h));
-	if (!record_plausible(&h, g->id, g->generation, slot->remaining) ||
-	    h.type != RECORD_MESSAGE || memcmp(&h.id, &r->id, sizeof(h.id)) != 0) {
+	if (!record_plausible(&h, g->id, g->generation, slot->bytes) || h.type != RECORD_MESSAGE ||
+	    memcmp(&h.id, &r->id, sizeof(h.id)) != 0) {
 		return false;
 	}
 	record_check_begin(&slot->check, &h);
@@ -134,7 +139,7 @@ static void take_content(struct load_slot *slot, uint64_t at, const unsigned cha
 		memcpy(content->envelope + (at - sizeof(*h)), data,
 		       (size_t)(at + len < body ? len : body - at));
 	}
-	if (from < to) {
+	if (from < to && !slot->request->envelope_only) {
 		chain_append(&content->body, &slot->loader->pools->buffers, data + (from - at),
 			     (size_t)(to - from));
 	}
@@ -159,7 +164,10 @@ static void take_piece(struct load_slot *slot)
 	slot->offset += slot->have;
 	slot->remaining -= slot->have;
 	slot->have = 0;
-	if (slot->remaining > 0) {
+	if (slot->request->envelope_only &&
+	    slot->check.position >= sizeof(struct record_header) + slot->check.header.head_bytes) {
+		finish(slot, envelope_whole(slot) ? 0 : -EIO);
+	} else if (slot->remaining > 0) {
 		read_more(slot);
 	} else if (!record_check_ok(&slot->check) || !envelope_whole(slot)) {
 		counter_inc(slot->loader->store->stats.damaged);
@@ -195,7 +203,8 @@ static void start(struct load_slot *slot, struct spool_request *r, const struct 
 	slot->segment = e->segment;
 	slot->segment->pins++;
 	slot->offset = (uint64_t)e->place * RECORD_ALIGN;
-	slot->remaining = (uint64_t)e->units * RECORD_ALIGN;
+	slot->bytes = (uint64_t)e->units * RECORD_ALIGN;
+	slot->remaining = slot->bytes;
 	slot->have = 0;
 	slot->started = false;
 	slot->loader->busy++;

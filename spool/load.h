@@ -30,6 +30,8 @@ struct load_slot {
 	 * included. */
 	uint64_t offset;
 	uint64_t remaining;
+	/* The whole record's. */
+	uint64_t bytes;
 	uint32_t have;
 	bool started;
 	struct record_check check;

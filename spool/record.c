@@ -77,6 +77,22 @@ bool record_head_ok(const struct record_header *h, const void *head)
 	return h->crc == record_crc(header_crc(h), head, h->head_bytes);
 }
 
+bool record_state_text_ok(const struct record_state *state, const char *text)
+{
+	size_t binding;
+	size_t domain;
+
+	if ((state->flags & RECORD_ROUTED) == 0) {
+		return true;
+	}
+	binding = strnlen(text, state->text_bytes);
+	if (binding == 0 || binding > ENVELOPE_BINDING_MAX || binding + 1 >= state->text_bytes) {
+		return false;
+	}
+	domain = strnlen(text + binding + 1, state->text_bytes - binding - 1);
+	return domain > 0 && domain <= 255 && binding + 1 + domain < state->text_bytes;
+}
+
 /* Lengths that a record of this type can have. */
 static bool lengths_ok(const struct record_header *h)
 {
@@ -160,16 +176,16 @@ void record_encode_message(struct record_encoder *e, const struct record_header 
 }
 
 void record_encode_state(struct record_encoder *e, const struct record_header *header,
-			 const struct record_state *state, const char *reason)
+			 const struct record_state *state, const char *text)
 {
 	ASSERT(header->type == RECORD_STATE);
-	ASSERT(sizeof(*state) + state->reason_bytes <= sizeof(e->made));
+	ASSERT(sizeof(*state) + state->text_bytes <= sizeof(e->made));
 	memcpy(e->made, state, sizeof(*state));
-	if (state->reason_bytes > 0) {
-		memcpy(e->made + sizeof(*state), reason, state->reason_bytes);
+	if (state->text_bytes > 0) {
+		memcpy(e->made + sizeof(*state), text, state->text_bytes);
 	}
-	encode_begin(e, header, sizeof(*state) + state->reason_bytes,
-		     (uint32_t)sizeof(*state) + state->reason_bytes, e->made);
+	encode_begin(e, header, sizeof(*state) + state->text_bytes,
+		     (uint32_t)sizeof(*state) + state->text_bytes, e->made);
 }
 
 void record_encode_done(struct record_encoder *e, const struct record_header *header,

@@ -34,7 +34,7 @@ enum record_type {
 	/* Head: the envelope. Then the body, and its CRC. `delivery` is the number of deliveries.
 	 */
 	RECORD_MESSAGE = 1,
-	/* Head: struct record_state and the reason. */
+	/* Head: struct record_state and its text. */
 	RECORD_STATE = 2,
 	/* `count` deliveries from `delivery` on are over; count 0: all of them. Head: the id of the
 	 * segment that the message was in, 32 bits, or RECORD_ANYWHERE. */
@@ -70,7 +70,16 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "on-disk layout");
 enum record_state_flag {
 	/* The sender was told of the delay. */
 	RECORD_DELAY_TOLD = 1,
+	/* An operator holds it. */
+	RECORD_HELD = 2,
+	/* It goes by another binding, or to another domain, than its envelope says: the text begins
+	 * with both, each ended by NUL. */
+	RECORD_ROUTED = 4,
 };
+
+/* A state's text: where it goes, if that was changed, and why it was deferred last. */
+#define RECORD_ROUTE_MAX (ENVELOPE_BINDING_MAX + 1 + 255 + 1)
+#define RECORD_TEXT_MAX (RECORD_ROUTE_MAX + 512)
 
 READONLY
 struct record_state {
@@ -80,7 +89,7 @@ struct record_state {
 	uint64_t due_ms;
 	uint64_t pending[2];
 	uint16_t attempts;
-	uint16_t reason_bytes;
+	uint16_t text_bytes;
 	/* enum record_state_flag */
 	uint32_t flags;
 };
@@ -185,6 +194,11 @@ struct index_record record_describe(const struct record_header *h, uint32_t plac
 CONCURRENT
 bool record_head_ok(const struct record_header *h, const void *head);
 
+/* Is a state's text (text_bytes of it, then NUL) what its flags say: with RECORD_ROUTED two names,
+ * neither empty nor too long, before the rest? */
+CONCURRENT
+bool record_state_text_ok(const struct record_state *state, const char *text);
+
 /* Writes a record piece by piece: record_encode_*() once, then record_encode() until done. What it
  * was given must stay until then. */
 SINGLE
@@ -197,7 +211,7 @@ struct record_encoder {
 	const unsigned char *flat;
 	uint32_t body_crc;
 	/* A state's head, or a tombstone's, made here. */
-	unsigned char made[sizeof(struct record_state) + 512];
+	unsigned char made[sizeof(struct record_state) + RECORD_TEXT_MAX];
 	/* Bytes written, and in all. */
 	uint64_t position;
 	uint64_t size;
@@ -210,7 +224,7 @@ void record_encode_message(struct record_encoder *e, const struct record_header 
 			   const struct envelope *envelope, const struct chain *body);
 SINGLE
 void record_encode_state(struct record_encoder *e, const struct record_header *header,
-			 const struct record_state *state, const char *reason);
+			 const struct record_state *state, const char *text);
 SINGLE
 void record_encode_done(struct record_encoder *e, const struct record_header *header,
 			uint32_t target);

@@ -152,7 +152,7 @@ static int read_envelope(const struct recovered_list *list, const struct spool_e
 
 /* Takes a delivery's state from its record. 0 or -EBADMSG. */
 static int take_state(const struct spool_entry *e, uint32_t delivery, const unsigned char *data,
-		      struct record_state *state, char reason[SPOOL_REASON_MAX + 1])
+		      struct record_state *state, char text[RECORD_TEXT_MAX + 1])
 {
 	const struct entry_delivery *at = &e->deliveries[delivery];
 	struct record_header h;
@@ -163,40 +163,57 @@ static int take_state(const struct spool_entry *e, uint32_t delivery, const unsi
 			      (uint64_t)at->units * RECORD_ALIGN) ||
 	    h.type != RECORD_STATE || h.delivery != delivery ||
 	    memcmp(&h.id, &e->id, sizeof(h.id)) != 0 || !record_head_ok(&h, data + sizeof(h)) ||
-	    h.head_bytes != sizeof(*state) + state->reason_bytes ||
-	    state->reason_bytes > SPOOL_REASON_MAX) {
+	    h.head_bytes != sizeof(*state) + state->text_bytes ||
+	    state->text_bytes > RECORD_TEXT_MAX) {
 		return -EBADMSG;
 	}
-	memcpy(reason, data + sizeof(h) + sizeof(*state), state->reason_bytes);
-	reason[state->reason_bytes] = '\0';
-	return 0;
+	memcpy(text, data + sizeof(h) + sizeof(*state), state->text_bytes);
+	text[state->text_bytes] = '\0';
+	return record_state_text_ok(state, text) ? 0 : -EBADMSG;
 }
 
-/* Reads the delivery's latest state. 0 or a negative errno; `reason` ends with NUL. */
+/* Reads the delivery's latest state. 0 or a negative errno; `text` ends with NUL. */
 static int read_state(const struct recovered_list *list, const struct spool_entry *e,
-		      uint32_t delivery, struct record_state *state,
-		      char reason[SPOOL_REASON_MAX + 1])
+		      uint32_t delivery, struct record_state *state, char text[RECORD_TEXT_MAX + 1])
 {
 	struct span_want want = want_state(&e->deliveries[delivery]);
 	const unsigned char *ahead = span_find(&list->states, &want);
-	unsigned char buffer[sizeof(struct record_header) + sizeof(*state) + SPOOL_REASON_MAX + 8];
+	unsigned char buffer[sizeof(struct record_header) + sizeof(*state) + RECORD_TEXT_MAX + 8];
 	int rc;
 
 	if (want.len < sizeof(struct record_header) + sizeof(*state) || want.len > sizeof(buffer)) {
 		return -EBADMSG;
 	}
-	if (ahead != NULL && take_state(e, delivery, ahead, state, reason) == 0) {
+	if (ahead != NULL && take_state(e, delivery, ahead, state, text) == 0) {
 		return 0;
 	}
 	rc = segment_read(want.segment, want.offset, buffer, want.len);
-	return rc != 0 ? rc : take_state(e, delivery, buffer, state, reason);
+	return rc != 0 ? rc : take_state(e, delivery, buffer, state, text);
+}
+
+/* What operators ordered, and why it was deferred. */
+static void take_text(struct delivery *d, const struct record_state *state, const char *text)
+{
+	const char *end = text + state->text_bytes;
+
+	d->held = (state->flags & RECORD_HELD) != 0;
+	if ((state->flags & RECORD_ROUTED) != 0) {
+		const char *domain = text + strlen(text) + 1;
+
+		delivery_send_on(d, text, domain);
+		text = domain + strlen(domain) + 1;
+	}
+	if (text < end) {
+		free(d->last_text);
+		d->last_text = strdup(text);
+	}
 }
 
 /* With a damaged state it is tried again from the start, which is late or twice, but not lost. 0,
  * or the negative errno of a read that may succeed later. */
 static int set_state(struct segment_store *s, const struct spool_entry *e, struct delivery *d)
 {
-	char reason[SPOOL_REASON_MAX + 1];
+	char text[RECORD_TEXT_MAX + 1];
 	struct record_state state;
 	struct recipient_set pending;
 	int rc;
@@ -204,7 +221,7 @@ static int set_state(struct segment_store *s, const struct spool_entry *e, struc
 	if (e->deliveries == NULL || e->deliveries[d->index].segment == NULL) {
 		return 0;
 	}
-	rc = read_state(&s->recovered, e, d->index, &state, reason);
+	rc = read_state(&s->recovered, e, d->index, &state, text);
 	if (may_pass(rc)) {
 		return rc;
 	}
@@ -221,10 +238,7 @@ static int set_state(struct segment_store *s, const struct spool_entry *e, struc
 	d->attempts = state.attempts;
 	d->delay_told = (state.flags & RECORD_DELAY_TOLD) != 0;
 	d->due_ms = state.due_ms;
-	if (state.reason_bytes > 0) {
-		free(d->last_text);
-		d->last_text = strdup(reason);
-	}
+	take_text(d, &state, text);
 	return 0;
 }
 

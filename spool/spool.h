@@ -59,14 +59,21 @@ struct spool_request {
 	struct spool_entry *entry;
 	/* LOAD: which message. All its deliveries may be over before its turn comes: -ENOENT. */
 	struct message_id id;
+	/* LOAD: without the body. */
+	bool envelope_only;
 	/* STATE and DONE. */
 	uint32_t delivery;
 	uint16_t attempts;
 	bool delay_told;
 	uint64_t due_ms;
 	struct recipient_set pending;
-	/* STATE: reason, cut to SPOOL_REASON_MAX; points to memory that outlives the request. */
+	/* STATE: an operator holds it. */
+	bool held;
+	/* STATE: reason, cut to SPOOL_REASON_MAX; and by which binding it goes to which domain,
+	 * NULL: those of its envelope. They point to memory that outlives the request. */
 	const char *reason;
+	const char *binding;
+	const char *domain;
 	/* LOAD: from the writer's own pools, now the caller's. When it failed: NULL, or the
 	 * envelope without the body, when only that cannot be read. */
 	struct content *content;
@@ -153,7 +160,7 @@ bool spool_full(const struct spool *s);
  * takes at most a bounded number each cycle. Reads envelopes from disk; blocks for that long.
  * Returns a delivery in transit with its attempts, due time and pending recipients, whose message
  * has a spool entry; its content is the envelope, without the body and not resident, for the way
- * home. NULL when there is no more, or none now. */
+ * home, or for as long as its route says otherwise. NULL when there is no more, or none now. */
 BOUND
 struct delivery *spool_next_recovered(struct spool *s, uint32_t writer, struct mail_pools *pools);
 

@@ -5,9 +5,7 @@
 
 #include "core/runtime/check.h"
 
-_Static_assert(SPOOL_REASON_MAX <=
-		       sizeof(((struct record_encoder *)0)->made) - sizeof(struct record_state),
-	       "a state's reason fits");
+_Static_assert(RECORD_ROUTE_MAX + SPOOL_REASON_MAX <= RECORD_TEXT_MAX, "a state's text fits");
 
 /* What to do with the request at the head of the queue. */
 enum admission {
@@ -35,9 +33,33 @@ void batch_reset(struct batch *b)
 	b->bytes = 0;
 }
 
-static uint16_t reason_bytes(const struct spool_request *r)
+/* The route's, with the NULs that end its names. */
+static size_t route_bytes(const struct spool_request *r)
 {
-	return r->reason == NULL ? 0 : (uint16_t)strnlen(r->reason, SPOOL_REASON_MAX);
+	return r->domain == NULL ? 0 : strlen(r->binding) + 1 + strlen(r->domain) + 1;
+}
+
+static size_t text_bytes(const struct spool_request *r)
+{
+	return route_bytes(r) + (r->reason == NULL ? 0 : strnlen(r->reason, SPOOL_REASON_MAX));
+}
+
+static uint16_t make_text(const struct spool_request *r, char text[RECORD_TEXT_MAX])
+{
+	size_t route = route_bytes(r);
+	size_t bytes = text_bytes(r);
+
+	ASSERT(route <= RECORD_ROUTE_MAX);
+	if (route > 0) {
+		size_t first = strlen(r->binding) + 1;
+
+		memcpy(text, r->binding, first);
+		memcpy(text + first, r->domain, route - first);
+	}
+	if (bytes > route) {
+		memcpy(text + route, r->reason, bytes - route);
+	}
+	return (uint16_t)bytes;
 }
 
 struct record_header stage_copied_header(const struct spool_request *r)
@@ -55,7 +77,7 @@ uint64_t stage_record_bytes(const struct spool_request *r)
 		return sizeof(struct record_header) + RECORD_ALIGN + RECORD_TRAILER +
 		       message_envelope(r->message)->size + message_body(r->message)->len;
 	case SPOOL_STATE:
-		return record_bytes((uint32_t)sizeof(struct record_state) + reason_bytes(r));
+		return record_bytes((uint32_t)(sizeof(struct record_state) + text_bytes(r)));
 	case SPOOL_COPY:
 		return record_bytes(stage_copied_header(r).length);
 	case SPOOL_DONE:
@@ -269,6 +291,23 @@ static struct record_header header_for(struct committer *c, struct spool_request
 	return h;
 }
 
+static void encode_state(struct record_encoder *e, const struct record_header *h,
+			 const struct spool_request *r)
+{
+	char text[RECORD_TEXT_MAX];
+	struct record_state state = {
+		.stamp = h->sequence,
+		.due_ms = r->due_ms,
+		.pending = {r->pending.bits[0], r->pending.bits[1]},
+		.attempts = r->attempts,
+		.text_bytes = make_text(r, text),
+		.flags = (r->delay_told ? RECORD_DELAY_TOLD : 0U) | (r->held ? RECORD_HELD : 0U) |
+			 (r->domain != NULL ? RECORD_ROUTED : 0U),
+	};
+
+	record_encode_state(e, h, &state, text);
+}
+
 static void encode(struct committer *c, struct record_encoder *e, struct spool_request *r)
 {
 	struct record_header h = header_for(c, r);
@@ -284,16 +323,7 @@ static void encode(struct committer *c, struct record_encoder *e, struct spool_r
 	case SPOOL_STATE:
 		h.type = RECORD_STATE;
 		h.id = r->entry->id;
-		record_encode_state(e, &h,
-				    &(struct record_state){
-					    .stamp = h.sequence,
-					    .due_ms = r->due_ms,
-					    .pending = {r->pending.bits[0], r->pending.bits[1]},
-					    .attempts = r->attempts,
-					    .reason_bytes = reason_bytes(r),
-					    .flags = r->delay_told ? RECORD_DELAY_TOLD : 0,
-				    },
-				    r->reason);
+		encode_state(e, &h, r);
 		return;
 	case SPOOL_COPY:
 		record_encode_copy(e, &h, stage_copy(r)->record);

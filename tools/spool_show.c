@@ -61,15 +61,29 @@ static void put_state(FILE *f, const struct spool_piece *p)
 {
 	const unsigned char *head = p->data + sizeof(p->header);
 	struct record_state state;
-	char reason[SPOOL_REASON_MAX + 1];
+	char text[RECORD_TEXT_MAX + 1];
+	const char *reason = text;
 
 	memcpy(&state, head, sizeof(state));
-	fprintf(f, "attempts %u, due ", state.attempts);
+	fprintf(f, "%sattempts %u, due ", (state.flags & RECORD_HELD) != 0 ? "held, " : "",
+		state.attempts);
 	put_time(f, state.due_ms);
-	if (state.reason_bytes > 0 && state.reason_bytes <= SPOOL_REASON_MAX &&
-	    p->header.head_bytes == sizeof(state) + state.reason_bytes) {
-		memcpy(reason, head + sizeof(state), state.reason_bytes);
-		reason[state.reason_bytes] = '\0';
+	if (state.text_bytes == 0 || state.text_bytes > RECORD_TEXT_MAX ||
+	    p->header.head_bytes != sizeof(state) + state.text_bytes) {
+		return;
+	}
+	memcpy(text, head + sizeof(state), state.text_bytes);
+	text[state.text_bytes] = '\0';
+	if (!record_state_text_ok(&state, text)) {
+		return;
+	}
+	if ((state.flags & RECORD_ROUTED) != 0) {
+		const char *domain = text + strlen(text) + 1;
+
+		fprintf(f, ", by %s to %s", text, domain);
+		reason = domain + strlen(domain) + 1;
+	}
+	if (*reason != '\0') {
 		fputs(": ", f);
 		spool_put_text(f, reason);
 	}

@@ -155,10 +155,10 @@ const char *dispatch_trouble(const struct domain *d)
 
 bool dispatch_unused(const struct domain *d)
 {
-	return d->active_count == 0 && d->delayed_count == 0 && d->attempt_count == 0 &&
-	       d->settling_count == 0 && d->sweeps == 0 && d->connection_count == 0 &&
-	       !d->resolving && d->travel == DOMAIN_AT_HOME && !d->travel_posted &&
-	       d->suspended == dispatch_begins_suspended(d);
+	return d->active_count == 0 && d->delayed_count == 0 && d->held_count == 0 &&
+	       d->attempt_count == 0 && d->settling_count == 0 && d->sweeps == 0 &&
+	       d->connection_count == 0 && !d->resolving && d->travel == DOMAIN_AT_HOME &&
+	       !d->travel_posted && d->suspended == dispatch_begins_suspended(d);
 }
 
 void dispatch_rest(struct dispatcher *x, struct domain *d)
@@ -304,15 +304,41 @@ void dispatch_domain(struct dispatcher *x, struct domain *d)
 /* One timer for the earliest: due times are wall clock, timers monotonic. */
 void dispatch_arm_delayed(struct dispatcher *x, struct domain *d)
 {
-	struct delivery *first = domain_peek_delayed(d);
+	const struct delivery *first = domain_peek_delayed(d);
+	const struct delivery *held = domain_peek_held(d);
 	uint64_t wall_ms = agent_wall_ms(x->self);
+	uint64_t due_ms = first != NULL ? first->due_ms : UINT64_MAX;
 
-	if (first == NULL) {
+	if (held != NULL) {
+		uint64_t end_ms = held->message->received_ms + d->options->message_expiration_ms;
+
+		due_ms = end_ms < due_ms ? end_ms : due_ms;
+	}
+	if (first == NULL && held == NULL) {
 		timer_cancel(&d->delayed_timer);
 		return;
 	}
 	timer_arm(&d->delayed_timer,
-		  dispatch_now_ms(x) + (first->due_ms > wall_ms ? first->due_ms - wall_ms : 1));
+		  dispatch_now_ms(x) + (due_ms > wall_ms ? due_ms - wall_ms : 1));
+}
+
+/* To be held does not stop time. */
+static void expire_held(struct dispatcher *x, struct domain *d)
+{
+	for (int i = 0; i < DISPATCH_SLICE; i++) {
+		struct delivery *first = domain_peek_held(d);
+		struct attempt a;
+
+		if (first == NULL || !retry_expired(d->options, first->message->received_ms,
+						    agent_wall_ms(x->self))) {
+			return;
+		}
+		a = dispatch_attempt_text(554, "5.4.7", expired_text);
+		a.given_up = ATTEMPT_TOO_OLD;
+		domain_remove(&x->domains, d, first);
+		first->held = false;
+		dispatch_without_connection(x, first, &a, true);
+	}
 }
 
 static void on_delayed_timer(struct timer *t)
@@ -321,6 +347,7 @@ static void on_delayed_timer(struct timer *t)
 	struct dispatcher *x = d->owner;
 	struct delivery *delivery;
 
+	expire_held(x, d);
 	for (int i = 0; i < DISPATCH_SLICE; i++) {
 		delivery = domain_peek_delayed(d);
 		if (delivery == NULL || delivery->due_ms > agent_wall_ms(x->self)) {
@@ -382,6 +409,14 @@ void dispatch_delay(struct dispatcher *x, struct domain *d, struct delivery *del
 	}
 }
 
+void dispatch_put_held(struct dispatcher *x, struct domain *d, struct delivery *delivery)
+{
+	domain_push_held(&x->domains, d, delivery);
+	if (d->held[0] == delivery) {
+		dispatch_arm_delayed(x, d);
+	}
+}
+
 void dispatch_settled(struct domain *d)
 {
 	ASSERT(d->settling_count > 0);
@@ -406,6 +441,10 @@ static void drop_queues(void *context, struct domain *d)
 		delivery_destroy(delivery, x->pools);
 	}
 	while ((delivery = domain_peek_delayed(d)) != NULL) {
+		domain_remove(&x->domains, d, delivery);
+		delivery_destroy(delivery, x->pools);
+	}
+	while ((delivery = domain_peek_held(d)) != NULL) {
 		domain_remove(&x->domains, d, delivery);
 		delivery_destroy(delivery, x->pools);
 	}

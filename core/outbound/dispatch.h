@@ -79,6 +79,8 @@ struct attempt {
 	enum attempt_given_up given_up;
 	/* Does not count as an attempt: goes back to the front of the active queue. */
 	bool not_tried;
+	/* An operator failed some: the rest waits for as long as it did. */
+	bool keeps_due;
 };
 
 /* A reply to this recipient alone decided. */
@@ -113,6 +115,9 @@ struct dispatch_ops {
 	/* The provider that an MX set (struct route_verdict) belongs to for `binding`, or NULL. */
 	const char *(*provider)(struct dispatcher *x, struct binding_record *binding,
 				const char *mx);
+	/* An operator has changed a delivery in transit (held, sent_on): the spool is told. Then it
+	 * comes back by dispatch_enqueue(), dispatch_delay() or dispatch_put_held(), or leaves. */
+	void (*reorder)(struct dispatcher *x, struct delivery *delivery);
 	/* The program stops: what only memory has of this record's queues goes to the spool. */
 	void (*keep)(struct dispatcher *x, struct domain *d);
 	/* A connection was opened while x->tracing: somebody may want to listen to its stream. */
@@ -205,6 +210,10 @@ void dispatch_enqueue(struct dispatcher *x, struct domain *d, struct delivery *d
 BOUND
 void dispatch_delay(struct dispatcher *x, struct domain *d, struct delivery *delivery);
 
+/* ... or is held until an operator releases it, or its time is over. */
+BOUND
+void dispatch_put_held(struct dispatcher *x, struct domain *d, struct delivery *delivery);
+
 /* Sends what may be sent now, and notes what holds the rest back. */
 BOUND
 void dispatch_domain(struct dispatcher *x, struct domain *d);
@@ -253,6 +262,27 @@ BOUND
 void dispatch_fail_delivery(struct dispatcher *x, struct delivery *delivery, bool quiet);
 BOUND
 void dispatch_retry_delivery(struct dispatcher *x, struct delivery *delivery);
+
+/* One delivery of a record is held, or released, as far as it has been neither: true. One on a
+ * connection is held when its attempt has ended and left something of it. */
+BOUND
+bool dispatch_hold_delivery(struct dispatcher *x, struct delivery *delivery, bool hold);
+/* A queued one goes to the queue of (binding, `domain` in lower case), held if it was. Whoever
+ * wants more than one done sees to dispatch_domain() of its old record in the end. */
+BOUND
+void dispatch_send_on(struct dispatcher *x, struct delivery *delivery, const char *binding,
+		      const char *domain);
+/* Fails these recipients, pending ones, of a queued one; the rest stays where it is. */
+BOUND
+void dispatch_fail_some(struct dispatcher *x, struct delivery *delivery,
+			const struct recipient_set *who, bool quiet);
+
+/* Somebody goes through its queues piece by piece: it stays until it is unpinned, which sends what
+ * may be sent now. */
+BOUND
+void dispatch_pin(struct domain *d);
+BOUND
+void dispatch_unpin(struct dispatcher *x, struct domain *d);
 
 /* No new connection from now on; idle ones close. `hurry`: those in a transaction too. */
 BOUND

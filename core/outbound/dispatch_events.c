@@ -104,7 +104,11 @@ void dispatch_on_attempt(struct connection *c, struct delivery *delivery)
 	if (c->attempt.not_tried && !delivery->doomed && !must_be_kept(x, delivery)) {
 		throttles_return(c, d);
 		delivery_unload(delivery, x->pools);
-		domain_push_active_front(&x->domains, d, delivery);
+		if (delivery->held) {
+			x->ops->reorder(x, delivery);
+		} else {
+			domain_push_active_front(&x->domains, d, delivery);
+		}
 		/* That lane looks after it no more. */
 		if (d->lane != c->lane) {
 			dispatch_domain(x, d);

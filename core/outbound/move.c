@@ -169,6 +169,11 @@ static void take_over_queue(struct dispatcher *x, struct domain *d, struct domai
 		domain_remove(&x->domains, place, delivery);
 		domain_push_delayed(&x->domains, d, delivery);
 	}
+	while ((delivery = domain_peek_held(place)) != NULL) {
+		domain_remove(&x->domains, place, delivery);
+		domain_push_held(&x->domains, d, delivery);
+	}
+	d->has_unlisted |= place->has_unlisted;
 }
 
 static void on_return(struct agent *self, void *object, uint64_t index)

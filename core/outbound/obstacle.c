@@ -411,10 +411,19 @@ static bool is_delayed(const struct dispatcher *x, const struct domain *d, struc
 	return true;
 }
 
+static bool has_held_mail(const struct dispatcher *x, const struct domain *d, struct obstacle *o)
+{
+	(void)x;
+	o->why = DOMAIN_HELD_MAIL;
+	o->in_use = d->held_count;
+	return o->in_use != 0;
+}
+
 static const obstacle_fn of_lane[] = {is_resolving, is_down, NULL};
 static const obstacle_fn of_waiting[] = {is_opening, NULL};
 static const obstacle_fn of_delay[] = {is_delayed, NULL};
 static const obstacle_fn of_attempts[] = {is_read_back, is_settling, NULL};
+static const obstacle_fn of_held[] = {has_held_mail, NULL};
 
 /* ---- the list ---- */
 
@@ -549,6 +558,7 @@ unsigned obstacle_list(const struct dispatcher *x, const struct domain *d,
 	list_all(&list, of_attempts);
 	/* Of what is not active, if it has not been said. */
 	list_all(&list, of_delay);
+	list_all(&list, of_held);
 	return list.count;
 }
 

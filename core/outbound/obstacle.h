@@ -27,7 +27,7 @@ struct obstacle {
 	enum domain_hold why;
 	enum obstacle_scope scope;
 	/* Of limits: connections or bytes in use, and how many there may be. Of DOMAIN_RETRY,
-	 * OPENING, READING_BACK and SETTLING: how many there are. */
+	 * OPENING, READING_BACK, SETTLING and HELD_MAIL: how many there are. */
 	uint64_t in_use;
 	uint64_t limit;
 	/* DOMAIN_THROTTLE_*: which, and how long until its next slot, ns. */

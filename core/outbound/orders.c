@@ -25,6 +25,7 @@ struct sweep {
 	struct domain *domain;
 	uint64_t active;
 	uint64_t delayed;
+	uint64_t held;
 	bool fail;
 	bool quiet;
 };
@@ -46,6 +47,7 @@ static void fail_queued(struct dispatcher *x, struct delivery *delivery, bool qu
 	a.given_up = ATTEMPT_BY_OPERATOR;
 	delivery->doomed_quiet = quiet;
 	domain_remove(&x->domains, d, delivery);
+	delivery->held = false;
 	dispatch_without_connection(x, delivery, &a, true);
 }
 
@@ -60,6 +62,12 @@ static bool sweep_next(struct dispatcher *x, struct sweep *w)
 		return true;
 	}
 	w->active = 0;
+	if (w->held > 0 && d->held_count > 0) {
+		w->held--;
+		fail_queued(x, d->held[d->held_count - 1], w->quiet,
+			    "554 Message manually purged.");
+		return true;
+	}
 	if (w->delayed == 0 || d->delayed_count == 0) {
 		return false;
 	}
@@ -106,6 +114,7 @@ static void sweep_start(struct dispatcher *x, struct domain *d, bool fail, bool 
 		.domain = d,
 		.active = fail ? d->active_count : 0,
 		.delayed = d->delayed_count,
+		.held = fail ? d->held_count : 0,
 		.fail = fail,
 		.quiet = quiet,
 	};
@@ -122,7 +131,7 @@ void dispatch_flush(struct dispatcher *x, struct domain *d)
 
 uint64_t dispatch_fail(struct dispatcher *x, struct domain *d, bool quiet)
 {
-	uint64_t count = (uint64_t)d->active_count + d->delayed_count;
+	uint64_t count = (uint64_t)d->active_count + d->delayed_count + d->held_count;
 
 	OWNER_CHECK(d);
 	for (struct connection *c = d->connections; c != NULL; c = c->next) {
@@ -174,13 +183,74 @@ void dispatch_retry_delivery(struct dispatcher *x, struct delivery *delivery)
 {
 	struct domain *d = delivery->domain;
 
-	if (delivery->place != DELIVERY_ATTEMPT) {
+	if (delivery->place == DELIVERY_HELD) {
+		delivery->due_ms = 0;
+		dispatch_hold_delivery(x, delivery, false);
+	} else if (delivery->place != DELIVERY_ATTEMPT) {
 		domain_remove(&x->domains, d, delivery);
 		domain_push_active_front(&x->domains, d, delivery);
 		dispatch_arm_delayed(x, d);
 		forget_failures(d);
 		dispatch_domain(x, d);
 	}
+}
+
+void dispatch_pin(struct domain *d)
+{
+	OWNER_CHECK(d);
+	d->sweeps++;
+}
+
+void dispatch_unpin(struct dispatcher *x, struct domain *d)
+{
+	OWNER_CHECK(d);
+	ASSERT(d->sweeps > 0);
+	d->sweeps--;
+	dispatch_domain(x, d);
+}
+
+bool dispatch_hold_delivery(struct dispatcher *x, struct delivery *delivery, bool hold)
+{
+	struct domain *d = delivery->domain;
+
+	OWNER_CHECK(d);
+	if (delivery->held == hold) {
+		return false;
+	}
+	delivery->held = hold;
+	if (delivery->place != DELIVERY_ATTEMPT) {
+		domain_remove(&x->domains, d, delivery);
+		x->ops->reorder(x, delivery);
+		dispatch_arm_delayed(x, d);
+	}
+	return true;
+}
+
+void dispatch_send_on(struct dispatcher *x, struct delivery *delivery, const char *binding,
+		      const char *domain)
+{
+	struct domain *d = delivery->domain;
+
+	OWNER_CHECK(d);
+	domain_remove(&x->domains, d, delivery);
+	delivery_send_on(delivery, binding, domain);
+	x->ops->reorder(x, delivery);
+	dispatch_arm_delayed(x, d);
+}
+
+void dispatch_fail_some(struct dispatcher *x, struct delivery *delivery,
+			const struct recipient_set *who, bool quiet)
+{
+	struct attempt a = dispatch_attempt_text(554, "5.7.0", "554 manually failed.");
+	struct domain *d = delivery->domain;
+
+	delivery->doomed_quiet = quiet;
+	domain_remove(&x->domains, d, delivery);
+	a.failed = *who;
+	a.given_up = ATTEMPT_BY_OPERATOR;
+	a.keeps_due = true;
+	x->ops->on_attempt(x, d, delivery, &a);
+	dispatch_arm_delayed(x, d);
 }
 
 static void stop_domain(void *context, struct domain *d)

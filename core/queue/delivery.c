@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/text.h"
 
 struct delivery *delivery_create(struct mail_pools *p, struct message *m, uint32_t index)
 {
@@ -11,15 +12,40 @@ struct delivery *delivery_create(struct mail_pools *p, struct message *m, uint32
 	struct delivery *d;
 
 	CHECK_MAGIC(m, MESSAGE_MAGIC);
-	ASSERT(index < e->delivery_count);
+	ASSERT(index < e->delivery_count && index <= UINT16_MAX);
 	d = pool_get(&p->deliveries);
 	memset(d, 0, sizeof(*d));
 	d->magic = DELIVERY_MAGIC;
-	d->index = index;
+	d->index = (uint16_t)index;
 	d->place = DELIVERY_TRANSIT;
 	d->pending = recipient_set_first(envelope_delivery(e, index)->count);
 	d->message = m;
 	return d;
+}
+
+void delivery_send_on(struct delivery *d, const char *binding, const char *domain)
+{
+	size_t len = strlen(domain);
+	struct delivery_route *r = calloc(1, sizeof(*r) + len + 1);
+
+	if (r == NULL) {
+		fatal("out of memory for an order");
+	}
+	ASSERT(d->place == DELIVERY_TRANSIT && !d->sent_on && d->connection == NULL);
+	text_copy(r->binding, sizeof(r->binding), binding);
+	memcpy(r->domain, domain, len + 1);
+	d->route = r;
+	d->sent_on = true;
+	d->rerouted = true;
+}
+
+void delivery_end_route(struct delivery *d)
+{
+	if (d->sent_on) {
+		free(d->route);
+		d->route = NULL;
+		d->sent_on = false;
+	}
 }
 
 bool delivery_give_up_content(struct delivery *d, struct mail_pools *p)
@@ -43,6 +69,7 @@ void delivery_destroy(struct delivery *d, struct mail_pools *p)
 {
 	CHECK_MAGIC(d, DELIVERY_MAGIC);
 	delivery_unload(d, p);
+	delivery_end_route(d);
 	delivery_give_up_content(d, p);
 	free(d->last_text);
 	message_release(d->message, p);

@@ -2,6 +2,9 @@
  * Delivery: one message's recipients in one domain (at most 128 of them), with its attempts and due
  * time. It sits in exactly one place: a mail queue, an outbound connection, or on its way through a
  * ring. Its home scheduler owns it.
+ *
+ * An operator may hold it, and send it on: to the queue of another domain or binding than its
+ * envelope says. Both outlive a restart, by the spool's record of its state.
  */
 #pragma once
 
@@ -29,6 +32,16 @@ enum delivery_place {
 	DELIVERY_DELAYED,
 	/* On an outbound connection. */
 	DELIVERY_ATTEMPT,
+	/* Held by an operator until it is released, or its time is over. */
+	DELIVERY_HELD,
+};
+
+/* Where a delivery goes instead of where its envelope says. */
+SINGLE
+struct delivery_route {
+	char binding[ENVELOPE_BINDING_MAX + 1];
+	/* Lower case, NUL-terminated. */
+	char domain[];
 };
 
 SINGLE
@@ -36,9 +49,18 @@ struct delivery {
 	uint32_t magic;
 	OWNER_FIELD
 	/* Index into the envelope's deliveries. */
-	uint32_t index;
+	uint16_t index;
+	/* The operator's selection that has looked at it last. */
+	uint16_t mark;
 	uint16_t attempts;
 	uint8_t place;
+	/* To be held, or held already; its domain or binding is not that of its envelope; and it is
+	 * on its way there, by `route`. */
+	bool held : 1;
+	bool rerouted : 1;
+	bool sent_on : 1;
+	/* An order's state is not in the spool yet: it counts in its scheduler's orders_waiting. */
+	bool ordered : 1;
 	/* An operator's order that came while an attempt was under way: fail it afterwards. */
 	bool doomed;
 	bool doomed_quiet;
@@ -63,8 +85,10 @@ struct delivery {
 			struct delivery *next;
 			struct delivery *prev;
 		};
-		/* DELAYED: place in the heap. */
+		/* DELAYED and HELD: place in the heap. */
 		uint32_t heap_index;
+		/* TRANSIT, sent_on: malloc. */
+		struct delivery_route *route;
 		/* ATTEMPT and TRANSIT: on whose connection, NULL outside of an attempt; and content
 		 * that was read back for this attempt, NULL when none was. */
 		struct {
@@ -165,6 +189,15 @@ static inline const struct envelope *delivery_envelope(const struct delivery *d)
 	ASSERT(c != NULL);
 	return content_envelope(c);
 }
+
+/* It is in transit, and goes to another record than its envelope says. `binding`: 1 to
+ * ENVELOPE_BINDING_MAX bytes; `domain`: lower case, 1 to 255 bytes. */
+SINGLE
+void delivery_send_on(struct delivery *d, const char *binding, const char *domain);
+
+/* It has come there, or stays where it is: the route is forgotten. */
+SINGLE
+void delivery_end_route(struct delivery *d);
 
 /* It reads the message's own content no more. True when no other delivery does either: then the
  * content was dropped, and the spool must have it. */

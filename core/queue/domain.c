@@ -97,22 +97,26 @@ struct domain *domain_create(struct domain_table *t, const char *binding, const 
 }
 
 #ifdef FLYWHEEL_DEBUG
+static void hand_over_one(struct delivery *x, bool claim)
+{
+	if (claim) {
+		OWNER_CLAIM(x);
+	} else {
+		OWNER_RELEASE(x);
+	}
+}
+
 /* Deliveries change hands with their record. */
 static void hand_over(struct domain *d, bool claim)
 {
 	for (struct delivery *x = d->active_head; x != NULL; x = x->next) {
-		if (claim) {
-			OWNER_CLAIM(x);
-		} else {
-			OWNER_RELEASE(x);
-		}
+		hand_over_one(x, claim);
 	}
 	for (uint32_t i = 0; i < d->delayed_count; i++) {
-		if (claim) {
-			OWNER_CLAIM(d->delayed[i]);
-		} else {
-			OWNER_RELEASE(d->delayed[i]);
-		}
+		hand_over_one(d->delayed[i], claim);
+	}
+	for (uint32_t i = 0; i < d->held_count; i++) {
+		hand_over_one(d->held[i], claim);
 	}
 }
 #else
@@ -139,6 +143,7 @@ void domain_put(struct domain_table *t, struct domain *d)
 	t->count++;
 	t->active += d->active_count;
 	t->delayed += d->delayed_count;
+	t->held += d->held_count;
 }
 
 static void unlink_record(struct domain_table *t, struct domain *d)
@@ -159,6 +164,7 @@ void domain_take(struct domain_table *t, struct domain *d)
 	unlink_record(t, d);
 	t->active -= d->active_count;
 	t->delayed -= d->delayed_count;
+	t->held -= d->held_count;
 	hand_over(d, false);
 	OWNER_RELEASE(d);
 }
@@ -200,6 +206,7 @@ static void leave_queue(struct delivery *delivery)
 static void count_active(struct domain_table *t, struct domain *d, int change)
 {
 	d->active_count += (uint32_t)change;
+	d->changes++;
 	t->active += (uint64_t)change;
 	if (lane_is_ready(d)) {
 		d->lane->waiting += (uint64_t)change;
@@ -242,6 +249,9 @@ static void active_unlink(struct domain_table *t, struct domain *d, struct deliv
 {
 	*(delivery->prev != NULL ? &delivery->prev->next : &d->active_head) = delivery->next;
 	*(delivery->next != NULL ? &delivery->next->prev : &d->active_tail) = delivery->prev;
+	if (t->cursor == delivery) {
+		t->cursor = delivery->next;
+	}
 	count_active(t, d, -1);
 }
 
@@ -257,59 +267,93 @@ struct delivery *domain_pop_active(struct domain_table *t, struct domain *d)
 	return delivery;
 }
 
-static void heap_set(struct domain *d, uint32_t i, struct delivery *delivery)
+/* What a heap is sorted by: due time; of what is held, time of reception. */
+static uint64_t heap_key(const struct delivery *delivery)
 {
-	d->delayed[i] = delivery;
+	return delivery->place == DELIVERY_HELD ? delivery->message->received_ms : delivery->due_ms;
+}
+
+static void heap_set(struct delivery **heap, uint32_t i, struct delivery *delivery)
+{
+	heap[i] = delivery;
 	delivery->heap_index = i;
 }
 
-static void heap_up(struct domain *d, uint32_t i, struct delivery *delivery)
+static void heap_up(struct delivery **heap, uint32_t i, struct delivery *delivery)
 {
-	while (i > 0 && d->delayed[(i - 1) / 2]->due_ms > delivery->due_ms) {
-		heap_set(d, i, d->delayed[(i - 1) / 2]);
+	uint64_t key = heap_key(delivery);
+
+	while (i > 0 && heap_key(heap[(i - 1) / 2]) > key) {
+		heap_set(heap, i, heap[(i - 1) / 2]);
 		i = (i - 1) / 2;
 	}
-	heap_set(d, i, delivery);
+	heap_set(heap, i, delivery);
 }
 
-static void heap_down(struct domain *d, uint32_t i, struct delivery *delivery)
+static void heap_down(struct delivery **heap, uint32_t count, uint32_t i, struct delivery *delivery)
 {
+	uint64_t key = heap_key(delivery);
+
 	for (;;) {
 		uint32_t child = 2 * i + 1;
 
-		if (child >= d->delayed_count) {
+		if (child >= count) {
 			break;
 		}
-		if (child + 1 < d->delayed_count &&
-		    d->delayed[child + 1]->due_ms < d->delayed[child]->due_ms) {
+		if (child + 1 < count && heap_key(heap[child + 1]) < heap_key(heap[child])) {
 			child++;
 		}
-		if (d->delayed[child]->due_ms >= delivery->due_ms) {
+		if (heap_key(heap[child]) >= key) {
 			break;
 		}
-		heap_set(d, i, d->delayed[child]);
+		heap_set(heap, i, heap[child]);
 		i = child;
 	}
-	heap_set(d, i, delivery);
+	heap_set(heap, i, delivery);
+}
+
+/* Room for one more of `count`: it has slots for the next power of two. */
+static void heap_grow(struct delivery ***heap, uint32_t count, const char *name)
+{
+	uint32_t wanted = count < 2 ? 2 : count * 2;
+	struct delivery **grown;
+
+	if ((count & (count - 1)) != 0) {
+		return;
+	}
+	grown = realloc(*heap, wanted * sizeof(struct delivery *));
+	if (grown == NULL) {
+		fatal("out of memory for %u deliveries of %s that wait", wanted, name);
+	}
+	*heap = grown;
+}
+
+static void heap_remove(struct delivery **heap, uint32_t *count, const struct delivery *delivery)
+{
+	uint32_t i = delivery->heap_index;
+	struct delivery *last;
+
+	ASSERT(i < *count && heap[i] == delivery);
+	last = heap[--*count];
+	if (last == delivery) {
+		return;
+	}
+	if (i > 0 && heap_key(heap[(i - 1) / 2]) > heap_key(last)) {
+		heap_up(heap, i, last);
+	} else {
+		heap_down(heap, *count, i, last);
+	}
 }
 
 void domain_push_delayed(struct domain_table *t, struct domain *d, struct delivery *delivery)
 {
 	check_entry(d, delivery);
-	if (d->delayed_count == d->delayed_slots) {
-		uint32_t slots = d->delayed_slots == 0 ? 2 : d->delayed_slots * 2;
-		struct delivery **grown = realloc(d->delayed, slots * sizeof(struct delivery *));
-
-		if (grown == NULL) {
-			fatal("out of memory for %u delayed deliveries of %s", slots, d->name);
-		}
-		d->delayed = grown;
-		d->delayed_slots = slots;
-	}
+	heap_grow(&d->delayed, d->delayed_count, d->name);
 	delivery->domain = d;
 	delivery->place = DELIVERY_DELAYED;
 	d->delayed_count++;
-	heap_up(d, d->delayed_count - 1, delivery);
+	heap_up(d->delayed, d->delayed_count - 1, delivery);
+	d->changes++;
 	t->delayed++;
 }
 
@@ -318,22 +362,22 @@ struct delivery *domain_peek_delayed(const struct domain *d)
 	return d->delayed_count != 0 ? d->delayed[0] : NULL;
 }
 
-static void delayed_remove(struct domain_table *t, struct domain *d, struct delivery *delivery)
+void domain_push_held(struct domain_table *t, struct domain *d, struct delivery *delivery)
 {
-	uint32_t i = delivery->heap_index;
-	struct delivery *last;
+	check_entry(d, delivery);
+	heap_grow(&d->held, d->held_count, d->name);
+	delivery->domain = d;
+	delivery->place = DELIVERY_HELD;
+	delivery->held = true;
+	d->held_count++;
+	heap_up(d->held, d->held_count - 1, delivery);
+	d->changes++;
+	t->held++;
+}
 
-	ASSERT(i < d->delayed_count && d->delayed[i] == delivery);
-	last = d->delayed[--d->delayed_count];
-	t->delayed--;
-	if (last == delivery) {
-		return;
-	}
-	if (i > 0 && d->delayed[(i - 1) / 2]->due_ms > last->due_ms) {
-		heap_up(d, i, last);
-	} else {
-		heap_down(d, i, last);
-	}
+struct delivery *domain_peek_held(const struct domain *d)
+{
+	return d->held_count != 0 ? d->held[0] : NULL;
 }
 
 /* Of the part of the heap below and including `i`, which is as deep as a word has bits. */
@@ -360,19 +404,26 @@ void domain_remove(struct domain_table *t, struct domain *d, struct delivery *de
 	ASSERT(delivery->domain == d);
 	if (delivery->place == DELIVERY_ACTIVE) {
 		active_unlink(t, d, delivery);
+	} else if (delivery->place == DELIVERY_HELD) {
+		heap_remove(d->held, &d->held_count, delivery);
+		t->held--;
 	} else {
 		ASSERT(delivery->place == DELIVERY_DELAYED);
-		delayed_remove(t, d, delivery);
+		heap_remove(d->delayed, &d->delayed_count, delivery);
+		t->delayed--;
 	}
+	d->changes++;
 	leave_queue(delivery);
 }
 
 void domain_destroy(struct domain_table *t, struct domain *d)
 {
-	ASSERT(d->active_count == 0 && d->delayed_count == 0 && d->lane == NULL);
+	ASSERT(d->active_count == 0 && d->delayed_count == 0 && d->held_count == 0);
+	ASSERT(d->lane == NULL);
 	unlink_record(t, d);
 	d->magic = 0;
 	free(d->delayed);
+	free(d->held);
 	free(d->trouble);
 	free(d->suspension);
 	free(d);
@@ -438,6 +489,8 @@ const char *domain_hold_text(enum domain_hold hold)
 		return "messages are being read back from the spool";
 	case DOMAIN_SETTLING:
 		return "the spool writes down what became of attempts";
+	case DOMAIN_HELD_MAIL:
+		return "an operator holds mail";
 	case DOMAIN_HOLDS:
 		break;
 	}
@@ -470,9 +523,24 @@ const char *domain_hold_key(enum domain_hold hold)
 		[DOMAIN_OPENING] = "opening",
 		[DOMAIN_READING_BACK] = "reading_back",
 		[DOMAIN_SETTLING] = "settling",
+		[DOMAIN_HELD_MAIL] = "held_mail",
 	};
 
 	return hold < DOMAIN_HOLDS ? keys[hold] : "unknown";
+}
+
+static bool heap_valid(const struct domain *d, struct delivery *const *heap, uint32_t count,
+		       enum delivery_place place)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		const struct delivery *x = heap[i];
+
+		if (x->heap_index != i || x->domain != d || x->place != place ||
+		    (i > 0 && heap_key(heap[(i - 1) / 2]) > heap_key(x))) {
+			return false;
+		}
+	}
+	return true;
 }
 
 bool domain_validate(const struct domain *d)
@@ -490,13 +558,6 @@ bool domain_validate(const struct domain *d)
 	if (count != d->active_count || d->active_tail != prev) {
 		return false;
 	}
-	for (uint32_t i = 0; i < d->delayed_count; i++) {
-		const struct delivery *x = d->delayed[i];
-
-		if (x->heap_index != i || x->domain != d || x->place != DELIVERY_DELAYED ||
-		    (i > 0 && d->delayed[(i - 1) / 2]->due_ms > x->due_ms)) {
-			return false;
-		}
-	}
-	return true;
+	return heap_valid(d, d->delayed, d->delayed_count, DELIVERY_DELAYED) &&
+	       heap_valid(d, d->held, d->held_count, DELIVERY_HELD);
 }

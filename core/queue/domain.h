@@ -1,8 +1,8 @@
 /*
  * Domain record: container of deliveries with one routing policy, keyed (binding, domain). Active
- * queue, delayed queue, options and statistics of its own; next hops and connections are those of
- * its site (site.h), which it shares with the other domains of an MX set. It lives on one
- * scheduler, that of its site, and nowhere else.
+ * queue, delayed queue, held deliveries, options and statistics of its own; next hops and
+ * connections are those of its site (site.h), which it shares with the other domains of an MX set.
+ * It lives on one scheduler, that of its site, and nowhere else.
  *
  * This is the container; core/outbound/dispatch.c decides what is sent when.
  */
@@ -74,6 +74,8 @@ enum domain_hold {
 	DOMAIN_READING_BACK,
 	/* The spool writes down what became of attempts. */
 	DOMAIN_SETTLING,
+	/* An operator holds some, whatever becomes of the rest. */
+	DOMAIN_HELD_MAIL,
 	DOMAIN_HOLDS
 };
 
@@ -116,26 +118,32 @@ struct domain {
 	uint32_t settling_count;
 	/* Connections that carry its mail, carried it last, or were opened for it. */
 	uint32_t connection_count;
-	/* Orders to the whole queue that are being carried out. */
-	uint32_t sweeps;
+	/* Counts what enters and leaves its queues. */
+	uint32_t changes;
 	/* Monotonic ms. */
 	uint64_t resolved_until_ms;
 	uint64_t hold_until_ms;
 	/* enum domain_hold, enum domain_travel */
 	uint8_t hold;
 	uint8_t travel;
-	bool resolving;
-	/* An operator's order. */
-	bool suspended;
-	/* A task of its journey is on its way to itself. */
-	bool travel_posted;
 	/* DOMAIN_NO_ROUTE: the reply that mail fails with; its text is `trouble`. */
 	uint16_t refusal_code;
+	/* Orders to the whole queue that are being carried out. */
+	uint32_t sweeps : 28;
+	bool resolving : 1;
+	/* An operator's order. */
+	bool suspended : 1;
+	/* A task of its journey is on its way to itself. */
+	bool travel_posted : 1;
+	/* Mail has come of which no envelope in the spool says this domain and binding: it was sent
+	 * on, or is only in memory. */
+	bool has_unlisted : 1;
 
-	/* A heap by due time. */
+	/* Heaps: by due time; and of what operators hold, by time of reception. */
 	uint32_t delayed_count;
-	uint32_t delayed_slots;
+	uint32_t held_count;
 	struct delivery **delayed;
+	struct delivery **held;
 
 	const char *binding;
 	/* Lower case, NUL-terminated, in the same allocation. */
@@ -154,7 +162,7 @@ struct domain {
 		/* While `resolving`: next hops have been asked for since. */
 		uint64_t resolving_since_ms;
 	};
-	/* Earliest due time of the delayed queue. */
+	/* Earliest due time of the delayed queue, or end of something held. */
 	struct timer delayed_timer;
 	/* The end of a hold, and of the record when it is not used. */
 	struct timer hold_timer;
@@ -189,6 +197,10 @@ struct domain_table {
 	/* Of all domains. */
 	uint64_t active;
 	uint64_t delayed;
+	uint64_t held;
+	/* Somebody looks at an active queue piece by piece: where it goes on; NULL: at its end, or
+	 * nobody does. */
+	struct delivery *cursor;
 };
 
 /* FNV-1a over binding and lower-case domain (or a site's key): also decides the home. */
@@ -242,6 +254,13 @@ struct delivery *domain_peek_delayed(const struct domain *d);
 /* How many of the delayed queue are due by `until_ms` (wall clock), counted up to `max`. */
 BOUND
 uint32_t domain_count_due(const struct domain *d, uint64_t until_ms, uint32_t max);
+
+/* What an operator holds. */
+BOUND
+void domain_push_held(struct domain_table *t, struct domain *d, struct delivery *delivery);
+/* The one that was received first, or NULL; it stays. */
+BOUND
+struct delivery *domain_peek_held(const struct domain *d);
 
 /* Takes a delivery out of whichever queue it is in. */
 BOUND

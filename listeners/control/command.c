@@ -34,8 +34,23 @@ const struct command command_table[] = {
 	 command_active},
 	{"delayed", "N", "domains with more than N messages in their delayed queue", 1, 1, false,
 	 command_delayed},
-	{"mailq", "[N] [BINDING]", "the N longest queues, 20 if not said", 0, 2, false,
-	 command_mailq},
+	{"mailq", "[N] [BINDING | SELECTORS]",
+	 "the N longest queues, 20 if not said; with selectors, by how much of them matches", 0,
+	 ORDER_WORDS_MAX, false, command_mailq},
+	{"find", "SELECTORS [limit N]",
+	 "queued mail: id, domain, binding, sender, recipient, header NAME, older, newer, larger, "
+	 "attempts, state, text, each with a value (* for anything), or all",
+	 1, ORDER_WORDS_MAX, false, command_find},
+	{"hold", "SELECTORS [dry_run]", "keep mail out of its queue until it is released", 1,
+	 ORDER_WORDS_MAX, true, command_hold},
+	{"release", "SELECTORS [dry_run]", "end that", 1, ORDER_WORDS_MAX, true, command_release},
+	{"fail", "SELECTORS [quiet] [dry_run]", "fail mail for good; quiet: without bounces", 1,
+	 ORDER_WORDS_MAX, true, command_fail},
+	{"reroute", "SELECTORS to NAME [dry_run]",
+	 "send mail where that of another domain, or to a host, goes", 3, ORDER_WORDS_MAX, true,
+	 command_reroute},
+	{"rebind", "SELECTORS to BINDING [dry_run]", "send mail by another binding", 3,
+	 ORDER_WORDS_MAX, true, command_rebind},
 	{"busiest", "[N] [rate|queue|connections]",
 	 "the N domains with most mail done in the last minute, 20 if not said, or most queued", 0,
 	 2, false, command_busiest},
@@ -51,14 +66,15 @@ const struct command command_table[] = {
 	 "try a domain's delayed messages now; all: those of every domain", 1, 2, true,
 	 command_domain_flush},
 	{"fail domain", "NAME [BINDING] [quiet]",
-	 "fail all messages of a domain; quiet: without bounces", 1, 3, true, command_domain_fail},
+	 "fail all messages of a domain; quiet: without bounces", 1, ORDER_WORDS_MAX, true,
+	 command_domain_fail},
 	{"suspend domain", "NAME [BINDING]", "send nothing to a domain until it is resumed", 1, 2,
 	 true, command_domain_suspend},
 	{"resume domain", "NAME [BINDING]", "end a suspension", 1, 2, true, command_domain_resume},
 	{"flush binding", "NAME", "try a binding's delayed messages now", 1, 1, true,
 	 command_binding_flush},
 	{"fail binding", "NAME [quiet]", "fail all messages of a binding; quiet: without bounces",
-	 1, 2, true, command_binding_fail},
+	 1, ORDER_WORDS_MAX, true, command_binding_fail},
 	{"suspend binding", "NAME",
 	 "send nothing by a binding until it is resumed; its group passes it over", 1, 1, true,
 	 command_binding_suspend},
@@ -224,8 +240,10 @@ static void fail_unknown(struct order *o)
 	order_fail(o, "unknown command \"%.64s\"; \"help\" lists what there is", word);
 }
 
-static void fail_usage(struct order *o, const struct command *c)
+void command_fail_usage(struct order *o)
 {
+	const struct command *c = o->command;
+
 	order_fail_usage(o, "usage: %s%s%s", c->name, c->syntax[0] != '\0' ? " " : "", c->syntax);
 }
 
@@ -248,7 +266,7 @@ bool command_parse(struct order *o)
 	o->argument_count = o->word_count - taken;
 	if (o->argument_count < o->command->arguments_min ||
 	    o->argument_count > o->command->arguments_max) {
-		fail_usage(o, o->command);
+		command_fail_usage(o);
 		return false;
 	}
 	return true;
@@ -326,7 +344,7 @@ bool command_flag(struct order *o, unsigned index, const char *word)
 {
 	o->flag = index < o->argument_count && strcasecmp(o->arguments[index], word) == 0;
 	if (index < o->argument_count && !o->flag) {
-		fail_usage(o, o->command);
+		command_fail_usage(o);
 		return false;
 	}
 	return true;

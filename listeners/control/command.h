@@ -59,6 +59,10 @@ bool command_message_id(struct order *o, unsigned index);
 BOUND
 bool command_flag(struct order *o, unsigned index, const char *word);
 
+/* Answers that the command was not used as it is to be. */
+BOUND
+void command_fail_usage(struct order *o);
+
 /* What holds the domain's queue: a limit's name or a reason; empty when nothing does. */
 BOUND
 const char *command_held_by(const struct scheduler *s, const struct domain *d);
@@ -110,6 +114,18 @@ json_t *command_hosts(const struct scheduler *s, const struct lane *l);
 /* What next hops of a site (NULL: none) said lately that did not take mail, the latest first. */
 BOUND
 json_t *command_answers(const struct site *site);
+
+/* Addresses of the pending recipients of delivery `index`, an array: `all`, or the first ones. */
+SINGLE
+json_t *command_recipients(const struct envelope *e, uint32_t index,
+			   const struct recipient_set *pending, bool all);
+
+/* `mailq` by selectors: a record has so many deliveries that match; and the answer. */
+BOUND
+void command_mailq_row(struct part *p, struct scheduler *s, const struct domain *d,
+		       uint64_t matching);
+BOUND
+void command_mailq_answer(struct order *o);
 
 /* Sets what of the memory and reception budgets is used, and the budgets. */
 BOUND
@@ -166,7 +182,7 @@ void command_mailq(struct order *o);
 BOUND
 void command_flush_all(struct order *o);
 /* Answers with the o->number longest queues, those of o->binding if it is set: rows made by o->row,
- * which has "active" and "delayed" among its keys. */
+ * which has "active", "delayed" and "held" among its keys. */
 BOUND
 void command_longest(struct order *o);
 /* command_busiest.c: the busiest domains; names that begin so */
@@ -174,6 +190,23 @@ BOUND
 void command_busiest(struct order *o);
 BOUND
 void command_complete(struct order *o);
+/* command_select.c: whatever selectors mean */
+BOUND
+void command_find(struct order *o);
+BOUND
+void command_hold(struct order *o);
+BOUND
+void command_release(struct order *o);
+BOUND
+void command_fail(struct order *o);
+BOUND
+void command_reroute(struct order *o);
+BOUND
+void command_rebind(struct order *o);
+/* A command "fail KEY NAME" goes on with selectors, of which KEY is the first: they are taken, and
+ * answered later. False: it does not. */
+BOUND
+bool command_fail_selects(struct order *o);
 /* command_message.c */
 BOUND
 void command_message_show(struct order *o);

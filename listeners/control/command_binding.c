@@ -17,9 +17,10 @@ struct binding_sums {
 	uint64_t connections;
 	uint64_t active;
 	uint64_t delayed;
+	uint64_t held;
 };
 
-static const char *const numbers[] = {"domains",  "connections", "active", "delayed",
+static const char *const numbers[] = {"domains",  "connections", "active", "delayed",  "held",
 				      "received", "delivered",   "failed", "transient"};
 
 /* ---- sums ---- */
@@ -49,6 +50,7 @@ static void add_domain(struct part *p, struct scheduler *s, struct domain *d)
 	sums->connections += d->connection_count;
 	sums->active += (uint64_t)d->active_count + d->attempt_count;
 	sums->delayed += d->delayed_count;
+	sums->held += d->held_count;
 }
 
 /* ---- the list ---- */
@@ -78,6 +80,7 @@ static void write_row(struct part *p, const struct binding_record *b)
 	value_set_number(row, "connections", sums->connections);
 	value_set_number(row, "active", sums->active);
 	value_set_number(row, "delayed", sums->delayed);
+	value_set_number(row, "held", sums->held);
 	value_set_number(row, "received", b->received);
 	value_set_number(row, "delivered", b->delivered);
 	value_set_number(row, "failed", b->failed);
@@ -378,6 +381,13 @@ static void merge_fail(struct order *o)
 
 void command_binding_fail(struct order *o)
 {
+	if (command_fail_selects(o)) {
+		return;
+	}
+	if (o->argument_count > 2) {
+		command_fail_usage(o);
+		return;
+	}
 	o->binding = o->arguments[0];
 	if (command_flag(o, 1, "quiet")) {
 		order_on_schedulers(o, fail_step, merge_fail);

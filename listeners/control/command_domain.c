@@ -204,6 +204,13 @@ void command_domain_fail(struct order *o)
 	bool quiet = o->argument_count > 1 &&
 		     strcasecmp(o->arguments[o->argument_count - 1], "quiet") == 0;
 
+	if (command_fail_selects(o)) {
+		return;
+	}
+	if (o->argument_count > 3) {
+		command_fail_usage(o);
+		return;
+	}
 	if (o->argument_count == 3 && !command_flag(o, 2, "quiet")) {
 		return;
 	}

@@ -45,7 +45,10 @@ static const char *state_of(const struct domain *d, enum domain_hold why)
 	if (d->active_count != 0 || d->attempt_count != 0) {
 		return "sending";
 	}
-	return d->delayed_count != 0 ? "waiting for its next due time" : "idle";
+	if (d->delayed_count != 0) {
+		return "waiting for its next due time";
+	}
+	return d->held_count != 0 ? "all of it held by an operator" : "idle";
 }
 
 const char *command_domain_state(const struct scheduler *s, const struct domain *d)
@@ -80,6 +83,7 @@ static json_t *queue_of(const struct scheduler *s, const struct domain *d)
 
 	value_set_number(v, "active", d->active_count);
 	value_set_number(v, "delayed", d->delayed_count);
+	value_set_number(v, "held", d->held_count);
 	value_set_number(v, "on_connections", d->attempt_count);
 	value_set_number(v, "waiting_for_spool", d->settling_count);
 	if (first != NULL) {

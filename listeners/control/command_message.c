@@ -15,6 +15,7 @@
 
 /* Recipients shown of each delivery, unless all are asked for. */
 #define RECIPIENTS_SHOWN 10
+
 enum { FOUND };
 
 /* ---- show ---- */
@@ -36,8 +37,8 @@ struct unread {
 	struct unread_row rows[FOUND_MAX];
 };
 
-static json_t *recipients_of(const struct envelope *e, uint32_t index,
-			     const struct recipient_set *pending, bool all)
+json_t *command_recipients(const struct envelope *e, uint32_t index,
+			   const struct recipient_set *pending, bool all)
 {
 	const struct envelope_delivery *ed = envelope_delivery(e, index);
 	json_t *rows = value_array();
@@ -68,6 +69,8 @@ static json_t *delivery_row(const struct scheduler *s, const struct delivery *d)
 	value_set_text(row, "domain", domain->name);
 	value_set_text(row, "binding", domain->binding);
 	value_set_text(row, "place", found_place(d));
+	value_set_bool(row, "held", d->held);
+	value_set_bool(row, "rerouted", d->rerouted);
 	if (d->place == DELIVERY_ATTEMPT && d->connection != NULL) {
 		value_set_text(row, "host", d->connection->host_name);
 		value_set_text(row, "ip", d->connection->remote_ip);
@@ -154,8 +157,8 @@ static void on_envelope(struct scheduler *s, void *owner, struct content *conten
 		set_envelope(p->json, e);
 		for (unsigned i = 0; i < u->count; i++) {
 			value_set(u->rows[i].row, "recipients",
-				  recipients_of(e, u->rows[i].index, &u->rows[i].pending,
-						p->order->flag));
+				  command_recipients(e, u->rows[i].index, &u->rows[i].pending,
+						     p->order->flag));
 		}
 	} else {
 		snprintf(text, sizeof(text), "the envelope cannot be read back: %s",
@@ -182,8 +185,8 @@ static void show_delivery(struct part *p, struct scheduler *s, const struct deli
 	if (content != NULL) {
 		set_envelope(p->json, content_envelope(content));
 		value_set(row, "recipients",
-			  recipients_of(content_envelope(content), d->index, &d->pending,
-					p->order->flag));
+			  command_recipients(content_envelope(content), d->index, &d->pending,
+					     p->order->flag));
 	} else {
 		unread_add(p, s, d, row);
 	}

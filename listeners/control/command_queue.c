@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "listeners/control/selection.h"
+
 #define MAILQ_ROWS 20
 #define MAILQ_ROWS_MAX 1000
 
-enum { RECORDS, CONNECTIONS, ACTIVE, DELAYED, DELIVERED, FAILED, TRANSIENT };
+enum { RECORDS, CONNECTIONS, ACTIVE, DELAYED, DELIVERED, FAILED, TRANSIENT, HELD };
 
 static void write_row(struct part *p, const struct scheduler *s, const struct domain *d)
 {
@@ -20,6 +22,7 @@ static void write_row(struct part *p, const struct scheduler *s, const struct do
 	value_set_number(row, "connections", d->connection_count);
 	value_set_number(row, "active", d->active_count);
 	value_set_number(row, "delayed", d->delayed_count);
+	value_set_number(row, "held", d->held_count);
 	value_set_number(row, "delivered", d->delivered);
 	value_set_number(row, "failed", d->failed);
 	value_set_number(row, "transient", d->transient);
@@ -33,6 +36,7 @@ static void add_totals(struct part *p, const struct domain *d)
 	p->totals[CONNECTIONS] += d->connection_count;
 	p->totals[ACTIVE] += d->active_count;
 	p->totals[DELAYED] += d->delayed_count;
+	p->totals[HELD] += d->held_count;
 	p->totals[DELIVERED] += d->delivered;
 	p->totals[FAILED] += d->failed;
 	p->totals[TRANSIENT] += d->transient;
@@ -46,6 +50,7 @@ static json_t *totals_of(const struct order *o)
 	value_set_number(v, "connections", order_total(o, CONNECTIONS));
 	value_set_number(v, "active", order_total(o, ACTIVE));
 	value_set_number(v, "delayed", order_total(o, DELAYED));
+	value_set_number(v, "held", order_total(o, HELD));
 	value_set_number(v, "delivered", order_total(o, DELIVERED));
 	value_set_number(v, "failed", order_total(o, FAILED));
 	value_set_number(v, "transient", order_total(o, TRANSIENT));
@@ -119,10 +124,18 @@ void command_delayed(struct order *o)
 
 /* ---- the longest queues ---- */
 
+/* What a row is sorted by. */
+static uint64_t number_of(const json_t *row, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(row, key));
+}
+
 static uint64_t length_of(const json_t *row)
 {
-	return (uint64_t)json_integer_value(json_object_get(row, "active")) +
-	       (uint64_t)json_integer_value(json_object_get(row, "delayed"));
+	return json_object_get(row, "matching") != NULL
+		       ? number_of(row, "matching")
+		       : number_of(row, "active") + number_of(row, "delayed") +
+				 number_of(row, "held");
 }
 
 static json_t *mailq_row(struct scheduler *s, const struct domain *d)
@@ -133,31 +146,60 @@ static json_t *mailq_row(struct scheduler *s, const struct domain *d)
 	value_set_text(row, "domain", d->name);
 	value_set_number(row, "active", d->active_count);
 	value_set_number(row, "delayed", d->delayed_count);
+	value_set_number(row, "held", d->held_count);
 	value_set_number(row, "connections", d->connection_count);
 	value_set_text(row, "held_by", command_held_by(s, d));
 	return row;
 }
 
-/* Keeps p->json sorted, longest first, with at most order->number rows. */
+/* Is a queue of this length among the longest so far? p->json has at most order->number rows. */
+static bool is_long(const struct part *p, uint64_t length)
+{
+	size_t count = json_array_size(p->json);
+
+	return length > 0 &&
+	       (count < p->order->number || length > length_of(json_array_get(p->json, count - 1)));
+}
+
+/* Keeps p->json sorted, longest first. */
+static void insert_row(struct part *p, json_t *row, uint64_t length)
+{
+	size_t at = json_array_size(p->json);
+
+	while (at > 0 && length_of(json_array_get(p->json, at - 1)) < length) {
+		at--;
+	}
+	json_array_insert_new(p->json, at, row);
+	if (json_array_size(p->json) > p->order->number) {
+		json_array_remove(p->json, json_array_size(p->json) - 1);
+	}
+}
+
 static void each_queue(struct part *p, struct scheduler *s, struct domain *d)
 {
-	uint64_t length = (uint64_t)d->active_count + d->delayed_count;
-	size_t count = json_array_size(p->json);
+	uint64_t length = (uint64_t)d->active_count + d->delayed_count + d->held_count;
 
 	if (p->order->binding != NULL && strcmp(p->order->binding, d->binding) != 0) {
 		return;
 	}
 	add_totals(p, d);
-	if (length == 0 || (count == p->order->number &&
-			    length <= length_of(json_array_get(p->json, count - 1)))) {
-		return;
+	if (is_long(p, length)) {
+		insert_row(p, p->order->row(s, d), length);
 	}
-	while (count > 0 && length_of(json_array_get(p->json, count - 1)) < length) {
-		count--;
+}
+
+void command_mailq_row(struct part *p, struct scheduler *s, const struct domain *d,
+		       uint64_t matching)
+{
+	json_t *row;
+
+	if (p->json == NULL) {
+		p->json = value_array();
 	}
-	json_array_insert_new(p->json, count, p->order->row(s, d));
-	if (json_array_size(p->json) > p->order->number) {
-		json_array_remove(p->json, json_array_size(p->json) - 1);
+	if (is_long(p, matching)) {
+		row = mailq_row(s, d);
+		value_set_number(row, "matching", matching);
+		insert_row(p, row, matching);
 	}
 }
 
@@ -200,19 +242,34 @@ static json_t **sorted_rows(const struct order *o, size_t *count)
 	return rows;
 }
 
-static void merge_mailq(struct order *o)
+static json_t *longest_rows(const struct order *o)
 {
 	size_t count;
 	json_t **rows = sorted_rows(o, &count);
-	json_t *v = value_object();
 	json_t *queues = value_array();
 
 	for (size_t i = 0; i < count && i < o->number; i++) {
 		value_append(queues, json_incref(rows[i]));
 	}
 	free(rows);
-	value_set(v, "queues", queues);
+	return queues;
+}
+
+static void merge_mailq(struct order *o)
+{
+	json_t *v = value_object();
+
+	value_set(v, "queues", longest_rows(o));
 	value_set(v, "totals", totals_of(o));
+	order_answer(o, v);
+}
+
+void command_mailq_answer(struct order *o)
+{
+	json_t *v = value_object();
+
+	value_set(v, "queues", longest_rows(o));
+	value_set_number(v, "deliveries_matching", order_total(o, SELECTION_MATCHED));
 	order_answer(o, v);
 }
 
@@ -223,20 +280,25 @@ void command_longest(struct order *o)
 
 void command_mailq(struct order *o)
 {
-	bool has_number = o->argument_count == 2 ||
-			  (o->argument_count == 1 &&
-			   o->arguments[0][strspn(o->arguments[0], "0123456789")] == '\0');
+	bool has_number = o->argument_count > 0 &&
+			  o->arguments[0][strspn(o->arguments[0], "0123456789")] == '\0';
+	unsigned first = has_number ? 1 : 0;
 
 	o->number = MAILQ_ROWS;
 	if (has_number && !command_number(o, 0)) {
 		return;
 	}
-	if (o->argument_count == (has_number ? 2U : 1U)) {
-		o->binding = o->arguments[o->argument_count - 1];
-	}
 	if (o->number < 1 || o->number > MAILQ_ROWS_MAX) {
 		order_fail_usage(o, "mailq shows 1 to %d queues", MAILQ_ROWS_MAX);
 		return;
+	}
+	if (o->argument_count > first &&
+	    (o->argument_count > first + 1 || strchr(o->arguments[first], '=') != NULL)) {
+		selection_begin(o, SELECTION_MAILQ, first);
+		return;
+	}
+	if (o->argument_count > first) {
+		o->binding = o->arguments[first];
 	}
 	o->row = mailq_row;
 	command_longest(o);

@@ -5,7 +5,7 @@
 
 #include "listeners/control/command.h"
 
-enum { ACTIVE_DOMAINS, DOMAINS, ACTIVE, DELAYED, ATTEMPTS, SETTLING };
+enum { ACTIVE_DOMAINS, DOMAINS, ACTIVE, DELAYED, HELD, ATTEMPTS, SETTLING };
 
 static void count_domain(struct part *p, struct scheduler *s, struct domain *d)
 {
@@ -25,6 +25,7 @@ static bool count_step(struct part *p, struct agent *self)
 	p->totals[DOMAINS] = s->dispatcher.domains.count;
 	p->totals[ACTIVE] = s->dispatcher.domains.active;
 	p->totals[DELAYED] = s->dispatcher.domains.delayed;
+	p->totals[HELD] = s->dispatcher.domains.held;
 	return true;
 }
 
@@ -57,6 +58,7 @@ static void set_queues(json_t *v, const struct order *o)
 {
 	uint64_t active = order_total(o, ACTIVE);
 	uint64_t delayed = order_total(o, DELAYED);
+	uint64_t held = order_total(o, HELD);
 	uint64_t attempts = order_total(o, ATTEMPTS);
 	uint64_t settling = order_total(o, SETTLING);
 
@@ -64,9 +66,10 @@ static void set_queues(json_t *v, const struct order *o)
 	value_set_number(v, "active_domains", order_total(o, ACTIVE_DOMAINS));
 	value_set_number(v, "active_queue_size", active);
 	value_set_number(v, "delayed_queue_size", delayed);
+	value_set_number(v, "held_queue_size", held);
 	value_set_number(v, "in_delivery", attempts);
 	value_set_number(v, "waiting_for_spool", settling);
-	value_set_number(v, "total_queue_size", active + delayed + attempts + settling);
+	value_set_number(v, "total_queue_size", active + delayed + held + attempts + settling);
 }
 
 /* Rates since the last summary, if that was a second ago or more. */

@@ -135,6 +135,7 @@ static void explain_one(struct part *p, struct scheduler *s, struct domain *d)
 	value_set_text(v, "reason", domain_hold_key(why_first(&w)));
 	value_set_number(v, "active", d->active_count);
 	value_set_number(v, "delayed", d->delayed_count);
+	value_set_number(v, "held", d->held_count);
 	value_set_number(v, "on_connections", d->attempt_count);
 	value_set_number(v, "waiting_for_spool", d->settling_count);
 	set_next(v, &w);
@@ -178,6 +179,7 @@ static json_t *queue_row(struct scheduler *s, const struct domain *d)
 	value_set_text(row, "binding", d->binding);
 	value_set_number(row, "active", d->active_count);
 	value_set_number(row, "delayed", d->delayed_count);
+	value_set_number(row, "held", d->held_count);
 	value_set_text(row, "reason", domain_hold_key(why_first(&w)));
 	value_set(row, "next_in_ms",
 		  next_ms != 0 ? json_integer((json_int_t)next_ms) : json_null());
@@ -210,6 +212,7 @@ static uint64_t explain_delivery(const struct why *w, const struct delivery *x, 
 {
 	uint64_t wall_ms = agent_wall_ms(&w->scheduler->base);
 	const struct connection *c = x->connection;
+	char id[MESSAGE_ID_TEXT];
 
 	switch ((enum delivery_place)x->place) {
 	case DELIVERY_DELAYED:
@@ -222,6 +225,10 @@ static uint64_t explain_delivery(const struct why *w, const struct delivery *x, 
 		return 0;
 	case DELIVERY_TRANSIT:
 		snprintf(text, size, "it is between queues");
+		return 0;
+	case DELIVERY_HELD:
+		message_id_format(&x->message->id, id);
+		snprintf(text, size, "an operator holds it; \"release id %s\" ends it", id);
 		return 0;
 	case DELIVERY_ACTIVE:
 		break;
@@ -238,7 +245,8 @@ static json_t *delivery_row(const struct why *w, const struct delivery *x)
 {
 	static const char *const reasons[] = {[DELIVERY_TRANSIT] = "settling",
 					      [DELIVERY_DELAYED] = "retry",
-					      [DELIVERY_ATTEMPT] = "on_a_connection"};
+					      [DELIVERY_ATTEMPT] = "on_a_connection",
+					      [DELIVERY_HELD] = "held_mail"};
 	bool active = x->place == DELIVERY_ACTIVE;
 	json_t *row = value_object();
 	char text[WHY_TEXT];

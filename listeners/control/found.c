@@ -20,6 +20,9 @@ void found_in(struct found *f, const struct domain *d, const struct message_id *
 	for (uint32_t i = 0; i < d->delayed_count; i++) {
 		look_at(f, d->delayed[i], id);
 	}
+	for (uint32_t i = 0; i < d->held_count; i++) {
+		look_at(f, d->held[i], id);
+	}
 	for (const struct connection *c = d->connections; c != NULL; c = c->next) {
 		if (c->delivery != NULL) {
 			look_at(f, c->delivery, id);
@@ -38,6 +41,8 @@ const char *found_place(const struct delivery *d)
 		return "delayed queue";
 	case DELIVERY_ATTEMPT:
 		return "on a connection";
+	case DELIVERY_HELD:
+		return "held";
 	}
 	return "unknown";
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "listeners/control/selection.h"
 
 static void *make(size_t count, size_t size)
 {
@@ -49,7 +50,9 @@ static void order_destroy(struct order *o)
 		free(o->parts[i].text);
 		free(o->parts[i].sums);
 		free(o->parts[i].found);
+		selection_walk_free(o->parts[i].selection);
 	}
+	selection_free(o);
 	free(o->parts);
 	reply_close(&o->reply);
 	o->client->orders--;
@@ -258,6 +261,20 @@ void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn mer
 	parts_make(o, o->program->scheduler_count, step, merge);
 	for (uint32_t i = 0; i < o->part_count; i++) {
 		part_send(o, i, &o->program->schedulers[i]->base);
+	}
+}
+
+void order_again(struct order *o, order_step_fn step, order_merge_fn merge)
+{
+	ASSERT(o->waiting == 0 && o->part_count > 0);
+	o->step = step;
+	o->merge = merge;
+	o->waiting = o->part_count;
+	for (uint32_t i = 0; i < o->part_count; i++) {
+		o->parts[i].back = false;
+		o->parts[i].waits = false;
+		o->parts[i].cycle_ns = 0;
+		part_send(o, i, o->parts[i].agent);
 	}
 }
 

@@ -37,6 +37,8 @@ struct binding_sums;
 struct command;
 struct order;
 struct part;
+struct selection;
+struct selection_walk;
 struct unread;
 
 /* Runs on the part's agent; true when the part is complete, false to be called again in a later
@@ -96,6 +98,8 @@ struct part {
 	uint32_t sum_count;
 	/* `message`: what is still to be read of it; NULL: nothing. */
 	struct unread *unread;
+	/* Of a selection; NULL: it is none. */
+	struct selection_walk *selection;
 	/* Of the client's own use; malloc. */
 	void *found;
 	/* A walk over domain records: the next bucket, and how many there were. */
@@ -138,6 +142,8 @@ struct order {
 	char code[ORDER_LINE_MAX + 1];
 	/* The binding that is meant; NULL: all. */
 	const char *binding;
+	/* NULL: it selects no mail. */
+	struct selection *selection;
 
 	order_step_fn step;
 	order_merge_fn merge;
@@ -187,6 +193,10 @@ void order_answer_rows(struct order *o, const char *key, const char *more_key, j
 /* Asks every scheduler. */
 BOUND
 void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn merge);
+
+/* All parts are back: asks the same agents again, parts with what they have. */
+BOUND
+void order_again(struct order *o, order_step_fn step, order_merge_fn merge);
 
 /* Asks one agent. */
 BOUND

@@ -42,14 +42,15 @@ struct why_option {
 BOUND
 void why_find(struct why *w, struct scheduler *s, const struct domain *d);
 
-/* What binds; DOMAIN_FREE: nothing. That others wait for their next try is nothing to the active
- * queue. */
+/* What binds; DOMAIN_FREE: nothing. That others wait for their next try, or are held, is nothing to
+ * the active queue. */
 BOUND
 static inline enum domain_hold why_first(const struct why *w)
 {
-	return w->count == 0 || (w->items[0].why == DOMAIN_RETRY && w->domain->active_count != 0)
-		       ? DOMAIN_FREE
-		       : w->items[0].why;
+	enum domain_hold why = w->count != 0 ? w->items[0].why : DOMAIN_FREE;
+	bool of_others = why == DOMAIN_RETRY || why == DOMAIN_HELD_MAIL;
+
+	return of_others && w->domain->active_count != 0 ? DOMAIN_FREE : why;
 }
 
 BOUND

@@ -212,6 +212,23 @@ static void say_retry(struct words *words, const struct why *w, const struct obs
 	}
 }
 
+/* The order that ends it. */
+static void say_release(struct words *words, const struct domain *d)
+{
+	say(words, "release domain %s", d->name);
+	if (strcmp(d->binding, BINDING_DEFAULT) != 0) {
+		say(words, " binding %s", d->binding);
+	}
+}
+
+static void say_held_mail(struct words *words, const struct why *w, const struct obstacle *o)
+{
+	say_messages(words, o->in_use);
+	say(words, " %s held by an operator; \"", o->in_use == 1 ? "is" : "are");
+	say_release(words, w->domain);
+	say(words, "\" ends it");
+}
+
 static const char *trouble_of(const struct domain *d)
 {
 	const char *trouble = dispatch_trouble(d);
@@ -331,6 +348,9 @@ void why_clause(const struct why *w, const struct obstacle *o, char *text, size_
 	case DOMAIN_SETTLING:
 		say_waiting(&words, w, o);
 		break;
+	case DOMAIN_HELD_MAIL:
+		say_held_mail(&words, w, o);
+		break;
 	case DOMAIN_FREE:
 	case DOMAIN_HOLDS:
 		break;
@@ -369,6 +389,9 @@ void why_change(const struct why *w, const struct obstacle *o, char *text, size_
 		break;
 	case DOMAIN_BINDING_SUSPENDED:
 		say(&words, "resume binding %s", w->domain->binding);
+		break;
+	case DOMAIN_HELD_MAIL:
+		say_release(&words, w->domain);
 		break;
 	case DOMAIN_RETRY:
 	case DOMAIN_UNRESOLVED:

@@ -57,6 +57,8 @@ def test_every_command_answers_people_and_scripts(flow):
         "binding": ["default"], "flush binding": ["default"], "suspend binding": ["default"],
         "resume binding": ["default"], "fail binding": ["default", "quiet"],
         "flush domain": ["later.test"], "suspend domain": ["later.test"], "resume domain": ["later.test"],
+        "find": ["all"], "hold": ["all", "dry_run"], "release": ["all", "dry_run"], "fail": ["all", "dry_run"],
+        "reroute": ["all", "to", "other.test", "dry_run"], "rebind": ["all", "to", "default", "dry_run"],
         "complete": ["domain", "lat"], "counters": ["scheduler.*"], "message fail": [message, "quiet"], "fail domain": ["later.test", "quiet"],
     }
     last = ["message fail", "fail domain", "fail binding", "trace smtp remove", "shutdown"]

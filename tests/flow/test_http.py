@@ -50,7 +50,8 @@ def test_answers_by_http_what_the_console_answers(flow):
                         ("domain/later.test/default", ["domain", "later.test", "default"]),
                         ("mailq?args=5+default", ["mailq", "5", "default"]), ("mailq?args=5&args=default", ["mailq", "5", "default"]),
                         ("domain/Later%2Etest/", ["domain", "later.test"]), ("bindings", ["bindings"]),
-                        ("bounce_stats", ["bounce_stats"]), ("help/domain%20all", ["help", "domain all"]),
+                        ("find/all", ["find", "all"]), ("find/recipient/b@later.test", ["find", "recipient", "b@later.test"]),
+                        ("mailq/newer/1d", ["mailq", "newer", "1d"]), ("bounce_stats", ["bounce_stats"]), ("help/domain%20all", ["help", "domain all"]),
                         ("DOMAIN/later.test", ["domain", "later.test"])):
         # But for times; connections come to rest between one question and the other.
         wait_until(lambda: len({re.sub(r'("[a-z_]*(?:_s|_at|_ms)": )[^,}]*', r"\1", json.dumps(v))
@@ -62,7 +63,7 @@ def test_answers_by_http_what_the_console_answers(flow):
         # Others than those of this test may want arguments.
         expect(answer.status in (200, 400), f"{command}: {answer.status} {answer.body[:200]}")
     for path, status, text in (("/api/v1/nonsense", 404, "unknown command"), ("/api/v1/domain", 400, "usage:"),
-                               ("/api/v1/domain/nowhere.test", 404, "nowhere.test"), ("/api/v1/mailq/x/y/z", 400, "usage:"),
+                               ("/api/v1/domain/nowhere.test", 404, "nowhere.test"), ("/api/v1/mailq/x/y/z", 400, "no selector"),
                                ("/api/v1/message/nonsense", 400, "not a message id"), ("/api/v1/active/many", 400, "whole number"),
                                ("/api/v1/message/" + "0" * 26, 404, "0" * 26), ("/api/v1/shutdown", 405, "changes something"),
                                ("/api/v1/flush/domain/later.test", 405, "changes something"), ("/nothing", 404, "nothing is there"),

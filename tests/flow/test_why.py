@@ -309,6 +309,26 @@ def test_an_operators_suspension(flow):
 test_an_operators_suspension.short = True
 
 
+def test_mail_that_an_operator_holds(flow):
+    peer = Peer(flow, rcpt=lambda session: "450 4.2.1 later" if not peer.good else True)
+    peer.good = False
+    daemon = Daemon(flow, sink_port=peer.port, text='retry_interval = "1h"')
+    ids = send(daemon, "held.test", 2)
+    why(daemon, "held.test", "retry", until=lambda v: v["delayed"] == 2)
+    daemon.console("hold", "domain", "held.test")
+    v = why(daemon, "held.test", "held_mail")
+    r = v["reasons"][0]
+    expect_equal((v["held"], v["delayed"], r["count"], r["holds"], r["what_changes_it"]),
+                 (2, 0, 2, False, "release domain held.test"), "what is held")
+    expect("2 messages are held by an operator" in v["why"], v["why"])
+    found = daemon.console("why", "message", ids[0])["deliveries"][0]
+    expect_equal((found["place"], found["reason"]), ("held", "held_mail"), "of a message")
+    expect(f"release id {ids[0]}" in found["why"], found["why"])
+    expect_equal(daemon.console("domain", "held.test")["state"], "all of it held by an operator", "state")
+    daemon.console("release", "domain", "held.test")
+    why(daemon, "held.test", "retry", until=lambda v: v["held"] == 0)
+
+
 def test_a_suspension_of_the_configuration(flow):
     daemon = Daemon(flow, text='''domain "held.test" {
 suspend_delivery = true
@@ -591,6 +611,6 @@ max_outbound_connections = 1 }}''')
         f"busy.test: 2 messages wait for max_outbound_connections = 1 ({at}), 1 in use"), lines[0])
     expect(any(line == "Reasons" for line in lines), f"no table in {lines}")
     lines = say("why")
-    expect(lines[2].split()[:5] == ["busy.test", "default", "2", "0", "max_outbound_connections"], lines[2])
+    expect(lines[2].split()[:6] == ["busy.test", "default", "2", "0", "0", "max_outbound_connections"], lines[2])
     gate.open()
     peer.wait(3)

@@ -155,8 +155,8 @@ static void make(struct made *m, struct fuzz_input *in, struct record_encoder *e
 	} else if (type == RECORD_STATE) {
 		m->state.attempts = (uint16_t)fuzz_word(in);
 		piece = fuzz_piece(in, 1 + fuzz_word(in) % 512, &n);
-		m->state.reason_bytes = (uint16_t)(n > 512 ? 512 : n);
-		memcpy(m->reason, piece, m->state.reason_bytes);
+		m->state.text_bytes = (uint16_t)(n > 512 ? 512 : n);
+		memcpy(m->reason, piece, m->state.text_bytes);
 		record_encode_state(e, &m->header, &m->state, m->reason);
 	} else {
 		record_encode_done(e, &m->header, fuzz_word(in));

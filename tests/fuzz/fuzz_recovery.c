@@ -186,7 +186,7 @@ static void put_state(struct disk *d, unsigned message, uint32_t delivery, uint1
 	struct record_state state = {.due_ms = attempts * 1000U,
 				     .pending = {1, 0},
 				     .attempts = attempts,
-				     .reason_bytes = 5};
+				     .text_bytes = 5};
 
 	if (!can_write(d, 256)) {
 		return;

@@ -92,6 +92,8 @@ void books_confirm(struct books *b, uint64_t key, bool read);
 void books_connection(struct books *b, const char *domain, uint32_t binding, int change);
 /* An operator's order to suspend or to resume a binding is about to be sent. */
 void books_binding_ordered(struct books *b, uint32_t binding);
+/* An operator's order to send mail of a domain by other bindings is about to be sent. */
+void books_rebind_ordered(struct books *b, const char *domain);
 /* A receiver has seen a transaction's RCPTs, so many; throttles and recipients per transaction are
  * checked. */
 void books_transaction(struct books *b, const char *domain, uint32_t recipients);

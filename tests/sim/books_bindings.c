@@ -108,6 +108,27 @@ static void check_choice(const struct books *b, const struct book_entry *e, cons
 	}
 }
 
+void books_rebind_ordered(struct books *b, const char *domain)
+{
+	struct book_domain *d = books_domain(b, domain);
+
+	if (d != NULL) {
+		d->rebound = true;
+	}
+}
+
+static bool may_be_rebound(struct books *b, const struct book_entry *e)
+{
+	for (uint32_t i = 0; i < e->group_count; i++) {
+		const struct book_domain *d = books_domain(b, e->groups[i].domain);
+
+		if (d != NULL && d->rebound) {
+			return true;
+		}
+	}
+	return false;
+}
+
 void books_binding_check(struct books *b, struct book_entry *e, const char *group,
 			 const char *binding, enum event_kind kind)
 {
@@ -128,7 +149,7 @@ void books_binding_check(struct books *b, struct book_entry *e, const char *grou
 		}
 		e->binding = x->name;
 	}
-	if (strcmp(e->binding, binding) != 0) {
+	if (strcmp(e->binding, binding) != 0 && !may_be_rebound(b, e)) {
 		world_fail("%s: a %s says binding %s, an earlier one %s", books_name(e),
 			   event_kind_name(kind), binding, e->binding);
 	}

@@ -146,6 +146,8 @@ struct book_domain {
 	/* Failing was ordered. */
 	bool ordered;
 	bool quiet;
+	/* ... and sending by other bindings. */
+	bool rebound;
 };
 
 struct books {

@@ -24,6 +24,9 @@
 /* A stop is over by then. */
 #define VERDICT_NS (90 * NS_PER_S)
 #define LOOK_NS (1 * NS_PER_S)
+/* What was recovered, or was under way, when all was released: so many looks later it is released,
+ * too. */
+#define LOOKS_RELEASE 10
 
 struct operators {
 	struct scenario *scenario;
@@ -31,6 +34,8 @@ struct operators {
 	uint32_t orders;
 	uint32_t sessions;
 	uint32_t life_calmed;
+	/* Looks since then. */
+	uint32_t looks;
 	char complaint[256];
 };
 
@@ -205,6 +210,83 @@ static void say_binding(struct session *n)
 	}
 }
 
+/* What mail is meant: by what is in memory, and by what the spool has to be read for. */
+static const char *any_selector(void)
+{
+	static const char *const all[] = {
+		"all",
+		"state held",
+		"state delayed",
+		"older 2s",
+		"newer 30s",
+		"attempts 1",
+		"larger 2K",
+		"text *4*",
+		"recipient *1*@*",
+		"sender @*",
+		"sender <>",
+		"header X-Sim *1*",
+		"binding default",
+		"header X-Sim 7*",
+		"domain d*.test",
+	};
+
+	return all[world_below(sizeof(all) / sizeof(all[0]))];
+}
+
+static const char *dry(void)
+{
+	return world_chance(200) ? " dry_run" : "";
+}
+
+/* The orders that can fail or move mail name a domain, for the books. */
+static void say_selection(struct session *n)
+{
+	const struct scenario *s = n->all->scenario;
+	const char *name = any_domain(n);
+	const char *binding = s->bindings[world_below(s->binding_count)].name;
+	bool quiet = world_chance(300);
+
+	switch (world_below(12)) {
+	case 0:
+	case 1:
+		say(n, "find %s%s", any_selector(), world_chance(500) ? " limit 3" : "");
+		break;
+	case 2:
+		say(n, "mailq 5 %s", any_selector());
+		break;
+	case 3:
+		say(n, "hold domain %s newer 10s%s", name, dry());
+		break;
+	case 4:
+	case 5:
+		say(n, "hold %s%s", any_selector(), dry());
+		break;
+	case 6:
+		say(n, "release domain %s%s", name, dry());
+		break;
+	case 7:
+	case 8:
+		say(n, "release %s%s", any_selector(), dry());
+		break;
+	case 9:
+		if (world_chance(300)) {
+			books_fail_ordered(world->books, name, NULL, quiet);
+			say(n, "fail domain %s recipient *%u*%s", name, (unsigned)world_below(10),
+			    quiet ? " quiet" : "");
+		}
+		break;
+	default:
+		if (s->rebinds) {
+			books_rebind_ordered(world->books, name);
+			say(n, "rebind domain %s attempts %u to %s%s", name,
+			    (unsigned)world_between(1, 2), binding, dry());
+			say(n, "rebind domain %s newer 1d to %s%s", name, binding, dry());
+		}
+		break;
+	}
+}
+
 /* Only in a life that is followed by another one. */
 static bool may_shut_down(const struct scenario *s)
 {
@@ -213,9 +295,12 @@ static bool may_shut_down(const struct scenario *s)
 
 static void say_any(struct session *n)
 {
-	switch (world_below(5)) {
+	switch (world_below(6)) {
 	case 0:
 		say_message(n);
+		break;
+	case 5:
+		say_selection(n);
 		break;
 	case 4:
 		say_binding(n);
@@ -260,6 +345,7 @@ static void say_calm(struct session *n)
 		books_binding_ordered(world->books, i);
 		say(n, "resume binding %s", s->bindings[i].name);
 	}
+	say(n, "release all");
 	say(n, "flush domain all");
 }
 
@@ -432,7 +518,17 @@ static void calm_down(struct operators *all)
 {
 	struct session *n;
 
-	if (all->life_calmed == world->life || all->sessions > 0) {
+	if (all->sessions > 0) {
+		return;
+	}
+	if (all->life_calmed == world->life) {
+		all->looks++;
+		if (all->looks % LOOKS_RELEASE != 0) {
+			return;
+		}
+		n = session_new(all);
+		say(n, "release all");
+		session_begin(n);
 		return;
 	}
 	all->life_calmed = world->life;

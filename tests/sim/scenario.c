@@ -61,6 +61,7 @@ static void draw_kind(struct scenario *s)
 		s->lives = (uint32_t)between(1, world_chance(200) ? 8 : 3);
 	}
 	s->orders = s->operators ? (uint32_t)between(5, 60) : 0;
+	s->rebinds = s->operators && world_chance(300);
 }
 
 /* So much at a time that small rings have no room for it. */

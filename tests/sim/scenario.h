@@ -106,6 +106,8 @@ struct scenario {
 	bool net_faults;
 	bool tempers;
 	bool operators;
+	/* ... who send mail by other bindings than it had. */
+	bool rebinds;
 	/* Commands and signals that operators give, at most. */
 	uint32_t orders;
 	/* Data blocks of the disk are limited: part of disk_faults. */

@@ -86,6 +86,20 @@ struct model_message *world_find(const struct world *w, const struct message_id 
 	return m;
 }
 
+/* What operators ordered, with the state that says so. */
+static const char *check_orders(const struct delivery *d, const struct model_delivery *x)
+{
+	bool ordered = x->ordered != 0 && d->attempts == x->ordered;
+
+	if (d->held != ordered || d->rerouted != ordered || d->sent_on != ordered) {
+		return "other orders";
+	}
+	return !ordered || (strcmp(d->route->binding, "other") == 0 &&
+			    strcmp(d->route->domain, "there.example") == 0)
+		       ? NULL
+		       : "another route";
+}
+
 static const char *check_delivery(const struct world *w, const struct delivery *d,
 				  struct model_message **out)
 {
@@ -112,7 +126,7 @@ static const char *check_delivery(const struct world *w, const struct delivery *
 				 strcmp(d->last_text, "4.4.1 try later") != 0)) {
 		return "a wrong state";
 	}
-	return NULL;
+	return check_orders(d, x);
 }
 
 static void on_recovered(struct agent *self, void *context, struct delivery *d)
@@ -467,12 +481,11 @@ static void on_deferred(struct agent *self, void *object, uint64_t value)
 	call_end(c);
 }
 
-void world_defer(struct world *w, struct model_message *m, uint32_t delivery, uint16_t attempts,
-		 uint64_t due_ms)
+static struct call *state_call(struct world *w, struct model_message *m, uint32_t delivery,
+			       uint16_t attempts)
 {
 	struct call *c = call_new(w, m, SPOOL_STATE, on_deferred);
 
-	(void)due_ms;
 	ASSERT(m->state == MODEL_STORED && !m->deliveries[delivery].done_asked);
 	m->deliveries[delivery].attempts_asked = attempts;
 	c->delivery = delivery;
@@ -482,6 +495,24 @@ void world_defer(struct world *w, struct model_message *m, uint32_t delivery, ui
 	c->request.due_ms = m->id.low + attempts * 1000U;
 	c->request.pending = recipient_set_first(1);
 	c->request.reason = "4.4.1 try later";
+	return c;
+}
+
+void world_defer(struct world *w, struct model_message *m, uint32_t delivery, uint16_t attempts,
+		 uint64_t due_ms)
+{
+	(void)due_ms;
+	submit(state_call(w, m, delivery, attempts));
+}
+
+void world_order(struct world *w, struct model_message *m, uint32_t delivery, uint16_t attempts)
+{
+	struct call *c = state_call(w, m, delivery, attempts);
+
+	m->deliveries[delivery].ordered = attempts;
+	c->request.held = true;
+	c->request.binding = "other";
+	c->request.domain = "there.example";
 	submit(c);
 }
 

@@ -29,6 +29,8 @@ struct model_delivery {
 	bool done;
 	uint16_t attempts_asked;
 	uint16_t attempts;
+	/* The state with so many attempts is held and goes elsewhere; 0: none does. */
+	uint16_t ordered;
 };
 
 struct model_message {
@@ -111,6 +113,8 @@ struct model_message *world_store(struct world *w, uint32_t deliveries, size_t b
 void world_done(struct world *w, struct model_message *m, uint32_t delivery);
 void world_defer(struct world *w, struct model_message *m, uint32_t delivery, uint16_t attempts,
 		 uint64_t due_ms);
+/* The same, with an operator's orders: it is held, and goes by binding "other" to there.example. */
+void world_order(struct world *w, struct model_message *m, uint32_t delivery, uint16_t attempts);
 /* Reads envelope and body back and compares; the result. */
 int world_load(struct world *w, struct model_message *m);
 struct model_message *world_find(const struct world *w, const struct message_id *id);

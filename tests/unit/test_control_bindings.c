@@ -113,7 +113,7 @@ static void test_domain_by_each_binding(void **state)
 	v = result_of("mailq b");
 	assert_string_equal(text_at(v, "queues.0.binding"), "b");
 	json_decref(v);
-	assert_error("mailq a 10", "\"a\" is not a whole number");
+	assert_error("mailq a 10", "\"a\" is no selector");
 	/* Orders reach one, or all. */
 	v = result_of("flush domain d.example b");
 	assert_int_equal(number_at(v, "messages_flushed"), 1);

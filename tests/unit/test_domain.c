@@ -37,7 +37,7 @@ static int set_up(void **state)
 	f->domain = domain_create(&f->table, "default", "example.net", &options);
 	for (unsigned i = 0; i < DELIVERIES; i++) {
 		f->deliveries[i].magic = DELIVERY_MAGIC;
-		f->deliveries[i].index = i;
+		f->deliveries[i].index = (uint16_t)i;
 	}
 	f->seed = 0x2545f4914f6cdd1d;
 	*state = f;
@@ -233,7 +233,6 @@ static void test_queues_when_operated_at_random(void **state)
 		operate(f, i / 3000 % 2 == 0 ? 4 : 0);
 		model_compare(f);
 	}
-	assert_int_equal(f->domain->delayed_slots & (f->domain->delayed_slots - 1), 0);
 }
 
 static void test_delayed_comes_out_in_order(void **state)

@@ -72,6 +72,31 @@ static void test_restart_brings_back_what_is_unfinished(void **state)
 	world_free(w);
 }
 
+static void test_orders_survive_restarts_and_copies(void **state)
+{
+	struct world *w = world_new(true);
+	struct model_message *m[3];
+
+	(void)state;
+	world_start(w);
+	for (unsigned i = 0; i < 3; i++) {
+		m[i] = world_store(w, 2, 100, ENVELOPE_SYNCED);
+	}
+	world_settle(w);
+	world_order(w, m[0], 0, 1);
+	world_order(w, m[1], 1, 1);
+	world_settle(w);
+	world_defer(w, m[1], 1, 2, 0);
+	world_settle(w);
+	for (unsigned i = 0; i < 2; i++) {
+		world_stop(w);
+		world_start(w);
+		assert_int_equal(w->recovered, 6);
+	}
+	world_stop(w);
+	world_free(w);
+}
+
 static void test_requests_of_one_cycle_share_one_sync(void **state)
 {
 	struct world *w = world_new(true);
@@ -317,6 +342,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_store_is_answered_and_survives_restart),
 		cmocka_unit_test(test_restart_brings_back_what_is_unfinished),
+		cmocka_unit_test(test_orders_survive_restarts_and_copies),
 		cmocka_unit_test(test_requests_of_one_cycle_share_one_sync),
 		cmocka_unit_test(test_cached_is_answered_without_sync),
 		cmocka_unit_test(test_memory_is_stored_like_synced),

@@ -182,7 +182,7 @@ static void test_state_and_done_describe_themselves(void **state)
 	struct record_encoder e;
 	struct record_header h = {
 		.type = RECORD_STATE, .segment = 5, .generation = 77, .delivery = 4, .sequence = 8};
-	struct record_state s = {.stamp = 6, .attempts = 3, .reason_bytes = 5};
+	struct record_state s = {.stamp = 6, .attempts = 3, .text_bytes = 5};
 	unsigned char record[256];
 	struct index_record r;
 	size_t len;
