@@ -64,11 +64,14 @@ static const char *take(struct logs *l, const char *destination, const void *own
 		if (strcmp(t->path, path) != 0) {
 			continue;
 		}
-		if (t->owner == owner) {
-			return shared ? NULL : "is named twice";
+		if (t->owner == owner && !shared) {
+			return "is named twice";
 		}
-		return is_json(destination) && is_json(t->destination) ? NULL
-								       : "is another log's already";
+		if (t->owner != owner && (!is_json(destination) || !is_json(t->destination))) {
+			return "is another log's already";
+		}
+		/* One output has one name. */
+		return strcmp(destination, t->destination) == 0 ? NULL : "is spelled in two ways";
 	}
 	if (l->count == LOG_DESTINATIONS_MAX) {
 		return "is one too many, there may be 32";

@@ -324,9 +324,13 @@ def test_says_what_is_wrong_with_custom_loggers(flow):
         ('custom_logger "x" { mainlog = "file:mainlog" delivery_format = "%i" }', "is another log's already"),
         ('custom_logger "x" { mainlog = "json:x" delivery_format = "%i" }', "is JSON"),
         ('custom_logger "x" { mainlog = "file:x" delivery_format = "%i" sanitize = "tr/a/" }', "is no tr/FROM/TO/"),
+        ('custom_logger "x" { mainlog = "file:x" delivery_format = "%i" rejection_logfile = "file:LOGS/x" rejection_format = "%i" }',
+         "is spelled in two ways"),
+        ('log { main = ( "file:mainlog" "json:a" ) bounce = ( "json:LOGS/a" ) }', "is spelled in two ways"),
         ('custom_logger "x" { mainlog = "file:x" delivery_format = "%i" sanitize = "all" }', '"all" is unknown'),
     )
     for number, (text, wanted) in enumerate(cases):
+        text = text.replace("LOGS", str(flow.path / f"log{number}"))
         daemon = Daemon(flow, name=str(number), start=False, text=text)
         line = daemon.config.read_text().split("\n").index(text) + 1
         done = subprocess.run([flow.program("flywheeld"), "--config", daemon.config, "--check"], capture_output=True,
