@@ -399,11 +399,14 @@ static ssize_t log_file_write(struct log_output *o)
 	struct log_file *f = log_file_of(o);
 	struct iovec iov[GATHER_PIECES];
 	ssize_t n = end_torn_line(f);
+	int count;
 
 	if (n != 0) {
 		return n;
 	}
-	n = writev(f->fd, iov, log_output_gather(o, iov, GATHER_PIECES, make_room(f)));
+	/* That may open another file. */
+	count = log_output_gather(o, iov, GATHER_PIECES, make_room(f));
+	n = writev(f->fd, iov, count);
 	if (n < 0) {
 		return -errno;
 	}

@@ -535,6 +535,7 @@ struct unnamed_attempt {
 	struct delivery *delivery;
 	struct attempt attempt;
 	char remote_name[256];
+	char local_ip[INET6_ADDRSTRLEN];
 };
 
 static void on_named(struct scheduler *s, void *owner, struct content *content, int result)
@@ -564,6 +565,10 @@ static void read_names(struct scheduler *s, struct delivery *delivery, const str
 	if (a->remote_name != NULL) {
 		snprintf(u->remote_name, sizeof u->remote_name, "%s", a->remote_name);
 		u->attempt.remote_name = u->remote_name;
+	}
+	if (a->local_ip != NULL) {
+		snprintf(u->local_ip, sizeof u->local_ip, "%s", a->local_ip);
+		u->attempt.local_ip = u->local_ip;
 	}
 	delivery->domain->settling_count++;
 	scheduler_load(s, delivery->message, on_named, u);

@@ -1,20 +1,22 @@
+/* clang-format off */
 /*
  * Journals on disk, as libjlog of OmniTI Labs has them (jlog.h, jlog_private.h), so that its
  * readers and tools work with ours. A journal is a directory:
  *
  *     metastore           struct jlog_meta; locked while the number of the last segment changes
  *     0000001a            a segment: records one after the other; locked while one is appended.
- *                         Records go to the segment `storage_log` of the metastore; those before it
- *                         are closed, and never appended to again
+ *                         Records go to the segment `storage_log` of the metastore; those before
+ *                         it are closed, and never appended to again
  *     0000001a.idx        where its records begin, 8 bytes each; closed: one more entry of 0. It
- * may be missing or behind, and whoever reads by it brings it up to date cp.62696c6c696e67   the
- * checkpoint of the subscriber "billing", its name in hexadecimal: struct jlog_id of the last
- * record that it is done with pre_commit          of writers that gather; we have none, and leave
- * it alone
+ *                         may be missing or behind, and whoever reads by it brings it up to date
+ *     cp.62696c6c696e67   the checkpoint of the subscriber "billing", its name in hexadecimal:
+ *                         struct jlog_id of the last record that it is done with
+ *     pre_commit          of writers that gather; we have none, and leave it alone
  *
  * Numbers are of the machine's byte order. A record is a header and its bytes, without padding or
  * checksum: what is cut short is found out by its length, and zeros by the magic number.
  */
+/* clang-format on */
 #pragma once
 
 #include <stddef.h>

@@ -100,7 +100,7 @@ static void follow_stop(struct group *g, struct instant now)
 /* Nobody rings when there is room in a ring again; a consumer that has no time is not given more by
  * a producer that spins. */
 #define OVERFLOW_RETRY_NS (50 * NS_PER_US)
-#define RING_PATIENCE_MS 20
+#define RING_PATIENCE_MS 500
 
 static uint64_t park_limit_ns(struct group *g, uint64_t limit_ns)
 {

@@ -232,8 +232,11 @@ static void test_mailq_is_sorted_and_cut(void **state)
 static void make_done(const char *binding, const char *domain, unsigned count)
 {
 	struct scheduler *s = home_by(binding, domain);
-	struct domain *d = dispatch_find(&s->dispatcher, binding, domain);
+	struct domain *d;
 
+	agent_current = &s->base;
+	d = dispatch_find(&s->dispatcher, binding, domain);
+	agent_current = NULL;
 	for (unsigned i = 0; i < count; i++) {
 		recent_add(&d->done, agent_now_ms(&s->base));
 	}
