@@ -207,6 +207,8 @@ def test_remembers_what_was_said_for_its_user_alone(flow):
     before = len(terminal.written)
     terminal.type("\x1b[A\x1b[A\x1b[B\n")
     terminal.wait(lambda: "Hostname:" in terminal.written[before:], "version again")
+    # Before the prompt is there the end of input would be the terminal's affair.
+    terminal.wait(lambda: terminal.written.endswith("flywheel> "), "the next prompt")
     terminal.type("\x04")
     expect_equal(terminal.ended(), 0, "exit status")
     path.unlink()
