@@ -38,8 +38,8 @@ MALLOC_release := -ljemalloc
 MALLOC_debug := -ljemalloc
 MALLOC_clang := -ljemalloc
 TLS_LIBS := -lssl -lcrypto
-LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lidn2 -lcurl -lluajit-5.1 \
-	-lxml2 -lzstd -lz -lmicrohttpd -lm \
+LIBS := $(TLS_LIBS) -lcrypt -largon2 -luring -ljansson -lisal -lpcre2-8 -lunbound -lidn2 -lcurl -lluajit-5.1 -lsqlite3 -lhiredis \
+	-lxml2 -lzstd -lz -lmicrohttpd -lsystemd -lm \
 	$(MALLOC_$(VARIANT))
 
 LIB_DIRS := core agents listeners spool config
@@ -47,7 +47,7 @@ LIB_SRC := $(sort $(shell find $(LIB_DIRS) -name '*.c'))
 LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/%.o)
 LIB := $(OUT)/libflywheel.a
 
-CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c tools/log_*.c))
+CONSOLE_SRC := $(sort $(wildcard tools/flywheel.c tools/console*.c tools/log_*.c tools/config_*.c))
 SPOOL_TOOL_SRC := tools/flywheel-spool.c $(sort $(wildcard tools/spool_*.c))
 PERF_SHARED := $(filter-out perf/fw%.c,$(sort $(wildcard perf/*.c)))
 # The micro benchmarks call what they measure: linked with the library.
@@ -61,7 +61,7 @@ SIM_SRC := $(filter-out $(SIM_UNIT_SRC),$(sort $(wildcard tests/sim/*.c)))
 SIM_OBJ := $(SIM_SRC:%.c=$(OUT)/%.o) $(OUT)/tools/server.o
 # The calls that the simulated kernel answers, and those that the books and accounts look at.
 SIM_WRAP := $(shell sed -n 's/.* \*\?__wrap_\([a-z_0-9]*\)[^;]*.*/\1/p' tests/sim/kernel_wrap.h \
-	tests/sim/books_wrap.h tests/sim/accounts_wrap.h tests/sim/resolver_wrap.h)
+	tests/sim/books_wrap.h tests/sim/accounts_wrap.h tests/sim/pace_wrap.h tests/sim/resolver_wrap.h)
 SIM_LDFLAGS := $(LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%)
 STRESS_SRC := $(sort $(wildcard tests/stress/stress_*.c))
 STRESS := $(STRESS_SRC:tests/stress/%.c=$(OUT)/stress/%)
@@ -75,7 +75,7 @@ HEADERS = $(shell git ls-files -co --exclude-standard '*.h')
 
 .PHONY: all help deps run check check-all bench soak mutants tsa format format-check headers \
 	compdb install uninstall man clean programs unit flow fuzz fuzz-check fuzz-programs stress \
-	kill powercut
+	kill kill-journals powercut reloads
 
 all: deps
 	@$(MAKE) --no-print-directory -j$(JOBS) programs
@@ -93,6 +93,8 @@ help:
 	@echo 'make fuzz-check    each fuzz target for 20 seconds (FUZZ_SECONDS=n)'
 	@echo 'make stress        threads against each other (VARIANT; SECONDS=60 in all)'
 	@echo 'make kill          kill -9 under load, again and again (CYCLES=200, SEED=n for the same again)'
+	@echo 'make reloads       reload after reload under load, with schedulers that come and go (CYCLES=1000)'
+	@echo 'make kill-journals the same while journals are read (CYCLES=100, SEED=n)'
 	@echo 'make powercut      power cuts under load (CYCLES=50, FS=ext4|xfs for one, SEED=n)'
 	@echo 'make tsa           thread classes, checked by clang'
 	@echo 'make headers       every header compiles alone'
@@ -123,8 +125,9 @@ $(LIB): $(LIB_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
 
+# The watchdog names functions in stacks.
 $(OUT)/flywheeld: $(OUT)/tools/flywheeld.o $(OUT)/tools/server.o $(LIB)
-	@$(BUILD_CC) $(LDFLAGS) $^ $(LIBS) -o $@
+	@$(BUILD_CC) $(LDFLAGS) -rdynamic $^ $(LIBS) -o $@
 $(OUT)/flywheel: $(CONSOLE_SRC:%.c=$(OUT)/%.o) $(LIB)
 	@$(BUILD_CC) $(LDFLAGS) $^ -ledit -ljansson -o $@
 $(OUT)/flywheel-spool: $(SPOOL_TOOL_SRC:%.c=$(OUT)/%.o) $(LIB)
@@ -206,6 +209,15 @@ CYCLES_PY := tests/flow/cycles.py $(if $(SEED),--seed $(SEED))
 kill: all
 	@python3 $(CYCLES_PY) kill --cycles $(or $(CYCLES),200)
 
+# Of test_journal_output.py: flywheeld is killed while it writes journals that are followed.
+kill-journals: all
+	@FLOW_KILLS=$(or $(CYCLES),100) $(if $(SEED),FLOW_SEED=$(SEED)) \
+		python3 tests/flow/run.py --only test_kills_of_flywheeld_tear_no_record
+
+# Of test_reload_load.py: the configuration changes while mail flows, schedulers and all.
+reloads: all
+	@FLOW_RELOADS=$(or $(CYCLES),1000) python3 tests/flow/run.py --only test_reloads_under_load
+
 # On disks that lose what they had not flushed, and on file systems that are shut down.
 powercut: all
 	@for fs in $(or $(FS),ext4 xfs); do for disk in volatile loop; do \
@@ -215,7 +227,8 @@ powercut: all
 run: all
 	@tools/demo.sh
 
-check: deps
+check:
+	@tools/install-packages.sh check
 	@$(MAKE) --no-print-directory -j$(JOBS) check-all
 
 check-all:
@@ -256,6 +269,7 @@ SBIN := $(DESTDIR)$(PREFIX)/sbin
 BIN := $(DESTDIR)$(PREFIX)/bin
 MAN := $(DESTDIR)$(PREFIX)/share/man
 UNITS := $(DESTDIR)$(PREFIX)/lib/systemd/system
+UNIT_FILES := flywheel.service flywheel-config-pull.service flywheel-config-pull.timer
 SHARE := $(DESTDIR)$(PREFIX)/share/flywheel
 ETC := $(DESTDIR)/etc/flywheel
 
@@ -267,11 +281,12 @@ install: all
 	install -m 755 $(OUT)/flywheel-spool $(SBIN)/flywheel-spool
 	install -m 644 $(MAN_DIR)/flywheel.1 $(MAN)/man1/flywheel.1
 	install -m 644 $(MAN_DIR)/flywheel-log.1 $(MAN)/man1/flywheel-log.1
+	install -m 644 $(MAN_DIR)/flywheel-config.1 $(MAN)/man1/flywheel-config.1
 	install -m 644 $(OUT)/man/flywheel.conf.5 $(MAN)/man5/flywheel.conf.5
 	install -m 644 $(MAN_DIR)/flywheeld.8 $(MAN)/man8/flywheeld.8
 	install -m 644 $(MAN_DIR)/flywheel-spool.8 $(MAN)/man8/flywheel-spool.8
-	sed 's|=/usr/local/|=$(PREFIX)/|' tools/flywheel.service > $(UNITS)/flywheel.service
-	chmod 644 $(UNITS)/flywheel.service
+	for unit in $(UNIT_FILES); do \
+		sed 's|=/usr/local/|=$(PREFIX)/|' tools/$$unit > $(UNITS)/$$unit && chmod 644 $(UNITS)/$$unit; done
 	install -m 644 config/flywheel.conf $(ETC)/flywheel.conf.example
 	install -m 644 config/bounce_rules $(ETC)/bounce_rules.example
 	install -m 644 config/events.schema.json $(SHARE)/events.schema.json
@@ -279,9 +294,9 @@ install: all
 # What an operator made stays: configuration, spool, logs.
 uninstall:
 	rm -f $(SBIN)/flywheeld $(SBIN)/flywheel-spool $(BIN)/flywheel $(MAN)/man1/flywheel.1 \
-		$(MAN)/man1/flywheel-log.1 \
+		$(MAN)/man1/flywheel-log.1 $(MAN)/man1/flywheel-config.1 \
 		$(MAN)/man5/flywheel.conf.5 $(MAN)/man8/flywheeld.8 $(MAN)/man8/flywheel-spool.8 \
-		$(UNITS)/flywheel.service $(ETC)/flywheel.conf.example \
+		$(UNIT_FILES:%=$(UNITS)/%) $(ETC)/flywheel.conf.example \
 		$(ETC)/bounce_rules.example $(SHARE)/events.schema.json
 	@[ ! -d $(SHARE) ] || rmdir --ignore-fail-on-non-empty $(SHARE)
 	@[ ! -d $(ETC) ] || rmdir --ignore-fail-on-non-empty $(ETC)

@@ -381,11 +381,12 @@ struct log_writer *log_writer_create(const char *name, const struct log_options 
 	for (unsigned i = 0; i < LOG_FILES; i++) {
 		w->streams[i].last = &w->streams[i].first;
 	}
+	/* Journals may have something to say as they are opened. */
+	w->base.errors.on_new = on_new_error;
 	if (open_outputs(w, options, errors) != 0) {
 		log_writer_destroy(w);
 		return NULL;
 	}
-	w->base.errors.on_new = on_new_error;
 	return w;
 }
 

@@ -23,6 +23,8 @@ struct lookup {
 	struct scheduler *scheduler;
 	struct domain *domain;
 	struct route *route;
+	/* Whose options the route has, held. */
+	struct config *config;
 	/* The domain's policy of MTA-STS. */
 	struct sts_question sts;
 	bool sts_waiting;
@@ -68,6 +70,7 @@ static void end(struct lookup *l, struct route_verdict *verdict)
 	s->lookups_waiting--;
 	sts_policy_release(l->sts.policy);
 	route_destroy(l->route);
+	config_release(l->config);
 	free(l);
 	dispatch_resolved(&s->dispatcher, d, verdict);
 }
@@ -165,7 +168,8 @@ void scheduler_resolve(struct dispatcher *x, struct domain *d)
 	s->route_seed = s->route_seed * UINT64_C(6364136223846793005) + 1442695040888963407U;
 	l->scheduler = s;
 	l->domain = d;
-	l->route = route_create(d->options, d->name, &s->program->self, s->route_seed);
+	l->config = config_hold(s->config);
+	l->route = route_create(d->options, d->name, s->self, s->route_seed);
 	s->lookups_waiting++;
 	if (wants_policy(l)) {
 		l->sts = (struct sts_question){.domain = d->name, .on_answer = on_policy};
@@ -198,21 +202,20 @@ static bool address_of(const struct sockaddr *a, struct in6_addr *address)
 	return false;
 }
 
-static void add_listen(struct program *p, const struct in6_addr *address, uint16_t port)
+static void add_listen(struct route_self *self, const struct in6_addr *address, uint16_t port)
 {
-	struct route_listen *grown =
-		realloc(p->listens, (p->self.listen_count + 1) * sizeof *grown);
+	struct route_listen *grown = realloc((struct route_listen *)self->listens,
+					     (self->listen_count + 1) * sizeof(*grown));
 
 	if (grown == NULL) {
-		fatal("out of memory at start");
+		fatal("out of memory for addresses");
 	}
-	grown[p->self.listen_count++] = (struct route_listen){*address, port};
-	p->listens = grown;
-	p->self.listens = grown;
+	grown[self->listen_count++] = (struct route_listen){*address, port};
+	self->listens = grown;
 }
 
 /* A wildcard stands for every address of this machine. */
-static void add_interfaces(struct program *p, uint16_t port, bool v4_only)
+static void add_interfaces(struct route_self *self, uint16_t port, bool v4_only)
 {
 	struct ifaddrs *list = NULL;
 	struct in6_addr address;
@@ -223,17 +226,17 @@ static void add_interfaces(struct program *p, uint16_t port, bool v4_only)
 	for (const struct ifaddrs *i = list; i != NULL; i = i->ifa_next) {
 		if (address_of(i->ifa_addr, &address) &&
 		    (!v4_only || i->ifa_addr->sa_family == AF_INET)) {
-			add_listen(p, &address, port);
+			add_listen(self, &address, port);
 		}
 	}
 	freeifaddrs(list);
 }
 
-void program_find_self(struct program *p)
+void program_find_self(const struct config *config, struct route_self *self)
 {
-	p->self.hostname = config_global(p->config)->hostname;
-	for (uint32_t i = 0; i < config_smtp_listen_count(p->config); i++) {
-		const struct sockaddr_storage *s = &config_smtp_listen(p->config, i)->address;
+	*self = (struct route_self){.hostname = config_global(config)->hostname};
+	for (uint32_t i = 0; i < config_smtp_listen_count(config); i++) {
+		const struct sockaddr_storage *s = &config_smtp_listen(config, i)->address;
 		struct in_addr any = {INADDR_ANY};
 		struct in6_addr any_v4 = mapped(&any);
 		struct in6_addr address;
@@ -246,9 +249,9 @@ void program_find_self(struct program *p)
 		port = ntohs(((const struct sockaddr_in *)(const void *)s)->sin_port);
 		if (IN6_IS_ADDR_UNSPECIFIED(&address) ||
 		    memcmp(&address, &any_v4, sizeof address) == 0) {
-			add_interfaces(p, port, s->ss_family == AF_INET);
+			add_interfaces(self, port, s->ss_family == AF_INET);
 		} else {
-			add_listen(p, &address, port);
+			add_listen(self, &address, port);
 		}
 	}
 }

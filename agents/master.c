@@ -9,18 +9,20 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#define LISTENS_MAX 64
+#include "agents/crew.h"
+#include "agents/generation.h"
+#include "agents/listen_socket.h"
+
+/* Those that the configuration has no more stay while they have connections, each of which has a
+ * generation. */
+#define PLACES_MAX (LISTENS_MAX * GENERATIONS_MAX)
 #define PEER_BUCKETS 4096
 #define ACCEPT_AGAIN_MS 100
 /* What the kernel keeps of replies that a client does not read, bytes: by itself it would keep
  * megabytes. */
 #define SEND_BUFFER 32768
-/* How long a start waits for an address that is in use, and how often it looks. */
-#define BIND_PATIENCE_MS 1000
-#define BIND_AGAIN_MS 20
 
 /* How many connections a peer has on one listen. */
 BOUND
@@ -35,6 +37,8 @@ struct peer {
 BOUND
 struct listen {
 	struct master *master;
+	/* In the master's table. */
+	uint32_t slot;
 	const struct listener_ops *ops;
 	uint32_t listener;
 	uint32_t index;
@@ -44,12 +48,20 @@ struct listen {
 	/* After a shortage of files or memory, accepting goes on a little later. */
 	struct timer again;
 	uint32_t connections;
+	/* The configuration has it no more: closed as soon as it accepts nothing, and its place is
+	 * free when its last connection has come back. */
+	bool leaving;
+	/* Whose options it has then, held until it is closed. */
+	struct config *config;
 };
 
 struct master {
 	struct agent base;
 	struct program *program;
-	struct listen listens[LISTENS_MAX];
+	/* The generation that counts here, held; and what is being taken: NULL: nothing. */
+	struct config *config;
+	struct generation_change *taking;
+	struct listen *listens[PLACES_MAX];
 	uint32_t listen_count;
 	/* Connections that each scheduler has. */
 	uint32_t load[SCHEDULERS_MAX];
@@ -180,7 +192,7 @@ static uint32_t service_connections(const struct listen *l)
 	uint32_t sum = 0;
 
 	for (uint32_t i = 0; i < l->master->listen_count; i++) {
-		const struct listen *other = &l->master->listens[i];
+		const struct listen *other = l->master->listens[i];
 
 		sum += other->listener == l->listener ? other->connections : 0;
 	}
@@ -222,7 +234,7 @@ static bool allowed(struct listen *l, struct accept *a, uint32_t slot)
 /* The one with the fewest connections; among equals, in turn. */
 static uint32_t choose_scheduler(struct master *m)
 {
-	uint32_t count = m->program->scheduler_count;
+	uint32_t count = m->program->home_count;
 	uint32_t best = m->turn++ % count;
 
 	for (uint32_t i = 1; i < count; i++) {
@@ -238,7 +250,7 @@ static uint32_t choose_scheduler(struct master *m)
 static void take_connection(struct listen *l, int fd)
 {
 	struct master *m = l->master;
-	uint32_t slot = (uint32_t)(l - m->listens);
+	uint32_t slot = l->slot;
 	struct accept *a = pool_get(&m->accepts);
 
 	memset(a, 0, sizeof *a);
@@ -246,9 +258,11 @@ static void take_connection(struct listen *l, int fd)
 	a->fd = fd;
 	a->listener = l->listener;
 	a->listen = l->index;
+	a->config = config_hold(m->config);
 	a->slot = slot;
 	peer_of(fd, a);
 	if (!allowed(l, a, slot)) {
+		config_release(a->config);
 		pool_put(&m->accepts, a);
 		return;
 	}
@@ -262,14 +276,59 @@ static void take_connection(struct listen *l, int fd)
 		   0);
 }
 
+static bool is_path(const struct listen *l)
+{
+	return l->options->address.ss_family == AF_UNIX;
+}
+
+/* No more than once: who has a descriptor of -1 is closed. */
+static void close_listen(struct listen *l)
+{
+	if (l->fd < 0) {
+		return;
+	}
+	mux_close(l->master->base.mux, l->fd);
+	l->fd = -1;
+	if (is_path(l)) {
+		unlink(l->options->name);
+	}
+	config_release(l->config);
+	l->config = NULL;
+}
+
+/* Their addresses may be asked for again by the next generation. */
+static void tell_when_closed(struct master *m)
+{
+	struct generation_change *g = m->taking;
+
+	for (uint32_t i = 0; i < m->listen_count; i++) {
+		if (m->listens[i]->leaving && m->listens[i]->fd >= 0) {
+			return;
+		}
+	}
+	m->taking = NULL;
+	if (g != NULL) {
+		generation_taken(g, &m->base);
+	}
+}
+
+static void close_leaving(struct listen *l)
+{
+	if (l->leaving && !mux_op_busy(&l->op)) {
+		close_listen(l);
+		tell_when_closed(l->master);
+	}
+}
+
 static void on_accepted(struct mux_op *op, int result)
 {
 	struct listen *l = CONTAINER_OF(op, struct listen, op);
 	struct master *m = l->master;
 
 	if (result >= 0) {
-		if (m->stopping) {
+		if (m->stopping || l->leaving) {
 			refuse(l, result, "shutting down");
+			close_leaving(l);
 			return;
 		}
 		take_connection(l, result);
@@ -278,7 +337,9 @@ static void on_accepted(struct mux_op *op, int result)
 		agent_error(&m->base, result, "accept on %s: %s", l->options->name,
 			    strerror(-result));
 	}
-	if (!mux_op_busy(op) && !m->stopping) {
+	if (l->leaving) {
+		close_leaving(l);
+	} else if (!mux_op_busy(op) && !m->stopping) {
 		timer_arm(&l->again, agent_now_ms(&m->base) + ACCEPT_AGAIN_MS);
 	}
 }
@@ -287,6 +348,13 @@ static void on_again(struct timer *t)
 {
 	struct listen *l = CONTAINER_OF(t, struct listen, again);
 
+	mux_accept(l->master->base.mux, &l->op, l->fd);
+}
+
+static void accept_on(struct listen *l)
+{
+	mux_op_init(&l->op, &l->master->base, on_accepted);
+	timer_init(&l->again, &l->master->base, on_again);
 	mux_accept(l->master->base.mux, &l->op, l->fd);
 }
 
@@ -299,10 +367,25 @@ void master_on_closed(struct agent *self, void *object, uint64_t value)
 	CHECK_MAGIC(a, ACCEPT_MAGIC);
 	m->load[a->scheduler]--;
 	m->open--;
-	m->listens[a->slot].connections--;
+	m->listens[a->slot]->connections--;
 	peer_put(m, &a->peer, a->slot);
+	accept_let_go(a);
 	a->magic = 0;
 	pool_put(&m->accepts, a);
+}
+
+/* The scheduler that had it leaves, and is not among those to choose from. */
+void master_on_handed_on(struct agent *self, void *object, uint64_t value)
+{
+	struct master *m = master_of(self);
+	struct accept *a = object;
+
+	(void)value;
+	CHECK_MAGIC(a, ACCEPT_MAGIC);
+	m->load[a->scheduler]--;
+	a->scheduler = choose_scheduler(m);
+	m->load[a->scheduler]++;
+	agent_send(self, &m->program->schedulers[a->scheduler]->base, scheduler_on_accept, a, 0);
 }
 
 /* ---- signals ---- */
@@ -328,6 +411,10 @@ static void on_signal(struct mux_op *op, int result)
 		} else {
 			reopen_logs(m);
 		}
+		if (info.ssi_signo == SIGHUP) {
+			agent_send(&m->base, &m->program->schedulers[0]->base,
+				   generations_on_hangup, m->program, 0);
+		}
 	}
 	if (!m->stopping) {
 		mux_poll_fd(m->base.mux, &m->signal_op, m->signal_fd, POLLIN);
@@ -341,11 +428,7 @@ static void on_start_complete(struct agent *self)
 	struct master *m = master_of(self);
 
 	for (uint32_t i = 0; i < m->listen_count; i++) {
-		struct listen *l = &m->listens[i];
-
-		mux_op_init(&l->op, self, on_accepted);
-		timer_init(&l->again, self, on_again);
-		mux_accept(self->mux, &l->op, l->fd);
+		accept_on(m->listens[i]);
 	}
 	mux_op_init(&m->signal_op, self, on_signal);
 	mux_poll_fd(self->mux, &m->signal_op, m->signal_fd, POLLIN);
@@ -362,9 +445,12 @@ static void on_stop(struct agent *self)
 	struct master *m = master_of(self);
 
 	m->stopping = true;
+	if (m->program->crew != NULL) {
+		crew_stop(m->program->crew);
+	}
 	for (uint32_t i = 0; i < m->listen_count; i++) {
-		mux_cancel(self->mux, &m->listens[i].op);
-		timer_cancel(&m->listens[i].again);
+		mux_cancel(self->mux, &m->listens[i]->op);
+		timer_cancel(&m->listens[i]->again);
 	}
 	mux_cancel(self->mux, &m->signal_op);
 }
@@ -374,19 +460,14 @@ static bool on_drained(struct agent *self)
 	struct master *m = master_of(self);
 
 	for (uint32_t i = 0; i < m->listen_count; i++) {
-		struct listen *l = &m->listens[i];
+		struct listen *l = m->listens[i];
 
 		if (mux_op_busy(&l->op)) {
 			return false;
 		}
-		if (l->fd >= 0) {
-			mux_close(self->mux, l->fd);
-			l->fd = -1;
-			if (l->options->name[0] == '/' || strchr(l->options->name, '/') != NULL) {
-				unlink(l->options->name);
-			}
-		}
+		close_listen(l);
 	}
+	tell_when_closed(m);
 	return !mux_op_busy(&m->signal_op);
 }
 
@@ -397,7 +478,7 @@ static void on_tear_down(struct agent *self)
 
 	ASSERT(m->open == 0);
 	for (uint32_t i = 0; i < m->listen_count; i++) {
-		ASSERT(m->listens[i].connections == 0);
+		ASSERT(m->listens[i]->connections == 0);
 	}
 	for (uint32_t i = 0; i < m->program->scheduler_count; i++) {
 		ASSERT(m->load[i] == 0);
@@ -415,95 +496,127 @@ static const struct agent_ops master_ops = {
 
 /* ---- opening sockets ---- */
 
-/* A socket file that nobody serves any more is in the way. */
-static void remove_stale(const struct sockaddr_un *address)
+/* Nobody uses the place. */
+static bool is_free(const struct listen *l)
 {
-	struct stat st;
-	int fd;
-
-	if (stat(address->sun_path, &st) != 0 || !S_ISSOCK(st.st_mode)) {
-		return;
-	}
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0) {
-		if (connect(fd, (const struct sockaddr *)address, sizeof *address) != 0 &&
-		    errno == ECONNREFUSED) {
-			unlink(address->sun_path);
-		}
-		close(fd);
-	}
+	return l->leaving && l->fd < 0 && l->connections == 0 && !mux_op_busy(&l->op);
 }
 
-/* The kernel lets go of the sockets of a killed process that used io_uring a moment after it has
- * ended: who starts again at once finds them taken, and waits a little. */
-static bool bind_patiently(int fd, const struct listen_options *o)
-{
-	for (int waited_ms = 0;; waited_ms += BIND_AGAIN_MS) {
-		if (o->address.ss_family == AF_UNIX) {
-			remove_stale((const struct sockaddr_un *)(const void *)&o->address);
-		}
-		if (bind(fd, (const struct sockaddr *)&o->address, o->address_len) == 0) {
-			return true;
-		}
-		if (errno != EADDRINUSE || waited_ms >= BIND_PATIENCE_MS) {
-			return false;
-		}
-		usleep(BIND_AGAIN_MS * 1000);
-	}
-}
-
-static int open_socket(const struct listen_options *o, FILE *errors)
-{
-	int family = o->address.ss_family;
-	int on = 1;
-	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0) {
-		fprintf(errors, "flywheeld: cannot listen on %s: %s\n", o->name, strerror(errno));
-		return -1;
-	}
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-	if (!bind_patiently(fd, o) || (family == AF_UNIX && chmod(o->name, o->file_mode) != 0) ||
-	    listen(fd, (int)o->backlog) != 0) {
-		fprintf(errors, "flywheeld: cannot listen on %s: %s%s\n", o->name, strerror(errno),
-			errno == EADDRINUSE
-				? " (does another program, or another flywheeld, use it?)"
-				: "");
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
-static bool open_listener(struct master *m, uint32_t listener, FILE *errors)
+static struct listen *add_listen(struct master *m, uint32_t listener, uint32_t index, int fd)
 {
 	const struct listener_ops *ops = m->program->listeners[listener];
-	uint32_t count = ops->listen_count(m->program->config);
-	bool good = true;
+	uint32_t slot = 0;
+	struct listen *l;
 
-	if (m->listen_count + count > LISTENS_MAX) {
-		fprintf(errors, "flywheeld: %u listens are configured, expected at most %d\n",
-			m->listen_count + count, LISTENS_MAX);
-		return false;
+	/* The place of one that has gone, if there is one. */
+	while (slot < m->listen_count && !is_free(m->listens[slot])) {
+		slot++;
 	}
-	for (uint32_t i = 0; i < count; i++) {
-		struct listen *l = &m->listens[m->listen_count];
+	ASSERT(slot < PLACES_MAX);
+	if (m->listens[slot] == NULL) {
+		m->listens[slot] = calloc(1, sizeof(struct listen));
+	}
+	l = m->listens[slot];
+	if (l == NULL) {
+		fatal("out of memory for a socket to listen on");
+	}
+	*l = (struct listen){
+		.master = m,
+		.slot = slot,
+		.ops = ops,
+		.listener = listener,
+		.index = index,
+		.options = ops->listen(m->config, index),
+		.fd = fd,
+	};
+	if (!ops->on_master) {
+		/* Accepted sockets inherit it. */
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BUFFER}, sizeof(int));
+	}
+	m->listen_count += slot == m->listen_count;
+	return l;
+}
 
-		l->master = m;
-		l->ops = ops;
-		l->listener = listener;
-		l->index = i;
-		l->options = ops->listen(m->program->config, i);
-		l->fd = open_socket(l->options, errors);
-		if (!ops->on_master && l->fd >= 0) {
-			/* Accepted sockets inherit it. */
-			setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BUFFER}, sizeof(int));
-		}
-		good = good && l->fd >= 0;
-		m->listen_count++;
+/* It is the master's from here on. */
+static struct listen *take_socket(struct master *m, struct listen_sockets *sockets, uint32_t i)
+{
+	int fd = sockets->list[i].fd;
+
+	sockets->list[i].fd = -1;
+	return add_listen(m, sockets->list[i].listener, sockets->list[i].index, fd);
+}
+
+static bool open_sockets(struct master *m, FILE *errors)
+{
+	struct listen_sockets *sockets =
+		listen_sockets_open(m->program, m->config, NULL, LISTEN_PATIENCE_MS, errors);
+	bool good = sockets != NULL;
+
+	for (uint32_t i = 0; good && i < sockets->count; i++) {
+		take_socket(m, sockets, i);
 	}
+	listen_sockets_close(sockets);
 	return good;
 }
+
+/* ---- another generation ---- */
+
+/* What the kernel knows of a socket that stays open. */
+static void renew_socket(const struct listen *l, const struct listen_options *before)
+{
+	if (l->options->backlog != before->backlog) {
+		listen(l->fd, (int)l->options->backlog);
+	}
+	if (is_path(l) && l->options->file_mode != before->file_mode) {
+		(void)!chmod(l->options->name, l->options->file_mode);
+	}
+}
+
+/* One that is open: it goes on with the options that it has now, or leaves. */
+static void renew_listen(struct listen *l, const struct config *config, struct config *old)
+{
+	const struct listen_options *before = l->options;
+	int64_t index = l->leaving ? -1 : listen_find(l->ops, config, before);
+
+	if (index >= 0) {
+		l->index = (uint32_t)index;
+		l->options = l->ops->listen(config, l->index);
+		renew_socket(l, before);
+		return;
+	}
+	if (l->leaving) {
+		return;
+	}
+	l->leaving = true;
+	l->config = config_hold(old);
+	timer_cancel(&l->again);
+	mux_cancel(l->master->base.mux, &l->op);
+	close_leaving(l);
+}
+
+void master_on_generation(struct agent *self, void *object, uint64_t unused)
+{
+	struct master *m = master_of(self);
+	struct generation_change *g = object;
+	struct config *old = m->config;
+	struct listen_sockets *sockets = g->sockets;
+
+	(void)unused;
+	if (!m->stopping) {
+		m->config = config_hold(g->config);
+		for (uint32_t i = 0; i < m->listen_count; i++) {
+			renew_listen(m->listens[i], m->config, old);
+		}
+		for (uint32_t i = 0; i < sockets->count; i++) {
+			accept_on(take_socket(m, sockets, i));
+		}
+		config_release(old);
+	}
+	m->taking = g;
+	tell_when_closed(m);
+}
+
+/* ---- life ---- */
 
 static uint64_t open_limit(void)
 {
@@ -531,7 +644,6 @@ struct master *master_create(const char *name, struct program *program, FILE *er
 {
 	struct master *m =
 		aligned_alloc(CACHE_LINE, (sizeof *m + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
-	bool good = true;
 
 	if (m == NULL) {
 		fatal("out of memory for the master");
@@ -539,6 +651,7 @@ struct master *master_create(const char *name, struct program *program, FILE *er
 	memset(m, 0, sizeof *m);
 	agent_init(&m->base, &master_ops, name, 0);
 	m->program = program;
+	m->config = config_hold(program->config);
 	pool_init(&m->accepts, "accept construct", sizeof(struct accept), 1024);
 	pool_init(&m->peers, "peer", sizeof(struct peer), 1024);
 	m->accepted = counter_create(m->base.counters, "accepted", COUNTER_SUM,
@@ -556,10 +669,7 @@ struct master *master_create(const char *name, struct program *program, FILE *er
 		counter_create(m->base.counters, "accept_errors", COUNTER_SUM, "Errors of accept");
 	block_signals(m);
 	m->open_max = open_limit();
-	for (uint32_t i = 0; i < program->listener_count; i++) {
-		good = open_listener(m, i, errors) && good;
-	}
-	if (!good) {
+	if (!open_sockets(m, errors)) {
 		master_destroy(m);
 		return NULL;
 	}
@@ -569,19 +679,22 @@ struct master *master_create(const char *name, struct program *program, FILE *er
 void master_describe(const struct master *m, FILE *out)
 {
 	for (uint32_t i = 0; i < m->listen_count; i++) {
-		fprintf(out, "flywheeld: %s listening on %s\n", m->listens[i].ops->name,
-			m->listens[i].options->name);
+		fprintf(out, "flywheeld: %s listening on %s\n", m->listens[i]->ops->name,
+			m->listens[i]->options->name);
 	}
 }
 
 void master_destroy(struct master *m)
 {
 	for (uint32_t i = 0; i < m->listen_count; i++) {
-		if (m->listens[i].fd >= 0) {
-			close(m->listens[i].fd);
+		if (m->listens[i]->fd >= 0) {
+			close(m->listens[i]->fd);
 		}
+		config_release(m->listens[i]->config);
+		free(m->listens[i]);
 	}
 	close(m->signal_fd);
+	config_release(m->config);
 	pool_close(&m->accepts);
 	pool_close(&m->peers);
 	agent_close(&m->base);

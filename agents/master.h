@@ -30,6 +30,10 @@ struct agent *master_agent(struct master *m);
 BOUND
 void master_on_closed(struct agent *self, void *accept, uint64_t value);
 
+/* A scheduler that leaves hands on what it serves: task. Another one goes on with it. */
+BOUND
+void master_on_handed_on(struct agent *self, void *accept, uint64_t value);
+
 /* "SMTP listening on 127.0.0.1:2525" lines, for the start message. */
 SINGLE
 void master_describe(const struct master *m, FILE *out);

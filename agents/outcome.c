@@ -85,9 +85,13 @@ static void on_done_written(struct agent *self, void *object, uint64_t value)
 
 static void on_state_written(struct agent *self, void *object, uint64_t value)
 {
+	struct scheduler_request *r = object;
+	struct domain *d = r->domain;
+
 	(void)self;
 	(void)value;
-	scheduler_request_put(object);
+	scheduler_request_put(r);
+	dispatch_written(d);
 }
 
 /* A state's texts, copied: the delivery may be tried again before the spool has written it. */
@@ -141,17 +145,40 @@ static struct scheduler_request *delivery_request(struct scheduler *s, struct de
 	return r;
 }
 
+/* The spool is to know of an operator's order: who gave it waits for that. */
+static void begin_order(struct scheduler *s, struct delivery *delivery)
+{
+	s->orders_waiting += !delivery->ordered;
+	delivery->ordered = true;
+}
+
+/* Nobody has to. */
+static void end_order(struct scheduler *s, struct delivery *delivery)
+{
+	s->orders_waiting -= delivery->ordered;
+	delivery->ordered = false;
+}
+
+/* The request's, from now on. */
+static void pass_order(struct scheduler_request *r, struct delivery *delivery)
+{
+	r->ordered = delivery->ordered;
+	delivery->ordered = false;
+}
+
 /* This run is done with the delivery: the spool is told that it is over, or who remains. */
 static void part_with(struct scheduler *s, struct delivery *delivery, enum spool_verb verb)
 {
 	struct scheduler_request *r;
 
 	if (delivery->message->spool == NULL) {
+		end_order(s, delivery);
 		delivery_destroy(delivery, &s->pools);
 		return;
 	}
 	delivery_give_up_content(delivery, &s->pools);
 	r = delivery_request(s, delivery, verb, on_done_written);
+	pass_order(r, delivery);
 	spool_submit(s->program->spool, &s->base, &r->spool);
 }
 
@@ -196,8 +223,7 @@ static void settle_state(struct scheduler *s, struct delivery *delivery)
 	struct scheduler_request *r = delivery_request(
 		s, delivery, SPOOL_STATE, leaves ? on_route_written : on_state_written);
 
-	r->ordered = delivery->ordered;
-	delivery->ordered = false;
+	pass_order(r, delivery);
 	spool_submit(s->program->spool, &s->base, &r->spool);
 	if (delivery_give_up_content(delivery, &s->pools)) {
 		counter_inc(s->bodies_dropped);
@@ -205,6 +231,8 @@ static void settle_state(struct scheduler *s, struct delivery *delivery)
 	if (leaves) {
 		delivery->domain->settling_count++;
 	} else {
+		r->domain = delivery->domain;
+		r->domain->writing_count++;
 		queue_again(s, delivery);
 	}
 }
@@ -220,8 +248,7 @@ static void on_kept(struct scheduler *s, void *owner, int result)
 		/* It stays in memory, as it was promised no more; the next failure tries again. */
 		agent_error(&s->base, result, "a message of durability memory could not be kept");
 		delivery_end_route(delivery);
-		s->orders_waiting -= delivery->ordered;
-		delivery->ordered = false;
+		end_order(s, delivery);
 		queue_again(s, delivery);
 	}
 	dispatch_settled(d);
@@ -535,7 +562,6 @@ struct unnamed_attempt {
 	struct delivery *delivery;
 	struct attempt attempt;
 	char remote_name[256];
-	char local_ip[INET6_ADDRSTRLEN];
 };
 
 static void on_named(struct scheduler *s, void *owner, struct content *content, int result)
@@ -566,10 +592,6 @@ static void read_names(struct scheduler *s, struct delivery *delivery, const str
 		snprintf(u->remote_name, sizeof u->remote_name, "%s", a->remote_name);
 		u->attempt.remote_name = u->remote_name;
 	}
-	if (a->local_ip != NULL) {
-		snprintf(u->local_ip, sizeof u->local_ip, "%s", a->local_ip);
-		u->attempt.local_ip = u->local_ip;
-	}
 	delivery->domain->settling_count++;
 	scheduler_load(s, delivery->message, on_named, u);
 }
@@ -582,6 +604,9 @@ static void on_attempt(struct dispatcher *x, struct domain *d, struct delivery *
 	(void)d;
 	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
 	OWNER_CHECK(delivery);
+	if (a->given_up == ATTEMPT_BY_OPERATOR) {
+		begin_order(s, delivery);
+	}
 	if (delivery_content(delivery) == NULL) {
 		read_names(s, delivery, a);
 	} else {
@@ -607,7 +632,7 @@ static const struct domain_options *options(struct dispatcher *x, struct binding
 {
 	struct scheduler *s = scheduler_of(x);
 
-	return config_outbound(s->program->config, binding_of(s, b), provider, domain,
+	return config_outbound(s->config, binding_of(s, b), provider, domain,
 			       domain != NULL ? strlen(domain) : 0);
 }
 
@@ -615,15 +640,19 @@ static const char *provider(struct dispatcher *x, struct binding_record *b, cons
 {
 	struct scheduler *s = scheduler_of(x);
 
-	return config_provider(s->program->config, binding_of(s, b), mx);
+	return config_provider(s->config, binding_of(s, b), mx);
+}
+
+static const char *same_provider(struct dispatcher *x, const char *name)
+{
+	return config_same_provider(scheduler_of(x)->config, name);
 }
 
 static void reorder(struct dispatcher *x, struct delivery *delivery)
 {
 	struct scheduler *s = scheduler_of(x);
 
-	s->orders_waiting++;
-	delivery->ordered = true;
+	begin_order(s, delivery);
 	settle(s, delivery);
 }
 
@@ -638,6 +667,7 @@ const struct dispatch_ops scheduler_dispatch_ops = {
 	.on_attempt = on_attempt,
 	.options = options,
 	.provider = provider,
+	.same_provider = same_provider,
 	.reorder = reorder,
 	.keep = keep,
 	.trace = scheduler_offer_connection,

@@ -3,9 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agents/generation.h"
+#include "agents/lock_keeper.h"
+#include "agents/policy_macro.h"
 #include "agents/scheduler.h"
 
 #define LINE_MAX_BYTES 1024
+#define ERRORS_PER_SECOND 100
 
 /* ---- what scripts ask for ---- */
 
@@ -60,6 +64,18 @@ static void on_print(void *context, const char *text, size_t len)
 	}
 }
 
+/* Of texts that differ each time no more than some find their way to the log. */
+static bool tells_errors(void *context)
+{
+	struct scheduler *s = context;
+
+	if (agent_now_ms(&s->base) - s->policy.errors_since_ms >= 1000) {
+		s->policy.errors_since_ms = agent_now_ms(&s->base);
+		s->policy.errors_told = 0;
+	}
+	return s->policy.errors_told < ERRORS_PER_SECOND;
+}
+
 /* One entry for each distinct error, its lines joined. */
 static void on_error(void *context, const char *text)
 {
@@ -67,13 +83,17 @@ static void on_error(void *context, const char *text)
 	char entry[ERRLOG_TEXT];
 	size_t n = 0;
 
+	counter_inc(s->policy.errors);
+	if (text == NULL || !tells_errors(s)) {
+		return;
+	}
 	for (; *text != '\0' && n < sizeof(entry) - 1; text++) {
 		if (*text != '\t') {
 			entry[n++] = *text == '\n' ? ' ' : *text;
 		}
 	}
 	entry[n] = '\0';
-	counter_inc(s->policy.errors);
+	s->policy.errors_told++;
 	agent_error(&s->base, 0, "%s", entry);
 }
 
@@ -137,37 +157,293 @@ static bool is_binding(void *context, const char *name)
 	return binding_is_known(&s->dispatcher.bindings, name);
 }
 
+static void ask_lock(void *context, struct policy_lock *l)
+{
+	struct scheduler *s = context;
+
+	lock_keeper_ask(s->program->locks, &s->base, l);
+}
+
+static void release_lock(void *context, struct policy_lock *l)
+{
+	struct scheduler *s = context;
+
+	lock_keeper_release(s->program->locks, &s->base, l);
+}
+
+static const struct policy_source *find_source(void *context, const char *name)
+{
+	const struct scheduler *s = context;
+
+	/* Datasources change with a restart only. */
+	return config_source(s->program->foundation, name);
+}
+
+/* What scripts call listeners, whose own names these are; those of Momentum that are not here have
+ * no sessions. */
+static const char *const services[][2] = {
+	{"SMTP", "esmtp"},  {"Control", "control"}, {"HTTP", "http"},      {"ECStream", NULL},
+	{"ECmmove2", NULL}, {"ECCluster", NULL},    {"inbound_cidr", NULL}};
+
+static uint64_t count_sessions(const struct program *p, const char *listener,
+			       const struct in6_addr *address, unsigned prefix)
+{
+	uint32_t count = atomic_load_explicit(&p->scheduler_count, memory_order_acquire);
+	uint64_t sum = 0;
+
+	for (uint32_t l = 0; l < p->listener_count; l++) {
+		if (strcmp(p->listeners[l]->name, listener) != 0) {
+			continue;
+		}
+		for (uint32_t i = 0; i < count; i++) {
+			sum += inbound_audit_sessions(p->schedulers[i]->audit, l, address, prefix);
+		}
+	}
+	return sum;
+}
+
+static int64_t sessions(void *context, const char *service, const struct in6_addr *address,
+			unsigned prefix)
+{
+	const struct scheduler *s = context;
+
+	for (size_t i = 0; i < sizeof(services) / sizeof(services[0]); i++) {
+		if (strcmp(services[i][0], service) == 0) {
+			return services[i][1] == NULL
+				       ? 0
+				       : (int64_t)count_sessions(s->program, services[i][1],
+								 address, prefix);
+		}
+	}
+	return -1;
+}
+
+static int64_t events(void *context, const struct policy_events *asked)
+{
+	const struct scheduler *s = context;
+	const struct program *p = s->program;
+	uint32_t count = atomic_load_explicit(&p->scheduler_count, memory_order_acquire);
+	int monitor = inbound_audit_monitor(s->audit, asked->interval_s, asked->windows);
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; monitor >= 0 && i < count; i++) {
+		sum += inbound_audit_sum(p->schedulers[i]->audit, monitor, asked,
+					 agent_wall_ms(&s->base) / 1000);
+	}
+	return monitor >= 0 ? (int64_t)sum : -1;
+}
+
 static const struct policy_ops ops = {
 	.print = on_print,
 	.error = on_error,
+	.tells = tells_errors,
 	.lookup = look_up,
 	.run = run_errand,
 	.is_binding = is_binding,
+	.lock = ask_lock,
+	.unlock = release_lock,
+	.source = find_source,
+	.expand = scheduler_expand_macros,
+	.sessions = sessions,
+	.events = events,
 };
 
 /* ---- life ---- */
 
-bool scheduler_open_policy(struct scheduler *s, FILE *errors)
+static struct policy_limits limits_of(const struct scheduler *s)
 {
-	const struct policy_scripts *scripts = config_scripts(s->program->config);
-	const struct policy_limits limits = {
+	return (struct policy_limits){
 		.memory_bytes = s->global->policy_memory_bytes,
 		.instructions = s->global->policy_instructions,
 	};
+}
+
+/* A state with the scripts of the scheduler's generation. NULL: that failed, and `*why`, malloc,
+ * has the error with a traceback. */
+static struct policy *make_state(struct scheduler *s, char **why)
+{
+	const struct policy_start start = {
+		.scripts = config_scripts(s->config),
+		.limits = limits_of(s),
+		.ops = &ops,
+		.context = s,
+		.before = s->policy.policy,
+	};
+	size_t len;
+	FILE *errors = open_memstream(why, &len);
+	struct policy *p;
+
+	if (errors == NULL) {
+		fatal("out of memory for policy");
+	}
+	p = policy_create(&s->base, &start, errors);
+	fclose(errors);
+	return p;
+}
+
+/* It is the one from now on; NULL: there are no scripts. */
+static void use(struct scheduler *s, struct policy *p)
+{
+	struct policy_host *h = &s->policy;
+
+	h->policy = p;
+	h->hooks = policy_hooks(p);
+	memcpy(h->digest, config_scripts(s->config)->digest, sizeof(h->digest));
+	counter_set_value(h->states, h->old_count + (p != NULL));
+}
+
+bool scheduler_open_policy(struct scheduler *s, FILE *errors)
+{
+	struct policy *p = NULL;
+	char *why = NULL;
 
 	s->policy.errors =
 		counter_create(s->base.counters, "policy_errors", COUNTER_SUM,
 			       "Errors of scripts, and hooks that were stopped by their budget");
-	if (scripts->count == 0) {
-		return true;
+	s->policy.states = counter_create(s->base.counters, "policy_states", COUNTER_GAUGE,
+					  "States of scripts, those that end included");
+	if (config_scripts(s->config)->count > 0) {
+		p = make_state(s, &why);
+		if (p == NULL) {
+			fprintf(errors, "flywheeld: policy: %s", why);
+		}
+		free(why);
+		if (p == NULL) {
+			return false;
+		}
 	}
-	s->policy.policy = policy_create(&s->base, scripts, &limits, &ops, s, errors);
-	s->policy.hooks = policy_hooks(s->policy.policy);
-	return s->policy.policy != NULL;
+	use(s, p);
+	return true;
+}
+
+void scheduler_start_policy(struct scheduler *s)
+{
+	policy_start_timers(s->policy.policy);
+}
+
+void scheduler_drop_policy_orders(struct scheduler *s)
+{
+	static const char why[] = "the program stops";
+
+	policy_drop_orders(s->policy.policy, why);
+	for (struct policy_old *old = s->policy.old; old != NULL; old = old->next) {
+		policy_drop_orders(old->policy, why);
+	}
+}
+
+/* ---- another generation ---- */
+
+static bool is_the_same(const struct scheduler *s)
+{
+	const struct policy_scripts *scripts = config_scripts(s->config);
+	const struct policy_limits limits = limits_of(s);
+	const struct policy_limits *now;
+
+	if (s->policy.policy == NULL || scripts->count == 0) {
+		return s->policy.policy == NULL && scripts->count == 0;
+	}
+	now = policy_limits_of(s->policy.policy);
+	return memcmp(scripts->digest, s->policy.digest, sizeof(s->policy.digest)) == 0 &&
+	       now->memory_bytes == limits.memory_bytes && now->instructions == limits.instructions;
+}
+
+/* Only the error itself is for the one who asked; the log has where it came from, too. */
+static void tell_failure(struct scheduler *s, struct generation_change *g, const char *why)
+{
+	char line[LINE_MAX_BYTES];
+
+	snprintf(line, sizeof(line), "%s: the scripts of before stay: %.*s", s->base.name,
+		 (int)strcspn(why, "\n"), why);
+	on_error(s, why);
+	generation_warn(g, &s->base, line);
+}
+
+/* Hooks have waited in it for too long. */
+static void on_old_timer(struct timer *t)
+{
+	struct policy_old *old = CONTAINER_OF(t, struct policy_old, timer);
+	char text[128];
+
+	snprintf(text, sizeof(text), "%u hooks and commands ended: their scripts were replaced",
+		 policy_end_all(old->policy, "the script was replaced"));
+	on_error(old->scheduler, text);
+}
+
+static void retire(struct scheduler *s, struct policy *p)
+{
+	struct policy_old *old;
+
+	if (p == NULL) {
+		return;
+	}
+	old = make(sizeof(*old));
+	old->scheduler = s;
+	old->policy = p;
+	old->next = s->policy.old;
+	s->policy.old = old;
+	s->policy.old_count++;
+	timer_init(&old->timer, &s->base, on_old_timer);
+	timer_arm(&old->timer, agent_now_ms(&s->base) + POLICY_OLD_MS);
+	policy_stop_timers(p);
+}
+
+void scheduler_renew_policy(struct scheduler *s, struct generation_change *g)
+{
+	struct policy *fresh = NULL;
+	char *why = NULL;
+
+	if (s->stopping || is_the_same(s)) {
+		return;
+	}
+	if (s->policy.old_count == POLICY_OLD_MAX) {
+		tell_failure(s, g, "as many states as there may be wait for their hooks to end");
+		return;
+	}
+	if (config_scripts(s->config)->count > 0) {
+		fresh = make_state(s, &why);
+		if (fresh == NULL) {
+			tell_failure(s, g, why);
+			free(why);
+			return;
+		}
+		free(why);
+	}
+	retire(s, s->policy.policy);
+	use(s, fresh);
+	policy_start_timers(fresh);
+}
+
+static void close_old(struct scheduler *s, struct policy_old **place)
+{
+	struct policy_old *old = *place;
+
+	*place = old->next;
+	timer_cancel(&old->timer);
+	policy_destroy(old->policy);
+	free(old);
+	s->policy.old_count--;
+	counter_set_value(s->policy.states, s->policy.old_count + (s->policy.policy != NULL));
+}
+
+int scheduler_policy_do_work(struct scheduler *s)
+{
+	struct policy_old **place = &s->policy.old;
+	int work = 0;
+
+	while (*place != NULL) {
+		if (policy_idle((*place)->policy)) {
+			close_old(s, place);
+			work++;
+		} else {
+			place = &(*place)->next;
+		}
+	}
+	return work;
 }
 
 void scheduler_close_policy(struct scheduler *s)
 {
+	ASSERT(s->policy.old == NULL);
 	policy_destroy(s->policy.policy);
 	s->policy.policy = NULL;
 	s->policy.hooks = 0;
@@ -215,11 +491,14 @@ static void keep(struct scheduler *s, struct policy_outcome *o)
 
 bool scheduler_policy_drained(struct scheduler *s, bool hurry)
 {
+	policy_stop_timers(s->policy.policy);
 	while (hurry && s->policy.outcomes != NULL) {
 		policy_call_cancel(&s->policy.outcomes->call);
 		release(s->policy.outcomes);
 	}
-	return s->policy.outcomes == NULL && policy_drained(s->policy.policy);
+	/* The duty cycle closes those of before when nothing waits in them. */
+	return s->policy.outcomes == NULL && s->policy.old == NULL &&
+	       policy_drained(s->policy.policy);
 }
 
 /* What was kept with the message at its reception; keys of the program's own are none of that. */
@@ -238,14 +517,12 @@ static void load_context(struct policy_mail *m, const struct envelope *e)
 	}
 }
 
-static void describe(struct scheduler *s, struct policy_mail *m, const struct delivery *delivery,
-		     unsigned place)
+static void describe(struct policy_mail *m, const struct delivery *delivery, unsigned place)
 {
 	const struct envelope *e = delivery_envelope(delivery);
 	const struct envelope_delivery *d = envelope_delivery(e, delivery->index);
 	const struct binding_record *b = delivery->domain->binding_record;
 
-	(void)s;
 	policy_mail_init(m);
 	message_id_format(&delivery->message->id, m->id);
 	snprintf(m->sender, sizeof(m->sender), "%s", envelope_sender(e));
@@ -271,7 +548,7 @@ void scheduler_policy_outcome(struct scheduler *s, const struct delivery *delive
 	     place = recipient_set_next(set, place + 1)) {
 		struct policy_outcome *o = make(sizeof(*o));
 
-		describe(s, &o->mail, delivery, place);
+		describe(&o->mail, delivery, place);
 		snprintf(o->note, sizeof(o->note), "%s", attempt_words(a, place));
 		policy_subject_init(&o->subject, s->policy.policy, &no_ops, o);
 		policy_subject_set_mail(&o->subject, &o->mail);

@@ -71,50 +71,32 @@ static void deliver_to(struct scheduler *s, struct domain *d, struct delivery *d
 	}
 }
 
-/* It was sent after a record that is away, which is here. */
-static void on_forwarded(struct agent *self, void *object, uint64_t value)
+void scheduler_on_delivery(struct agent *self, void *object, uint64_t yours)
 {
 	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
+	struct dispatcher *x = &s->dispatcher;
 	struct delivery *delivery = object;
-	struct domain *d;
+	const struct dispatcher *elsewhere;
+	const char *binding = binding_of(delivery);
+	const char *domain = domain_of(delivery);
+	struct domain *d = domain_find(&x->domains, binding, domain);
+	bool theirs = yours != 0;
 
-	(void)value;
 	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
 	OWNER_CLAIM(delivery);
-	if (s->stopping && delivery->message->spool == NULL) {
+	/* The program stops: when only one scheduler does, others go on with what it gets. */
+	if (s->stopping && delivery->message->spool == NULL && runtime_stopping(self->runtime)) {
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	d = domain_find(&s->dispatcher.domains, binding_of(delivery), domain_of(delivery));
-	ASSERT(d != NULL);
-	deliver_to(s, d, delivery);
-}
-
-void scheduler_on_delivery(struct agent *self, void *object, uint64_t value)
-{
-	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
-	struct delivery *delivery = object;
-	const struct dispatcher *away;
-	const char *binding;
-	const char *domain;
-
-	(void)value;
-	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
-	OWNER_CLAIM(delivery);
-	if (s->stopping && delivery->message->spool == NULL) {
-		scheduler_keep_delivery(s, delivery);
-		return;
-	}
-	binding = binding_of(delivery);
-	domain = domain_of(delivery);
-	away = dispatch_away(&s->dispatcher, binding, domain);
-	if (away != NULL) {
-		counter_inc(s->dispatcher.forwarded);
+	elsewhere = d == NULL ? dispatch_elsewhere(x, binding, domain, &theirs) : NULL;
+	if (elsewhere != NULL) {
+		counter_inc(x->forwarded);
 		OWNER_RELEASE(delivery);
-		agent_send(self, away->self, on_forwarded, delivery, 0);
+		agent_send(self, elsewhere->self, scheduler_on_delivery, delivery, theirs);
 		return;
 	}
-	deliver_to(s, dispatch_find(&s->dispatcher, binding, domain), delivery);
+	deliver_to(s, d != NULL ? d : dispatch_find(x, binding, domain), delivery);
 }
 
 void scheduler_send_home(struct program *p, struct agent *self, struct delivery *delivery)

@@ -18,7 +18,9 @@ struct scheduler_request {
 	uint64_t began_ns;
 	/* STATE and DONE. */
 	struct delivery *delivery;
-	/* STATE: an operator's order; counts in orders_waiting. */
+	/* STATE of a delivery that is queued again: the record that it was of. */
+	struct domain *domain;
+	/* STATE and DONE: an operator's order; counts in orders_waiting. */
 	bool ordered;
 	/* STATE: what it points to, malloc. */
 	char *texts;

@@ -59,7 +59,7 @@ static const struct dkim_policy *find_policy(struct scheduler *s, const struct c
 	} else if (rc != 0) {
 		counter_inc(g->no_author);
 	} else {
-		policy = config_dkim(s->program->config, author);
+		policy = config_dkim(s->config, author);
 		counter_add(g->no_policy, policy == NULL);
 	}
 	return policy;
@@ -73,7 +73,7 @@ const struct dkim_policy *scheduler_sign(struct scheduler *s, struct chain *mess
 	uint64_t began_ns;
 	uint32_t made;
 
-	if (config_dkim_count(s->program->config) == 0) {
+	if (config_dkim_count(s->config) == 0) {
 		return NULL;
 	}
 	began_ns = now_ns(s);

@@ -61,7 +61,10 @@ static int hand_out_recovered(struct spool_writer *w)
 	struct spool_commit *c = w->commit;
 	int work = 0;
 
-	while (!c->recovered && !c->stopping && work < RECOVERED_PER_CYCLE) {
+	if (c->recovered || c->stopping) {
+		return 0;
+	}
+	while (work < RECOVERED_PER_CYCLE) {
 		struct delivery *d = spool_next_recovered(w->spool, w->index, &w->pools);
 
 		if (d == NULL) {
@@ -71,6 +74,8 @@ static int hand_out_recovered(struct spool_writer *w)
 		w->on_recovered(&w->base, w->context, d);
 		work++;
 	}
+	/* Now: who reads that none is left finds all of them on their way home. */
+	store_count_recovered(c->store);
 	return work;
 }
 

@@ -254,9 +254,12 @@ int thread_pool_create(struct thread_pool **out, struct runtime *rt, struct grou
 	pool_init_counters(p);
 	runtime_add(rt, group, &p->base);
 	for (uint32_t i = 0; i < workers; i++) {
+		struct group *g;
+
 		worker_init(p, i);
-		runtime_add(rt, runtime_group(rt, p->workers[i].name, -1, worker_idle),
-			    &p->workers[i].base);
+		g = runtime_group(rt, p->workers[i].name, -1, worker_idle);
+		g->may_block = true;
+		runtime_add(rt, g, &p->workers[i].base);
 	}
 	*out = p;
 	return 0;

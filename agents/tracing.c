@@ -80,3 +80,12 @@ void scheduler_trace_no_more(struct scheduler *s, struct trace *t)
 	trace_client_remove(&s->trace, t);
 	s->dispatcher.tracing = !trace_client_idle(&s->trace);
 }
+
+void scheduler_trace_leave(struct scheduler *s)
+{
+	for (unsigned i = 0; i < TRACES_MAX; i++) {
+		if (s->trace.traces[i] != NULL) {
+			scheduler_trace_no_more(s, s->trace.traces[i]);
+		}
+	}
+}

@@ -156,6 +156,7 @@ static struct throttle *throttle_new(const struct assignment *a, uint64_t count,
 	char label[256];
 	tree_scope_label(a->scope, label, sizeof(label));
 	throttle_init(throttle, count, period_s, tree_text(&config->tree, label, strlen(label)));
+	throttle_detach(throttle);
 
 	uint32_t used = config->throttle_count;
 	if ((used & (used + 1)) == 0) {
@@ -165,7 +166,8 @@ static struct throttle *throttle_new(const struct assignment *a, uint64_t count,
 			fatal("configuration: out of memory (%zu throttles)", room);
 		}
 	}
-	config->throttles[config->throttle_count++] = throttle;
+	config->throttles[config->throttle_count++] =
+		(struct throttle_use){.throttle = throttle, .scope = a->scope, .option = a->option};
 	return throttle;
 }
 
@@ -259,6 +261,29 @@ static const char *check_sanitizer(const char *rule)
 	return event_sanitizer_add(&s, rule);
 }
 
+static const char *check_monitor(const char *word, struct inbound_monitor *m)
+{
+	char seconds[16] = "";
+	uint64_t interval_s;
+	uint64_t windows;
+	const char *comma = strchr(word, ',');
+
+	if (comma != NULL && (size_t)(comma - word) < sizeof(seconds)) {
+		memcpy(seconds, word, (size_t)(comma - word));
+	}
+	if (word_number(seconds, &interval_s) != NULL || word_number(comma + 1, &windows) != NULL) {
+		return "is not SECONDS,WINDOWS";
+	}
+	if (interval_s < 1 || interval_s > INBOUND_SECONDS_MAX) {
+		return "has windows that are too short or too long";
+	}
+	if (windows > INBOUND_WINDOWS_MAX) {
+		return "has too many windows";
+	}
+	*m = (struct inbound_monitor){(uint32_t)interval_s, (uint32_t)windows};
+	return NULL;
+}
+
 /* One item of a list option into element `i` of `items`. */
 static const char *assign_item(const struct assignment *a, const char *word, void *items,
 			       uint32_t i)
@@ -292,6 +317,10 @@ static const char *assign_item(const struct assignment *a, const char *word, voi
 	case TYPE_SUBSCRIBERS:
 		((const char **)items)[i] = word;
 		return word_subscriber(word);
+	case TYPE_MONITORS:
+		return i < a->option->max
+			       ? check_monitor(word, &((struct inbound_monitor *)items)[i])
+			       : "is one too many";
 	default:
 		ASSERT(a->option->type == TYPE_GATEWAYS);
 		problem = word_gateway(word, &((struct gateway *)items)[i], host, sizeof(host));
@@ -308,7 +337,7 @@ static bool is_list(enum schema_type type)
 	return type == TYPE_CORES || type == TYPE_NETWORKS || type == TYPE_DOMAINS ||
 	       type == TYPE_NAME_SERVERS || type == TYPE_GATEWAYS || type == TYPE_FIELDS ||
 	       type == TYPE_BIND_ADDRESSES || type == TYPE_DESTINATIONS ||
-	       type == TYPE_SANITIZERS || type == TYPE_SUBSCRIBERS;
+	       type == TYPE_SANITIZERS || type == TYPE_SUBSCRIBERS || type == TYPE_MONITORS;
 }
 
 static size_t item_size(enum schema_type type)
@@ -320,6 +349,8 @@ static size_t item_size(enum schema_type type)
 		return sizeof(struct cidr);
 	case TYPE_BIND_ADDRESSES:
 		return sizeof(struct in6_addr);
+	case TYPE_MONITORS:
+		return sizeof(struct inbound_monitor);
 	case TYPE_DOMAINS:
 	case TYPE_FIELDS:
 	case TYPE_NAME_SERVERS:
@@ -434,16 +465,6 @@ static bool assign(const struct assignment *a, const struct tree_value *value)
 	return problem == NULL;
 }
 
-static bool comes_again(const struct tree_option *option)
-{
-	for (const struct tree_option *o = option->next; o != NULL; o = o->next) {
-		if (o->name == option->name) {
-			return true;
-		}
-	}
-	return false;
-}
-
 /* In place of a value that was refused, lest what depends on it is refused too. */
 static void assign_default(const struct assignment *a)
 {
@@ -460,7 +481,7 @@ struct schema_set assign_scope(struct builder *builder, const struct tree_scope 
 {
 	struct schema_set set = {0};
 	for (const struct tree_option *o = scope->first_option; o != NULL; o = o->next) {
-		const struct schema_option *row = schema_option_find(o->name, scope->kind);
+		const struct schema_option *row = o->row;
 		if (row == NULL || targets->base[row->target] == NULL) {
 			continue;
 		}
@@ -470,7 +491,7 @@ struct schema_set assign_scope(struct builder *builder, const struct tree_scope 
 			.option = row,
 			.base = targets->base[row->target],
 			/* Only a throttle is an object, of which one too many would be seen. */
-			.superseded = row->type == TYPE_THROTTLE && comes_again(o),
+			.superseded = row->type == TYPE_THROTTLE && tree_option_comes_again(o),
 		};
 		if (assign(&a, &o->value)) {
 			schema_set_add(&set, row);
@@ -500,18 +521,38 @@ void assign_overlay(enum schema_target target, const struct schema_set *set, voi
 	}
 }
 
+/* Whatever may be wrong with it. */
+static struct schema_set set_by(const struct tree_scope *scope)
+{
+	struct schema_set set = {0};
+	for (const struct tree_option *o = scope->first_option; o != NULL; o = o->next) {
+		if (o->row != NULL) {
+			schema_set_add(&set, o->row);
+		}
+	}
+	return set;
+}
+
+static struct tree_option *add_option(struct tree *tree, struct tree_scope *scope,
+				      const struct schema_option *row)
+{
+	struct tree_option *option =
+		tree_option_add(tree, scope, tree_text(tree, row->name, strlen(row->name)));
+	option->row = row;
+	return option;
+}
+
 void assign_missing(struct builder *builder, struct tree_scope *scope, uint32_t targets)
 {
 	struct tree *tree = &builder->config->tree;
+	struct schema_set set = set_by(scope);
 	for (uint32_t i = 0; i < schema_option_count(); i++) {
 		const struct schema_option *row = &schema_options[i];
 		if (row->fallback == NULL || (row->scopes >> scope->kind & 1) == 0 ||
-		    (targets & TARGET_BIT(row->target)) == 0 ||
-		    tree_option_find(scope, row->name) != NULL) {
+		    (targets & TARGET_BIT(row->target)) == 0 || schema_set_has(&set, row)) {
 			continue;
 		}
-		struct tree_option *option =
-			tree_option_add(tree, scope, tree_text(tree, row->name, strlen(row->name)));
+		struct tree_option *option = add_option(tree, scope, row);
 		int rc = parser_value(tree, row->fallback, SOURCE_DEFAULT, &option->value);
 		ASSERT(rc == 0);
 	}
@@ -521,8 +562,7 @@ void assign_implied(struct builder *builder, struct tree_scope *scope, const cha
 		    const char *word, struct source source)
 {
 	struct tree *tree = &builder->config->tree;
-	struct tree_option *option =
-		tree_option_add(tree, scope, tree_text(tree, name, strlen(name)));
+	struct tree_option *option = add_option(tree, scope, schema_option_find(name, scope->kind));
 	option->value = (struct tree_value){
 		.kind = TREE_WORD,
 		.word = tree_text(tree, word, strlen(word)),

@@ -40,7 +40,8 @@ static void add(struct builder *b, const struct tree_scope *scope, const struct 
 		.name = scope->instance,
 		.group = group != NULL ? group->instance : NULL,
 		.weight = WEIGHT_DEFAULT,
-		.suspend_delivery = config_domain(config, scope->instance, "", 0)->suspend_delivery,
+		.suspend_delivery =
+			config_domain(config, scope->instance, NULL, 0)->suspend_delivery,
 	};
 	if (global != NULL) {
 		read_weight(b, global, options);

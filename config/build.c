@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "config/pattern.h"
 #include "config/word.h"
 #include "core/mail/envelope.h"
 
@@ -43,8 +44,9 @@ static bool is_set(const struct tree_scope *scope, const char *name)
 static void check_options(struct builder *b, const struct tree_scope *scope)
 {
 	char advice[320];
-	for (const struct tree_option *o = scope->first_option; o != NULL; o = o->next) {
-		if (schema_option_find(o->name, scope->kind) == NULL) {
+	for (struct tree_option *o = scope->first_option; o != NULL; o = o->next) {
+		o->row = schema_option_find(o->name, scope->kind);
+		if (o->row == NULL) {
 			report_error(
 				b->report, o->value.source, "option \"%.100s\": %s", o->name,
 				schema_advise_option(o->name, scope->kind, advice, sizeof(advice)));
@@ -56,7 +58,8 @@ static const char *check_instance(const struct tree_scope *scope)
 {
 	struct cidr network;
 	if (scope->kind == SCOPE_DOMAIN) {
-		return word_domain(scope->instance);
+		return pattern_is(scope->instance) ? pattern_check(scope->instance)
+						   : word_domain(scope->instance);
 	}
 	if (scope->kind == SCOPE_TLS_CERTIFICATE) {
 		return word_domain(scope->instance +
@@ -85,7 +88,8 @@ static const char *expected_instance(const struct tree_scope *scope)
 {
 	switch (scope->kind) {
 	case SCOPE_DOMAIN:
-		return "a domain such as \"example.com\"";
+		return pattern_is(scope->instance) ? "a pattern such as \"/\\.example\\.com$/\""
+						   : "a domain such as \"example.com\"";
 	case SCOPE_TLS_CERTIFICATE:
 		return "a host such as \"mx.example.com\" or \"*.example.com\"";
 	case SCOPE_ESMTP_PEER:
@@ -165,7 +169,7 @@ static void build_groups(struct builder *b)
 static void check_grouped(struct builder *b, const struct tree_scope *scope, const char *group)
 {
 	for (const struct tree_option *o = scope->first_option; o != NULL; o = o->next) {
-		const struct schema_option *row = schema_option_find(o->name, scope->kind);
+		const struct schema_option *row = o->row;
 		if (row != NULL && (row->target == TARGET_IDLE || row->type == TYPE_CORE ||
 				    row->type == TYPE_CORES)) {
 			report_error(
@@ -386,6 +390,7 @@ static void build_program(struct builder *b)
 		open_scope(b, "mta_sts", NULL),
 		open_scope(b, "graphite", NULL),
 		open_scope(b, "scriptlet", "scriptlet"),
+		open_scope(b, "inbound_audit", NULL),
 	};
 	struct targets targets = {.base = {[TARGET_GLOBAL] = &config->global}};
 
@@ -416,6 +421,7 @@ void build_generation(struct config *config, struct report *report)
 	build_agents(&builder);
 	tls_build(&builder);
 	listeners_build(&builder);
+	patterns_build(&builder);
 	domains_build(&builder);
 	bindings_build(&builder);
 	dkim_build(&builder);

@@ -10,6 +10,23 @@
 #include "config/generation.h"
 #include "core/runtime/thread_class.h"
 
+/* config_load_from() with other texts in place of those of some files, which are read all the same.
+ */
+SINGLE
+struct config *config_load_texts(const struct config_source *source,
+				 const struct tree_file_text *texts, uint32_t text_count,
+				 FILE *errors);
+
+/* An empty one, with one reference. In config.c. */
+SINGLE
+struct config *config_new(void);
+/* `to` was loaded from what `from` was. In config.c. */
+SINGLE
+void config_copy_origin(struct config *to, const struct config *from);
+/* Its tree is there: gives it meaning, or NULL after errors, and it is gone. Closes the report. */
+SINGLE
+struct config *config_finish(struct config *config, struct report *report);
+
 /* Everything. The generation is complete when no error was reported. */
 SINGLE
 void build_generation(struct config *config, struct report *report);
@@ -51,6 +68,12 @@ void dkim_build(struct builder *builder);
 /* Policy: scripts, read and compiled. In scripts.c. */
 SINGLE
 void scripts_build(struct builder *builder);
+
+/* A word in double quotes; one value in the language. In dump.c. */
+READONLY
+void dump_quoted(const char *word, FILE *out);
+SINGLE
+void dump_value(const struct tree_value *value, FILE *out);
 
 /* Release the keys. */
 SINGLE

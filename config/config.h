@@ -1,7 +1,7 @@
 /*
  * The configuration: load files into one immutable generation, report every error with file and
  * line, and answer what applies where. The stanza language is parsed by config/parser.c, meaning
- * comes from the one table in config/schema.c, and scopes fall back as said in README.md.
+ * comes from the one table in config/schema_options.c, and scopes fall back as said in README.md.
  *
  * Start reading at config_load().
  */
@@ -13,12 +13,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "core/log/event.h"
 #include "core/log/event_macro.h"
 #include "core/log/jlog_format.h"
 #include "core/mail/dkim.h"
+#include "core/policy/policy.h"
 #include "core/policy/scripts.h"
 #include "core/queue/options.h"
 #include "core/runtime/thread_class.h"
@@ -206,6 +208,19 @@ struct http_options {
 	uint32_t max_event_clients;
 };
 
+/* Of them, at most; of one of them. */
+#define INBOUND_MONITORS_MAX 8
+#define INBOUND_WINDOWS_MAX 144
+#define INBOUND_SECONDS_MAX 31536000
+
+/* What the inbound audit counts in: windows of so many seconds, and how many there are before the
+ * one that goes on. */
+READONLY
+struct inbound_monitor {
+	uint32_t interval_s;
+	uint32_t windows;
+};
+
 /* What applies to the whole program. */
 READONLY
 struct global_options {
@@ -220,6 +235,10 @@ struct global_options {
 	uint32_t server_max_outbound_connections;
 	uint32_t server_max_file_descriptors;
 	uint64_t stop_timeout_ms;
+	/* 0: nobody watches. */
+	uint64_t watchdog_stall_ms;
+	/* 0: never. */
+	uint64_t watchdog_abort_ms;
 	/* Default of every listener: sessions in all. */
 	/* spool { } */
 	const char *spool_path;
@@ -259,6 +278,9 @@ struct global_options {
 	uint32_t metrics_top_domains;
 	uint64_t metrics_interval_ms;
 	struct graphite_options graphite;
+	/* inbound_audit { } */
+	const struct inbound_monitor *monitors;
+	uint32_t monitor_count;
 	/* scriptlet { }: of one call, and of one scheduler */
 	uint64_t policy_instructions;
 	uint64_t policy_memory_bytes;
@@ -377,14 +399,102 @@ struct config *config_load(const char *path, FILE *errors);
 SINGLE
 struct config *config_load_text(const char *path, const char *text, size_t len, FILE *errors);
 
+struct overlay;
+
+/* What a generation is made from. */
+READONLY
+struct config_source {
+	/* The main file. */
+	const char *path;
+	/* Whose folder of `node/` counts; NULL: the machine's name. */
+	const char *node;
+	/* What the console has set, over the files; NULL: nothing. */
+	const struct overlay *overlay;
+};
+
+/* The same as config_load(), from files and an overlay. */
+SINGLE
+struct config *config_load_from(const struct config_source *source, FILE *errors);
+/* From what `config` was loaded from, and an overlay. */
+SINGLE
+struct config *config_load_again(const struct config *config, const struct overlay *overlay,
+				 FILE *errors);
+
+/* Files that were read, 0 to count - 1, in order; one that is included twice comes twice. */
+READONLY
+uint32_t config_file_count(const struct config *config);
+READONLY
+const char *config_file(const struct config *config, uint32_t index);
+
+/* How often a pattern of domains took too long for a name, and so did not match it. */
+READONLY
+uint64_t config_pattern_failures(const struct config *config);
+
 CONCURRENT
 struct config *config_hold(struct config *config);
+/* NULL is ignored. */
 CONCURRENT
 void config_release(struct config *config);
+/* How many there are. Who has the only one, and gives it to nobody, has it alone. */
+CONCURRENT
+uint32_t config_references(const struct config *config);
 
-/* The effective configuration in the language it is written in, with each value's origin. */
+/* Which of the program's generations it is, from 1 on, and since when, wall clock ms: set before it
+ * is shared. 0: none. */
+SINGLE
+void config_set_number(struct config *config, uint64_t number, uint64_t since_ms);
+READONLY
+uint64_t config_number(const struct config *config);
+READONLY
+uint64_t config_since_ms(const struct config *config);
+/* The file that was loaded, as it was named. */
+READONLY
+const char *config_path(const struct config *config);
+
+/* What the program goes on with although the files say something else: it takes effect with a
+ * restart only. */
+SINGLE
+struct config_kept {
+	struct config_kept *next;
+	/* `agent "scheduler"`, "the global scope"; and its option, "" for the scope itself. */
+	char scope[256];
+	char option[64];
+	/* As `--dump` has them, without secrets; "" for what is not there. malloc. */
+	char *running;
+	char *wanted;
+	/* Where that is said: FILE:LINE, or what the console has set; where it used to be, when it
+	 * is no more; "default" where nobody says anything. malloc. */
+	char *place;
+};
+
+/* What takes effect with a restart only, and nothing else, as a generation of its own: for who
+ * keeps it for as long as the program runs. Never NULL. */
+SINGLE
+struct config *config_foundation(const struct config *config);
+
+/*
+ * Makes `fresh`, which was loaded now, fit to follow `running`: what takes effect with a restart
+ * only is as in `running`, which `*kept` says (NULL: nothing differs), and throttles go on where
+ * those of the same scopes are. Takes `fresh` over. NULL: what is new does not go together with
+ * what is kept, and `errors` says why. May take as long as a load.
+ */
+SINGLE
+struct config *config_follow(struct config *fresh, const struct config *running,
+			     struct config_kept **kept, FILE *errors);
+SINGLE
+void config_kept_free(struct config_kept *kept);
+
+/* The throttles of a generation that followed another have their own rates from now on,
+ * monotonic. */
+CONCURRENT
+void config_apply_throttles(const struct config *config, uint64_t now_ns);
+
+/* The effective configuration in the language it is written in, with each value's origin; and
+ * without. */
 READONLY
 void config_dump(const struct config *config, FILE *out);
+READONLY
+void config_dump_values(const struct config *config, FILE *out);
 
 READONLY
 const struct global_options *config_global(const struct config *config);
@@ -404,6 +514,10 @@ READONLY
 uint32_t config_smtp_listen_count(const struct config *config);
 READONLY
 const struct listen_options *config_smtp_listen(const struct config *config, uint32_t index);
+/* Which one has the address of `same`, which may be of another generation; false: none. */
+READONLY
+bool config_smtp_listen_find(const struct config *config, const struct listen_options *same,
+			     uint32_t *index);
 READONLY
 uint32_t config_control_listen_count(const struct config *config);
 READONLY
@@ -465,6 +579,14 @@ void config_program_origin(const struct config *config, const char *scope, const
  * exchangers of best preference match. NULL: none. O(providers). */
 READONLY
 const char *config_provider(const struct config *config, const char *binding, const char *mx);
+
+/* The provider of that name, as config_provider() calls it; NULL: there is none. */
+READONLY
+const char *config_same_provider(const struct config *config, const char *name);
+
+/* Both generations say the same of who is whose provider. O(providers). */
+READONLY
+bool config_providers_agree(const struct config *a, const struct config *b);
 
 /* All bindings of the configuration, 0 to count - 1; those of a group are in its order. */
 READONLY
@@ -557,6 +679,19 @@ void config_dkim_renewal_free(struct dkim_renewal *renewal);
 READONLY
 const struct policy_scripts *config_scripts(const struct config *config);
 
+/* A database that scripts may ask, or NULL: there is none of this name. */
+READONLY
+const struct policy_source *config_source(const struct config *config, const char *name);
+
 /* One line per option: name, type, unit, default, scopes, what it does. For `--help` and docs. */
 READONLY
 void config_reference(FILE *out);
+
+/* Whether they are one socket, whatever else is said of it. */
+READONLY
+static inline bool config_same_address(const struct listen_options *a,
+				       const struct listen_options *b)
+{
+	return a->address_len == b->address_len &&
+	       memcmp(&a->address, &b->address, a->address_len) == 0;
+}

@@ -19,10 +19,10 @@
 
 enum { BINDINGS_FIRST = 16, MEMO_BUCKETS_MIN = 64, MEMO_BUCKETS_MAX = 1 << 18 };
 
-/* A binding, provider and domain with a stanza of their own somewhere, flattened. */
+/* The scopes of a binding, provider and domain with a stanza of their own somewhere, flattened. */
 struct memo_entry {
 	struct memo_entry *next;
-	struct scopes_key key;
+	struct scopes scopes;
 	struct domain_options options;
 	struct gateway gateways[];
 };
@@ -369,8 +369,7 @@ static bool has_stanza(const struct scopes *s)
 	return false;
 }
 
-static struct memo_entry *memo_entry_new(const struct config *config, const struct scopes_key *key,
-					 const struct scopes *s)
+static struct memo_entry *memo_entry_new(const struct config *config, const struct scopes *s)
 {
 	struct domain_options options = *config->domain_values;
 	for (int i = 0; i < SCOPES_PLACES; i++) {
@@ -381,20 +380,17 @@ static struct memo_entry *memo_entry_new(const struct config *config, const stru
 	struct memo_entry *entry =
 		calloc(1, sizeof(*entry) + options.gateway_count * sizeof(struct gateway));
 	if (entry == NULL) {
-		fatal("configuration: out of memory (options of %s)",
-		      key->domain != NULL ? key->domain : "a provider");
+		fatal("configuration: out of memory (options of a domain)");
 	}
 	fill_ports(&options, entry->gateways);
-	entry->key = *key;
+	entry->scopes = *s;
 	entry->options = options;
 	return entry;
 }
 
-static struct memo_entry *memo_find(struct memo_entry *first, const struct scopes_key *key)
+static struct memo_entry *memo_find(struct memo_entry *first, const struct scopes *s)
 {
-	while (first != NULL &&
-	       (first->key.binding != key->binding || first->key.provider != key->provider ||
-		first->key.domain != key->domain)) {
+	while (first != NULL && memcmp(&first->scopes, s, sizeof(*s)) != 0) {
 		first = first->next;
 	}
 	return first;
@@ -402,22 +398,19 @@ static struct memo_entry *memo_find(struct memo_entry *first, const struct scope
 
 /* The entry, made by whoever asks first. Entries are only ever added, at the head, so a reader
  * needs no more than the acquire that pairs with the release of the exchange. */
-static const struct memo_entry *memo_get(const struct config *config, const struct scopes_key *key,
-					 const struct scopes *stanzas)
+static const struct memo_entry *memo_get(const struct config *config, const struct scopes *scopes)
 {
-	uint64_t both = (uintptr_t)key->binding * UINT64_C(0x9e3779b97f4a7c15) ^
-			(uintptr_t)key->provider * UINT64_C(0xff51afd7ed558ccd);
-	uint32_t hash = hash_word(both ^ (uintptr_t)key->domain);
+	uint32_t hash = hash_bytes(scopes, sizeof(*scopes));
 	_Atomic(struct memo_entry *) *bucket = &config->memo.buckets[hash & config->memo.mask];
 	struct memo_entry *head = atomic_load_explicit(bucket, memory_order_acquire);
-	struct memo_entry *found = memo_find(head, key);
+	struct memo_entry *found = memo_find(head, scopes);
 	if (found != NULL) {
 		return found;
 	}
-	struct memo_entry *entry = memo_entry_new(config, key, stanzas);
+	struct memo_entry *entry = memo_entry_new(config, scopes);
 	do {
 		/* Another thread may have made it meanwhile. */
-		found = memo_find(head, key);
+		found = memo_find(head, scopes);
 		if (found != NULL) {
 			free(entry);
 			return found;
@@ -442,17 +435,8 @@ const struct domain_options *config_outbound(const struct config *config, const 
 	if (!has_stanza(&stanzas)) {
 		return key.binding->options;
 	}
-	/* Names that merely occur somewhere make no difference. */
-	if (stanzas.at[SCOPES_PROVIDER] == NULL && stanzas.at[SCOPES_PROVIDER_IN_BINDING] == NULL &&
-	    stanzas.at[SCOPES_PROVIDER_IN_GROUPED] == NULL) {
-		key.provider = NULL;
-	}
-	if (stanzas.at[SCOPES_DOMAIN] == NULL && stanzas.at[SCOPES_DOMAIN_IN_GROUP] == NULL &&
-	    stanzas.at[SCOPES_DOMAIN_IN_BINDING] == NULL &&
-	    stanzas.at[SCOPES_DOMAIN_IN_GROUPED] == NULL) {
-		key.domain = NULL;
-	}
-	return &memo_get(config, &key, &stanzas)->options;
+	/* Names that merely occur somewhere make no difference: it is the same scopes that do. */
+	return &memo_get(config, &stanzas)->options;
 }
 
 /* ---- providers ---- */
@@ -526,4 +510,59 @@ const char *config_provider(const struct config *config, const char *binding, co
 		}
 	}
 	return NULL;
+}
+
+const char *config_same_provider(const struct config *config, const char *name)
+{
+	for (uint32_t i = 0; i < config->provider_count; i++) {
+		if (strcmp(config->providers[i], name) == 0) {
+			return config->providers[i];
+		}
+	}
+	return NULL;
+}
+
+static bool suffixes_agree(const struct domain_options *a, const struct domain_options *b)
+{
+	uint32_t i = 0;
+
+	if (a == NULL || b == NULL || a->mx_suffix_count != b->mx_suffix_count) {
+		return a == NULL && b == NULL;
+	}
+	while (i < a->mx_suffix_count && strcmp(a->mx_suffixes[i], b->mx_suffixes[i]) == 0) {
+		i++;
+	}
+	return i == a->mx_suffix_count;
+}
+
+static bool agree_by(const struct config *a, const struct config *b, const char *binding)
+{
+	const struct binding *in_a = scopes_key(a, binding, NULL, NULL, 0).binding;
+	const struct binding *in_b = scopes_key(b, binding, NULL, NULL, 0).binding;
+
+	for (uint32_t i = 0; i < a->provider_count; i++) {
+		if (!suffixes_agree(suffixes_of(a, in_a, a->providers[i]),
+				    suffixes_of(b, in_b, b->providers[i]))) {
+			return false;
+		}
+	}
+	return true;
+}
+
+bool config_providers_agree(const struct config *a, const struct config *b)
+{
+	if (a->provider_count != b->provider_count) {
+		return false;
+	}
+	for (uint32_t i = 0; i < a->provider_count; i++) {
+		if (strcmp(a->providers[i], b->providers[i]) != 0) {
+			return false;
+		}
+	}
+	for (uint32_t i = 0; a->provider_count != 0 && i < b->binding_count; i++) {
+		if (!agree_by(a, b, b->binding_options[i].name)) {
+			return false;
+		}
+	}
+	return agree_by(a, b, NULL);
 }

@@ -1,14 +1,17 @@
 /*
  * The effective configuration, in the language it is written in: each scope's options in the order
- * of the schema, each with where it was set. What is read back says the same.
+ * of the schema, each with where it was set. What is read back says the same, but for secrets.
  */
+#include <stdlib.h>
 #include <string.h>
 
+#include "config/build.h"
 #include "config/generation.h"
 
 struct dump {
 	const struct tree *tree;
 	FILE *out;
+	bool origins;
 };
 
 static void indent(const struct dump *d, unsigned depth)
@@ -18,21 +21,26 @@ static void indent(const struct dump *d, unsigned depth)
 	}
 }
 
-static void print_word(const struct dump *d, const char *word)
+void dump_quoted(const char *word, FILE *out)
 {
-	/* Numbers are plain; everything else is quoted, whether it needs it or not. */
-	if (*word != '\0' && strspn(word, "0123456789") == strlen(word)) {
-		fputs(word, d->out);
-		return;
-	}
-	fputc('"', d->out);
+	fputc('"', out);
 	for (; *word != '\0'; word++) {
 		if (*word == '"' || *word == '\\') {
-			fputc('\\', d->out);
+			fputc('\\', out);
 		}
-		fputc(*word, d->out);
+		fputc(*word, out);
 	}
-	fputc('"', d->out);
+	fputc('"', out);
+}
+
+/* Numbers are plain; everything else is quoted, whether it needs it or not. */
+static void print_word(const struct dump *d, const char *word)
+{
+	if (*word != '\0' && strspn(word, "0123456789") == strlen(word)) {
+		fputs(word, d->out);
+	} else {
+		dump_quoted(word, d->out);
+	}
 }
 
 static void print_value(const struct dump *d, const struct tree_value *value)
@@ -52,15 +60,42 @@ static void print_value(const struct dump *d, const struct tree_value *value)
 	fputs(value->kind == TREE_LIST ? " )" : " ]", d->out);
 }
 
+void dump_value(const struct tree_value *value, FILE *out)
+{
+	struct dump d = {.out = out};
+
+	print_value(&d, value);
+}
+
+/* A secret's line is a comment: what is printed here is copied elsewhere, and a mask would be read
+ * back as the secret. */
+static void print_setting(const struct dump *d, const struct schema_option *row,
+			  const struct tree_value *value)
+{
+	/* To compare two of them, all counts. */
+	char *mask = d->origins && value->kind == TREE_WORD ? schema_mask(row, value->word) : NULL;
+
+	if (mask == NULL) {
+		fprintf(d->out, "%s = ", row->name);
+		print_value(d, value);
+	} else if (row->secret) {
+		fprintf(d->out, "# %s is a secret", row->name);
+	} else {
+		fprintf(d->out, "# %s = ", row->name);
+		print_word(d, mask);
+	}
+	free(mask);
+}
+
 static void print_option(const struct dump *d, const struct tree_option *option, unsigned depth)
 {
 	struct source source = option->value.source;
+	char place[PATH_MAX + 16];
+
 	indent(d, depth);
-	fprintf(d->out, "%s = ", option->name);
-	print_value(d, &option->value);
-	fprintf(d->out, "\t# %s", tree_path(d->tree, source));
-	if (source.line != 0) {
-		fprintf(d->out, ":%u", source.line);
+	print_setting(d, option->row, &option->value);
+	if (d->origins) {
+		fprintf(d->out, "\t# %s", tree_place_text(d->tree, source, place, sizeof(place)));
 	}
 	fputc('\n', d->out);
 }
@@ -69,7 +104,7 @@ static void print_options(const struct dump *d, const struct tree_scope *scope, 
 {
 	const struct tree_option *effective[SCHEMA_OPTIONS_MAX] = {NULL};
 	for (const struct tree_option *o = scope->first_option; o != NULL; o = o->next) {
-		effective[schema_number(schema_option_find(o->name, scope->kind))] = o;
+		effective[schema_number(o->row)] = o;
 	}
 	for (uint32_t i = 0; i < schema_option_count(); i++) {
 		if (effective[i] != NULL) {
@@ -95,11 +130,21 @@ static void print_scope(const struct dump *d, const struct tree_scope *scope, un
 	}
 }
 
-void config_dump(const struct config *config, FILE *out)
+static void dump(const struct config *config, bool origins, FILE *out)
 {
-	struct dump d = {.tree = &config->tree, .out = out};
+	struct dump d = {.tree = &config->tree, .out = out, .origins = origins};
 	print_options(&d, config->tree.root, 0);
 	print_scope(&d, config->tree.root, 0);
+}
+
+void config_dump(const struct config *config, FILE *out)
+{
+	dump(config, true, out);
+}
+
+void config_dump_values(const struct config *config, FILE *out)
+{
+	dump(config, false, out);
 }
 
 /* ---- the reference ---- */

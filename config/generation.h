@@ -148,6 +148,14 @@ struct memo {
 	uint32_t mask;
 };
 
+/* A throttle, and whose option it is. */
+READONLY
+struct throttle_use {
+	struct throttle *throttle;
+	const struct tree_scope *scope;
+	const struct schema_option *option;
+};
+
 /* A context that was made for options like these. NULL `context`: that failed, and was said. */
 SINGLE
 struct tls_made {
@@ -168,7 +176,16 @@ READONLY
 struct config {
 	uint32_t magic;
 	_Atomic uint32_t references;
+	/* Of the program's generations, and when it became the one, wall clock; set by it. */
+	uint64_t number;
+	uint64_t since_ms;
 	struct tree tree;
+	/* Where it was loaded from, in the arena; NULL: from memory. */
+	const char *path;
+	const char *node;
+	/* What was read then; what the tree says may come from others, too. */
+	const struct tree_file *files;
+	uint32_t file_count;
 	/* Flattened options and lists of them. */
 	struct intern shared;
 
@@ -213,10 +230,20 @@ struct config {
 	const char *captured[CAPTURED_MAX];
 	uint32_t captured_count;
 
-	struct throttle **throttles;
+	struct throttle_use *throttles;
 	uint32_t throttle_count;
 
+	/* `domain "/REGEX/"`: NULL when there are none. */
+	struct pattern_set *patterns;
+	/* Of each match; struct pcre2_real_match_context_8. */
+	void *pattern_limits;
+	/* Matches that were given up. Beside the generation, as it changes. */
+	_Atomic uint64_t *pattern_failures;
+
 	struct policy_scripts scripts;
+	/* Their names and texts are the tree's. */
+	struct policy_source *sources;
+	uint32_t source_count;
 
 	struct dkim_domain *dkim;
 	uint32_t dkim_count;

@@ -3,11 +3,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "config/search.h"
 #include "core/runtime/check.h"
 
 enum { INCLUDE_DEPTH_MAX = 32 };
@@ -22,25 +24,55 @@ static void *checked(void *memory)
 	return memory;
 }
 
-/* `folder`/`name`, to be freed. */
-static char *path_join(const char *folder, size_t folder_len, const char *name)
-{
-	size_t name_len = strlen(name);
-	char *path = checked(malloc(folder_len + name_len + 2));
-	memcpy(path, folder, folder_len);
-	path[folder_len] = '/';
-	memcpy(path + folder_len + 1, name, name_len + 1);
-	return path;
-}
-
 /* `path` as seen from the folder of the file that includes it. */
-static char *path_resolve(const char *from, const char *path)
+static char *path_beside(const char *from, const char *path)
 {
 	const char *slash = strrchr(from, '/');
 	if (path[0] == '/' || slash == NULL) {
 		return checked(strdup(path));
 	}
-	return path_join(from, (size_t)(slash - from), path);
+	return search_join(from, (size_t)(slash - from), path);
+}
+
+/* Whether it is there, and not what is being read: a layer's file may include what others call by
+ * the same name. */
+static bool is_candidate(const struct include *include, const char *path)
+{
+	struct stat status;
+	if (stat(path, &status) != 0) {
+		return false;
+	}
+	for (const struct include_file *f = include->from; f != NULL; f = f->from) {
+		if (f->device == status.st_dev && f->inode == status.st_ino) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* In the layers before the main file's folder, beside the including file, in the main file's
+ * folder. What is nowhere is missed beside the including file. */
+static char *path_resolve(const struct include *include, const char *path)
+{
+	const struct search *search = include->tree->search;
+	char *beside = path_beside(include->from->path, path);
+	if (search == NULL || path[0] == '/') {
+		return beside;
+	}
+	for (uint32_t i = 0; i < search->count; i++) {
+		const char *folder = search->folders[i];
+		char *found = search_join(folder, strlen(folder), path);
+		if (i + 1 == search->count && is_candidate(include, beside)) {
+			free(found);
+			return beside;
+		}
+		if (is_candidate(include, found)) {
+			free(beside);
+			return found;
+		}
+		free(found);
+	}
+	return beside;
 }
 
 static void list_add(struct include_list *list, char *path)
@@ -69,7 +101,7 @@ static int list_folder(struct include_list *list, const char *folder)
 		if (entry->d_name[0] == '.') {
 			continue;
 		}
-		char *path = path_join(folder, strlen(folder), entry->d_name);
+		char *path = search_join(folder, strlen(folder), entry->d_name);
 		if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
 			free(path);
 			continue;
@@ -99,7 +131,7 @@ struct include_list include_list(const struct include *include, const char *path
 {
 	struct include_list list = {0};
 	struct stat status;
-	char *resolved = path_resolve(include->from->path, path);
+	char *resolved = path_resolve(include, path);
 	int rc = stat(resolved, &status) == 0 ? 0 : -errno;
 	if (rc == 0 && S_ISDIR(status.st_mode)) {
 		rc = list_folder(&list, resolved);
@@ -194,6 +226,24 @@ static int open_and_read(const struct include *include, const char *path, struct
 	return rc;
 }
 
+/* What the file is to say, where it is not what it says now. */
+static void replace_text(const struct tree *tree, const char *path, struct include_file *file)
+{
+	for (uint32_t i = 0; i < tree->text_count; i++) {
+		if (strcmp(tree->texts[i].path, path) == 0) {
+			file->text = tree->texts[i].text;
+			file->len = tree->texts[i].len;
+		}
+	}
+}
+
+void include_digest(const char *text, size_t len, unsigned char digest[TREE_DIGEST])
+{
+	if (EVP_Digest(text, len, digest, NULL, EVP_sha256(), NULL) != 1) {
+		fatal("configuration: no SHA-256");
+	}
+}
+
 int include_open(const struct include *include, const char *path, struct include_file *file)
 {
 	*file = (struct include_file){
@@ -208,7 +258,9 @@ int include_open(const struct include *include, const char *path, struct include
 	} else if (rc != 0) {
 		report_include(include, path, strerror(-rc), "a file that can be read");
 	} else {
+		replace_text(include->tree, path, file);
 		file->number = tree_add_file(include->tree, path, include->readonly);
+		include_digest(file->text, file->len, include->tree->files[file->number].digest);
 	}
 	return rc;
 }

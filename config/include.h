@@ -45,9 +45,9 @@ struct include_list {
 	size_t count;
 };
 
-/* The files that `path`, relative to the including file's folder, means: itself, or in a folder
- * all in alphabetical order without dotfiles and subfolders. Empty when there was an error, which
- * is reported. */
+/* The files that `path` means, in the first of the folders of the tree's search where it is, or
+ * beside the including file: itself, or in a folder all in alphabetical order without dotfiles and
+ * subfolders. Empty when there was an error, which is reported. */
 SINGLE
 struct include_list include_list(const struct include *include, const char *path);
 
@@ -61,3 +61,7 @@ int include_open(const struct include *include, const char *path, struct include
 
 SINGLE
 void include_close(struct include_file *file);
+
+/* SHA-256 of a file's text. */
+CONCURRENT
+void include_digest(const char *text, size_t len, unsigned char digest[TREE_DIGEST]);

@@ -158,9 +158,8 @@ static struct token bare_word(struct lexer *lexer)
 	return token;
 }
 
-struct token lexer_next(struct lexer *lexer)
+static struct token next_token(struct lexer *lexer)
 {
-	skip_blank(lexer);
 	if (lexer->at == lexer->end) {
 		return (struct token){.kind = TOKEN_END, .line = lexer->source.line, .text = ""};
 	}
@@ -178,4 +177,14 @@ struct token lexer_next(struct lexer *lexer)
 		return token;
 	}
 	return bare_word(lexer);
+}
+
+struct token lexer_next(struct lexer *lexer)
+{
+	skip_blank(lexer);
+	const char *begin = lexer->at;
+	struct token token = next_token(lexer);
+	token.begin = begin;
+	token.end = lexer->at;
+	return token;
 }

@@ -27,6 +27,9 @@ struct token {
 	/* The word without its quotes and escapes, or the punctuation; not NUL-terminated. */
 	const char *text;
 	size_t len;
+	/* As it stands in the file, with its quotes. */
+	const char *begin;
+	const char *end;
 };
 
 SINGLE

@@ -179,29 +179,29 @@ static void add_smtp_listen(struct builder *b, const struct tree_scope *listener
 }
 
 /* Two sockets of one address would be one too many, but for a port that the kernel chooses. */
-static bool same_address(const struct listen_options *a, const struct listen_options *b)
+static bool is_same(const struct listen_options *a, const struct listen_options *b)
 {
 	const struct sockaddr_in *in = (const void *)&a->address;
 	bool any_port =
 		(in->sin_family == AF_INET || in->sin_family == AF_INET6) && in->sin_port == 0;
-	return !any_port && a->address_len == b->address_len &&
-	       memcmp(&a->address, &b->address, a->address_len) == 0;
+
+	return !any_port && config_same_address(a, b);
 }
 
 static bool is_taken(const struct config *config, const struct listen_options *socket)
 {
 	for (uint32_t i = 0; i < config->smtp_listen_count; i++) {
-		if (same_address(&config->smtp_listens[i].options, socket)) {
+		if (is_same(&config->smtp_listens[i].options, socket)) {
 			return true;
 		}
 	}
 	for (uint32_t i = 0; i < config->control_listen_count; i++) {
-		if (same_address(&config->control_listens[i], socket)) {
+		if (is_same(&config->control_listens[i], socket)) {
 			return true;
 		}
 	}
 	for (uint32_t i = 0; i < config->http_listen_count; i++) {
-		if (same_address(&config->http_listens[i].options, socket)) {
+		if (is_same(&config->http_listens[i].options, socket)) {
 			return true;
 		}
 	}

@@ -29,7 +29,10 @@ static void tell(const struct config *config, const struct tree_scope *scope,
 	*origin = (struct config_origin){.file = "default", .scope = "default"};
 	if (set != NULL && set->value.source.file != SOURCE_DEFAULT.file) {
 		origin->file = tree_path(&config->tree, set->value.source);
-		origin->line = set->value.source.line;
+		/* The console has no lines. */
+		origin->line = config->tree.files[set->value.source.file].console
+				       ? 0
+				       : set->value.source.line;
 		describe_scope(scope, origin->scope, sizeof(origin->scope));
 	}
 }

@@ -1,11 +1,13 @@
 #include "config/parser.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "config/include.h"
 #include "config/lexer.h"
+#include "core/runtime/check.h"
 
 /* Deeper nesting is a mistake, and recursion has to end. */
 enum { SCOPE_DEPTH_MAX = 32, VALUE_DEPTH_MAX = 16 };
@@ -20,6 +22,8 @@ struct parser {
 	struct include_file *file;
 	struct lexer lexer;
 	struct token token;
+	/* Where the token before it ended. */
+	const char *behind;
 	uint32_t depth;
 	/* Nothing more is said about this file. */
 	bool abandoned;
@@ -29,6 +33,7 @@ static void parse_block(struct parser *p, struct tree_scope *scope, const struct
 
 static void advance(struct parser *p)
 {
+	p->behind = p->token.end;
 	p->token = lexer_next(&p->lexer);
 }
 
@@ -174,11 +179,18 @@ static void report_bad_value(struct parser *p, const char *name, uint32_t line, 
 	skip_line(p, p->token.line);
 }
 
+static uint32_t offset_of(const struct parser *p, const char *at)
+{
+	return (uint32_t)(at - p->file->text);
+}
+
 /* `name =` is read. */
 static void parse_option(struct parser *p, struct tree_scope *scope, const struct token *name)
 {
 	const char *folded = token_folded(p, name);
 	struct tree_value value = {0};
+	struct tree_option *option;
+	const char *value_begin = p->token.begin;
 	int opening = p->token.kind;
 
 	/* `a =` and on the next line `b = 1` or `b {`: the value of a was forgotten. */
@@ -192,19 +204,38 @@ static void parse_option(struct parser *p, struct tree_scope *scope, const struc
 		report_bad_value(p, folded, name->line, opening);
 		return;
 	}
-	tree_option_add(p->tree, scope, folded)->value = value;
+	option = tree_option_add(p->tree, scope, folded);
+	option->value = value;
+	if (p->tree->keeps_places) {
+		struct tree_place *place =
+			arena_alloc(&p->tree->arena, sizeof(*place), _Alignof(struct tree_place));
+		*place = (struct tree_place){
+			.file = p->file->number,
+			.begin = offset_of(p, name->begin),
+			.value = offset_of(p, value_begin),
+			.end = offset_of(p, p->behind),
+		};
+		option->place = place;
+	}
 }
 
-/* Names of domains and of kinds of agents have no case; those of bindings and files do. */
-static const char *instance_text(struct parser *p, const char *scope_name,
-				 const struct token *instance)
+/* The scope's brace was the last token; where it closes is not known yet. */
+static struct tree_opening *keep_opening(struct parser *p, struct tree_scope *scope,
+					 const struct token *name)
 {
-	if (strcmp(scope_name, "domain") == 0 || strcmp(scope_name, "dkim") == 0 ||
-	    strcmp(scope_name, "tls_certificate") == 0) {
-		return tree_text_domain(p->tree, instance->text, instance->len);
+	struct tree_opening *opening;
+	if (!p->tree->keeps_places) {
+		return NULL;
 	}
-	return strcmp(scope_name, "agent") == 0 ? token_folded(p, instance)
-						: token_text(p, instance);
+	opening = arena_alloc(&p->tree->arena, sizeof(*opening), _Alignof(struct tree_opening));
+	*opening = (struct tree_opening){
+		.next = scope->openings,
+		.file = p->file->number,
+		.begin = offset_of(p, name->begin),
+		.body = offset_of(p, p->behind),
+	};
+	scope->openings = opening;
+	return opening;
 }
 
 /* `name {` or `name "instance" {` is current at its brace. */
@@ -214,12 +245,20 @@ static void parse_scope(struct parser *p, struct tree_scope *parent, const struc
 	struct source opened = at_line(p, name->line);
 	const char *folded = token_folded(p, name);
 	const char *text = NULL;
+	struct tree_scope *scope;
+	struct tree_opening *opening;
 
 	if (instance != NULL) {
-		text = instance_text(p, folded, instance);
+		text = tree_text_instance(p->tree, folded, instance->text, instance->len);
 	}
 	advance(p);
-	parse_block(p, tree_scope_open(p->tree, parent, folded, text, opened), &opened);
+	scope = tree_scope_open(p->tree, parent, folded, text, opened);
+	opening = keep_opening(p, scope, name);
+	parse_block(p, scope, &opened);
+	if (opening != NULL) {
+		/* Behind the brace, which was taken. */
+		opening->end = offset_of(p, p->behind) - 1;
+	}
 }
 
 static void parse_file(struct include_file *file, struct tree *tree, struct report *report,
@@ -239,6 +278,10 @@ static void parse_file(struct include_file *file, struct tree *tree, struct repo
 			},
 		.depth = depth,
 	};
+	if (tree->keeps_places) {
+		tree->files[file->number].text = arena_text(&tree->arena, file->text, file->len);
+		tree->files[file->number].len = file->len;
+	}
 	advance(&p);
 	parse_block(&p, scope, NULL);
 }
@@ -361,6 +404,38 @@ void parser_load_text(struct tree *tree, struct report *report, const char *path
 		.len = len,
 	};
 	parse_file(&file, tree, report, tree->root, 0);
+}
+
+int parser_value_find(const char *text, const char **begin, const char **end)
+{
+	struct tree tree;
+	struct report report = {.tree = &tree};
+	struct tree_value value = {0};
+	struct parser p = {.tree = &tree, .report = &report};
+	char *errors = NULL;
+	size_t size;
+	tree_init(&tree);
+	report.out = open_memstream(&errors, &size);
+	if (report.out == NULL) {
+		fatal("configuration: out of memory");
+	}
+	p.lexer = (struct lexer){
+		.at = text,
+		.end = text + strlen(text),
+		.source = {.line = 1},
+		.arena = &tree.arena,
+		.report = &report,
+	};
+	advance(&p);
+	*begin = p.token.begin;
+	bool good = parse_value(&p, &value, 0) == 0 && p.token.kind == TOKEN_END;
+	*end = p.behind;
+	good = good && report.errors == 0 && p.token.line == 1;
+	report_close(&report);
+	fclose(report.out);
+	free(errors);
+	tree_free(&tree);
+	return good ? 0 : -EINVAL;
 }
 
 int parser_value(struct tree *tree, const char *text, struct source source,

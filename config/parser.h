@@ -25,3 +25,8 @@ void parser_load_text(struct tree *tree, struct report *report, const char *path
 SINGLE
 int parser_value(struct tree *tree, const char *text, struct source source,
 		 struct tree_value *value);
+
+/* Where the value begins and ends in `text`, which has nothing else but comments around it and is
+ * one line. 0, or -EINVAL when it is not like that. */
+SINGLE
+int parser_value_find(const char *text, const char **begin, const char **end);

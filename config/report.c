@@ -5,6 +5,9 @@
 
 #include "core/runtime/check.h"
 
+/* The longest path, and a line's number. */
+enum { REPORT_PLACE = 4096 + 16 };
+
 static void keep(struct report *report, struct source source, const char *severity,
 		 const char *format, va_list arguments)
 {
@@ -70,11 +73,9 @@ void report_close(struct report *report)
 	      compare_messages);
 	for (uint32_t i = 0; i < report->message_count; i++) {
 		const struct report_message *m = &report->messages[i];
-		fputs(tree_path(report->tree, m->source), report->out);
-		if (m->source.line != 0) {
-			fprintf(report->out, ":%u", m->source.line);
-		}
-		fprintf(report->out, ": %s\n", m->text);
+		char place[REPORT_PLACE];
+		fprintf(report->out, "%s: %s\n",
+			tree_place_text(report->tree, m->source, place, sizeof(place)), m->text);
 		free(m->text);
 	}
 	if (more != 0) {

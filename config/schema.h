@@ -23,6 +23,8 @@ enum schema_scope {
 	SCOPE_STS,
 	SCOPE_SCRIPTLET,
 	SCOPE_SCRIPT,
+	SCOPE_DATASOURCE,
+	SCOPE_INBOUND_AUDIT,
 	SCOPE_GROUP,
 	SCOPE_AGENT,
 	SCOPE_SERVICE_AGENT,
@@ -98,6 +100,8 @@ enum schema_type {
 	TYPE_SANITIZERS,
 	/* Names of those who read a journal. */
 	TYPE_SUBSCRIBERS,
+	/* "300,6": struct inbound_monitor */
+	TYPE_MONITORS,
 	TYPES
 };
 
@@ -131,6 +135,8 @@ enum schema_target {
 	TARGET_BINDING,
 	/* struct http_options */
 	TARGET_HTTP,
+	/* struct policy_source */
+	TARGET_SOURCE,
 	TARGETS
 };
 
@@ -151,6 +157,12 @@ struct schema_option {
 	enum schema_target target;
 	/* Takes effect with a restart only. */
 	bool restart;
+	/* ... but not in this instance of its scopes; NULL: in none. */
+	const char *dynamic_in;
+	/* Whoever prints the configuration leaves the value out; or of a value with this in it what
+	 * follows, up to the last @; NULL: nothing. */
+	bool secret;
+	const char *password_after;
 	/* Of the field in the target; of the field with the number of items, for lists. */
 	uint16_t offset;
 	uint16_t size;
@@ -195,6 +207,11 @@ const char *schema_type_unit(enum schema_type type);
 READONLY
 const char *schema_expectation(const struct schema_option *option, char *text, size_t size);
 
+/* What is shown of `value`, a word of `option` or as it is written: "(a secret)", or *** in place
+ * of its password; malloc. NULL: there is no secret in it, and it is shown as it is. */
+SINGLE
+char *schema_mask(const struct schema_option *option, const char *value);
+
 /* What to say about `name`, which is no option or scope of a scope of this kind: "unknown; expected
  * ..." with where it belongs, or what it resembles. Returns `text`. In advice.c. */
 READONLY
@@ -216,4 +233,11 @@ static inline void schema_set_add(struct schema_set *set, const struct schema_op
 {
 	uint32_t n = schema_number(option);
 	set->words[n / 64] |= UINT64_C(1) << (n % 64);
+}
+
+READONLY
+static inline bool schema_set_has(const struct schema_set *set, const struct schema_option *option)
+{
+	uint32_t n = schema_number(option);
+	return (set->words[n / 64] >> (n % 64) & 1) != 0;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "config/intern.h"
+#include "config/pattern.h"
 
 struct binding **scopes_binding_slot(const struct config *config, const char *name)
 {
@@ -31,6 +32,8 @@ struct scopes_key scopes_key(const struct config *config, const char *binding, c
 		.binding = binding_find(config, binding),
 		.provider = interned(config, provider, provider == NULL ? 0 : strlen(provider)),
 		.domain = interned(config, domain, domain_len),
+		.text = domain,
+		.text_len = domain_len,
 	};
 }
 
@@ -43,16 +46,27 @@ const struct tree_scope *scopes_stanza_in(const struct config *config,
 		       : tree_scope_find(&config->tree, scope, name, instance);
 }
 
+const struct tree_scope *scopes_domain_in(const struct config *config,
+					  const struct tree_scope *scope,
+					  const struct scopes_key *key)
+{
+	const struct tree_scope *found =
+		scopes_stanza_in(config, scope, config->name_domain, key->domain);
+	if (found != NULL || config->patterns == NULL || scope == NULL || key->text == NULL) {
+		return found;
+	}
+	return pattern_find(config, scope, key->text, key->text_len);
+}
+
 struct scopes scopes_find(const struct config *config, const struct scopes_key *key)
 {
 	const struct tree_scope *root = config->tree.root;
 	const char *provider = config->name_provider;
-	const char *domain = config->name_domain;
 	const struct binding *b = key->binding;
 	struct scopes s = {{NULL}};
 
 	s.at[SCOPES_PROVIDER] = scopes_stanza_in(config, root, provider, key->provider);
-	s.at[SCOPES_DOMAIN] = scopes_stanza_in(config, root, domain, key->domain);
+	s.at[SCOPES_DOMAIN] = scopes_domain_in(config, root, key);
 	if (b != NULL) {
 		s.at[SCOPES_GROUP] = b->group;
 		s.at[SCOPES_BINDING] = b->global;
@@ -61,12 +75,9 @@ struct scopes scopes_find(const struct config *config, const struct scopes_key *
 			scopes_stanza_in(config, b->global, provider, key->provider);
 		s.at[SCOPES_PROVIDER_IN_GROUPED] =
 			scopes_stanza_in(config, b->grouped, provider, key->provider);
-		s.at[SCOPES_DOMAIN_IN_GROUP] =
-			scopes_stanza_in(config, b->group, domain, key->domain);
-		s.at[SCOPES_DOMAIN_IN_BINDING] =
-			scopes_stanza_in(config, b->global, domain, key->domain);
-		s.at[SCOPES_DOMAIN_IN_GROUPED] =
-			scopes_stanza_in(config, b->grouped, domain, key->domain);
+		s.at[SCOPES_DOMAIN_IN_GROUP] = scopes_domain_in(config, b->group, key);
+		s.at[SCOPES_DOMAIN_IN_BINDING] = scopes_domain_in(config, b->global, key);
+		s.at[SCOPES_DOMAIN_IN_GROUPED] = scopes_domain_in(config, b->grouped, key);
 	}
 	return s;
 }

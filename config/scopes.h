@@ -15,6 +15,9 @@ struct scopes_key {
 	const struct binding *binding;
 	const char *provider;
 	const char *domain;
+	/* The domain as it was asked for, interned or not, for patterns; NULL: none. */
+	const char *text;
+	size_t text_len;
 };
 
 /* The order, after the global scope. */
@@ -51,6 +54,13 @@ READONLY
 const struct tree_scope *scopes_stanza_in(const struct config *config,
 					  const struct tree_scope *scope, const char *name,
 					  const char *instance);
+
+/* The domain's own scope in `scope`, else that of the first pattern there that matches it; NULL:
+ * there is none. */
+READONLY
+const struct tree_scope *scopes_domain_in(const struct config *config,
+					  const struct tree_scope *scope,
+					  const struct scopes_key *key);
 
 /* Where the binding of an interned name is in config->bindings, or belongs. */
 READONLY

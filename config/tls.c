@@ -9,11 +9,7 @@
 
 #include "config/build.h"
 #include "core/runtime/check.h"
-
-static bool same_text(const char *a, const char *b)
-{
-	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
-}
+#include "core/runtime/text.h"
 
 static struct tls_made *made_new(struct config *config)
 {
@@ -66,9 +62,9 @@ static void report_server(struct builder *b, const struct tree_scope *scope, con
 
 static bool same_server(const struct tls_server_options *a, const struct tls_server_options *b)
 {
-	return same_text(a->pair.certificate, b->pair.certificate) &&
-	       same_text(a->pair.key, b->pair.key) && same_text(a->ciphers, b->ciphers) &&
-	       same_text(a->protocols, b->protocols) && same_text(a->client_ca, b->client_ca) &&
+	return text_same(a->pair.certificate, b->pair.certificate) &&
+	       text_same(a->pair.key, b->pair.key) && text_same(a->ciphers, b->ciphers) &&
+	       text_same(a->protocols, b->protocols) && text_same(a->client_ca, b->client_ca) &&
 	       a->client_certificate == b->client_certificate;
 }
 
@@ -178,7 +174,7 @@ const char *tls_build_client(struct builder *b, const char *ca, struct tls_conte
 	struct tls_made *made = b->config->tls_made;
 	char why[TLS_WHY];
 
-	while (made != NULL && (!made->is_client || !same_text(made->ca, ca))) {
+	while (made != NULL && (!made->is_client || !text_same(made->ca, ca))) {
 		made = made->next;
 	}
 	if (made == NULL) {

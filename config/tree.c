@@ -95,6 +95,35 @@ uint32_t tree_add_file(struct tree *tree, const char *path, bool readonly)
 	return number;
 }
 
+uint32_t tree_add_console(struct tree *tree, const char *label)
+{
+	uint32_t number = tree_add_file(tree, label, true);
+	tree->files[number].console = true;
+	return number;
+}
+
+const char *tree_text_instance(struct tree *tree, const char *scope, const char *text, size_t len)
+{
+	bool pattern = len > 0 && text[0] == '/';
+	if ((strcmp(scope, "domain") == 0 && !pattern) || strcmp(scope, "dkim") == 0 ||
+	    strcmp(scope, "tls_certificate") == 0) {
+		return tree_text_domain(tree, text, len);
+	}
+	return strcmp(scope, "agent") == 0 ? tree_text_folded(tree, text, len)
+					   : tree_text(tree, text, len);
+}
+
+const char *tree_place_text(const struct tree *tree, struct source source, char *text, size_t size)
+{
+	bool file = source.file < tree->file_count && !tree->files[source.file].console;
+	if (file && source.line != 0) {
+		snprintf(text, size, "%s:%u", tree_path(tree, source), source.line);
+	} else {
+		snprintf(text, size, "%s", tree_path(tree, source));
+	}
+	return text;
+}
+
 const char *tree_path(const struct tree *tree, struct source source)
 {
 	return source.file < tree->file_count ? tree->files[source.file].path : "default";
@@ -174,6 +203,19 @@ struct tree_scope *tree_scope_find(const struct tree *tree, const struct tree_sc
 	return *index_slot(tree, parent, name, instance);
 }
 
+struct tree_scope *tree_scope_find_text(const struct tree *tree, const struct tree_scope *parent,
+					const char *name, const char *instance)
+{
+	name = intern_find(&tree->strings, name, strlen(name));
+	if (instance != NULL) {
+		instance = intern_find(&tree->strings, instance, strlen(instance));
+		if (instance == NULL) {
+			return NULL;
+		}
+	}
+	return name != NULL ? tree_scope_find(tree, parent, name, instance) : NULL;
+}
+
 struct tree_option *tree_option_add(struct tree *tree, struct tree_scope *scope, const char *name)
 {
 	struct tree_option *option =
@@ -197,6 +239,27 @@ const struct tree_option *tree_option_find(const struct tree_scope *scope, const
 		}
 	}
 	return found;
+}
+
+bool tree_value_same(const struct tree_value *a, const struct tree_value *b)
+{
+	const struct tree_value *v = a->first;
+	const struct tree_value *w = b->first;
+
+	if (a->kind != b->kind || a->count != b->count) {
+		return false;
+	}
+	if (a->kind == TREE_WORD) {
+		return strcmp(a->word, b->word) == 0;
+	}
+	while (v != NULL && w != NULL && tree_value_same(v, w)) {
+		if (a->kind == TREE_DICTIONARY && strcmp(v->key, w->key) != 0) {
+			return false;
+		}
+		v = v->next;
+		w = w->next;
+	}
+	return v == NULL && w == NULL;
 }
 
 const char *tree_scope_label(const struct tree_scope *scope, char *label, size_t size)

@@ -15,6 +15,9 @@
 #include "config/intern.h"
 #include "core/runtime/thread_class.h"
 
+struct schema_option;
+struct search;
+
 /* A place in a file; line 0 is the file as a whole. */
 READONLY
 struct source {
@@ -24,6 +27,8 @@ struct source {
 
 /* Files 0 and up are as parsed; this one stands for defaults. */
 #define SOURCE_DEFAULT ((struct source){.file = UINT32_MAX, .line = 0})
+
+enum { TREE_DIGEST = 32 };
 
 enum tree_kind { TREE_WORD, TREE_LIST, TREE_DICTIONARY };
 
@@ -45,12 +50,36 @@ struct tree_value {
 	uint32_t count;
 };
 
+/* Where a statement stands in the text of a file: offsets of its first byte, of its value, and of
+ * what follows it. */
+READONLY
+struct tree_place {
+	uint32_t file;
+	uint32_t begin;
+	uint32_t value;
+	uint32_t end;
+};
+
 /* `name = value`. The same name may come several times in a scope; the last one counts. */
 READONLY
 struct tree_option {
 	struct tree_option *next;
 	const char *name;
 	struct tree_value value;
+	/* NULL: places are not kept, or it stands in no file. */
+	const struct tree_place *place;
+	/* Of the schema, set when its scope was understood; NULL: it may not stand there. */
+	const struct schema_option *row;
+};
+
+/* Once that a scope was opened: offsets behind its brace, and of the one that closes it. */
+READONLY
+struct tree_opening {
+	struct tree_opening *next;
+	uint32_t file;
+	uint32_t begin;
+	uint32_t body;
+	uint32_t end;
 };
 
 READONLY
@@ -66,6 +95,8 @@ struct tree_scope {
 	struct tree_option *last_option;
 	/* Where it was opened first. */
 	struct source source;
+	/* All places where it was, the last one first; NULL: places are not kept. */
+	struct tree_opening *openings;
 	/* Of the schema (enum schema_scope), set when the scope was understood. */
 	uint32_t kind;
 	/* Owned by the room that builds this kind of scope. */
@@ -78,6 +109,21 @@ struct tree_file {
 	const char *path;
 	/* Came by readonly_include. */
 	bool readonly;
+	/* No file: the path says who set what has it as its source. */
+	bool console;
+	/* Of its text: whether it was changed since; zero of what was in memory. */
+	unsigned char digest[TREE_DIGEST];
+	/* When places are kept: what it says. */
+	const char *text;
+	size_t len;
+};
+
+/* A file's text, as it is to become. */
+READONLY
+struct tree_file_text {
+	const char *path;
+	const char *text;
+	size_t len;
 };
 
 SINGLE
@@ -91,6 +137,14 @@ struct tree {
 	struct tree_scope **index;
 	uint32_t index_mask;
 	uint32_t scope_count;
+	/* Before it is parsed: tells where included files are; NULL: beside those that include
+	 * them. */
+	const struct search *search;
+	/* The same: what files are to say in place of what they do, `text_count` of them. */
+	const struct tree_file_text *texts;
+	uint32_t text_count;
+	/* The same: keeps where statements stand, for who changes the text. */
+	bool keeps_places;
 };
 
 SINGLE
@@ -112,6 +166,20 @@ const char *tree_text_domain(struct tree *tree, const char *text, size_t len);
 SINGLE
 uint32_t tree_add_file(struct tree *tree, const char *path, bool readonly);
 
+/* The same of what the console has set: `label` says so. */
+SINGLE
+uint32_t tree_add_console(struct tree *tree, const char *label);
+
+/* A scope's instance as it is kept: domains and kinds of agents have no case, but patterns of
+ * domains do; names of bindings and files have, too. */
+SINGLE
+const char *tree_text_instance(struct tree *tree, const char *scope, const char *text, size_t len);
+
+/* FILE:LINE, FILE for a file as a whole, what the console has set, or "default", into `text`.
+ * Returns `text`. */
+READONLY
+const char *tree_place_text(const struct tree *tree, struct source source, char *text, size_t size);
+
 /* The name of a source's file: as registered, or "default". */
 READONLY
 const char *tree_path(const struct tree *tree, struct source source);
@@ -127,6 +195,11 @@ READONLY
 struct tree_scope *tree_scope_find(const struct tree *tree, const struct tree_scope *parent,
 				   const char *name, const char *instance);
 
+/* The same by texts that need not be interned. */
+READONLY
+struct tree_scope *tree_scope_find_text(const struct tree *tree, const struct tree_scope *parent,
+					const char *name, const char *instance);
+
 /* A scope that belongs to no tree: what is parsed into it is forgotten. */
 SINGLE
 struct tree_scope *tree_scope_detached(struct tree *tree);
@@ -139,6 +212,29 @@ struct tree_option *tree_option_add(struct tree *tree, struct tree_scope *scope,
 READONLY
 const struct tree_option *tree_option_find(const struct tree_scope *scope, const char *name);
 
+/* Whether they say the same; they may be of different trees. */
+READONLY
+bool tree_value_same(const struct tree_value *a, const struct tree_value *b);
+
 /* `domain "example.com"`, `spool`, or `the global scope`, into `label`. Returns `label`. */
 READONLY
 const char *tree_scope_label(const struct tree_scope *scope, char *label, size_t size);
+
+/* Whether nobody has set it. */
+READONLY
+static inline bool tree_option_is_default(const struct tree_option *option)
+{
+	return option->value.source.file == SOURCE_DEFAULT.file;
+}
+
+/* Whether its scope says something else of it later. */
+READONLY
+static inline bool tree_option_comes_again(const struct tree_option *option)
+{
+	const struct tree_option *o = option->next;
+
+	while (o != NULL && o->name != option->name) {
+		o = o->next;
+	}
+	return o != NULL;
+}

@@ -377,3 +377,11 @@ void store_drop_recovered(struct segment_store *s, struct mail_pools *pools)
 	s->recovered.at = s->recovered.count;
 	s->recovered.again = 0;
 }
+
+void store_count_recovered(struct segment_store *s)
+{
+	const struct recovered_list *list = &s->recovered;
+
+	counter_set_value(s->stats.recovery_left,
+			  list->count - list->at + list->again + (list->message != NULL));
+}

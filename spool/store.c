@@ -168,6 +168,8 @@ void store_stats_create(struct segment_store *s, struct counter_set *set)
 					  "Messages with a delivery not over");
 	t->live_bytes =
 		counter_create(set, "live_bytes", COUNTER_GAUGE, "Bytes of records still needed");
+	t->recovery_left = counter_create(set, "recovery_left", COUNTER_GAUGE,
+					  "Messages found at the start and not yet queued");
 	t->compactions = counter_create(set, "compactions", COUNTER_SUM, "Segments compacted");
 	t->compacted =
 		counter_create(set, "compacted", COUNTER_SUM, "Records copied by compaction");
@@ -183,6 +185,7 @@ void store_stats_create(struct segment_store *s, struct counter_set *set)
 		}
 	}
 	stats_sync(s);
+	store_count_recovered(s);
 }
 
 void store_add_segment(struct segment_store *s, struct segment *g)

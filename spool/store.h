@@ -51,6 +51,7 @@ struct store_stats {
 	struct counter *segments_abandoned;
 	struct counter *live_messages;
 	struct counter *live_bytes;
+	struct counter *recovery_left;
 	struct counter *compactions;
 	struct counter *compacted;
 	struct counter *loads;
@@ -244,6 +245,10 @@ struct segment *store_segment(const struct segment_store *s, uint32_t id);
 /* The deliveries not handed out yet stay for the next start. */
 SINGLE
 void store_drop_recovered(struct segment_store *s, struct mail_pools *pools);
+
+/* Counts the recovered messages that have not been handed out, or not all of them. */
+SINGLE
+void store_count_recovered(struct segment_store *s);
 
 /* Queues a tombstone; memory comes from malloc, for it is rare. */
 SINGLE

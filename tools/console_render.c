@@ -482,3 +482,13 @@ void console_render(const json_t *result, FILE *out)
 {
 	render_value(result, out, 0);
 }
+
+void console_put(const json_t *result, bool json, FILE *out)
+{
+	if (json) {
+		json_dumpf(result, out, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(12));
+		putc('\n', out);
+	} else {
+		console_render(result, out);
+	}
+}

@@ -7,12 +7,17 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "core/runtime/thread_class.h"
 
 SINGLE
 void console_render(const json_t *result, FILE *out);
+
+/* The same, or as JSON for programs. */
+SINGLE
+void console_put(const json_t *result, bool json, FILE *out);
 
 /* A key as a heading: "next_due_in_s" is "Next due in". `text` has room for `size` bytes. */
 CONCURRENT

@@ -61,7 +61,8 @@ static json_t *ask(struct top *t, const char *command)
 	json_t *answer = console_ask(t->console, command);
 	json_t *result;
 
-	if (answer == NULL && errno == EINTR && !leave) {
+	/* Whoever drags the window's corner sends signals as fast as we ask. */
+	while (answer == NULL && errno == EINTR && !leave) {
 		answer = console_ask(t->console, command);
 	}
 	result = json_incref(json_object_get(answer, "result"));

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/version.h"
+#include "tools/config_repository.h"
 #include "tools/console_client.h"
 #include "tools/console_pager.h"
 #include "tools/console_prompt.h"
@@ -75,6 +76,8 @@ static const char help_text[] =
 	"\n"
 	"    log read|tail|subscribers|stats|repair|write JOURNAL\n"
 	"                           journals, on the disk and without flywheeld: flywheel log --help\n"
+	"    config bootstrap URL, config pull|commit|status, config history [N]\n"
+	"                           the configuration in a git repository: flywheel config --help\n"
 	"\n"
 	"EXIT STATUS\n"
 	"    0  the command (of several: every command) succeeded\n"
@@ -92,7 +95,7 @@ static const char help_text[] =
 	"    flywheel counters 'scheduler.*.delivered'\n"
 	"\n"
 	"SEE ALSO\n"
-	"    flywheel-log(1), flywheeld(8), flywheel.conf(5)\n";
+	"    flywheel-log(1), flywheel-config(1), flywheeld(8), flywheel.conf(5)\n";
 
 struct session {
 	const char *socket;
@@ -142,16 +145,6 @@ static void say_lost(const char *path, int error)
 	fprintf(stderr, "flywheel: %s: %s\n", path, why);
 }
 
-static void put_result(const struct session *s, const json_t *result, FILE *out)
-{
-	if (s->json) {
-		json_dumpf(result, out, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(12));
-		putc('\n', out);
-	} else {
-		console_render(result, out);
-	}
-}
-
 static void show(const struct session *s, const json_t *result)
 {
 	char *text = NULL;
@@ -159,23 +152,34 @@ static void show(const struct session *s, const json_t *result)
 	FILE *f = s->interactive ? open_memstream(&text, &len) : NULL;
 
 	if (f == NULL) {
-		put_result(s, result, stdout);
+		console_put(result, s->json, stdout);
 		fflush(stdout);
 		return;
 	}
-	put_result(s, result, f);
+	console_put(result, s->json, f);
 	fclose(f);
 	pager_show(text, len);
 	free(text);
 }
 
-/* The reason is made harmless for terminals like any other text. */
+/* The reason is made harmless for terminals like any other text; it may have several lines, each by
+ * itself. */
 static void say_error(const json_t *answer)
 {
-	char *text = console_value_text("error", json_object_get(answer, "error"));
+	const char *at = json_string_value(json_object_get(answer, "error"));
+	const char *before = "flywheel: ";
 
-	fprintf(stderr, "flywheel: %s\n", text);
-	free(text);
+	while (at != NULL) {
+		size_t len = strcspn(at, "\n");
+		json_t *line = json_stringn(at, len);
+		char *text = console_value_text("error", line);
+
+		fprintf(stderr, "%s%s\n", before, text);
+		free(text);
+		json_decref(line);
+		before = "";
+		at = at[len] != '\0' ? at + len + 1 : NULL;
+	}
 }
 
 /* Of the flywheeld that answers now; 0: it does not. */
@@ -411,6 +415,10 @@ int main(int argc, char **argv)
 	if (argc - optind > 1 && strcmp(argv[optind], "log") == 0 &&
 	    log_command_is(argv[optind + 1])) {
 		return log_command(argc - optind, argv + optind, s.json);
+	}
+	if (argc - optind > 1 && strcmp(argv[optind], "config") == 0 &&
+	    config_command_is(argv[optind + 1])) {
+		return config_command(argc - optind, argv + optind, s.socket, s.json);
 	}
 	return run(&s, argv + optind, argc - optind);
 }

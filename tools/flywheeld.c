@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "agents/master.h"
 #include "config/config.h"
 #include "core/runtime/runtime.h"
+#include "core/runtime/watchdog.h"
 #include "core/version.h"
 #include "tools/server.h"
 
@@ -21,14 +23,17 @@
 #define TXT_STRING_MAX 255
 
 static const char *const help_text =
-	"Usage: flywheeld [--config FILE] [--check | --dump | --dkim-records | --reference |\n"
-	"                 --version | --help]\n"
+	"Usage: flywheeld [--config FILE] [--node NAME] [--check | --dump | --dkim-records |\n"
+	"                 --reference | --version | --help]\n"
 	"\n"
 	"Runs the flywheel mail transfer agent in the foreground until SIGTERM or SIGINT.\n"
 	"\n"
 	"  -c, --config FILE  configuration (default /etc/flywheel/flywheel.conf)\n"
+	"      --node NAME    whose folder of node/ beside FILE is searched for included files\n"
+	"                     (default: the machine's name)\n"
 	"      --check        say whether the configuration is valid, and exit: 0, or 1 with one\n"
-	"                     line for each error: FILE:LINE: what is wrong, what was expected\n"
+	"                     line for each error: FILE:LINE: what is wrong, what was expected;\n"
+	"                     the files that it was read from, if there are several\n"
 	"      --dump         print the effective configuration with the origin of each value\n"
 	"      --dkim-records print the DNS records that publish the configured DKIM keys\n"
 	"      --reference    print every option: type, default, scopes, meaning\n"
@@ -36,8 +41,9 @@ static const char *const help_text =
 	"  -h, --help         print this text\n"
 	"\n"
 	"Signals: SIGTERM and SIGINT stop it gracefully: no new connections, what is in flight is\n"
-	"finished, everything accepted is synced, exit status 0. SIGHUP and SIGUSR1 open the log\n"
-	"files anew. Ask a running one by the console: flywheel help.\n";
+	"finished, everything accepted is synced, exit status 0. SIGHUP loads the configuration\n"
+	"again; it and SIGUSR1 open the log files anew. Ask a running one by the console:\n"
+	"flywheel help.\n";
 
 static void raise_file_limit(uint32_t wanted)
 {
@@ -70,6 +76,22 @@ static void say_running(void *master)
 	master_describe(master, stderr);
 	fprintf(stderr, "flywheeld: version %s running, process %ld\n", FLYWHEEL_VERSION,
 		(long)getpid());
+	sd_notify(0, "READY=1\nSTATUS=takes and sends mail");
+}
+
+static void say_stopping(void)
+{
+	sd_notify(0, "STOPPING=1\nSTATUS=finishes what is in flight");
+}
+
+static struct watchdog *open_watchdog(const struct global_options *g)
+{
+	struct watchdog_options options = {
+		.stall_ns = g->watchdog_stall_ms * NS_PER_MS,
+		.abort_ns = g->watchdog_abort_ms * NS_PER_MS,
+	};
+
+	return options.stall_ns != 0 ? watchdog_create(&options) : NULL;
 }
 
 /* A program whose threads sleep although work waits is slow now and then, and nothing else shows.
@@ -101,7 +123,12 @@ static int serve(struct config *config)
 	rt = &server_program(s)->runtime;
 	rt->on_running = say_running;
 	rt->on_running_context = server_program(s)->master;
+	rt->on_stopping = say_stopping;
+	rt->watchdog = open_watchdog(config_global(config));
 	rc = runtime_run(rt);
+	if (rt->watchdog != NULL) {
+		watchdog_destroy(rt->watchdog);
+	}
 	if (rc != 0) {
 		fprintf(stderr, "flywheeld: cannot start: %s\n", strerror(-rc));
 	} else {
@@ -141,9 +168,16 @@ static void print_records(const struct config *config)
 
 enum action { ACTION_SERVE, ACTION_CHECK, ACTION_DUMP, ACTION_DKIM_RECORDS };
 
-static int run(const char *path, enum action action)
+static void print_files(const struct config *config, const char *before)
 {
-	struct config *config = config_load(path, stderr);
+	for (uint32_t i = 0; i < config_file_count(config); i++) {
+		printf("%s%s\n", before, config_file(config, i));
+	}
+}
+
+static int run(const struct config_source *source, enum action action)
+{
+	struct config *config = config_load_from(source, stderr);
 
 	if (config == NULL) {
 		return 1;
@@ -161,9 +195,13 @@ static int run(const char *path, enum action action)
 			return 1;
 		}
 		puts("configuration valid");
+		if (config_file_count(config) > 1) {
+			print_files(config, "  ");
+		}
 	} else if (action == ACTION_DKIM_RECORDS) {
 		print_records(config);
 	} else {
+		print_files(config, "# from ");
 		config_dump(config, stdout);
 	}
 	config_release(config);
@@ -173,19 +211,27 @@ static int run(const char *path, enum action action)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
-		{"dump", no_argument, NULL, 'd'},         {"dkim-records", no_argument, NULL, 'm'},
-		{"reference", no_argument, NULL, 'r'},    {"version", no_argument, NULL, 'v'},
-		{"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'},
+		{"node", required_argument, NULL, 'n'},
+		{"check", no_argument, NULL, 'k'},
+		{"dump", no_argument, NULL, 'd'},
+		{"dkim-records", no_argument, NULL, 'm'},
+		{"reference", no_argument, NULL, 'r'},
+		{"version", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
 	};
-	const char *path = "/etc/flywheel/flywheel.conf";
+	struct config_source source = {.path = "/etc/flywheel/flywheel.conf"};
 	enum action action = ACTION_SERVE;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
 		switch (c) {
 		case 'c':
-			path = optarg;
+			source.path = optarg;
+			break;
+		case 'n':
+			source.node = optarg;
 			break;
 		case 'k':
 			action = ACTION_CHECK;
@@ -215,5 +261,5 @@ int main(int argc, char **argv)
 			argv[optind]);
 		return 2;
 	}
-	return run(path, action);
+	return run(&source, action);
 }

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "tools/console_render.h"
-
 #define DEFAULT_LOGS "/var/log/flywheel"
 #define TAIL_RECORDS 10
 
@@ -42,9 +40,10 @@ static const char help_text[] =
 	"    tail\n"
 	"        The last N records, 10 if not said; no subscriber is needed or changed.\n"
 	"    subscribers\n"
-	"        Who reads, where each is, and how far behind. A new one begins with the oldest record\n"
-	"        that is kept, with --end after the newest. What none needs any more is removed; so\n"
-	"        remove a subscriber that nobody reads for.\n"
+	"        Who reads, where each is, how far behind, and until it reads on that it was dropped,\n"
+	"        and what it lost at least. A new one begins with the oldest record that is kept, with\n"
+	"        --end after the newest. What none needs any more is removed; so remove a subscriber\n"
+	"        that nobody reads for.\n"
 	"    stats\n"
 	"        Segments, bytes, records, and how far behind each subscriber is.\n"
 	"    repair\n"
@@ -138,16 +137,6 @@ int log_fault(const char *path, int rc)
 void log_id_text(struct jlog_id id, char text[LOG_ID_TEXT])
 {
 	snprintf(text, LOG_ID_TEXT, "%08x:%08x", id.log, id.marker);
-}
-
-void log_show(const json_t *result, bool json)
-{
-	if (json) {
-		json_dumpf(result, stdout, JSON_INDENT(2));
-		putchar('\n');
-	} else {
-		console_render(result, stdout);
-	}
 }
 
 /* ---- the command line ---- */

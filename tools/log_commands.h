@@ -73,7 +73,3 @@ void log_id_text(struct jlog_id id, char text[LOG_ID_TEXT]);
 /* Prints a record on a line of standard output: as it is, or as one JSON object. */
 SINGLE
 void log_put_record(const struct jlog_record *r, bool json);
-
-/* Shows a result for people or programs. */
-SINGLE
-void log_show(const json_t *result, bool json);

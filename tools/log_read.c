@@ -44,25 +44,13 @@ static void catch_signals(void)
 static json_t *any_text(const char *text, size_t len)
 {
 	char *clean = malloc(3 * len + 1);
-	size_t n = 0;
 	json_t *value;
+	size_t n;
 
 	if (clean == NULL) {
 		return NULL;
 	}
-	for (size_t i = 0; i < len;) {
-		size_t octets = utf8_sequence(text + i, len - i);
-
-		if (octets == 0) {
-			memcpy(clean + n, "\xef\xbf\xbd", 3);
-			n += 3;
-			i++;
-			continue;
-		}
-		memcpy(clean + n, text + i, octets);
-		n += octets;
-		i += octets;
-	}
+	n = utf8_clean(text, len, "\xef\xbf\xbd", clean);
 	value = json_stringn(clean, n);
 	free(clean);
 	return value;

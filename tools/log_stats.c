@@ -4,15 +4,19 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/log/jlog_directory.h"
+#include "core/log/jlog_dropped.h"
 #include "core/log/jlog_index.h"
 #include "core/log/jlog_recovery.h"
 #include "core/log/jlog_subscriber.h"
 #include "core/log/jlog_upkeep.h"
+#include "tools/console_render.h"
 #include "tools/log_commands.h"
 
 SINGLE
@@ -130,6 +134,27 @@ static int lag(const struct view *v, struct jlog_id at, uint64_t *records, uint6
 	return rc;
 }
 
+/* What a subscriber does not know yet: that it was dropped, and is behind a gap. */
+static json_t *notice(const struct view *v, const struct jlog_subscriber *s)
+{
+	struct jlog_dropped d;
+	char text[256];
+	char at[32];
+	struct tm parts;
+	time_t seconds;
+
+	if (!jlog_dropped_get(v->directory, s->name, s->checkpoint, &d)) {
+		return json_null();
+	}
+	seconds = (time_t)(d.wall_ms / 1000);
+	gmtime_r(&seconds, &parts);
+	strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%SZ", &parts);
+	snprintf(text, sizeof(text),
+		 "dropped at %s, lost at least %" PRIu64 " records, %" PRIu64 " bytes", at,
+		 d.lost_records, d.lost_bytes);
+	return json_string(text);
+}
+
 static json_t *subscriber_rows(const struct view *v)
 {
 	json_t *rows = json_array();
@@ -143,11 +168,11 @@ static json_t *subscriber_rows(const struct view *v)
 
 		log_id_text(s->checkpoint, id);
 		lag(v, s->checkpoint, &records, &bytes);
-		json_array_append_new(rows, json_pack("{s:o, s:s, s:I, s:I}", "subscriber",
+		json_array_append_new(rows, json_pack("{s:o, s:s, s:I, s:I, s:o}", "subscriber",
 						      name != NULL ? name : json_string("?"),
 						      "checkpoint", id, "behind_records",
 						      (json_int_t)records, "behind_bytes",
-						      (json_int_t)bytes));
+						      (json_int_t)bytes, "notice", notice(v, s)));
 	}
 	return rows;
 }
@@ -174,7 +199,7 @@ int log_stats(const struct log_request *q)
 				   "first_record", first, "last_record", last, "segment_size_bytes",
 				   (json_int_t)v.meta.unit_limit, "sync", syncs[v.meta.safety],
 				   "subscribers", subscriber_rows(&v));
-		log_show(result, q->json);
+		console_put(result, q->json, stdout);
 		json_decref(result);
 	}
 	view_close(&v);
@@ -192,7 +217,7 @@ static int list_subscribers(const struct log_request *q)
 	} else {
 		json_t *rows = subscriber_rows(&v);
 
-		log_show(rows, q->json);
+		console_put(rows, q->json, stdout);
 		json_decref(rows);
 	}
 	view_close(&v);
@@ -229,6 +254,9 @@ static int change_subscriber(const struct log_request *q, int directory)
 		return rc == 0 ? jlog_subscriber_add(directory, name, at) : rc;
 	}
 	rc = jlog_subscriber_remove(directory, name);
+	if (rc == 0) {
+		jlog_dropped_forget(directory, name);
+	}
 	/* What only it needed. */
 	if (rc == 0 && jlog_storage_log(directory, &storage_log) == 0) {
 		(void)jlog_remove_passed(directory, storage_log);
@@ -275,7 +303,7 @@ int log_repair(const struct log_request *q)
 	result = json_pack("{s:I, s:I, s:b, s:I}", "cut_off_bytes", (json_int_t)found.torn_bytes,
 			   "damaged_bytes", (json_int_t)found.damaged_bytes, "metastore_repaired",
 			   found.metastore, "checkpoints_set_back", (json_int_t)found.checkpoints);
-	log_show(result, q->json);
+	console_put(result, q->json, stdout);
 	json_decref(result);
 	return LOG_EXIT_OK;
 }

@@ -1,9 +1,13 @@
 #include "tools/server.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "agents/crew.h"
+#include "agents/generation.h"
+#include "agents/lock_keeper.h"
 #include "agents/log_writer.h"
 #include "agents/master.h"
 #include "agents/scheduler.h"
@@ -56,16 +60,6 @@ static struct idle idle_from(const struct idle_options *o)
 	};
 }
 
-static struct group *find_group(struct runtime *rt, const char *name)
-{
-	for (uint32_t i = 0; i < rt->group_count; i++) {
-		if (strcmp(rt->groups[i]->name, name) == 0) {
-			return rt->groups[i];
-		}
-	}
-	return NULL;
-}
-
 /* The group that the configuration gives to one agent of a kind: a named one that it shares, or one
  * of its own. */
 static struct group *group_for(struct server *s, enum config_agent kind, uint32_t index,
@@ -81,7 +75,7 @@ static struct group *group_for(struct server *s, enum config_agent kind, uint32_
 		idle = idle_from(&o->idle);
 		return runtime_group(rt, name, o->cores[index], &idle);
 	}
-	g = find_group(rt, o->group);
+	g = runtime_find_group(rt, o->group);
 	if (g != NULL) {
 		return g;
 	}
@@ -115,11 +109,11 @@ static void *make_aligned(size_t size)
 
 static bool open_spool(struct server *s)
 {
-	const struct global_options *g = config_global(s->program.config);
+	const struct global_options *g = config_global(s->program.foundation);
 	struct spool_recovery found;
 	struct spool_options options = {
 		.path = g->spool_path,
-		.writers = config_agent(s->program.config, CONFIG_AGENT_SPOOL)->count,
+		.writers = config_agent(s->program.foundation, CONFIG_AGENT_SPOOL)->count,
 		.segment_bytes = g->spool_segment_bytes,
 		.min_free_bytes = g->spool_min_free_bytes,
 		.compact_percent = g->spool_compact_percent,
@@ -163,7 +157,7 @@ static struct log_rotation rotation_from(const struct global_options *g)
 
 static bool open_log(struct server *s)
 {
-	const struct global_options *g = config_global(s->program.config);
+	const struct global_options *g = config_global(s->program.foundation);
 	struct log_options options = {
 		.path = g->log_path,
 		.heartbeat_ms = g->log_heartbeat_ms,
@@ -173,8 +167,8 @@ static bool open_log(struct server *s)
 		.rules = s->program.bounce_rules,
 	};
 
-	options.custom = config_custom_loggers(s->program.config, &options.custom_count);
-	options.journals = config_journals(s->program.config, &options.journal_count);
+	options.custom = config_custom_loggers(s->program.foundation, &options.custom_count);
+	options.journals = config_journals(s->program.foundation, &options.journal_count);
 	s->log = log_writer_create("log", &options, s->errors);
 	if (s->log != NULL) {
 		s->program.log = log_writer_agent(s->log);
@@ -184,7 +178,7 @@ static bool open_log(struct server *s)
 
 static bool load_bounce_rules(struct server *s)
 {
-	const char *path = config_global(s->program.config)->bounce_rules_path;
+	const char *path = config_global(s->program.foundation)->bounce_rules_path;
 
 	s->program.bounce_rules = bounce_rules_load(path, s->errors);
 	return s->program.bounce_rules != NULL;
@@ -202,6 +196,7 @@ static void add_schedulers(struct server *s)
 	struct program *p = &s->program;
 
 	p->scheduler_count = config_agent(p->config, CONFIG_AGENT_SCHEDULER)->count;
+	p->home_count = p->scheduler_count;
 	ASSERT(p->scheduler_count <= SCHEDULERS_MAX);
 	for (uint32_t i = 0; i < p->scheduler_count; i++) {
 		const char *name = make_name(s, "scheduler", i);
@@ -209,6 +204,7 @@ static void add_schedulers(struct server *s)
 		p->schedulers[i] = make_aligned(sizeof *p->schedulers[i]);
 		scheduler_init(p->schedulers[i], name, p, i);
 	}
+	p->crew = crew_create(p);
 }
 
 /* The master comes first, as the first group runs on the first thread. */
@@ -219,13 +215,13 @@ static void compose(struct server *s)
 	struct group *first;
 	struct group *names;
 
-	first = config_agent(p->config, CONFIG_AGENT_MASTER)->group == NULL
+	first = config_agent(p->foundation, CONFIG_AGENT_MASTER)->group == NULL
 			? group_for(s, CONFIG_AGENT_SCHEDULER, 0, p->schedulers[0]->base.name)
 			: group_for(s, CONFIG_AGENT_MASTER, 0, "master");
 	runtime_add(rt, first, master_agent(p->master));
 	for (uint32_t i = 0; i < p->scheduler_count; i++) {
 		const char *name = p->schedulers[i]->base.name;
-		struct group *g = find_group(rt, name);
+		struct group *g = runtime_find_group(rt, name);
 
 		runtime_add(rt, g != NULL ? g : group_for(s, CONFIG_AGENT_SCHEDULER, i, name),
 			    &p->schedulers[i]->base);
@@ -254,13 +250,13 @@ static int add_pool(struct server *s)
 	struct group *g = group_for(s, CONFIG_AGENT_POOL, 0, "pool");
 	struct idle idle = {.kind = IDLE_PARK};
 	int rc = thread_pool_create(&p->pool, &p->runtime, g, o->count,
-				    config_global(p->config)->pool_backlog, &idle);
+				    config_global(p->foundation)->pool_backlog, &idle);
 
 	for (uint32_t i = 0; rc == 0 && i < o->count; i++) {
 		char name[NAME_MAX_LEN];
 
 		snprintf(name, sizeof name, "worker.%u", i);
-		find_group(&p->runtime, name)->core = o->cores[i];
+		runtime_find_group(&p->runtime, name)->core = o->cores[i];
 	}
 	resolver_set_pool(p->resolver, p->pool);
 	sts_set_helpers(p->sts, p->resolver, p->pool);
@@ -276,7 +272,7 @@ static void set_up_runtime(struct server *s, const struct clock *clock)
 		[CONFIG_MUX_EPOLL] = MUX_EPOLL,
 		[CONFIG_MUX_POLL] = MUX_POLL,
 	};
-	const struct global_options *g = config_global(s->program.config);
+	const struct global_options *g = config_global(s->program.foundation);
 	struct runtime *rt = &s->program.runtime;
 
 	runtime_init(rt, clock);
@@ -284,12 +280,129 @@ static void set_up_runtime(struct server *s, const struct clock *clock)
 	rt->ring_slots = g->ring_slots;
 	rt->stall_ns = g->stall_ns;
 	rt->stop_timeout_ns = g->stop_timeout_ms * NS_PER_MS;
-	s->program.limits.connections_max = g->server_max_outbound_connections;
-	s->program.limits.loaded_max = g->memory_budget_bytes;
+	s->program.limits.connections_max =
+		config_global(s->program.config)->server_max_outbound_connections;
+	s->program.limits.loaded_max = config_global(s->program.config)->memory_budget_bytes;
 	s->program.epoch = clock->wall_ns(clock->context) / NS_PER_S << 24;
 	if (s->program.epoch <= spool_highest_id(s->program.spool)) {
 		s->program.epoch = spool_highest_id(s->program.spool) + 1;
 	}
+}
+
+/* ---- agents that change ---- */
+
+static struct crew_thread *plan_thread(struct crew_plan *plan, int core,
+				       const struct idle_options *idle)
+{
+	struct crew_thread *t = &plan->threads[plan->thread_count++];
+
+	ASSERT(plan->thread_count <= CREW_THREADS_MAX);
+	t->core = core;
+	t->idle = idle_from(idle);
+	return t;
+}
+
+/* Threads of agents that have one for themselves; scheduler's come and go. */
+static void plan_agents(struct crew_plan *plan, const struct config *config)
+{
+	static const char *const names[CONFIG_AGENTS] = {
+		[CONFIG_AGENT_MASTER] = "master", [CONFIG_AGENT_SPOOL] = "spool.",
+		[CONFIG_AGENT_WHEEL] = "wheel",   [CONFIG_AGENT_LOG] = "log",
+		[CONFIG_AGENT_POOL] = "pool",     [CONFIG_AGENT_RESOLVER] = "resolver",
+	};
+
+	for (int kind = 0; kind < CONFIG_AGENTS; kind++) {
+		const struct agent_options *o = config_agent(config, (enum config_agent)kind);
+		bool numbered = kind == CONFIG_AGENT_SPOOL;
+
+		if (kind == CONFIG_AGENT_SCHEDULER || o->group != NULL) {
+			continue;
+		}
+		for (uint32_t i = 0; i < (numbered ? o->count : 1); i++) {
+			struct crew_thread *t = plan_thread(plan, o->cores[i], &o->idle);
+
+			snprintf(t->name, sizeof t->name, numbered ? "%s%u" : "%s", names[kind], i);
+		}
+	}
+}
+
+static void plan_workers(struct crew_plan *plan, const struct config *config)
+{
+	static const struct idle_options idle = {.strategy = CONFIG_IDLE_PARK};
+	const struct agent_options *o = config_agent(config, CONFIG_AGENT_POOL);
+
+	for (uint32_t i = 0; i < o->count; i++) {
+		snprintf(plan_thread(plan, o->cores[i], &idle)->name, CREW_NAME_MAX, "worker.%u",
+			 i);
+	}
+}
+
+void server_set_agents(struct server *s, const struct config *config, struct agent *self,
+		       crew_done_fn done, void *context)
+{
+	const struct agent_options *o = config_agent(config, CONFIG_AGENT_SCHEDULER);
+	struct crew_plan plan = {.schedulers = o->count, .idle = idle_from(&o->idle)};
+
+	memcpy(plan.cores, o->cores, o->count * sizeof plan.cores[0]);
+	if (o->group != NULL) {
+		snprintf(plan.group, sizeof plan.group, "%s", o->group);
+	}
+	for (uint32_t i = 0; i < config_group_count(config); i++) {
+		const struct group_options *g = config_group_at(config, i);
+
+		snprintf(plan_thread(&plan, g->core, &g->idle)->name, CREW_NAME_MAX, "%s", g->name);
+	}
+	plan_agents(&plan, config);
+	plan_workers(&plan, config);
+	crew_set(s->program.crew, self, &plan, done, context);
+}
+
+static bool idles_agree(const struct idle_options *a, const struct idle_options *b)
+{
+	return a->strategy == b->strategy && a->max_spins == b->max_spins &&
+	       a->max_yields == b->max_yields && a->min_park_ns == b->min_park_ns &&
+	       a->max_park_ns == b->max_park_ns && a->spin_ns == b->spin_ns &&
+	       a->coalesce_ns == b->coalesce_ns && a->sleep_ns == b->sleep_ns;
+}
+
+static bool agents_agree(const struct config *a, const struct config *b)
+{
+	bool same = config_group_count(a) == config_group_count(b);
+
+	for (int kind = 0; same && kind < CONFIG_AGENTS; kind++) {
+		const struct agent_options *x = config_agent(a, (enum config_agent)kind);
+		const struct agent_options *y = config_agent(b, (enum config_agent)kind);
+
+		same = x->count == y->count && idles_agree(&x->idle, &y->idle) &&
+		       memcmp(x->cores, y->cores, x->count * sizeof x->cores[0]) == 0;
+	}
+	for (uint32_t i = 0; same && i < config_group_count(a); i++) {
+		const struct group_options *x = config_group_at(a, i);
+		const struct group_options *y = config_group(b, x->name);
+
+		same = y != NULL && x->core == y->core && idles_agree(&x->idle, &y->idle);
+	}
+	return same;
+}
+
+static void on_agents_set(struct agent *self, void *change, int result)
+{
+	if (result != 0 && result != -ESHUTDOWN) {
+		agent_error(self, result, "schedulers are not as the configuration says");
+	}
+	generation_taken(change, self);
+}
+
+static bool on_agents_changed(struct program *p, const struct config *before,
+			      const struct config *after, struct generation_change *g)
+{
+	struct server *s = CONTAINER_OF(p, struct server, program);
+
+	if (agents_agree(before, after)) {
+		return false;
+	}
+	server_set_agents(s, after, &p->schedulers[0]->base, on_agents_set, g);
+	return true;
 }
 
 /* ---- life ---- */
@@ -298,7 +411,7 @@ void server_destroy(struct server *s)
 {
 	struct program *p = &s->program;
 
-	/* While all agents are still there to be disconnected. */
+	/* While all agents are still there. */
 	runtime_close(&p->runtime);
 	for (uint32_t i = 0; i < s->writer_count; i++) {
 		if (s->writers[i] != NULL) {
@@ -306,22 +419,25 @@ void server_destroy(struct server *s)
 			free(s->writers[i]);
 		}
 	}
-	for (uint32_t i = 0; i < p->scheduler_count; i++) {
-		scheduler_close(p->schedulers[i]);
-		free(p->schedulers[i]);
+	for (uint32_t i = 0; i < SCHEDULERS_MAX; i++) {
+		if (p->schedulers[i] != NULL) {
+			scheduler_close(p->schedulers[i]);
+			free(p->schedulers[i]);
+		}
 	}
+	crew_destroy(p->crew);
 	if (p->pool != NULL) {
 		thread_pool_destroy(p->pool);
 	}
 	sts_destroy(p->sts);
 	resolver_destroy(p->resolver);
-	free(p->listens);
 	if (s->wheel != NULL) {
 		wheel_agent_destroy(s->wheel);
 	}
 	if (p->master != NULL) {
 		master_destroy(p->master);
 	}
+	lock_keeper_destroy(p->locks);
 	if (s->log != NULL) {
 		log_writer_destroy(s->log);
 	}
@@ -329,7 +445,9 @@ void server_destroy(struct server *s)
 		spool_close(p->spool);
 	}
 	bounce_rules_free(p->bounce_rules);
-	config_release(p->config);
+	overlay_free(&p->overlay);
+	generations_destroy(p->generations);
+	config_release(p->foundation);
 	free(s);
 }
 
@@ -347,15 +465,16 @@ static int open_all(struct server *s, const struct clock *clock)
 		return 1;
 	}
 	set_up_runtime(s, clock);
-	program_find_self(p);
-	p->resolver = resolver_create("resolver", &config_global(p->config)->resolver, s->errors);
+	p->resolver =
+		resolver_create("resolver", &config_global(p->foundation)->resolver, s->errors);
 	if (p->resolver == NULL) {
 		return 1;
 	}
 	snprintf(s->policies, sizeof s->policies, "%s/.mta-sts",
-		 config_global(p->config)->spool_path);
-	p->sts = sts_create("sts", &config_global(p->config)->sts, s->policies);
+		 config_global(p->foundation)->spool_path);
+	p->sts = sts_create("sts", &config_global(p->foundation)->sts, s->policies);
 	add_schedulers(s);
+	generations_open(p, clock->wall_ns(clock->context) / NS_PER_MS);
 	for (uint32_t i = 0; i < p->scheduler_count; i++) {
 		if (!scheduler_open_policy(p->schedulers[i], s->errors)) {
 			return 1;
@@ -365,9 +484,16 @@ static int open_all(struct server *s, const struct clock *clock)
 	if (p->master == NULL) {
 		return 1;
 	}
+	p->locks = lock_keeper_create(master_agent(p->master));
 	compose(s);
 	rc = add_pool(s);
 	return rc == 0 ? runtime_prepare(&p->runtime) : rc;
+}
+
+/* What only the whole program knows of a configuration. */
+static bool can_run(const struct config *config, FILE *errors)
+{
+	return server_agents_fit(config, errors) && server_bounce_rules_valid(config, errors);
 }
 
 struct server *server_create(struct config *config, const struct clock *clock, FILE *errors)
@@ -376,6 +502,10 @@ struct server *server_create(struct config *config, const struct clock *clock, F
 	int rc;
 
 	s->program.config = config;
+	s->program.foundation = config_foundation(config);
+	s->program.generations = generations_create(&s->program);
+	s->program.check = can_run;
+	s->program.on_agents_changed = on_agents_changed;
 	s->errors = errors;
 	rc = config_tls_open(config, errors) == 0 ? open_all(s, clock) : 1;
 	if (rc == 0) {
@@ -414,6 +544,38 @@ static bool count_fits(const struct config *config, enum config_agent kind, cons
 	return count <= max;
 }
 
+/* Agents of a kind that are on a thread of their group. */
+static uint32_t group_share(const struct config *config, int kind, const char *group)
+{
+	const struct agent_options *o = config_agent(config, (enum config_agent)kind);
+	const char *its = o->group;
+
+	/* Without a group the master is with the first scheduler. */
+	if (kind == CONFIG_AGENT_MASTER && its == NULL) {
+		its = config_agent(config, CONFIG_AGENT_SCHEDULER)->group;
+	}
+	if (its == NULL || strcmp(its, group) != 0) {
+		return 0;
+	}
+	/* Workers of the pool have threads of their own; who knows of MTA-STS is with the resolver.
+	 */
+	return kind == CONFIG_AGENT_POOL ? 1 : kind == CONFIG_AGENT_RESOLVER ? 2 : o->count;
+}
+
+static bool group_fits(const struct config *config, const char *name, FILE *errors)
+{
+	uint32_t sum = 0;
+
+	for (int kind = 0; kind < CONFIG_AGENTS; kind++) {
+		sum += group_share(config, kind, name);
+	}
+	if (sum > GROUP_AGENTS_MAX) {
+		fprintf(errors, "flywheeld: group \"%s\": %u agents; expected at most %d\n", name,
+			sum, GROUP_AGENTS_MAX);
+	}
+	return sum <= GROUP_AGENTS_MAX;
+}
+
 bool server_agents_fit(const struct config *config, FILE *errors)
 {
 	bool fit = count_fits(config, CONFIG_AGENT_SCHEDULER, "scheduler", SCHEDULERS_MAX, errors);
@@ -429,6 +591,9 @@ bool server_agents_fit(const struct config *config, FILE *errors)
 		fprintf(errors, "flywheeld: %u agents in all; expected counts of at most %d\n",
 			sum + 2, AGENT_MAX);
 		fit = false;
+	}
+	for (uint32_t i = 0; i < config_group_count(config); i++) {
+		fit = group_fits(config, config_group_at(config, i)->name, errors) && fit;
 	}
 	return fit;
 }

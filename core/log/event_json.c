@@ -7,6 +7,7 @@
 #include "core/mail/context.h"
 #include "core/mail/utf8.h"
 #include "core/runtime/check.h"
+#include "core/runtime/hex.h"
 
 /* What an object takes besides strings: keys, numbers, names of the kind, stage and class. */
 #define FIXED_BYTES 1536
@@ -66,8 +67,6 @@ static const struct key keys[EVENT_FIELDS] = {
 	[EVENT_AUTH_METHOD] = KEY("auth_method"),
 };
 
-static const char hex[] = "0123456789abcdef";
-
 static size_t room(const struct json *j)
 {
 	return (size_t)(j->end - j->at);
@@ -97,8 +96,8 @@ static size_t escape(unsigned char c, char to[OCTET_BYTES])
 	to[1] = 'u';
 	to[2] = '0';
 	to[3] = '0';
-	to[4] = hex[c >> 4];
-	to[5] = hex[c & 15];
+	to[4] = HEX_DIGITS[c >> 4];
+	to[5] = HEX_DIGITS[c & 15];
 	return OCTET_BYTES;
 }
 
@@ -194,7 +193,7 @@ static void put_hex(struct json *j, struct key key, uint64_t n)
 	*j->at++ = '"';
 	while (nibbles > 0) {
 		nibbles--;
-		put(j, &hex[n >> (4 * nibbles) & 15], 1);
+		put(j, &HEX_DIGITS[n >> (4 * nibbles) & 15], 1);
 	}
 	*j->at++ = '"';
 }

@@ -10,9 +10,10 @@
 #include "core/mail/context.h"
 #include "core/mail/utf8.h"
 #include "core/runtime/check.h"
+#include "core/runtime/hex.h"
+#include "core/runtime/text.h"
 
 #define SANITIZE_ESCAPE 1U
-#define SANITIZE_QUOTE 2U
 #define SANITIZE_REPLACE 0x100U
 
 /* Longest argument in braces; longest time that strftime() makes; digits behind a point. */
@@ -37,7 +38,6 @@ enum macro {
 	SIZE,
 	/* `text` is its key. */
 	PAIR,
-	NOTHING,
 	ATTEMPTS,
 	STAGE_NAME,
 	STAGE,
@@ -46,7 +46,14 @@ enum macro {
 	QUEUED,
 };
 
-enum argument { ARGUMENT_NONE, ARGUMENT_TIME, ARGUMENT_DECIMALS, ARGUMENT_HEADER, ARGUMENT_KEY };
+enum argument {
+	ARGUMENT_NONE,
+	ARGUMENT_TIME,
+	ARGUMENT_DECIMALS,
+	ARGUMENT_HEADER,
+	ARGUMENT_KEY,
+	ARGUMENT_CONNECTION_KEY,
+};
 
 READONLY
 struct part {
@@ -76,7 +83,7 @@ static const struct macro_row {
 	enum event_field field;
 } rows[] = {
 	{"vctx_mess{", ARGUMENT_KEY, PAIR, 0},
-	{"vctx_conn{", ARGUMENT_KEY, NOTHING, 0},
+	{"vctx_conn{", ARGUMENT_CONNECTION_KEY, PAIR, 0},
 	{"us{", ARGUMENT_DECIMALS, TIME_DECIMALS, 0},
 	{"t{", ARGUMENT_TIME, TIME_FORMATTED, 0},
 	{"h{", ARGUMENT_HEADER, PAIR, 0},
@@ -116,7 +123,7 @@ void event_sanitizer_init(struct event_sanitizer *s)
 		s->octets[c] = SANITIZE_ESCAPE;
 	}
 	s->octets[127] = SANITIZE_ESCAPE;
-	s->octets['\\'] = SANITIZE_QUOTE;
+	s->octets['\\'] = SANITIZE_ESCAPE;
 }
 
 /* "tr/ABC/abc/": lists of as many printable ASCII characters. */
@@ -151,7 +158,7 @@ const char *event_sanitizer_add(struct event_sanitizer *s, const char *rule)
 	if (strcmp(rule, "special_characters") == 0) {
 		s->plain = false;
 		for (const char *p = "@\"',;|="; *p != '\0'; p++) {
-			s->octets[(unsigned char)*p] = SANITIZE_QUOTE;
+			s->octets[(unsigned char)*p] = SANITIZE_ESCAPE;
 		}
 		return NULL;
 	}
@@ -230,12 +237,14 @@ static const char *set_header(struct part *p, const char *text, size_t len)
 	return NULL;
 }
 
-static const char *set_key(struct part *p, const char *text, size_t len)
+static const char *set_key(struct part *p, const char *before, const char *text, size_t len)
 {
+	char key[ARGUMENT_MAX + sizeof(CONTEXT_CONNECTION)];
+
 	if (text[0] == ':' || text[len - 1] == ':') {
 		return "expected a key without a colon";
 	}
-	set_text(p, text, len);
+	set_text(p, key, (size_t)snprintf(key, sizeof(key), "%s%.*s", before, (int)len, text));
 	return NULL;
 }
 
@@ -252,7 +261,9 @@ static const char *set_argument(struct part *p, const struct macro_row *row, con
 	case ARGUMENT_HEADER:
 		return set_header(p, text, len);
 	case ARGUMENT_KEY:
-		return set_key(p, text, len);
+		return set_key(p, "", text, len);
+	case ARGUMENT_CONNECTION_KEY:
+		return set_key(p, CONTEXT_CONNECTION, text, len);
 	case ARGUMENT_TIME:
 	case ARGUMENT_NONE:
 		break;
@@ -394,30 +405,13 @@ static void put_word(struct line *l, const char *text)
 }
 
 /* How an octet that is not itself is written; its length. */
-static size_t sanitize(unsigned action, unsigned char c, char to[4])
+static size_t sanitize(unsigned action, unsigned char c, char to[TEXT_ESCAPE])
 {
-	static const char named[] = "\nn\rr\tt";
-	static const char hex[] = "0123456789abcdef";
-
 	if ((action & SANITIZE_REPLACE) != 0) {
 		to[0] = (char)(action & 255);
 		return 1;
 	}
-	to[0] = '\\';
-	to[1] = (char)c;
-	if (action == SANITIZE_QUOTE) {
-		return 2;
-	}
-	for (const char *p = named; *p != '\0'; p += 2) {
-		if (c == (unsigned char)p[0]) {
-			to[1] = p[1];
-			return 2;
-		}
-	}
-	to[1] = 'x';
-	to[2] = hex[c >> 4];
-	to[3] = hex[c & 15];
-	return 4;
+	return text_escape_octet(c, to);
 }
 
 /* A character that no run took; returns how many octets it had, or 0: no room. */
@@ -426,7 +420,7 @@ static size_t put_character(struct line *l, const char *text, size_t len)
 	unsigned char c = (unsigned char)*text;
 	unsigned action = l->sanitizer->octets[c];
 	size_t taken = c < 128 ? 1 : utf8_sequence(text, len);
-	char written[4];
+	char written[TEXT_ESCAPE];
 	size_t n;
 
 	if (taken == 0) {
@@ -473,7 +467,7 @@ static void put_number(struct line *l, uint64_t n, unsigned base)
 	unsigned i = sizeof(digits);
 
 	do {
-		digits[--i] = "0123456789abcdef"[n % base];
+		digits[--i] = HEX_DIGITS[n % base];
 		n /= base;
 	} while (n != 0);
 	put(l, digits + i, sizeof(digits) - i);

@@ -12,8 +12,8 @@
  * header field NAME, as captured at reception %n %N                  what was said; attempts so
  * far, this one included %s %S %c %C            stage: text, number; class of the failure: name,
  * number %T %T{N}               seconds since reception, with 2 or N decimals %vctx_mess{KEY}
- * metadata of the message %vctx_conn{KEY}        metadata of the connection, which nothing sets so
- * far
+ * metadata of the message %vctx_conn{KEY}        metadata of the connection that it came by, as it
+ * was when the message was received
  *     %%                     a "%"
  *
  * What is not known is empty. The longest name counts: %BI is never %B and a letter. Backslashes
@@ -38,8 +38,7 @@ struct event_macro;
 /* What becomes of each octet of a value. */
 READONLY
 struct event_sanitizer {
-	/* 0: itself; SANITIZE_ESCAPE, SANITIZE_QUOTE (a backslash before it), or what stands for
-	 * it, plus SANITIZE_REPLACE. */
+	/* 0: itself; SANITIZE_ESCAPE, or what stands for it, plus SANITIZE_REPLACE. */
 	uint16_t octets[256];
 	/* Printable ASCII but for backslashes is itself. */
 	bool plain;

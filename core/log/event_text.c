@@ -7,6 +7,8 @@
 #include "core/log/plain.h"
 #include "core/mail/utf8.h"
 #include "core/runtime/check.h"
+#include "core/runtime/hex.h"
+#include "core/runtime/text.h"
 
 #define LOCAL_MAX 256
 #define DOMAIN_MAX 1020
@@ -26,8 +28,6 @@ struct line {
 	char *start;
 	char *at;
 };
-
-static const char hex[] = "0123456789abcdef";
 
 static void put(struct line *l, char c)
 {
@@ -54,43 +54,24 @@ static void put_hex(struct line *l, uint64_t n)
 
 	while (nibbles > 0) {
 		nibbles--;
-		put(l, hex[n >> (4 * nibbles) & 15]);
+		put(l, HEX_DIGITS[n >> (4 * nibbles) & 15]);
 	}
 }
 
-/* Writes the escape of a byte, if it needs one; returns its length, else 0. */
-static size_t escape(unsigned char c, char to[4])
+static bool needs_escape(unsigned char c)
 {
-	static const char *const named = "@@\\\\\nn\rr\tt";
-
-	if (c > '\\' && c != 127) {
-		return 0;
-	}
-	for (const char *p = named; *p != '\0'; p += 2) {
-		if (c == (unsigned char)p[0]) {
-			to[0] = '\\';
-			to[1] = p[1];
-			return 2;
-		}
-	}
-	if (c >= ' ' && c != 127) {
-		return 0;
-	}
-	to[0] = '\\';
-	to[1] = 'x';
-	to[2] = hex[c >> 4];
-	to[3] = hex[c & 15];
-	return 4;
+	return c < ' ' || c == 127 || c == '@' || c == '\\';
 }
 
 /* One character, escaped if need be. Returns how many bytes of `text` it took; 0: no room. */
 static size_t put_character(struct line *l, const char *text, size_t len, size_t room)
 {
-	char escaped[4];
-	size_t n = escape((unsigned char)*text, escaped);
+	char escaped[TEXT_ESCAPE];
 	size_t taken = 1;
+	size_t n;
 
-	if (n > 0) {
+	if (needs_escape((unsigned char)*text)) {
+		n = text_escape_octet((unsigned char)*text, escaped);
 		text = escaped;
 	} else {
 		taken = utf8_sequence(text, len);
@@ -368,14 +349,6 @@ const char *event_text_field(const char *line, size_t len, unsigned index, size_
 	return line;
 }
 
-/* 0 to 15, or -1. */
-static int hex_value(char c)
-{
-	const char *p = c != '\0' ? strchr(hex, c) : NULL;
-
-	return p != NULL ? (int)(p - hex) : -1;
-}
-
 /* `p` is behind the backslash. Returns how many bytes were used; 0: no escape of ours. */
 static size_t unescape(const char *p, size_t len, char *to)
 {
@@ -387,10 +360,10 @@ static size_t unescape(const char *p, size_t len, char *to)
 			return 1;
 		}
 	}
-	if (len < 3 || *p != 'x' || hex_value(p[1]) < 0 || hex_value(p[2]) < 0) {
+	if (len < 3 || *p != 'x' || hex_own_value(p[1]) < 0 || hex_own_value(p[2]) < 0) {
 		return 0;
 	}
-	*to = (char)(hex_value(p[1]) << 4 | hex_value(p[2]));
+	*to = (char)(hex_own_value(p[1]) << 4 | hex_own_value(p[2]));
 	return 3;
 }
 

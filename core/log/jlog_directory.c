@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/hex.h"
 
 #define LOCK_STEP_NS 5000000L
 
@@ -116,16 +117,15 @@ void jlog_index_name(uint32_t log, char name[JLOG_INDEX_NAME])
 
 bool jlog_segment_parse(const char *name, uint32_t *log)
 {
-	static const char digits[] = "0123456789abcdef";
 	uint32_t value = 0;
 
 	for (unsigned i = 0; i < JLOG_SEGMENT_NAME - 1; i++) {
-		const char *digit = name[i] != '\0' ? strchr(digits, name[i]) : NULL;
+		int digit = hex_own_value(name[i]);
 
-		if (digit == NULL) {
+		if (digit < 0) {
 			return false;
 		}
-		value = value << 4 | (uint32_t)(digit - digits);
+		value = value << 4 | (uint32_t)digit;
 	}
 	*log = value;
 	return name[JLOG_SEGMENT_NAME - 1] == '\0';

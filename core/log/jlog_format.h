@@ -11,6 +11,8 @@
  *                         may be missing or behind, and whoever reads by it brings it up to date
  *     cp.62696c6c696e67   the checkpoint of the subscriber "billing", its name in hexadecimal:
  *                         struct jlog_id of the last record that it is done with
+ *     dr.62696c6c696e67   ours alone, and passed over by others: what "billing" has lost since it
+ *                         was dropped (jlog_dropped.h)
  *     pre_commit          of writers that gather; we have none, and leave it alone
  *
  * Numbers are of the machine's byte order. A record is a header and its bytes, without padding or

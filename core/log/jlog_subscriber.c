@@ -8,34 +8,32 @@
 #include <unistd.h>
 
 #include "core/log/jlog_directory.h"
+#include "core/log/jlog_dropped.h"
 #include "core/runtime/check.h"
+#include "core/runtime/hex.h"
 
 #define PREFIX "cp."
 #define PREFIX_LEN 3
-#define FILE_NAME_MAX 256
 #define LOCK_WAIT_MS 1000
 
-/* False: nobody can be called so. */
-static bool file_name(const char *name, char file[FILE_NAME_MAX])
+bool jlog_subscriber_file(const char *prefix, const char *name, char file[JLOG_SUBSCRIBER_FILE])
 {
 	size_t len = strnlen(name, JLOG_SUBSCRIBER_MAX + 1);
 
 	if (len == 0 || len > JLOG_SUBSCRIBER_MAX) {
 		return false;
 	}
-	memcpy(file, PREFIX, PREFIX_LEN + 1);
+	memcpy(file, prefix, PREFIX_LEN + 1);
 	for (size_t i = 0; i < len; i++) {
 		snprintf(file + PREFIX_LEN + 2 * i, 3, "%02x", (unsigned char)name[i]);
 	}
 	return true;
 }
 
-static int digit_value(char c)
+/* Of its checkpoint. */
+static bool file_name(const char *name, char file[JLOG_SUBSCRIBER_FILE])
 {
-	if (c >= '0' && c <= '9') {
-		return c - '0';
-	}
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+	return jlog_subscriber_file(PREFIX, name, file);
 }
 
 /* Whose checkpoint it is; false: no file of a checkpoint. */
@@ -49,8 +47,8 @@ static bool name_of(const char *file, char name[JLOG_SUBSCRIBER_MAX + 1])
 		return false;
 	}
 	for (const char *at = file + PREFIX_LEN; *at != '\0'; at += 2) {
-		int high = digit_value(at[0]);
-		int low = digit_value(at[1]);
+		int high = hex_own_value(at[0]);
+		int low = hex_own_value(at[1]);
 
 		if (high < 0 || low < 0 || (high == 0 && low == 0)) {
 			return false;
@@ -147,7 +145,7 @@ void jlog_subscribers_free(struct jlog_subscribers *list)
 
 int jlog_subscriber_add(int directory, const char *name, struct jlog_id at)
 {
-	char file[FILE_NAME_MAX];
+	char file[JLOG_SUBSCRIBER_FILE];
 	char fresh[32];
 	int rc = 0;
 	int fd;
@@ -167,12 +165,15 @@ int jlog_subscriber_add(int directory, const char *name, struct jlog_id at)
 	}
 	close(fd);
 	unlinkat(directory, fresh, 0);
+	if (rc == 0) {
+		jlog_dropped_return(directory, name, at);
+	}
 	return rc;
 }
 
 int jlog_subscriber_remove(int directory, const char *name)
 {
-	char file[FILE_NAME_MAX];
+	char file[JLOG_SUBSCRIBER_FILE];
 
 	if (!file_name(name, file)) {
 		return -ESRCH;
@@ -185,14 +186,14 @@ int jlog_subscriber_remove(int directory, const char *name)
 
 int jlog_checkpoint_read(int directory, const char *name, struct jlog_id *id)
 {
-	char file[FILE_NAME_MAX];
+	char file[JLOG_SUBSCRIBER_FILE];
 
 	return file_name(name, file) ? read_checkpoint(directory, file, id) : -ESRCH;
 }
 
 int jlog_checkpoint_write(int directory, const char *name, struct jlog_id id, bool sync)
 {
-	char file[FILE_NAME_MAX];
+	char file[JLOG_SUBSCRIBER_FILE];
 	ssize_t n;
 	int fd;
 	int rc;

@@ -17,6 +17,14 @@ struct jlog_subscriber {
 	struct jlog_id checkpoint;
 };
 
+/* Of the name of a file of a subscriber, with NUL. */
+#define JLOG_SUBSCRIBER_FILE 256
+
+/* The name of its file: `prefix`, of three bytes, and `name` in hexadecimal. False: nobody can be
+ * called so. */
+CONCURRENT
+bool jlog_subscriber_file(const char *prefix, const char *name, char file[JLOG_SUBSCRIBER_FILE]);
+
 /* In the order of their names. */
 SINGLE
 struct jlog_subscribers {

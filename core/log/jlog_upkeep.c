@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/log/jlog_directory.h"
+#include "core/log/jlog_dropped.h"
 #include "core/log/jlog_subscriber.h"
 
 #define TEXT_MAX 512
@@ -44,8 +46,10 @@ static int remove_before(int directory, uint32_t end, const struct jlog_segments
 	int removed = 0;
 
 	for (unsigned i = 0; i < segments->count && segments->items[i].log < end; i++) {
-		int rc = jlog_segment_remove(directory, segments->items[i].log);
+		int rc;
 
+		jlog_dropped_lose(directory, &segments->items[i]);
+		rc = jlog_segment_remove(directory, segments->items[i].log);
 		if (rc != 0) {
 			return rc;
 		}
@@ -104,8 +108,13 @@ static int drop(int directory, const struct jlog_segments *segments,
 		const struct jlog_subscriber *who, struct jlog_limit *limit,
 		const struct jlog_report *report)
 {
-	int rc = jlog_subscriber_remove(directory, who->name);
+	int rc = jlog_dropped_put(directory, who->name, who->checkpoint);
 
+	if (rc != 0) {
+		jlog_report(report, JLOG_TROUBLE, "cannot keep in mind that \"%s\" is dropped: %s",
+			    who->name, strerror(-rc));
+	}
+	rc = jlog_subscriber_remove(directory, who->name);
 	if (rc == 0) {
 		limit->dropped_subscribers++;
 		jlog_report(report, JLOG_DROPPED,
@@ -140,6 +149,7 @@ static int make_room(int directory, uint32_t storage_log, struct jlog_limit *lim
 		if (last != NULL && last->checkpoint.log <= oldest) {
 			rc = drop(directory, &segments, last, limit, report);
 		} else {
+			jlog_dropped_lose(directory, &segments.items[0]);
 			rc = jlog_segment_remove(directory, oldest);
 			limit->removed_segments += rc == 0;
 		}

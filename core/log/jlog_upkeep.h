@@ -4,7 +4,8 @@
  *
  * - at 80 % of it the slowest subscriber is warned of;
  * - where a further segment would go beyond it, the slowest subscriber is dropped: its checkpoint
- *   is removed, it is told when it reads next, and what only it needed is removed. Then the next;
+ *   is removed, it is told when it reads next, and what only it needed is removed. Then the next.
+ *   What it loses is kept in mind for when it comes back (jlog_dropped.h);
  * - what no subscriber needs, as there is none, is kept as far as the limit allows, so that one who
  *   comes later has something to begin with; the oldest goes first.
  */
@@ -22,6 +23,8 @@ enum jlog_event {
 	JLOG_NEARLY_FULL,
 	/* A subscriber was dropped. */
 	JLOG_DROPPED,
+	/* One that was dropped has come back, without what was removed meanwhile. */
+	JLOG_RETURNED,
 	/* Upkeep met an error; the journal goes on. */
 	JLOG_TROUBLE,
 };

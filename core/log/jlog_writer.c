@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/log/jlog_directory.h"
+#include "core/log/jlog_dropped.h"
 #include "core/log/jlog_index.h"
 #include "core/log/jlog_recovery.h"
 #include "core/log/jlog_subscriber.h"
@@ -346,6 +347,41 @@ ssize_t jlog_writer_write(struct jlog_writer *w, const void *records, size_t len
 
 /* ---- life ---- */
 
+/* It comes back after it was dropped: behind a gap. */
+static void tell_gap(const struct jlog_writer *w, const char *name, struct jlog_id at)
+{
+	struct jlog_dropped d;
+
+	if (jlog_dropped_get(w->directory, name, at, &d)) {
+		jlog_report(&w->report, JLOG_RETURNED,
+			    "subscriber \"%s\" is back: dropped at %08x:%08x, on at %08x:%08x, "
+			    "lost at least %llu records, %llu bytes",
+			    name, d.at.log, d.at.marker, at.log, at.marker,
+			    (unsigned long long)d.lost_records, (unsigned long long)d.lost_bytes);
+	}
+}
+
+/* Added if it is not there. */
+static int add_subscriber(const struct jlog_writer *w, const char *name, struct jlog_id oldest)
+{
+	struct jlog_dropped d;
+	struct jlog_id at;
+	int rc = jlog_subscriber_add(w->directory, name, oldest);
+
+	if (rc == 0) {
+		tell_gap(w, name, oldest);
+		return 0;
+	}
+	if (rc != -EEXIST) {
+		return rc;
+	}
+	if (jlog_checkpoint_read(w->directory, name, &at) == 0 &&
+	    !jlog_dropped_get(w->directory, name, at, &d)) {
+		jlog_dropped_forget(w->directory, name);
+	}
+	return 0;
+}
+
 static int add_subscribers(struct jlog_writer *w, const struct jlog_options *o)
 {
 	struct jlog_segments list;
@@ -360,8 +396,7 @@ static int add_subscribers(struct jlog_writer *w, const struct jlog_options *o)
 	}
 	jlog_segments_free(&list);
 	for (unsigned i = 0; rc == 0 && i < o->subscriber_count; i++) {
-		rc = jlog_subscriber_add(w->directory, o->subscribers[i], oldest);
-		rc = rc == -EEXIST ? 0 : rc;
+		rc = add_subscriber(w, o->subscribers[i], oldest);
 	}
 	return rc;
 }
@@ -409,14 +444,12 @@ static int prepare(struct jlog_writer *w, const struct jlog_options *o)
 		rc = open_segment(w, found.storage_log);
 	}
 	if (rc == 0) {
-		rc = add_subscribers(w, o);
-	}
-	if (rc == 0) {
 		w->counts.torn_bytes = found.torn_bytes;
 		tell(w, &found);
 		rc = jlog_keep_limit(w->directory, w->log, &w->limit, &w->report);
 	}
-	return rc;
+	/* Behind that: in a journal at its limit they would be dropped as they come. */
+	return rc == 0 ? add_subscribers(w, o) : rc;
 }
 
 static void release(struct jlog_writer *w)

@@ -16,6 +16,8 @@
 
 /* Domains that signed the message by DKIM, with spaces between. */
 #define CONTEXT_DKIM ":dkim"
+/* What begins keys of the connection's metadata. */
+#define CONTEXT_CONNECTION ":conn:"
 /* Longest value of a field, and of all fields together with their keys, bytes. */
 #define CONTEXT_VALUE_MAX 512
 #define CONTEXT_FIELDS_MAX 2048

@@ -51,6 +51,23 @@ size_t dot_walk_next(struct dot_walk *w, const unsigned char *data, size_t len, 
 	return n;
 }
 
+size_t dot_unstuff(char *data, size_t len)
+{
+	struct dot_walk walk;
+	size_t to = 0;
+	size_t n;
+
+	dot_walk_init(&walk);
+	for (size_t at = 0; at < len; at += n) {
+		bool dot;
+
+		n = dot_walk_next(&walk, (const unsigned char *)data + at, len - at, &dot);
+		memmove(data + to, data + at + dot, n - dot);
+		to += n - dot;
+	}
+	return to;
+}
+
 bool dot_walk_at_line_start(const struct dot_walk *w)
 {
 	return w->state == WALK_START || w->state == WALK_BARE_START;

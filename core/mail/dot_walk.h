@@ -28,6 +28,11 @@ void dot_walk_init(struct dot_walk *w);
 SINGLE
 size_t dot_walk_next(struct dot_walk *w, const unsigned char *data, size_t len, bool *dot);
 
+/* Takes the dots of wire form out of a whole body, or of lines that begin it, in place. Returns
+ * what is left of `len`. */
+SINGLE
+size_t dot_unstuff(char *data, size_t len);
+
 /* Whether the bytes so far end in LF, or there were none. */
 CONCURRENT
 bool dot_walk_at_line_start(const struct dot_walk *w);

@@ -10,6 +10,8 @@
 #define KEEP_BUFFERS 8192
 #define KEEP_MESSAGES 8192
 #define KEEP_DELIVERIES 16384
+/* Of each kind, in one call. */
+#define TRIM_MAX 1024
 
 static const size_t class_bytes[CONTENT_SIZE_CLASSES] = {256, 384, 768, 2048};
 
@@ -25,6 +27,26 @@ void mail_pools_init(struct mail_pools *p)
 	}
 	pool_init(&p->deliveries, "delivery", sizeof(struct delivery), KEEP_DELIVERIES);
 	atomic_init(&p->resident_bytes, 0);
+}
+
+void mail_pools_trim(struct mail_pools *p)
+{
+	pool_trim(&p->buffers, TRIM_MAX);
+	pool_trim(&p->messages, TRIM_MAX);
+	for (unsigned i = 0; i < CONTENT_SIZE_CLASSES; i++) {
+		pool_trim(&p->contents[i], TRIM_MAX);
+	}
+	pool_trim(&p->deliveries, TRIM_MAX);
+}
+
+void mail_pools_empty(struct mail_pools *p)
+{
+	pool_empty(&p->buffers);
+	pool_empty(&p->messages);
+	for (unsigned i = 0; i < CONTENT_SIZE_CLASSES; i++) {
+		pool_empty(&p->contents[i]);
+	}
+	pool_empty(&p->deliveries);
 }
 
 void mail_pools_close(struct mail_pools *p)

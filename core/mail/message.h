@@ -74,6 +74,15 @@ _Static_assert(sizeof(struct message) == 64, "one for each queued message");
 
 SINGLE
 void mail_pools_init(struct mail_pools *p);
+
+/* Gives back what was not needed for reuse since the last call, some of it: see pool_trim(). */
+SINGLE
+void mail_pools_trim(struct mail_pools *p);
+
+/* Gives back all of that; the pools go on. */
+SINGLE
+void mail_pools_empty(struct mail_pools *p);
+
 SINGLE
 void mail_pools_close(struct mail_pools *p);
 

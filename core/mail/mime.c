@@ -6,8 +6,10 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/mail/dot_walk.h"
 #include "core/mail/header.h"
 #include "core/runtime/check.h"
+#include "core/runtime/hex.h"
 
 #define VALUE_MAX 1024
 /* RFC 2046 section 5.1.1 has 70; some write more. */
@@ -23,25 +25,13 @@ char *mime_unstuff(const struct chain *body, size_t max, size_t *len)
 {
 	size_t size = body->len < max ? (size_t)body->len : max;
 	char *text = malloc(size + 1);
-	size_t to = 0;
 
 	if (text == NULL) {
 		fatal("out of memory for a message that came back");
 	}
 	chain_copy_out(body, 0, text, size);
-	for (size_t from = 0; from < size; from++) {
-		bool starts_line = from == 0 || text[from - 1] == '\n';
-
-		if (text[from] != '.' || !starts_line) {
-			text[to++] = text[from];
-		} else if (from + 1 < size) {
-			/* What is stuffed may be the start of anything, another dot too. */
-			from++;
-			text[to++] = text[from];
-		}
-	}
-	text[to] = '\0';
-	*len = to;
+	*len = dot_unstuff(text, size);
+	text[*len] = '\0';
 	return text;
 }
 
@@ -139,6 +129,13 @@ static void describe(struct mime_part *part, char value[VALUE_MAX])
 	part->encoding = encoding_of(part);
 }
 
+void mime_describe(struct mime_part *part)
+{
+	char value[VALUE_MAX];
+
+	describe(part, value);
+}
+
 /* 0: no boundary; 1: the start of a part; 2: the end of all. */
 static unsigned boundary_kind(const char *line, size_t len, const char *boundary)
 {
@@ -220,12 +217,12 @@ static bool walk_part(struct walk *w, const char *text, size_t len, unsigned dep
 	return walk_parts(w, &part, boundary);
 }
 
-void mime_walk(const char *text, size_t len,
+bool mime_walk(const char *text, size_t len,
 	       bool (*visit)(void *context, const struct mime_part *part), void *context)
 {
 	struct walk w = {.visit = visit, .context = context};
 
-	walk_part(&w, text, len, 0);
+	return walk_part(&w, text, len, 0);
 }
 
 /* ---- encodings ---- */
@@ -260,15 +257,6 @@ static size_t decode_base64(const struct mime_part *part, char *to, size_t max)
 		}
 	}
 	return len;
-}
-
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9') {
-		return c - '0';
-	}
-	c = (char)tolower((unsigned char)c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* RFC 2045 section 6.7; what is no escape stands for itself. */

@@ -39,10 +39,14 @@ SINGLE
 char *mime_unstuff(const struct chain *body, size_t max, size_t *len);
 
 /* Calls `visit` for the message and each part in it, a multipart before its parts, until it returns
- * false. Messages in messages are not entered. */
+ * false. Messages in messages are not entered. False: not all parts have been visited. */
 SINGLE
-void mime_walk(const char *text, size_t len,
+bool mime_walk(const char *text, size_t len,
 	       bool (*visit)(void *context, const struct mime_part *part), void *context);
+
+/* Fills in type and encoding from the part's header. */
+SINGLE
+void mime_describe(struct mime_part *part);
 
 /* Parameter `name` (any case) of a field's value such as `text/plain; charset="utf-8"`, into `to`
  * of `size` bytes, cut if need be. False, and empty, when there is none. */

@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/text.h"
 
 #define DOMAIN_MAX 255
 #define CODE_CONTINUE_DATA 354
@@ -29,7 +30,6 @@ static const char *const secret_names[] = {"authorization", "proxy-authorization
 
 size_t smtp_trace_escape(const char *text, size_t len, char *to)
 {
-	static const char hex[] = "0123456789abcdef";
 	char *at = to;
 
 	for (size_t i = 0; i < len; i++) {
@@ -39,26 +39,7 @@ size_t smtp_trace_escape(const char *text, size_t len, char *to)
 			*at++ = (char)c;
 			continue;
 		}
-		*at++ = '\\';
-		switch (c) {
-		case '\\':
-			*at++ = '\\';
-			break;
-		case '\n':
-			*at++ = 'n';
-			break;
-		case '\r':
-			*at++ = 'r';
-			break;
-		case '\t':
-			*at++ = 't';
-			break;
-		default:
-			*at++ = 'x';
-			*at++ = hex[c >> 4];
-			*at++ = hex[c & 15];
-			break;
-		}
+		at += text_escape_octet(c, at);
 	}
 	*at = '\0';
 	return (size_t)(at - to);

@@ -1,5 +1,7 @@
 #include "core/mail/utf8.h"
 
+#include <string.h>
+
 /* Length that a first byte announces; 0 for one that cannot be first. */
 static size_t announced_length(unsigned char c)
 {
@@ -45,4 +47,25 @@ size_t utf8_sequence(const char *text, size_t len)
 	unsigned code_point;
 
 	return utf8_decode(text, len, &code_point);
+}
+
+size_t utf8_clean(const char *text, size_t len, const char *replacement, char *to)
+{
+	size_t replacement_len = strlen(replacement);
+	char *at = to;
+
+	for (size_t i = 0; i < len;) {
+		size_t n = utf8_sequence(text + i, len - i);
+
+		if (n == 0) {
+			memcpy(at, replacement, replacement_len);
+			at += replacement_len;
+			i++;
+		} else {
+			memcpy(at, text + i, n);
+			at += n;
+			i += n;
+		}
+	}
+	return (size_t)(at - to);
 }

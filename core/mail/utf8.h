@@ -12,6 +12,12 @@
 CONCURRENT
 size_t utf8_sequence(const char *text, size_t len);
 
-/* The same, with its code point. */
+/* Copies `len` bytes to `to` with `replacement` in the place of each byte that is part of no
+ * character. `to` has room for len times what is longer, 1 byte or `replacement`. Returns the
+ * length. */
+CONCURRENT
+size_t utf8_clean(const char *text, size_t len, const char *replacement, char *to);
+
+/* A character's length as utf8_sequence() has it, and its code point. */
 CONCURRENT
 size_t utf8_decode(const char *text, size_t len, unsigned *code_point);

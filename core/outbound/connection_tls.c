@@ -297,8 +297,9 @@ static void session_key(const struct connection *c, const struct tls_wish *wish,
 	const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&c->address;
 
 	/* The port is at the same place in both families. */
-	snprintf(key, TLS_SESSION_KEY, "%u %p %.255s %s %u", (unsigned)wish->verify,
-		 (const void *)wish->context, c->host_name, c->remote_ip, in->sin_port);
+	snprintf(key, TLS_SESSION_KEY, "%u %llx %.255s %s %u", (unsigned)wish->verify,
+		 (unsigned long long)tls_client_roots(wish->context), c->host_name, c->remote_ip,
+		 in->sin_port);
 }
 
 static void wish_dane(const struct dane *d, struct tls_wish *wish)

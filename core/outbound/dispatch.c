@@ -62,6 +62,7 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 	x->limits = limits;
 	x->peer_count = 1;
 	binding_table_init(&x->bindings);
+	timer_init(&x->bindings_timer, self, dispatch_on_bindings_timer);
 	domain_table_init(&x->domains);
 	site_table_init(&x->sites);
 	forward_table_init(&x->forwards);
@@ -104,7 +105,7 @@ void dispatcher_init(struct dispatcher *x, struct agent *self, const struct disp
 void dispatcher_join(struct dispatcher *x, struct dispatcher *const *peers, uint32_t count,
 		     uint32_t index)
 {
-	ASSERT(x->domains.count == 0 && index < count && peers[index] == x);
+	ASSERT(x->domains.count == 0 && peers[index] == x);
 	x->peers = peers;
 	x->peer_count = count;
 	x->index = index;
@@ -156,9 +157,10 @@ const char *dispatch_trouble(const struct domain *d)
 bool dispatch_unused(const struct domain *d)
 {
 	return d->active_count == 0 && d->delayed_count == 0 && d->held_count == 0 &&
-	       d->attempt_count == 0 && d->settling_count == 0 && d->sweeps == 0 &&
-	       d->connection_count == 0 && !d->resolving && d->travel == DOMAIN_AT_HOME &&
-	       !d->travel_posted && d->suspended == dispatch_begins_suspended(d);
+	       d->attempt_count == 0 && d->settling_count == 0 && d->writing_count == 0 &&
+	       d->sweeps == 0 && d->connection_count == 0 && !d->resolving &&
+	       d->travel == DOMAIN_AT_HOME && !d->travel_posted &&
+	       d->suspended == dispatch_begins_suspended(d);
 }
 
 void dispatch_rest(struct dispatcher *x, struct domain *d)
@@ -189,8 +191,13 @@ static void end_rest(struct dispatcher *x, struct domain *d)
 	} else if (dispatch_home(x, d->hash) == x->index) {
 		dispatch_free_record(x, d);
 	} else if (!x->stopping) {
-		move_home(x, d);
+		move_home(x, d, true);
 	}
+}
+
+static bool is_order(enum domain_hold why)
+{
+	return why == DOMAIN_SUSPENDED || why == DOMAIN_BINDING_SUSPENDED;
 }
 
 static void on_hold_timer(struct timer *t)
@@ -199,7 +206,7 @@ static void on_hold_timer(struct timer *t)
 
 	/* Over, whatever this group's clock says: nobody would ring again. */
 	d->hold_until_ms = 0;
-	if (dispatch_unused(d)) {
+	if (dispatch_unused(d) && !is_order((enum domain_hold)d->hold)) {
 		end_rest(d->owner, d);
 	} else {
 		dispatch_domain(d->owner, d);
@@ -239,6 +246,20 @@ void dispatch_expire(struct dispatcher *x, struct domain *d)
 
 /* ---- the decision ---- */
 
+/* Its timer looks again at the end of the order, and before, as what waits may expire. A record
+ * without mail that its binding keeps back is found out about when mail comes. */
+static void hold_till_its_end(struct dispatcher *x, struct domain *d, const struct obstacle *o)
+{
+	uint64_t look_ms = dispatch_now_ms(x) + SUSPENDED_LOOK_MS;
+
+	if (o->why == DOMAIN_BINDING_SUSPENDED && d->active_head == NULL) {
+		dispatch_hold(d, DOMAIN_FREE);
+		dispatch_rest(x, d);
+		return;
+	}
+	dispatch_hold_until(d, o->why, o->until_ms < look_ms ? o->until_ms : look_ms);
+}
+
 /* Nothing may be sent, whatever its lane has. */
 static bool held_for_good(struct dispatcher *x, struct domain *d)
 {
@@ -249,6 +270,8 @@ static bool held_for_good(struct dispatcher *x, struct domain *d)
 	}
 	if (o.why == DOMAIN_NO_ROUTE) {
 		dispatch_refuse_active(x, d);
+	} else if (is_order(o.why) && o.until_ms != 0) {
+		hold_till_its_end(x, d, &o);
 	} else if (o.until_ms == 0) {
 		dispatch_hold(d, o.why);
 		if (!x->stopping && d->active_head != NULL) {
@@ -271,6 +294,7 @@ void dispatch_domain(struct dispatcher *x, struct domain *d)
 		return;
 	}
 	dispatch_expire(x, d);
+	dispatch_end_suspension(x, d);
 	if (held_for_good(x, d)) {
 		if (d->lane != NULL) {
 			lane_remove_ready(d);
@@ -425,6 +449,14 @@ void dispatch_settled(struct domain *d)
 	dispatch_rest(d->owner, d);
 }
 
+void dispatch_written(struct domain *d)
+{
+	ASSERT(d->writing_count > 0);
+	d->writing_count--;
+	move_review(d);
+	dispatch_rest(d->owner, d);
+}
+
 bool dispatch_drained(const struct dispatcher *x)
 {
 	return x->connection_count == 0 && x->moves == 0;
@@ -473,6 +505,7 @@ void dispatcher_drop(struct dispatcher *x)
 void dispatcher_close(struct dispatcher *x)
 {
 	domain_table_close(&x->domains);
+	relocate_close(x);
 	site_table_close(&x->sites);
 	forward_table_close(&x->forwards);
 	binding_table_close(&x->bindings);

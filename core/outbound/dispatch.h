@@ -32,10 +32,10 @@ struct dispatcher;
 /* Limits that all schedulers share. */
 CONCURRENT
 struct outbound_limits {
-	uint32_t connections_max;
+	_Atomic uint32_t connections_max;
 	/* Bytes of what was read back from the spool for an attempt; a little more when schedulers
 	 * look at the same time. */
-	uint64_t loaded_max;
+	_Atomic uint64_t loaded_max;
 	_Alignas(64) _Atomic uint32_t connections;
 	_Atomic uint64_t refused;
 	_Atomic uint64_t loaded_bytes;
@@ -70,7 +70,7 @@ struct attempt {
 	char remote_ip[INET6_ADDRSTRLEN];
 	const char *remote_name;
 	/* Where it was sent from, if the binding says; empty: wherever the kernel chose. */
-	const char *local_ip;
+	char local_ip[INET6_ADDRSTRLEN];
 	/* The session's version, cipher and verification, static; NULL: plain text. */
 	const char *tls[3];
 	/* The next hop has DSN: it tells the sender what becomes of what it took. */
@@ -115,6 +115,9 @@ struct dispatch_ops {
 	/* The provider that an MX set (struct route_verdict) belongs to for `binding`, or NULL. */
 	const char *(*provider)(struct dispatcher *x, struct binding_record *binding,
 				const char *mx);
+	/* The provider of that name of an earlier generation as it is called in this one; NULL:
+	 * there is none. NULL itself: providers are always the same. */
+	const char *(*same_provider)(struct dispatcher *x, const char *provider);
 	/* An operator has changed a delivery in transit (held, sent_on): the spool is told. Then it
 	 * comes back by dispatch_enqueue(), dispatch_delay() or dispatch_put_held(), or leaves. */
 	void (*reorder)(struct dispatcher *x, struct delivery *delivery);
@@ -124,6 +127,43 @@ struct dispatch_ops {
 	void (*trace)(struct dispatcher *x, struct connection *c);
 };
 
+/* A pass is over all records, then over all entries, then over all sites. */
+enum relocation_part { RELOCATION_RECORDS, RELOCATION_ENTRIES, RELOCATION_SITES };
+
+/* How far a dispatcher is with taking records to the homes of a new layout. */
+BOUND
+struct relocation {
+	/* Where the pass goes on. */
+	enum relocation_part in;
+	uint32_t bucket;
+	uint32_t bucket_count;
+	/* What the pass has found that was not in its place, or will not stay there; and how much
+	 * of that it could set going. */
+	uint32_t found;
+	uint32_t began;
+	/* Entries that were handed over and have not been confirmed. */
+	uint32_t entries;
+	/* Until the next pass, when this one could only wait. */
+	struct timer timer;
+	/* Goes on until a pass finds nothing. */
+	bool running;
+	/* Entries that were left while records settled are dropped. */
+	bool dropping;
+	/* Ever found. */
+	uint64_t activity;
+};
+
+/* Where going over to another generation of options is. */
+BOUND
+struct dispatch_renewal {
+	bool running;
+	/* Sites, after records. */
+	bool sites;
+	/* Exchangers may have other providers. */
+	bool routes;
+	uint32_t bucket;
+};
+
 BOUND
 struct dispatcher {
 	struct agent *self;
@@ -131,21 +171,33 @@ struct dispatcher {
 	struct mail_pools *pools;
 	struct outbound_limits *limits;
 	struct binding_table bindings;
+	/* The end of the first order to a binding that ends by itself. */
+	struct timer bindings_timer;
 	struct domain_table domains;
 	struct site_table sites;
 	struct forward_table forwards;
-	/* All dispatchers of the program, and which one this is. */
+	/* All dispatchers of the program, how many of them are homes, and which one this is. */
 	struct dispatcher *const *peers;
 	uint32_t peer_count;
 	uint32_t index;
+	/* The number of this layout; how many homes there were under the one before, while records
+	 * settle under this one, 0: they have; and how far that is. */
+	uint32_t layout;
+	uint32_t peer_count_before;
+	struct relocation relocation;
 	/* Records that were sent and have not been confirmed, or are to come back. */
 	uint32_t moves;
+	/* Those of them that began under an earlier layout. */
+	uint32_t moves_before;
 	struct pool connections;
 	uint32_t connection_count;
+	/* Orders to fail a whole queue that are being carried out. */
+	uint32_t failing;
 	bool stopping;
 	bool hurry;
 	/* ops->trace wants to know of new connections. */
 	bool tracing;
+	struct dispatch_renewal renewal;
 	struct counter *connections_opened;
 	struct counter *connections_open;
 	struct counter *connect_failures;
@@ -186,21 +238,67 @@ SINGLE
 void dispatcher_init(struct dispatcher *x, struct agent *self, const struct dispatch_ops *ops,
 		     struct mail_pools *pools, struct outbound_limits *limits);
 
-/* This is dispatcher `index` of `count`, which send records to each other; `peers` stays. Without
- * it there is one. Before any record is there. */
+/* This is dispatcher `index`; the first `count` of `peers` are homes of records, which they send to
+ * each other; `peers` stays. Without it there is one. Before any record is there. */
 SINGLE
 void dispatcher_join(struct dispatcher *x, struct dispatcher *const *peers, uint32_t count,
 		     uint32_t index);
 
+/* ops->options answers from another generation from now on: what has options of the one before goes
+ * over to it by dispatch_renew_step(), some each time, until that says that nothing is left of it.
+ * `routes`: providers have changed. */
+BOUND
+void dispatch_renew(struct dispatcher *x, bool routes);
+BOUND
+bool dispatch_renew_step(struct dispatcher *x);
+
 /* Finds or makes the record of (binding, `domain` in lower case), which is not away. */
 BOUND
 struct domain *dispatch_find(struct dispatcher *x, const char *binding, const char *domain);
+
+/*
+ * Where mail and orders for (binding, `domain`) are to go that has no record here: NULL: nowhere
+ * else, a record may be made; else to that dispatcher, which has it, or knows. `*yours` false: as
+ * it is; true: what is sent there says `yours`, as it would be sent back otherwise. `yours`: it
+ * came with that.
+ */
+BOUND
+struct dispatcher *dispatch_elsewhere(struct dispatcher *x, const char *binding, const char *domain,
+				      bool *yours);
 
 /* The dispatcher that a record has moved to which has its first home here; NULL: it is not away. It
  * is there when a task that is sent now arrives, and stays until then. */
 BOUND
 struct dispatcher *dispatch_away(const struct dispatcher *x, const char *binding,
 				 const char *domain);
+
+/* The first home of a record is here, by what this dispatcher knows of layouts; and the dispatcher
+ * that may have it still, while records settle, as it was its home before: NULL: nobody else has.
+ */
+BOUND
+bool dispatch_is_home(const struct dispatcher *x, const char *binding, const char *domain);
+BOUND
+struct dispatcher *dispatch_before(const struct dispatcher *x, const char *binding,
+				   const char *domain);
+
+/*
+ * Another layout, of that number (relocate.c has the protocol): the first `count` of all
+ * dispatchers are homes from now on. Then, when all have heard so, relocate_begin() has records
+ * taken to their new homes, by relocate_step(), a bounded number at a time, until
+ * relocate_complete(); what was found is told by relocation.activity. When all are complete, again
+ * and again, without finding anything: relocate_end(). One layout after the other.
+ */
+BOUND
+void relocate_adopt(struct dispatcher *x, uint32_t count, uint32_t layout);
+BOUND
+void relocate_begin(struct dispatcher *x);
+/* Returns the work done. */
+BOUND
+int relocate_step(struct dispatcher *x);
+BOUND
+bool relocate_complete(const struct dispatcher *x);
+BOUND
+void relocate_end(struct dispatcher *x);
 
 /* A delivery in transit becomes active in its domain's record. */
 BOUND
@@ -231,6 +329,9 @@ const char *dispatch_trouble(const struct domain *d);
  * called last. */
 BOUND
 void dispatch_settled(struct domain *d);
+/* The same of a state that it had counted in writing_count. */
+BOUND
+void dispatch_written(struct domain *d);
 
 /* Answer to ops->resolve; takes over what the verdict has. A permanent verdict fails what is
  * active, and what becomes so while the verdict holds; for a transient one mail waits for
@@ -250,6 +351,16 @@ BOUND
 void dispatch_flush(struct dispatcher *x, struct domain *d);
 BOUND
 void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend);
+/* By whom, NULL: nobody any more; since when, and until when, wall clock, ms (0: until it is
+ * resumed). At its end what the configuration says holds again. */
+BOUND
+void dispatch_suspend_note(struct dispatcher *x, struct domain *d, const char *by,
+			   uint64_t since_ms, uint64_t until_ms);
+/* An order to a binding, with the same. */
+BOUND
+void dispatch_order_binding(struct dispatcher *x, struct binding_record *b,
+			    enum binding_order order, const char *by, uint64_t since_ms,
+			    uint64_t until_ms);
 /* The binding's order was changed: obeys it in one record of the binding. */
 BOUND
 void dispatch_binding_order(struct dispatcher *x, struct domain *d);

@@ -46,8 +46,10 @@ void dispatch_on_ready(struct connection *c)
 	} else {
 		dispatch_lane(x, l);
 	}
-	/* Another site may wait for what this one would keep idle. */
-	if (c->state == CONNECTION_IDLE && dispatch_server_is_full(x)) {
+	/* Another site may wait for what this one would keep idle; a record that leaves waits for
+	 * those that count for it, whoever else might have used one soon. */
+	if (c->state == CONNECTION_IDLE &&
+	    (dispatch_server_is_full(x) || (c->domain != NULL && c->domain->lane != l))) {
 		connection_quit(c);
 	}
 }

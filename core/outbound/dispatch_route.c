@@ -20,6 +20,9 @@
 
 static void ask(struct dispatcher *x, struct domain *d)
 {
+	if (x->renewal.running) {
+		dispatch_take_options(x, d, dispatch_same_provider(x, d->provider));
+	}
 	d->resolving = true;
 	d->resolving_since_ms = dispatch_now_ms(x);
 	x->ops->resolve(x, d);
@@ -139,10 +142,43 @@ static void count_route(struct dispatcher *x, const struct route_verdict *v)
 
 /* ---- sites ---- */
 
-/* Who has no MX set, or is told to, is alone: its site has its own home and its own limits. */
-static bool is_alone(const struct domain *d, const struct route_verdict *v)
+/* By which its mail goes together with that of others: nothing; the gateways that all mail of its
+ * binding has; an MX set. */
+enum company { ALONE, BY_GATEWAYS, BY_MX };
+
+/* What a domain behind a gateway was given beyond what all have, the site would take away. */
+static bool fits_within(const struct domain_options *own, const struct domain_options *all)
 {
-	return v->mx == NULL || d->options->gateway_count > 0 || !d->options->mx_rollup;
+	return own->max_outbound_connections <= all->max_outbound_connections &&
+	       (all->throttle_messages == NULL ||
+		own->throttle_messages == all->throttle_messages) &&
+	       (all->throttle_connections == NULL ||
+		own->throttle_connections == all->throttle_connections);
+}
+
+/* Who has no MX set, has gateways of its own, or is told to, is alone: its site has its own limits.
+ * `all`: what applies where nothing is said of a domain. */
+static enum company company_of(const struct domain *d, const struct route_verdict *v,
+			       const struct domain_options *all)
+{
+	if (!d->options->mx_rollup) {
+		return ALONE;
+	}
+	if (d->options->gateway_count > 0) {
+		return domain_options_same_gateways(d->options, all) && fits_within(d->options, all)
+			       ? BY_GATEWAYS
+			       : ALONE;
+	}
+	return v->mx != NULL ? BY_MX : ALONE;
+}
+
+bool dispatch_goes_by_gateways(struct dispatcher *x, const struct domain *d)
+{
+	static const struct route_verdict none;
+
+	return d->options->gateway_count > 0 &&
+	       company_of(d, &none, x->ops->options(x, d->binding_record, NULL, d->provider)) ==
+		       BY_GATEWAYS;
 }
 
 static char *key_of(const char *kind, const char *name)
@@ -157,9 +193,32 @@ static char *key_of(const char *kind, const char *name)
 	return key;
 }
 
+/* "gateway PREFERENCE HOST:PORT ..." */
+static char *key_of_gateways(const struct domain_options *options)
+{
+	char *key = NULL;
+	size_t size;
+	FILE *out = open_memstream(&key, &size);
+
+	if (out == NULL) {
+		fatal("out of memory for a site");
+	}
+	fputs(SITE_OF_GATEWAYS, out);
+	for (uint32_t i = 0; i < options->gateway_count; i++) {
+		const struct gateway *g = &options->gateways[i];
+
+		fprintf(out, strchr(g->host, ':') != NULL ? "%s%u [%s]:%u" : "%s%u %s:%u",
+			i == 0 ? "" : " ", g->preference, g->host, g->port);
+	}
+	if (fclose(out) != 0) {
+		fatal("out of memory for a site");
+	}
+	return key;
+}
+
 /* What the domain's provider says holds from now on. False: where its hosts are depends on that, so
  * they are looked up once more. */
-static bool take_options(struct dispatcher *x, struct domain *d, const char *provider)
+bool dispatch_take_options(struct dispatcher *x, struct domain *d, const char *provider)
 {
 	const struct domain_options *old = d->options;
 	const struct domain_options *new = x->ops->options(x, d->binding_record, d->name, provider);
@@ -172,7 +231,15 @@ static bool take_options(struct dispatcher *x, struct domain *d, const char *pro
 		d->suspended = dispatch_begins_suspended(d);
 	}
 	return old->remote_smtp_port == new->remote_smtp_port &&
-	       old->address_family == new->address_family;
+	       old->address_family == new->address_family &&domain_options_same_gateways(old, new);
+}
+
+const struct domain_options *dispatch_shared_options(struct dispatcher *x, struct binding_record *b,
+						     const char *key)
+{
+	const char *provider = site_key_after(key, SITE_OF_PROVIDER);
+
+	return x->ops->options(x, b, NULL, dispatch_same_provider(x, provider));
 }
 
 static struct move *move_of(struct dispatcher *x, struct domain *d, struct route_verdict *v,
@@ -189,14 +256,24 @@ static struct move *move_of(struct dispatcher *x, struct domain *d, struct route
 	m->to = m->first;
 	m->verdict = *v;
 	m->until_ms = dispatch_now_ms(x) + v->ttl_ms;
-	if (is_alone(d, v)) {
+	m->site_options = x->ops->options(x, d->binding_record, NULL, provider);
+	m->company = (uint8_t)company_of(d, v, m->site_options);
+	switch ((enum company)m->company) {
+	case ALONE:
 		m->key = key_of(SITE_OF_DOMAIN, d->name);
 		m->site_options = d->options;
-		return m;
+		break;
+	case BY_GATEWAYS:
+		/* Often all mail that there is: each scheduler has a site of its own for its part.
+		 */
+		m->key = key_of_gateways(d->options);
+		break;
+	case BY_MX:
+		m->key = provider != NULL ? key_of(SITE_OF_PROVIDER, provider)
+					  : key_of(SITE_OF_MX, v->mx);
+		m->to = dispatch_home(x, domain_hash(d->binding, m->key, strlen(m->key)));
+		break;
 	}
-	m->key = provider != NULL ? key_of(SITE_OF_PROVIDER, provider) : key_of(SITE_OF_MX, v->mx);
-	m->site_options = x->ops->options(x, d->binding_record, NULL, provider);
-	m->to = dispatch_home(x, domain_hash(d->binding, m->key, strlen(m->key)));
 	return m;
 }
 
@@ -208,11 +285,7 @@ void dispatch_detach(struct dispatcher *x, struct domain *d)
 	/* They count for the domain until they are closed, or its own limit would not hold. */
 	for (struct connection *c = d->connections; c != NULL; c = next) {
 		next = c->next;
-		if (c->state == CONNECTION_IDLE) {
-			connection_quit(c);
-		} else if (c->delivery == NULL && c->state < CONNECTION_IDLE) {
-			connection_drop(c);
-		}
+		dispatch_give_up(c);
 	}
 	lane_leave(d);
 	if (l != NULL) {
@@ -233,26 +306,24 @@ static bool demands_proof(const struct route_verdict *v)
 
 /* What the domain's lane is known by: who has to prove something to one domain has not proven it to
  * another, so such a domain has a lane of its own. */
-static char *lane_name(const struct domain *d, const struct route_verdict *v)
+static char *lane_name(const struct domain *d, const struct move *m)
 {
+	const char *mx = m->company == BY_MX ? m->verdict.mx : "";
 	char *own;
 	char *name;
 
-	if (is_alone(d, v)) {
-		return key_of("", "");
-	}
-	if (!demands_proof(v)) {
-		return key_of(v->mx, "");
+	if (m->company == ALONE || !demands_proof(&m->verdict)) {
+		return key_of(mx, "");
 	}
 	own = key_of(" proven to ", d->name);
-	name = key_of(v->mx, own);
+	name = key_of(mx, own);
 	free(own);
 	return name;
 }
 
 static struct lane *open_lane(struct dispatcher *x, struct domain *d, const struct move *m)
 {
-	char *mx = lane_name(d, &m->verdict);
+	char *mx = lane_name(d, m);
 	struct site *s = site_find(&x->sites, d->binding, m->key);
 	struct lane *l;
 	bool made;
@@ -260,9 +331,12 @@ static struct lane *open_lane(struct dispatcher *x, struct domain *d, const stru
 	if (s == NULL) {
 		s = site_create(&x->sites, d->binding, m->key, m->site_options);
 		dispatch_adopt_site(x, s);
+		relocate_await_site(x, s);
 	}
 	s->options = m->site_options;
 	l = lane_open(s, d->options, mx, m->verdict.mx_secure, &made);
+	/* Those that it has may be of the generation before. */
+	l->options = d->options;
 	free(mx);
 	if (made) {
 		dispatch_adopt_lane(x, l);
@@ -290,7 +364,7 @@ static bool settle_down(struct dispatcher *x, struct domain *d, struct route_ver
 	const char *provider = v->mx != NULL ? x->ops->provider(x, d->binding_record, v->mx) : NULL;
 	struct move *m;
 
-	if (!take_options(x, d, provider)) {
+	if (!dispatch_take_options(x, d, provider)) {
 		route_verdict_free(v);
 		ask(x, d);
 		return false;

@@ -100,6 +100,12 @@ static void on_site_timer(struct timer *t)
 	}
 }
 
+void dispatch_site_go(struct site *s)
+{
+	timer_cancel(&s->hold_timer);
+	on_site_timer(&s->hold_timer);
+}
+
 static void on_down_timer(struct timer *t)
 {
 	struct lane *l = CONTAINER_OF(t, struct lane, down_timer);
@@ -237,6 +243,15 @@ static void connection_link(struct dispatcher *x, struct lane *l, struct connect
 	counter_set_value(x->connections_open, x->connection_count);
 }
 
+void dispatch_give_up(struct connection *c)
+{
+	if (c->state == CONNECTION_IDLE) {
+		connection_quit(c);
+	} else if (c->delivery == NULL && c->state < CONNECTION_IDLE) {
+		connection_drop(c);
+	}
+}
+
 /* Frees `only` (NULL: each lane) that has no domains and connections, then the site if that was the
  * last. */
 static void clean_site(struct dispatcher *x, struct site *s, struct lane *only)
@@ -253,6 +268,7 @@ static void clean_site(struct dispatcher *x, struct site *s, struct lane *only)
 	}
 	if (s->lanes == NULL) {
 		timer_cancel(&s->hold_timer);
+		relocate_site_gone(x, s);
 		site_destroy(&x->sites, s);
 		counter_set_value(x->sites_open, x->sites.count);
 	}
@@ -265,6 +281,11 @@ void dispatch_clean(struct dispatcher *x, struct lane *l)
 	} else {
 		clean_site(x, l->site, l);
 	}
+}
+
+void dispatch_clean_site(struct dispatcher *x, struct site *s)
+{
+	clean_site(x, s, NULL);
 }
 
 /* ---- sending ---- */
@@ -303,13 +324,20 @@ static void make_room(const struct lane *l)
 	}
 }
 
+static void count_obstacle(struct dispatcher *x, enum domain_hold why)
+{
+	if (why != DOMAIN_MOVING) {
+		counter_inc(why == DOMAIN_CONNECTIONS          ? x->held_by_connections
+			    : why == DOMAIN_MEMORY             ? x->held_by_memory
+			    : why == DOMAIN_SERVER_CONNECTIONS ? x->held_by_server
+							       : x->throttled);
+	}
+}
+
 /* Notes what is in the way; true when others of the site may go on. */
 static bool held_back(struct dispatcher *x, struct domain *d, const struct obstacle *o)
 {
-	counter_inc(o->why == DOMAIN_CONNECTIONS          ? x->held_by_connections
-		    : o->why == DOMAIN_MEMORY             ? x->held_by_memory
-		    : o->why == DOMAIN_SERVER_CONNECTIONS ? x->held_by_server
-							  : x->throttled);
+	count_obstacle(x, o->why);
 	if (o->scope == OBSTACLE_OF_DOMAIN) {
 		hold_domain(d, o->why, o->until_ms);
 		return true;
@@ -361,10 +389,11 @@ bool dispatch_must_yield(const struct connection *c)
 {
 	const struct site *s = c->lane->site;
 
-	return s->hungry[LANE_STARVING] != NULL &&
-	       s->connection_count >= s->options->max_outbound_connections &&
-	       (c->lane->ready == NULL ||
-		(c->transactions > 0 && c->transactions % YIELD_TRANSACTIONS == 0));
+	return c->lane->retired || s->connection_count > s->options->max_outbound_connections ||
+	       (s->hungry[LANE_STARVING] != NULL &&
+		s->connection_count >= s->options->max_outbound_connections &&
+		(c->lane->ready == NULL ||
+		 (c->transactions > 0 && c->transactions % YIELD_TRANSACTIONS == 0)));
 }
 
 /* The first of the ring may have a connection opened for it; NULL: the ring has changed. */

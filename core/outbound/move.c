@@ -20,7 +20,8 @@
  *                                 ---- taken ---->
  *
  * A link between two agents keeps order, so a task that is sent after a record finds it, mail keeps
- * its order, and nothing is ever sent after a record that has left again. What happens at a stop, a
+ * its order, and nothing is ever sent after a record that has left again. When homes change while
+ * mail flows: relocate.c. What happens at a stop, a
  * kill or a power cut in the middle: the spool has all mail, and moves are in memory only.
  *
  * Start reading at move_begin(), last in this file.
@@ -31,11 +32,6 @@
 #include "core/outbound/connection.h"
 #include "core/outbound/dispatch_parts.h"
 #include "core/runtime/check.h"
-
-uint32_t dispatch_home(const struct dispatcher *x, uint64_t hash)
-{
-	return (uint32_t)(hash % x->peer_count);
-}
 
 void move_free(struct move *m)
 {
@@ -49,13 +45,31 @@ static struct agent *agent_of(const struct dispatcher *x, uint32_t index)
 	return x->peers[index]->self;
 }
 
+/* What is on its way counts until it has arrived; apart, what began under an earlier layout. */
+static void count_begun(struct dispatcher *x, const struct move *m)
+{
+	x->moves++;
+	x->moves_before += m->layout != x->layout;
+}
+
+static void count_ended(struct dispatcher *x, uint32_t layout)
+{
+	ASSERT(x->moves > 0);
+	x->moves--;
+	if (layout != x->layout) {
+		ASSERT(x->moves_before > 0);
+		x->moves_before--;
+	}
+}
+
 /* ---- whole records ---- */
 
-/* Nothing of it is in other hands. */
+/* Nothing of it is in other hands. What the spool is writing of it counts, too: requests of two
+ * schedulers for one delivery would know no order. */
 static bool is_quiet(const struct domain *d)
 {
 	return d->attempt_count == 0 && d->connection_count == 0 && d->settling_count == 0 &&
-	       d->sweeps == 0 && !d->resolving;
+	       d->writing_count == 0 && d->sweeps == 0 && !d->resolving;
 }
 
 static void let_go(struct dispatcher *x, struct move *m)
@@ -66,8 +80,13 @@ static void let_go(struct dispatcher *x, struct move *m)
 	timer_cancel(&d->delayed_timer);
 	ASSERT(is_quiet(d) && d->lane == NULL);
 	m->order = d->binding_record->order;
+	if (d->binding_record->suspension != NULL) {
+		m->order_since_ms = d->binding_record->suspension->since_ms;
+		m->order_until_ms = d->binding_record->suspension->until_ms;
+	}
+	m->suspended_as_configured = d->suspended == dispatch_begins_suspended(d);
 	domain_take(&x->domains, d);
-	x->moves++;
+	count_begun(x, m);
 	counter_inc(x->moved);
 }
 
@@ -76,27 +95,62 @@ static void let_go(struct dispatcher *x, struct move *m)
  * its way has missed what was said meanwhile. A binding that is not configured is known only where
  * it has had mail: its order comes with its mail.
  */
-static void obey_binding(struct domain *d, enum binding_order order)
+static void obey_binding(struct dispatcher *x, struct domain *d, const struct move *m)
 {
 	struct binding_record *b = d->binding_record;
 
-	if (!b->configured && b->order == BINDING_AS_CONFIGURED) {
-		binding_set_order(b, order);
+	if (!b->configured && b->order == BINDING_AS_CONFIGURED &&
+	    m->order != BINDING_AS_CONFIGURED) {
+		dispatch_order_binding(x, b, m->order,
+				       m->order == BINDING_SUSPENDED ? "an operator" : NULL,
+				       m->order_since_ms, m->order_until_ms);
 	}
-	if (b->order == BINDING_RESUMED && order != BINDING_RESUMED) {
+	if (b->order == BINDING_RESUMED && m->order != BINDING_RESUMED) {
 		d->suspended = false;
-		suspension_note(&d->suspension, NULL, 0);
+		suspension_note(&d->suspension, NULL, 0, 0);
 	}
 }
 
-static void take_in(struct dispatcher *x, const struct move *m)
+/* Options do not travel: what applies is what applies here, be it of a generation before or after
+ * the one where the record comes from. Nothing reads those that it left with. */
+static void take_options(struct dispatcher *x, struct move *m)
+{
+	struct domain *d = m->domain;
+	const char *provider = m->verdict.mx != NULL
+				       ? x->ops->provider(x, d->binding_record, m->verdict.mx)
+				       : NULL;
+	const char *before;
+
+	d->provider = provider;
+	d->options = x->ops->options(x, d->binding_record, d->name, provider);
+	if (m->suspended_as_configured) {
+		d->suspended = dispatch_begins_suspended(d);
+	}
+	if (m->key == NULL) {
+		return;
+	}
+	if (site_key_after(m->key, SITE_OF_DOMAIN) != NULL) {
+		m->site_options = d->options;
+		return;
+	}
+	m->site_options = dispatch_shared_options(x, d->binding_record, m->key);
+	before = site_key_after(m->key, SITE_OF_PROVIDER);
+	if (provider != NULL ? before == NULL || strcmp(before, provider) != 0 : before != NULL) {
+		/* It belongs elsewhere by now. */
+		m->until_ms = 0;
+	}
+}
+
+static void take_in(struct dispatcher *x, struct move *m)
 {
 	struct domain *d = m->domain;
 
 	domain_put(&x->domains, d);
 	dispatch_adopt(x, d);
-	obey_binding(d, m->order);
+	obey_binding(x, d, m);
+	take_options(x, m);
 	d->travel = DOMAIN_AT_HOME;
+	d->first_told = false;
 	d->move = NULL;
 	d->hold = DOMAIN_FREE;
 	d->hold_until_ms = 0;
@@ -110,17 +164,17 @@ static void resume(struct dispatcher *x, struct domain *d)
 		dispatch_hold(d, DOMAIN_STOPPING);
 		return;
 	}
+	relocate_note_place(x, d);
 	dispatch_arm_delayed(x, d);
 	dispatch_domain(x, d);
 }
 
-static void on_taken(struct agent *self, void *object, uint64_t value)
+static void on_taken(struct agent *self, void *object, uint64_t layout)
 {
 	struct dispatcher *x = object;
 
-	(void)value;
-	ASSERT(x->self == self && x->moves > 0);
-	x->moves--;
+	ASSERT(x->self == self);
+	count_ended(x, (uint32_t)layout);
 }
 
 /* ---- away ---- */
@@ -133,7 +187,8 @@ static void on_arrive(struct agent *self, void *object, uint64_t index)
 
 	ASSERT(x->self == self);
 	ASSERT(domain_find(&x->domains, d->binding, d->name) == NULL);
-	agent_send(self, m->from->self, on_taken, m->from, 0);
+	agent_send(self, m->from->self, on_taken, m->from, m->layout);
+	relocate_note_arrival(x, d);
 	take_in(x, m);
 	if (x->stopping) {
 		move_free(m);
@@ -176,27 +231,26 @@ static void take_over_queue(struct dispatcher *x, struct domain *d, struct domai
 	d->has_unlisted |= place->has_unlisted;
 }
 
-static void on_return(struct agent *self, void *object, uint64_t index)
+static void take_place(struct dispatcher *x, struct domain *place, struct move *m)
 {
-	struct move *m = object;
-	struct dispatcher *x = m->from->peers[index];
 	struct domain *d = m->domain;
-	struct domain *place = domain_find(&x->domains, d->binding, d->name);
 
-	ASSERT(x->self == self && place != NULL && place->travel == DOMAIN_EXPECTED);
-	ASSERT(is_quiet(place));
-	agent_send(self, m->from->self, on_taken, m->from, 0);
+	place->move = NULL;
+	agent_send(x->self, m->from->self, on_taken, m->from, m->layout);
 	timer_cancel(&place->hold_timer);
 	timer_cancel(&place->delayed_timer);
 	domain_take(&x->domains, place);
+	relocate_note_arrival(x, d);
 	take_in(x, m);
 	domain_put(&x->domains, place);
 	take_over_queue(x, d, place);
 	domain_destroy(&x->domains, place);
 	if (x->stopping || m->key == NULL) {
+		bool unused = m->unused;
+
 		move_free(m);
 		resume(x, d);
-		if (!x->stopping && dispatch_unused(d)) {
+		if (!x->stopping && unused && dispatch_unused(d)) {
 			dispatch_free_record(x, d);
 		}
 	} else if (m->to == x->index) {
@@ -207,13 +261,30 @@ static void on_return(struct agent *self, void *object, uint64_t index)
 	}
 }
 
+/* What waited for it may be in somebody's hands, as an operator's are. */
+static void on_return(struct agent *self, void *object, uint64_t index)
+{
+	struct move *m = object;
+	struct dispatcher *x = m->from->peers[index];
+	struct domain *place = domain_find(&x->domains, m->domain->binding, m->domain->name);
+
+	ASSERT(x->self == self && place != NULL && place->travel == DOMAIN_EXPECTED);
+	if (is_quiet(place) && !place->travel_posted) {
+		take_place(x, place, m);
+	} else {
+		place->move = m;
+		move_review(place);
+	}
+}
+
 /* On the home of the site: whatever was sent after the record is here. */
-static void on_released(struct agent *self, void *object, uint64_t value)
+static void on_released(struct agent *self, void *object, uint64_t first)
 {
 	struct move *m = object;
 
-	(void)value;
 	ASSERT(m->from->self == self && m->domain->travel == DOMAIN_ASKING);
+	/* Who has the place: the layout may have changed since it was asked for. */
+	m->first = (uint32_t)first;
 	m->domain->travel = DOMAIN_RELEASED;
 	move_review(m->domain);
 }
@@ -227,12 +298,21 @@ static void on_ask(struct agent *self, void *object, uint64_t index)
 	struct forward *f = forward_find(&x->forwards, away->binding, away->name, away->hash);
 	struct domain *place;
 
-	ASSERT(x->self == self && f != NULL && f->home == m->from->index);
-	forward_remove(&x->forwards, f);
+	ASSERT(x->self == self);
+	if (f != NULL && f->home != m->from->index) {
+		/* The entry went to another first home, with a new layout. */
+		agent_send(self, agent_of(x, f->home), on_ask, m, f->home);
+		return;
+	}
+	/* While records settle, one without an entry is where it was under the layout before. */
+	if (f != NULL) {
+		forward_remove(&x->forwards, f);
+	}
+	ASSERT(domain_find(&x->domains, away->binding, away->name) == NULL);
 	place = dispatch_find(x, away->binding, away->name);
 	place->travel = DOMAIN_EXPECTED;
 	dispatch_hold(place, DOMAIN_MOVING);
-	agent_send(self, m->from->self, on_released, m, 0);
+	agent_send(self, m->from->self, on_released, m, x->index);
 }
 
 /* ---- when it can go ---- */
@@ -241,15 +321,16 @@ static void ask(struct dispatcher *x, struct move *m)
 {
 	m->from = x;
 	m->domain->travel = DOMAIN_ASKING;
-	x->moves++;
+	count_begun(x, m);
 	agent_send(x->self, agent_of(x, m->first), on_ask, m, m->first);
 }
 
 static void go_home(struct dispatcher *x, struct move *m)
 {
 	/* Counted since it asked. */
-	x->moves--;
+	count_ended(x, m->layout);
 	let_go(x, m);
+	relocate_note_departure(x, m->domain, m->first);
 	agent_send(x->self, agent_of(x, m->first), on_return, m, m->first);
 }
 
@@ -267,6 +348,8 @@ static void on_quiet(struct agent *self, void *object, uint64_t value)
 	}
 	if (d->travel == DOMAIN_RELEASED) {
 		go_home(x, d->move);
+	} else if (d->travel == DOMAIN_EXPECTED && d->move != NULL) {
+		take_place(x, d, d->move);
 	} else if (d->travel == DOMAIN_LEAVING && !x->stopping) {
 		if (d->move->first == x->index) {
 			depart(x, d->move);
@@ -279,15 +362,16 @@ static void on_quiet(struct agent *self, void *object, uint64_t value)
 void move_review(struct domain *d)
 {
 	struct dispatcher *x = d->owner;
+	bool may_go = d->travel == DOMAIN_LEAVING || d->travel == DOMAIN_RELEASED ||
+		      (d->travel == DOMAIN_EXPECTED && d->move != NULL);
 
-	if ((d->travel == DOMAIN_LEAVING || d->travel == DOMAIN_RELEASED) && is_quiet(d) &&
-	    !d->travel_posted) {
+	if (may_go && is_quiet(d) && !d->travel_posted) {
 		d->travel_posted = true;
 		agent_send(x->self, x->self, on_quiet, d, 0);
 	}
 }
 
-void move_home(struct dispatcher *x, struct domain *d)
+void move_home(struct dispatcher *x, struct domain *d, bool unused)
 {
 	struct move *m = calloc(1, sizeof(*m));
 
@@ -295,6 +379,7 @@ void move_home(struct dispatcher *x, struct domain *d)
 		fatal("out of memory for a record that moves");
 	}
 	m->domain = d;
+	m->unused = unused;
 	m->first = dispatch_home(x, d->hash);
 	m->to = m->first;
 	move_begin(x, m);
@@ -306,22 +391,10 @@ void move_begin(struct dispatcher *x, struct move *m)
 
 	ASSERT(d->travel == DOMAIN_AT_HOME && d->move == NULL);
 	m->from = x;
+	m->layout = x->layout;
 	d->travel = DOMAIN_LEAVING;
 	d->move = m;
 	dispatch_hold(d, DOMAIN_MOVING);
 	dispatch_detach(x, d);
 	move_review(d);
-}
-
-struct dispatcher *dispatch_away(const struct dispatcher *x, const char *binding,
-				 const char *domain)
-{
-	const struct forward *f;
-
-	if (x->forwards.count == 0) {
-		return NULL;
-	}
-	f = forward_find(&x->forwards, binding, domain,
-			 domain_hash(binding, domain, strlen(domain)));
-	return f != NULL ? x->peers[f->home] : NULL;
 }

@@ -43,18 +43,31 @@ static bool is_stopping(const struct dispatcher *x, const struct domain *d, stru
 	return x->stopping;
 }
 
+/* Orders that end by themselves say so by the wall clock. At least a millisecond is left: whoever
+ * asks again at its end finds that it is over. */
+static uint64_t end_of(const struct dispatcher *x, const struct suspension *order)
+{
+	uint64_t end_ms = suspension_end_ms(order);
+	uint64_t wall_ms = agent_wall_ms(x->self);
+
+	if (end_ms == 0) {
+		return 0;
+	}
+	return dispatch_now_ms(x) + (end_ms > wall_ms ? end_ms - wall_ms : 1);
+}
+
 static bool is_suspended(const struct dispatcher *x, const struct domain *d, struct obstacle *o)
 {
-	(void)x;
 	o->why = DOMAIN_SUSPENDED;
+	o->until_ms = end_of(x, d->suspension);
 	return d->suspended;
 }
 
 static bool is_binding_suspended(const struct dispatcher *x, const struct domain *d,
 				 struct obstacle *o)
 {
-	(void)x;
 	o->why = DOMAIN_BINDING_SUSPENDED;
+	o->until_ms = end_of(x, d->binding_record->suspension);
 	o->scope = OBSTACLE_OF_BINDING;
 	return d->binding_record->order == BINDING_SUSPENDED;
 }
@@ -300,9 +313,18 @@ bool dispatch_server_is_full(const struct dispatcher *x)
 	return server_connections(x, NULL, &o);
 }
 
+/* Its site's connections of an earlier layout are not all closed. */
+static bool is_awaited(const struct dispatcher *x, const struct domain *d, struct obstacle *o)
+{
+	(void)x;
+	o->why = DOMAIN_MOVING;
+	o->scope = OBSTACLE_OF_SITE;
+	return d->lane != NULL && d->lane->site->awaited;
+}
+
 /* In the order in which they are looked at; what is charged afterwards, by charge_*(), last. */
-static const obstacle_fn of_opening[] = {site_connections, own_connections, site_messages,
-					 own_messages,     memory,          NULL};
+static const obstacle_fn of_opening[] = {
+	is_awaited, site_connections, own_connections, site_messages, own_messages, memory, NULL};
 static const obstacle_fn of_charging[] = {server_connections, site_connection_rate,
 					  own_connection_rate, NULL};
 static const obstacle_fn of_sending[] = {memory, site_messages, own_messages, NULL};

@@ -8,6 +8,9 @@
 #include "core/outbound/dispatch_parts.h"
 #include "core/runtime/check.h"
 
+/* Orders to bindings are looked at once in this time at least. */
+#define BINDINGS_LOOK_MS 60000U
+
 /* An operator knows better: hosts and names are tried again now. */
 static void forget_failures(struct domain *d)
 {
@@ -98,6 +101,7 @@ static void on_sweep(struct agent *self, void *object, uint64_t value)
 		agent_send(self, self, on_sweep, w, 0);
 	} else {
 		d->sweeps--;
+		x->failing -= w->fail;
 		free(w);
 	}
 	dispatch_domain(x, d);
@@ -119,6 +123,7 @@ static void sweep_start(struct dispatcher *x, struct domain *d, bool fail, bool 
 		.quiet = quiet,
 	};
 	d->sweeps++;
+	x->failing += fail;
 	on_sweep(x->self, w, 0);
 }
 
@@ -149,11 +154,72 @@ void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend)
 {
 	OWNER_CHECK(d);
 	d->suspended = suspend;
-	suspension_note(&d->suspension, NULL, 0);
+	suspension_note(&d->suspension, NULL, 0, 0);
 	if (d->travel == DOMAIN_AT_HOME) {
 		dispatch_hold(d, suspend ? DOMAIN_SUSPENDED : DOMAIN_FREE);
 	}
 	dispatch_domain(x, d);
+}
+
+void dispatch_suspend_note(struct dispatcher *x, struct domain *d, const char *by,
+			   uint64_t since_ms, uint64_t until_ms)
+{
+	OWNER_CHECK(d);
+	suspension_note(&d->suspension, by, since_ms, until_ms);
+	dispatch_domain(x, d);
+}
+
+void dispatch_end_suspension(struct dispatcher *x, struct domain *d)
+{
+	if (d->suspended && suspension_is_over(d->suspension, agent_wall_ms(x->self))) {
+		suspension_note(&d->suspension, NULL, 0, 0);
+		d->suspended = dispatch_begins_suspended(d);
+	}
+}
+
+/* One timer for the earliest end; none when all last. */
+static void arm_bindings(struct dispatcher *x)
+{
+	uint64_t wall_ms = agent_wall_ms(x->self);
+	uint64_t first_ms = UINT64_MAX;
+
+	for (uint32_t i = 0; i < x->bindings.count; i++) {
+		uint64_t end_ms = suspension_end_ms(x->bindings.records[i]->suspension);
+
+		first_ms = end_ms != 0 && end_ms < first_ms ? end_ms : first_ms;
+	}
+	if (first_ms == UINT64_MAX || x->stopping) {
+		timer_cancel(&x->bindings_timer);
+		return;
+	}
+	/* Wall clocks are set: it is looked at again before. */
+	first_ms = first_ms > wall_ms ? first_ms - wall_ms : 1;
+	timer_arm(&x->bindings_timer,
+		  dispatch_now_ms(x) + (first_ms < BINDINGS_LOOK_MS ? first_ms : BINDINGS_LOOK_MS));
+}
+
+/* Their records find out by timers of their own (obstacle.c). */
+void dispatch_on_bindings_timer(struct timer *t)
+{
+	struct dispatcher *x = CONTAINER_OF(t, struct dispatcher, bindings_timer);
+
+	for (uint32_t i = 0; i < x->bindings.count; i++) {
+		struct binding_record *b = x->bindings.records[i];
+
+		if (suspension_is_over(b->suspension, agent_wall_ms(x->self))) {
+			binding_set_order(b, BINDING_AS_CONFIGURED);
+		}
+	}
+	arm_bindings(x);
+}
+
+void dispatch_order_binding(struct dispatcher *x, struct binding_record *b,
+			    enum binding_order order, const char *by, uint64_t since_ms,
+			    uint64_t until_ms)
+{
+	binding_set_order(b, order);
+	suspension_note(&b->suspension, by, since_ms, until_ms);
+	arm_bindings(x);
 }
 
 void dispatch_binding_order(struct dispatcher *x, struct domain *d)
@@ -161,7 +227,7 @@ void dispatch_binding_order(struct dispatcher *x, struct domain *d)
 	OWNER_CHECK(d);
 	if (d->binding_record->order == BINDING_RESUMED) {
 		d->suspended = false;
-		suspension_note(&d->suspension, NULL, 0);
+		suspension_note(&d->suspension, NULL, 0, 0);
 	}
 	if (d->travel == DOMAIN_AT_HOME) {
 		dispatch_hold(d, DOMAIN_FREE);
@@ -290,6 +356,7 @@ static void stop_site(void *context, struct site *s)
 void dispatch_stop(struct dispatcher *x, bool hurry)
 {
 	x->stopping = true;
+	timer_cancel(&x->bindings_timer);
 	x->hurry = hurry;
 	domain_each(&x->domains, stop_domain, x);
 	site_each(&x->sites, stop_site, x);

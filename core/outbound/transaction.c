@@ -31,7 +31,7 @@ void attempt_reset(struct connection *c)
 	c->attempt.not_tried = false;
 	memcpy(c->attempt.remote_ip, c->remote_ip, sizeof c->attempt.remote_ip);
 	c->attempt.remote_name = c->host_name;
-	c->attempt.local_ip = c->local_ip;
+	memcpy(c->attempt.local_ip, c->local_ip, sizeof c->attempt.local_ip);
 	memset(c->attempt.tls, 0, sizeof c->attempt.tls);
 	if (stream_is_secure(&c->stream)) {
 		agreed = stream_agreed(&c->stream);

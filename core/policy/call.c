@@ -44,7 +44,7 @@ static void push_self(lua_State *state, struct policy_subject *s, const struct p
 {
 	if (s->selves == LUA_NOREF) {
 		lua_newtable(state);
-		s->selves = luaL_ref(state, LUA_REGISTRYINDEX);
+		s->selves = policy_reference(state);
 	}
 	lua_rawgeti(state, LUA_REGISTRYINDEX, s->selves);
 	lua_rawgeti(state, -1, (int)index + 1);
@@ -209,8 +209,14 @@ static void take_result(struct policy_call *c, lua_State *thread)
 
 static void fail(struct policy_call *c)
 {
-	c->module = policy_of_call(c)->module_count;
+	struct policy *p = policy_of_call(c);
+	uint64_t penalty_ms = policy_penalty_ms(p, c->run.spent_ns);
+
+	c->module = p->module_count;
 	c->result = POLICY_FAILED;
+	if (penalty_ms > 0) {
+		timer_arm(&c->again, agent_now_ms(p->agent) + penalty_ms);
+	}
 }
 
 static void take_end(struct policy_call *c, int status)
@@ -238,10 +244,32 @@ static void take_end(struct policy_call *c, int status)
 
 static bool drive(struct policy_call *c);
 
+/* It waits: it is found by policy_end_calls(). */
+static void keep(struct policy_call *c)
+{
+	struct policy *p = policy_of_call(c);
+
+	c->next = p->calls;
+	c->place = &p->calls;
+	if (c->next != NULL) {
+		c->next->place = &c->next;
+	}
+	p->calls = c;
+}
+
+static void unkeep(struct policy_call *c)
+{
+	*c->place = c->next;
+	if (c->next != NULL) {
+		c->next->place = c->place;
+	}
+	c->place = NULL;
+}
+
 static void go_on(struct policy_call *c)
 {
 	if (drive(c)) {
-		c->waits = false;
+		unkeep(c);
 		c->on_done(c);
 	}
 }
@@ -272,7 +300,7 @@ static bool call_module(struct policy_call *c)
 
 	add(&stats->calls);
 	c->began_ns = now_ns(p);
-	c->run = (struct policy_run){.on_end = on_hook_end};
+	c->run = (struct policy_run){.on_end = on_hook_end, .subject = c->subject};
 	policy_run_start(p, &c->run, push_call, c);
 	if (c->run.wait != NULL) {
 		add(&stats->suspended);
@@ -308,20 +336,44 @@ bool policy_call_begin(struct policy_call *c)
 	c->module = 0;
 	c->again_count = 0;
 	timer_init(&c->again, p->agent, on_again);
-	c->waits = !drive(c);
-	return !c->waits;
+	c->place = NULL;
+	if (drive(c)) {
+		return true;
+	}
+	keep(c);
+	return false;
 }
 
 void policy_call_cancel(struct policy_call *c)
 {
-	if (!c->waits) {
+	if (c->place == NULL) {
 		return;
 	}
-	c->waits = false;
+	unkeep(c);
 	if (timer_armed(&c->again)) {
 		timer_cancel(&c->again);
 	} else {
 		subtract(&module_of(c)->stats[c->hook]->suspended);
 		policy_run_cancel(&c->run);
 	}
+}
+
+uint32_t policy_end_calls(struct policy *p)
+{
+	uint32_t count = 0;
+
+	for (; p->calls != NULL; count++) {
+		struct policy_call *c = p->calls;
+		/* One whose answer is only put off has failed, and counts, already. */
+		struct policy_stats *stats =
+			c->module < p->module_count ? module_of(c)->stats[c->hook] : NULL;
+
+		policy_call_cancel(c);
+		if (stats != NULL) {
+			add(&stats->stopped);
+		}
+		c->result = POLICY_FAILED;
+		c->on_done(c);
+	}
+	return count;
 }

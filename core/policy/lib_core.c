@@ -6,9 +6,12 @@
 
 #include "core/policy/parts.h"
 
+/* Of what is kept until the code that prints it has ended. */
+#define OUTPUT_MAX (UINT64_C(8) << 20)
+
 /* ---- modules ---- */
 
-static struct policy_module *find_module(struct policy *p, const char *name)
+static struct policy_module *find_module(const struct policy *p, const char *name)
 {
 	for (uint32_t i = 0; i < p->module_count; i++) {
 		if (strcmp(p->modules[i].name, name) == 0) {
@@ -46,14 +49,29 @@ static uint32_t hooks_of(lua_State *state)
 	return hooks;
 }
 
-static void make_stats(struct policy_module *m)
+/* Those of the same name in the state before, if there are any. */
+static struct policy_stats *hold_stats(const struct policy_module *before, int hook)
 {
+	struct policy_stats *s = before != NULL ? before->stats[hook] : NULL;
+
+	if (s == NULL) {
+		s = calloc(1, sizeof(*s));
+	}
+	if (s == NULL) {
+		fatal("out of memory for a hook's counts");
+	}
+	s->users++;
+	return s;
+}
+
+static void take_stats(const struct policy *p, struct policy_module *m)
+{
+	const struct policy_module *before =
+		p->before != NULL ? find_module(p->before, m->name) : NULL;
+
 	for (int hook = 0; hook < POLICY_HOOKS; hook++) {
-		if ((m->hooks & POLICY_BIT(hook)) != 0 && m->stats[hook] == NULL) {
-			m->stats[hook] = calloc(1, sizeof(*m->stats[hook]));
-			if (m->stats[hook] == NULL) {
-				fatal("out of memory for a hook's counts");
-			}
+		if ((m->hooks & POLICY_BIT(hook)) != 0) {
+			m->stats[hook] = hold_stats(before, hook);
 		}
 	}
 }
@@ -82,12 +100,12 @@ static int register_module(lua_State *state)
 		return luaL_error(state, "registerModule: module \"%s\": no usable methods found",
 				  name);
 	}
-	reference = luaL_ref(state, LUA_REGISTRYINDEX);
+	reference = policy_reference(state);
 	m = add_module(p);
 	strcpy(m->name, name);
 	m->reference = reference;
 	m->hooks = hooks;
-	make_stats(m);
+	take_stats(p, m);
 	p->hooks |= hooks;
 	return 0;
 }
@@ -140,7 +158,13 @@ static int print(lua_State *state)
 	}
 	luaL_pushresult(&b);
 	text = lua_tolstring(state, -1, &len);
+	/* It leaves the memory of the state. */
+	policy_charge(p, len / POLICY_BYTES_PER_INSTRUCTION);
+	policy_check_budget(state);
 	if (output != NULL) {
+		if (len > OUTPUT_MAX || output->len + len + 1 > OUTPUT_MAX) {
+			return luaL_error(state, "print: more than 8M in all");
+		}
 		policy_text_append(output, text, len);
 		policy_text_append(output, "\n", 1);
 	} else {
@@ -208,7 +232,7 @@ static int require(lua_State *state)
 	if (lua_istable(state, -1) != 0) {
 		return 1;
 	}
-	if (!p->starting) {
+	if (p->folder == NULL) {
 		return luaL_error(state, "require: only while scripts are loaded");
 	}
 	return load_required(state, p, name);
@@ -293,7 +317,7 @@ static int type(lua_State *state)
 
 static int now(lua_State *state)
 {
-	lua_pushnumber(state, (double)agent_wall_ms(policy_of(state)->agent) / 1000);
+	lua_pushnumber(state, policy_now_s(policy_of(state)));
 	return 1;
 }
 
@@ -322,6 +346,9 @@ static void open_constants(lua_State *state)
 	set_number(state, "EC_MSG_ENV_FROM", 1);
 	set_number(state, "EC_MSG_ENV_TO", 2);
 	set_number(state, "EC_MSG_ENV_COMPLETE", 4);
+	/* Of msys.runInPool(): where a completion runs, which is always on the scheduler. */
+	set_number(state, "ECTP_COMPLETE_CALLBACK", 3);
+	set_number(state, "ECTP_COMPLETE_CALLBACK_SCHED", 6);
 	lua_pushcfunction(state, now);
 	lua_setfield(state, -2, "get_now_ts");
 	lua_setfield(state, 1, "core");

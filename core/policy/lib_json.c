@@ -1,6 +1,6 @@
 /*
- * json, by jansson: json.decode(text) and json.encode(value). Arrays are tables with 1 to n, null
- * is json.null.
+ * json, by jansson: json.decode(text), json.encode(value), json.new(). Arrays are tables with 1 to
+ * n, null is json.null. What is decoded or new is written as JSON by tostring().
  */
 #include <jansson.h>
 #include <math.h>
@@ -11,6 +11,32 @@
 /* Tables in tables. */
 #define DEPTH_MAX 64
 #define CLASS "flywheel.json"
+
+/* The class of tables that are written as JSON. */
+#define OBJECT "json"
+
+/* Codes of errors, in the order that scripts of Momentum know; those above the first four come from
+ * other parsers. */
+static const struct {
+	const char *name;
+	const char *text;
+} errors[] = {
+	{NULL, "no error"},
+	{"ERROR_DEPTH", "tables in tables, too many of them"},
+	{"ERROR_PARSE_EOF", "the text ends too early"},
+	{"ERROR_PARSE_UNEXPECTED", "something unexpected"},
+	{"ERROR_PARSE_NULL", "null expected"},
+	{"ERROR_PARSE_BOOLEAN", "true or false expected"},
+	{"ERROR_PARSE_NUMBER", "a number expected"},
+	{"ERROR_PARSE_ARRAY", "a comma between items expected"},
+	{"ERROR_PARSE_OBJECT_KEY_NAME", "a name in quotes expected"},
+	{"ERROR_PARSE_OBJECT_KEY_SEP", "a colon behind a name expected"},
+	{"ERROR_PARSE_OBJECT_VALUE_SEP", "a comma between members expected"},
+	{"ERROR_PARSE_STRING", "a text that is none"},
+	{"ERROR_PARSE_COMMENT", "a comment expected"},
+};
+
+enum { DEPTH = 1, PARSE_EOF, PARSE_UNEXPECTED, PARSE_NUMBER = 6, PARSE_STRING = 11 };
 
 /* What is decoded or encoded, where an error frees it. */
 SINGLE
@@ -83,7 +109,31 @@ static void push_value(lua_State *state, const json_t *v)
 	}
 }
 
-/* nil and the reason when it is no JSON. */
+static int code_of(const json_error_t *error)
+{
+	switch (json_error_code(error)) {
+	case json_error_premature_end_of_input:
+		return PARSE_EOF;
+	case json_error_stack_overflow:
+		return DEPTH;
+	case json_error_numeric_overflow:
+		return PARSE_NUMBER;
+	case json_error_invalid_utf8:
+	case json_error_null_character:
+		return PARSE_STRING;
+	default:
+		return PARSE_UNEXPECTED;
+	}
+}
+
+/* Gives the table on top its class. */
+static void set_class(lua_State *state)
+{
+	luaL_getmetatable(state, OBJECT);
+	lua_setmetatable(state, -2);
+}
+
+/* nil, the number of the error, and the reason when it is no JSON. */
 static int decode(lua_State *state)
 {
 	size_t len;
@@ -94,11 +144,15 @@ static int decode(lua_State *state)
 	d->root = json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
 	if (d->root == NULL) {
 		lua_pushnil(state);
+		lua_pushinteger(state, code_of(&error));
 		lua_pushfstring(state, "line %d column %d: %s", error.line, error.column,
 				error.text);
-		return 2;
+		return 3;
 	}
 	push_value(state, d->root);
+	if (lua_istable(state, -1) != 0) {
+		set_class(state);
+	}
 	return 1;
 }
 
@@ -205,17 +259,45 @@ static int encode(lua_State *state)
 	return 1;
 }
 
+static int new (lua_State *state)
+{
+	lua_newtable(state);
+	set_class(state);
+	return 1;
+}
+
+/* strerror(code) */
+static int describe(lua_State *state)
+{
+	int code = luaL_checkint(state, 1);
+	bool known = code >= 0 && code < (int)(sizeof(errors) / sizeof(errors[0]));
+
+	lua_pushstring(state, known ? errors[code].text : "unknown error");
+	return 1;
+}
+
 void policy_open_json(lua_State *state)
 {
-	static const luaL_Reg json[] = {{"decode", decode}, {"encode", encode}, {NULL, NULL}};
+	static const luaL_Reg json[] = {{"decode", decode},
+					{"encode", encode},
+					{"new", new},
+					{"strerror", describe},
+					{NULL, NULL}};
 
 	luaL_newmetatable(state, CLASS);
 	lua_pushcfunction(state, free_document);
 	lua_setfield(state, -2, "__gc");
+	luaL_newmetatable(state, OBJECT);
+	lua_pushcfunction(state, encode);
+	lua_setfield(state, -2, "__tostring");
 	lua_newtable(state);
 	luaL_register(state, NULL, json);
 	lua_pushlightuserdata(state, NULL);
 	lua_setfield(state, -2, "null");
+	for (int i = 1; i < (int)(sizeof(errors) / sizeof(errors[0])); i++) {
+		lua_pushinteger(state, i);
+		lua_setfield(state, -2, errors[i].name);
+	}
 	lua_setglobal(state, "json");
 	lua_settop(state, 1);
 }

@@ -12,8 +12,7 @@ static struct policy_mail *mail_at(lua_State *state)
 	return policy_check_mail(state, 1);
 }
 
-/* One whose text may be changed. */
-static struct policy_mail *writable_at(lua_State *state)
+struct policy_mail *policy_check_writable(lua_State *state)
 {
 	struct policy_mail *m = mail_at(state);
 
@@ -43,7 +42,7 @@ static int conn_id(lua_State *state)
 	return 1;
 }
 
-static const char *check_address(lua_State *state, int index, bool may_be_empty)
+const char *policy_check_address(lua_State *state, int index, bool may_be_empty)
 {
 	size_t len;
 	const char *a = luaL_checklstring(state, index, &len);
@@ -71,7 +70,7 @@ static int mailfrom(lua_State *state)
 	struct policy_mail *m = mail_at(state);
 
 	if (!lua_isnoneornil(state, 2)) {
-		strcpy(m->sender, check_address(state, 2, true));
+		strcpy(m->sender, policy_check_address(state, 2, true));
 		m->sender_changed = true;
 	}
 	lua_pushstring(state, m->sender);
@@ -83,7 +82,7 @@ static int rcptto(lua_State *state)
 	struct policy_mail *m = mail_at(state);
 
 	if (!lua_isnoneornil(state, 2)) {
-		strcpy(m->recipient, check_address(state, 2, false));
+		strcpy(m->recipient, policy_check_address(state, 2, false));
 		m->recipient_changed = true;
 	}
 	lua_pushstring(state, m->recipient);
@@ -106,7 +105,7 @@ static int envelope(lua_State *state)
 
 /* ---- header ---- */
 
-static const char *check_field(lua_State *state, int index)
+const char *policy_check_field(lua_State *state, int index)
 {
 	const char *name = luaL_checkstring(state, index);
 	bool good = name[0] != '\0' && strlen(name) <= 128;
@@ -118,19 +117,19 @@ static const char *check_field(lua_State *state, int index)
 	return name;
 }
 
-static void push_fields(lua_State *state, const struct policy_text *header, const char *name)
+void policy_push_fields(lua_State *state, const char *header, size_t len, const char *name)
 {
 	struct policy_field f = {0};
 	int count = 0;
 
 	lua_newtable(state);
-	while (policy_field_next(header->data, header->len, name, f.at + f.len, &f)) {
-		policy_push_field(state, header->data, &f);
+	while (policy_field_next(header, len, name, f.at + f.len, &f)) {
+		policy_push_field(state, header, &f);
 		lua_rawseti(state, -2, ++count);
 	}
 }
 
-static enum policy_field_mode check_mode(lua_State *state, int index)
+enum policy_field_mode policy_check_field_mode(lua_State *state, int index)
 {
 	static const char *const modes[] = {"replace", "prepend", "append", NULL};
 
@@ -142,37 +141,45 @@ static enum policy_field_mode check_mode(lua_State *state, int index)
 static int header(lua_State *state)
 {
 	struct policy_mail *m;
-	const char *name = check_field(state, 2);
+	const char *name = policy_check_field(state, 2);
 	const char *value;
 	size_t len;
 
 	if (lua_isnoneornil(state, 3)) {
-		push_fields(state, policy_mail_header(mail_at(state)), name);
+		const struct policy_text *h = policy_mail_header(mail_at(state));
+
+		policy_push_fields(state, h->data, h->len, name);
 		return 1;
 	}
-	m = writable_at(state);
+	m = policy_check_writable(state);
 	value = luaL_checklstring(state, 3, &len);
-	policy_mail_set_field(m, name, value, len, check_mode(state, 4));
+	policy_mail_set_field(m, name, value, len, policy_check_field_mode(state, 4));
 	return 0;
+}
+
+int policy_push_address_header(lua_State *state, const char *header, size_t len)
+{
+	const char *name = policy_check_field(state, 2);
+	const char *component = luaL_optstring(state, 3, "email");
+	int table;
+
+	lua_newtable(state);
+	table = lua_gettop(state);
+	policy_push_fields(state, header, len, name);
+	for (int i = 1; i <= (int)lua_objlen(state, table + 1); i++) {
+		lua_rawgeti(state, table + 1, i);
+		policy_push_addresses(state, table, lua_tostring(state, -1), component);
+		lua_settop(state, table + 1);
+	}
+	lua_settop(state, table);
+	return 1;
 }
 
 static int address_header(lua_State *state)
 {
 	const struct policy_text *h = policy_mail_header(mail_at(state));
-	const char *name = check_field(state, 2);
-	const char *component = luaL_optstring(state, 3, "email");
 
-	lua_newtable(state);
-	lua_replace(state, 1);
-	lua_settop(state, 1);
-	push_fields(state, h, name);
-	for (int i = 1; i <= (int)lua_objlen(state, 2); i++) {
-		lua_rawgeti(state, 2, i);
-		policy_push_addresses(state, 1, lua_tostring(state, -1), component);
-		lua_settop(state, 2);
-	}
-	lua_settop(state, 1);
-	return 1;
+	return policy_push_address_header(state, h->data, h->len);
 }
 
 /* ---- text ---- */
@@ -186,7 +193,7 @@ static int body(lua_State *state)
 		size_t len;
 		const char *text = luaL_checklstring(state, 2, &len);
 
-		policy_mail_set_text(writable_at(state), text, len);
+		policy_mail_set_text(policy_check_writable(state), text, len);
 		return 0;
 	}
 	t = policy_mail_text(m);
@@ -194,17 +201,19 @@ static int body(lua_State *state)
 	return 1;
 }
 
-static void push_raw(lua_State *state, struct policy_mail *m)
+void policy_push_raw(lua_State *state, struct policy_mail *m)
 {
 	const struct policy_text *h = policy_mail_header(m);
 	const struct policy_text *t = policy_mail_text(m);
-	luaL_Buffer b;
+	size_t len = h->len + strlen("\r\n") + t->len;
+	/* In one piece: a luaL_Buffer would make many strings of it. */
+	char *raw = lua_newuserdata(state, len);
 
-	luaL_buffinit(state, &b);
-	luaL_addlstring(&b, h->data, h->len);
-	luaL_addlstring(&b, "\r\n", 2);
-	luaL_addlstring(&b, t->data, t->len);
-	luaL_pushresult(&b);
+	memcpy(raw, h->data, h->len);
+	memcpy(raw + h->len, "\r\n", strlen("\r\n"));
+	memcpy(raw + len - t->len, t->data, t->len);
+	lua_pushlstring(state, raw, len);
+	lua_remove(state, -2);
 }
 
 static int raw(lua_State *state)
@@ -213,10 +222,10 @@ static int raw(lua_State *state)
 		size_t len;
 		const char *text = luaL_checklstring(state, 2, &len);
 
-		policy_mail_set_raw(writable_at(state), text, len);
+		policy_mail_set_raw(policy_check_writable(state), text, len);
 		return 0;
 	}
-	push_raw(state, mail_at(state));
+	policy_push_raw(state, mail_at(state));
 	return 1;
 }
 
@@ -229,7 +238,7 @@ static int body_match(lua_State *state)
 
 static int body_replace(lua_State *state)
 {
-	struct policy_mail *m = writable_at(state);
+	struct policy_mail *m = policy_check_writable(state);
 	const struct policy_text *t = policy_mail_text(m);
 	const char *text;
 	size_t len;
@@ -246,18 +255,18 @@ static int raw_match(lua_State *state)
 	size_t len;
 	const char *text;
 
-	push_raw(state, mail_at(state));
+	policy_push_raw(state, mail_at(state));
 	text = lua_tolstring(state, -1, &len);
 	return policy_pcre_match(state, text, len, luaL_checkstring(state, 2));
 }
 
 static int raw_replace(lua_State *state)
 {
-	struct policy_mail *m = writable_at(state);
+	struct policy_mail *m = policy_check_writable(state);
 	const char *text;
 	size_t len;
 
-	push_raw(state, m);
+	policy_push_raw(state, m);
 	text = lua_tolstring(state, -1, &len);
 	policy_pcre_replace(state, text, len, luaL_checkstring(state, 2),
 			    luaL_checkstring(state, 3));
@@ -366,18 +375,32 @@ static int durability(lua_State *state)
 	return 1;
 }
 
+/* code(): "550 No", or nil when none was set. code(number, text) sets it; of the number 0 it is
+ * what the text begins with. */
 static int code(lua_State *state)
 {
 	struct policy_subject *s = policy_check_object(state, 1, POLICY_MSG);
-	int number = luaL_checkint(state, 2);
-	const char *text = luaL_optstring(state, 3, "");
+	const char *text;
 
-	luaL_argcheck(state, number >= 200 && number <= 599, 2, "a reply code expected");
-	s->code = (unsigned)number;
-	snprintf(s->text, sizeof(s->text), "%s", text);
-	for (char *c = s->text; *c != '\0'; c++) {
-		*c = (unsigned char)*c < ' ' ? ' ' : *c;
+	if (lua_isnone(state, 2)) {
+		if (s->code != 0) {
+			lua_pushfstring(state, s->text[0] != '\0' ? "%d %s" : "%d", (int)s->code,
+					s->text);
+		} else {
+			lua_pushnil(state);
+		}
+		return 1;
 	}
+	if (luaL_checkint(state, 2) == 0) {
+		text = luaL_checkstring(state, 3);
+		lua_settop(state, 3);
+		lua_pushinteger(state, (lua_Integer)strtoul(text, NULL, 10));
+		lua_replace(state, 2);
+		text += strspn(text, "0123456789");
+		lua_pushstring(state, text + strspn(text, " -"));
+		lua_replace(state, 3);
+	}
+	policy_take_code(state, s, 2);
 	return 0;
 }
 
@@ -390,11 +413,11 @@ static int discard(lua_State *state)
 static int inject(lua_State *state)
 {
 	struct policy_subject *s = policy_check_object(state, 1, POLICY_MSG);
-	const char *from = check_address(state, 2, true);
-	const char *to = check_address(state, 3, false);
+	const char *from = policy_check_address(state, 2, true);
+	const char *to = policy_check_address(state, 3, false);
 
-	writable_at(state);
-	if (s->ops->inject == NULL || s->ops->inject(s->owner, from, to) != 0) {
+	policy_check_writable(state);
+	if (s->ops->inject == NULL || s->ops->inject(s->owner, from, to, NULL, 0) != 0) {
 		return luaL_error(state, "nothing can be injected now");
 	}
 	return 0;
@@ -428,6 +451,14 @@ static int delivery_method(lua_State *state)
 	return 1;
 }
 
+/* Mail comes by SMTP only, never as a message of several channels. */
+static int is_mcmt(lua_State *state)
+{
+	mail_at(state);
+	lua_pushboolean(state, 0);
+	return 1;
+}
+
 void policy_open_message(lua_State *state)
 {
 	static const luaL_Reg methods[] = {
@@ -457,6 +488,7 @@ void policy_open_message(lua_State *state)
 		{"reception_peer", reception_peer},
 		{"listener_addr", listener_addr},
 		{"get_delivery_method", delivery_method},
+		{"is_mcmt", is_mcmt},
 		{NULL, NULL},
 	};
 

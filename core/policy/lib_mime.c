@@ -1,6 +1,7 @@
 /*
- * MIME parts of a message, as copies: tables with a class of their own, so that nothing in them can
- * outlive what they are of. And the quoted-printable, base64 and addresses that mail is made of.
+ * MIME parts of a message: tables with a class of their own, so that nothing in them can outlive
+ * what they are of. Their fields are `type`, `transfer`, `headers`, `raw_body`, the array `parts`,
+ * and `parent`; the one on top may have `writable`, `message` and `changes`, see lib_part.c.
  */
 #include <string.h>
 
@@ -16,35 +17,83 @@ struct walk {
 	int base;
 };
 
-static void set_string(lua_State *state, const char *name, const char *text, size_t len)
+void policy_set_part_string(lua_State *state, const char *name, const char *text, size_t len)
 {
 	lua_pushlstring(state, text, len);
 	lua_setfield(state, -2, name);
 }
 
+static const char *const encodings[] = {"plain", "base64", "quoted-printable"};
+
+static void set_kind(lua_State *state, const struct mime_part *part)
+{
+	policy_set_part_string(state, "type", part->type, strlen(part->type));
+	lua_pushstring(state, encodings[part->encoding]);
+	lua_setfield(state, -2, "transfer");
+}
+
 static void push_part(lua_State *state, const struct mime_part *part)
 {
-	static const char *const encodings[] = {"plain", "base64", "quoted-printable"};
-	size_t room = part->body_len + 1;
-	char *decoded;
-	size_t len;
-
 	lua_newtable(state);
 	luaL_getmetatable(state, CLASS);
 	lua_setmetatable(state, -2);
-	set_string(state, "type", part->type, strlen(part->type));
-	set_string(state, "headers", part->header, part->header_len);
-	set_string(state, "raw_body", part->body, part->body_len);
-	lua_pushstring(state, encodings[part->encoding]);
-	lua_setfield(state, -2, "encoding");
-	/* In memory that an error would free. */
-	decoded = lua_newuserdata(state, room);
-	len = mime_decode(part, decoded, room);
-	lua_pushlstring(state, decoded, len);
-	lua_setfield(state, -3, "decoded");
-	lua_pop(state, 1);
+	policy_set_part_string(state, "headers", part->header, part->header_len);
+	policy_set_part_string(state, "raw_body", part->body, part->body_len);
+	set_kind(state, part);
 	lua_newtable(state);
 	lua_setfield(state, -2, "parts");
+}
+
+void policy_check_part(lua_State *state, int index)
+{
+	luaL_checktype(state, index, LUA_TTABLE);
+	luaL_getmetatable(state, CLASS);
+	luaL_argcheck(state,
+		      lua_getmetatable(state, index) != 0 && lua_rawequal(state, -1, -2) != 0,
+		      index, "a part of a message expected");
+	lua_pop(state, 2);
+}
+
+/* A field that is a text; it stays with the part. */
+static const char *text_of(lua_State *state, int index, const char *name, size_t *len)
+{
+	const char *text;
+
+	lua_getfield(state, index, name);
+	text = lua_tolstring(state, -1, len);
+	if (text == NULL) {
+		luaL_error(state, "this part has no \"%s\" any more", name);
+	}
+	lua_pop(state, 1);
+	return text;
+}
+
+struct mime_part policy_part_at(lua_State *state, int index)
+{
+	struct mime_part part = {0};
+	const char *transfer;
+	const char *type;
+	size_t len;
+
+	policy_check_part(state, index);
+	part.header = text_of(state, index, "headers", &part.header_len);
+	part.body = text_of(state, index, "raw_body", &part.body_len);
+	type = text_of(state, index, "type", &len);
+	snprintf(part.type, sizeof(part.type), "%s", type);
+	transfer = text_of(state, index, "transfer", &len);
+	while (part.encoding < MIME_QUOTED_PRINTABLE &&
+	       strcmp(transfer, encodings[part.encoding]) != 0) {
+		part.encoding++;
+	}
+	return part;
+}
+
+void policy_describe_part(lua_State *state)
+{
+	struct mime_part part = policy_part_at(state, lua_gettop(state));
+
+	mime_describe(&part);
+	set_kind(state, &part);
 }
 
 static bool visit(void *context, const struct mime_part *part)
@@ -61,34 +110,48 @@ static bool visit(void *context, const struct mime_part *part)
 		lua_pushvalue(state, -2);
 		lua_rawseti(state, -2, (int)lua_objlen(state, -2) + 1);
 		lua_pop(state, 1);
+		lua_pushvalue(state, w->base + depth);
+		lua_setfield(state, -2, "parent");
 	}
 	return true;
 }
 
-/* mime(): the message as a part, with its parts in it. */
+bool policy_push_parts(lua_State *state, const char *text, size_t len)
+{
+	struct walk w = {.state = state, .base = lua_gettop(state)};
+	bool all = mime_walk(text, len, visit, &w);
+
+	lua_settop(state, w.base + 1);
+	return all;
+}
+
+/* mime([readonly]): the message as a part, with its parts in it: a copy, or with false one whose
+ * changes are the message's. */
 static int mime(lua_State *state)
 {
-	struct policy_mail *m = policy_check_mail(state, 1);
-	const struct policy_text *h = policy_mail_header(m);
-	const struct policy_text *t = policy_mail_text(m);
-	struct walk w = {.state = state};
-	luaL_Buffer b;
+	bool writable = lua_isboolean(state, 2) && lua_toboolean(state, 2) == 0;
+	struct policy_mail *m =
+		writable ? policy_check_writable(state) : policy_check_mail(state, 1);
 	const char *text;
 	size_t len;
+	bool all;
 
-	lua_settop(state, 1);
-	luaL_buffinit(state, &b);
-	luaL_addlstring(&b, h->data, h->len);
-	luaL_addlstring(&b, "\r\n", 2);
-	luaL_addlstring(&b, t->data, t->len);
-	luaL_pushresult(&b);
-	text = lua_tolstring(state, 2, &len);
-	w.base = 2;
-	mime_walk(text, len, visit, &w);
-	if (lua_gettop(state) == 2) {
-		return 0;
+	policy_push_raw(state, m);
+	text = lua_tolstring(state, -1, &len);
+	all = policy_push_parts(state, text, len);
+	if (!writable) {
+		return 1;
 	}
-	lua_settop(state, 3);
+	if (!all) {
+		return luaL_error(state, "more than %d parts: they cannot be changed",
+				  MIME_PARTS_MAX);
+	}
+	lua_pushboolean(state, 1);
+	lua_setfield(state, -2, "writable");
+	lua_pushvalue(state, 1);
+	lua_setfield(state, -2, "message");
+	lua_pushnumber(state, m->changes);
+	lua_setfield(state, -2, "changes");
 	return 1;
 }
 
@@ -109,47 +172,29 @@ static int part_body(lua_State *state)
 	return get(state, "raw_body");
 }
 
-static int part_text(lua_State *state)
+int policy_part_text(lua_State *state)
 {
-	return get(state, "decoded");
+	struct mime_part part = policy_part_at(state, 1);
+
+	if (part.body_len == 0) {
+		return 0;
+	}
+	if (strncmp(part.type, "text/", 5) == 0) {
+		policy_push_text(state, &part);
+	} else {
+		policy_push_decoded(state, &part);
+	}
+	return 1;
 }
 
 static int part_encoding(lua_State *state)
 {
-	return get(state, "encoding");
+	return get(state, "transfer");
 }
 
 static int part_children(lua_State *state)
 {
 	return get(state, "parts");
-}
-
-static int part_header(lua_State *state)
-{
-	const char *name = luaL_checkstring(state, 2);
-	struct policy_field f = {0};
-	const char *header;
-	size_t len;
-	int count = 0;
-
-	get(state, "headers");
-	header = luaL_checklstring(state, -1, &len);
-	lua_newtable(state);
-	while (policy_field_next(header, len, name, f.at + f.len, &f)) {
-		policy_push_field(state, header, &f);
-		lua_rawseti(state, -2, ++count);
-	}
-	return 1;
-}
-
-static int part_text_match(lua_State *state)
-{
-	const char *text;
-	size_t len;
-
-	get(state, "decoded");
-	text = luaL_checklstring(state, -1, &len);
-	return policy_pcre_match(state, text, len, luaL_checkstring(state, 2));
 }
 
 void policy_push_field(lua_State *state, const char *header, const struct policy_field *f)
@@ -169,10 +214,7 @@ void policy_open_mime(lua_State *state)
 	static const luaL_Reg of_message[] = {{"mime", mime}, {NULL, NULL}};
 	static const luaL_Reg methods[] = {
 		{"content_type", part_content_type},
-		{"header", part_header},
 		{"body", part_body},
-		{"text", part_text},
-		{"text_match", part_text_match},
 		{"encoding", part_encoding},
 		{"children", part_children},
 		{NULL, NULL},

@@ -169,6 +169,7 @@ static void add_replacement(luaL_Buffer *b, const char *with, const char *subjec
 void policy_pcre_replace(lua_State *state, const char *subject, size_t len, const char *pattern,
 			 const char *with)
 {
+	int top = lua_gettop(state);
 	struct pattern *p = find(state, pattern);
 	size_t from = 0;
 	luaL_Buffer b;
@@ -194,6 +195,9 @@ void policy_pcre_replace(lua_State *state, const char *subject, size_t len, cons
 		luaL_addlstring(&b, subject + from, len - from);
 	}
 	luaL_pushresult(&b);
+	/* In the place of what holds the pattern. */
+	lua_replace(state, top + 1);
+	lua_settop(state, top + 1);
 }
 
 static int pcre_match(lua_State *state)

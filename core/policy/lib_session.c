@@ -25,8 +25,7 @@ static struct policy_pairs *pairs_of(struct policy_subject *s, enum policy_conte
 	return s->mail != NULL ? &s->mail->context : NULL;
 }
 
-/* Pushes the value of a context, or nil; true: there is one. */
-static bool push_context(lua_State *state, struct policy_subject *s, enum policy_context context,
+bool policy_push_context(lua_State *state, struct policy_subject *s, enum policy_context context,
 			 const char *key)
 {
 	const struct policy_pairs *pairs = pairs_of(s, context);
@@ -81,7 +80,8 @@ static struct policy_subject *subject_at(lua_State *state)
 
 static int msg_context_get(lua_State *state)
 {
-	push_context(state, subject_at(state), check_context(state, 2), luaL_checkstring(state, 3));
+	policy_push_context(state, subject_at(state), check_context(state, 2),
+			    luaL_checkstring(state, 3));
 	return 1;
 }
 
@@ -93,15 +93,16 @@ static int msg_context_set(lua_State *state)
 
 static int msg_context_exists(lua_State *state)
 {
-	lua_pushboolean(state, push_context(state, subject_at(state), check_context(state, 2),
+	lua_pushboolean(state,
+			policy_push_context(state, subject_at(state), check_context(state, 2),
 					    luaL_checkstring(state, 3)));
 	return 1;
 }
 
 static int msg_context_exists_and_get(lua_State *state)
 {
-	bool there = push_context(state, subject_at(state), check_context(state, 2),
-				  luaL_checkstring(state, 3));
+	bool there = policy_push_context(state, subject_at(state), check_context(state, 2),
+					 luaL_checkstring(state, 3));
 
 	lua_pushboolean(state, there);
 	lua_insert(state, -2);
@@ -128,7 +129,8 @@ static struct policy_subject *vctx_at(lua_State *state)
 
 static int vctx_get(lua_State *state)
 {
-	push_context(state, vctx_at(state), check_context(state, 2), luaL_checkstring(state, 3));
+	policy_push_context(state, vctx_at(state), check_context(state, 2),
+			    luaL_checkstring(state, 3));
 	return 1;
 }
 
@@ -138,7 +140,7 @@ static int vctx_set(lua_State *state)
 	return 0;
 }
 
-static void take_code(lua_State *state, struct policy_subject *s, int index)
+void policy_take_code(lua_State *state, struct policy_subject *s, int index)
 {
 	int code = luaL_checkint(state, index);
 	const char *text = luaL_optstring(state, index + 1, "");
@@ -156,7 +158,7 @@ static void take_code(lua_State *state, struct policy_subject *s, int index)
 
 static int vctx_set_code(lua_State *state)
 {
-	take_code(state, vctx_at(state), 2);
+	policy_take_code(state, vctx_at(state), 2);
 	return 0;
 }
 
@@ -165,7 +167,7 @@ static int vctx_disconnect(lua_State *state)
 	struct policy_subject *s = vctx_at(state);
 
 	if (!lua_isnoneornil(state, 2)) {
-		take_code(state, s, 2);
+		policy_take_code(state, s, 2);
 	}
 	s->disconnect = true;
 	return 0;
@@ -181,22 +183,9 @@ static int vctx_tarpit(lua_State *state)
 	return 0;
 }
 
-static const char *check_address(lua_State *state, int index)
-{
-	size_t len;
-	const char *address = luaL_checklstring(state, index, &len);
-	const char *at = memrchr(address, '@', len);
-
-	luaL_argcheck(state,
-		      len <= ADDRESS_MAX && at != NULL && at != address && at[1] != '\0' &&
-			      strpbrk(address, " \t\r\n<>") == NULL && strlen(address) == len,
-		      index, "an address such as user@example.com expected");
-	return address;
-}
-
 static int add_recipient(lua_State *state, struct policy_subject *s, int index)
 {
-	const char *address = check_address(state, index);
+	const char *address = policy_check_address(state, index, false);
 
 	if (s->ops->add_recipient == NULL || s->ops->add_recipient(s->owner, address) != 0) {
 		return luaL_error(state, "recipients cannot be added now");
@@ -264,7 +253,8 @@ static int vctx_recipient_list(lua_State *state)
 	for (int i = 1; i <= (int)lua_objlen(state, 2); i++) {
 		lua_rawgeti(state, 2, i);
 		add_recipient(state, s, 4);
-		lua_settop(state, 3);
+		/* As it is compared with below: without brackets. */
+		lua_rawseti(state, 2, i);
 	}
 	for (int i = 1; i <= (int)lua_objlen(state, 3); i++) {
 		lua_rawgeti(state, 3, i);
@@ -285,7 +275,7 @@ static struct policy_subject *accept_at(lua_State *state)
 
 static int push_known(lua_State *state, const char *name)
 {
-	push_context(state, accept_at(state), POLICY_CONN, name);
+	policy_push_context(state, accept_at(state), POLICY_CONN, name);
 	return 1;
 }
 
@@ -306,11 +296,16 @@ static int accept_peer_port(lua_State *state)
 	return 1;
 }
 
+/* inbound_session_count([cidr[, service]]): of its client, at SMTP, when they are not said. */
 static int accept_sessions(lua_State *state)
 {
-	push_known(state, "#sessions");
-	lua_pushnumber(state, lua_tonumber(state, -1));
-	return 1;
+	accept_at(state);
+	lua_settop(state, 3);
+	if (lua_isnil(state, 2)) {
+		lua_pushvalue(state, 1);
+		lua_replace(state, 2);
+	}
+	return policy_push_sessions(state, 2);
 }
 
 static int capability(lua_State *state, bool add)

@@ -1,24 +1,26 @@
 /*
- * Text: msys.base64, msys.qp, msys.idn, and addresses as mail writes them.
+ * Text: msys.base64, msys.qp, msys.idn, charsets, and addresses as mail writes them.
  */
+#include <iconv.h>
 #include <idn2.h>
 #include <openssl/evp.h>
 #include <string.h>
 #include <strings.h>
 
+#include "core/mail/mime.h"
 #include "core/policy/parts.h"
 
 /* Of a line that is folded. */
 #define FOLD_COLUMNS 76
+/* Of a field that says what a part is. */
+#define FIELD_BYTES 998
+
+const char *const policy_transfers[] = {"7bit", "8bit", "base64", "quoted-printable"};
 
 /* ---- base64 ---- */
 
-/* encode(text[, fold]): folded with CR LF when `fold` is true. */
-static int base64_encode(lua_State *state)
+void policy_push_base64(lua_State *state, const char *text, size_t len, bool fold)
 {
-	size_t len;
-	const char *text = luaL_checklstring(state, 1, &len);
-	bool fold = lua_toboolean(state, 2) != 0;
 	size_t room = (len + 2) / 3 * 4 + 1;
 	unsigned char *to = lua_newuserdata(state, room);
 	size_t made = (size_t)EVP_EncodeBlock(to, (const unsigned char *)text, (int)len);
@@ -26,7 +28,8 @@ static int base64_encode(lua_State *state)
 
 	if (!fold) {
 		lua_pushlstring(state, (char *)to, made);
-		return 1;
+		lua_remove(state, -2);
+		return;
 	}
 	luaL_buffinit(state, &b);
 	for (size_t at = 0; at < made; at += FOLD_COLUMNS) {
@@ -36,43 +39,58 @@ static int base64_encode(lua_State *state)
 		luaL_addlstring(&b, "\r\n", 2);
 	}
 	luaL_pushresult(&b);
-	return 1;
+	lua_remove(state, -2);
 }
 
-static int base64_value(char c)
+/* Argument 1, in the charset that argument `index` says, if it does. */
+static const char *check_text(lua_State *state, int index, size_t *len)
 {
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const char *at = c != '\0' ? strchr(digits, c) : NULL;
+	const char *charset = luaL_optstring(state, index, "utf-8");
 
-	return at != NULL ? (int)(at - digits) : -1;
+	luaL_checkstring(state, 1);
+	/* What is not said stays nothing, though more is pushed. */
+	lua_settop(state, 3);
+	lua_pushvalue(state, 1);
+	luaL_argcheck(state, policy_convert(state, charset, "utf-8"), index,
+		      "a charset expected in which the text can be written");
+	return lua_tolstring(state, -1, len);
 }
 
-/* What is no digit is passed over, as RFC 2045 has it; the first "=" ends it. */
-static int base64_decode(lua_State *state)
+/* encode(text[, fold[, charset]]): folded with CR LF when `fold` is true. */
+static int base64_encode(lua_State *state)
 {
 	size_t len;
-	const char *text = luaL_checklstring(state, 1, &len);
-	unsigned bits = 0;
-	unsigned count = 0;
-	luaL_Buffer b;
+	const char *text = check_text(state, 3, &len);
 
-	luaL_buffinit(state, &b);
-	for (size_t i = 0; i < len && text[i] != '='; i++) {
-		int value = base64_value(text[i]);
-
-		if (value < 0) {
-			continue;
-		}
-		bits = bits << 6 | (unsigned)value;
-		count += 6;
-		if (count >= 8) {
-			count -= 8;
-			luaL_addchar(&b, (char)(bits >> count & 0xff));
-		}
-	}
-	luaL_pushresult(&b);
+	policy_push_base64(state, text, len, lua_toboolean(state, 2) != 0);
 	return 1;
+}
+
+void policy_push_decoded(lua_State *state, const struct mime_part *part)
+{
+	/* In memory that an error would free. */
+	char *to = lua_newuserdata(state, part->body_len + 1);
+
+	lua_pushlstring(state, to, mime_decode(part, to, part->body_len + 1));
+	lua_remove(state, -2);
+}
+
+static int decode(lua_State *state, enum mime_encoding encoding)
+{
+	struct mime_part part = {.encoding = encoding};
+
+	lua_settop(state, 2);
+	part.body = luaL_checklstring(state, 1, &part.body_len);
+	policy_push_decoded(state, &part);
+	luaL_argcheck(state, policy_convert(state, "utf-8", luaL_optstring(state, 2, "utf-8")), 2,
+		      "the charset of the text expected");
+	return 1;
+}
+
+/* decode(text[, charset]): from the charset into UTF-8. */
+static int base64_decode(lua_State *state)
+{
+	return decode(state, MIME_BASE64);
 }
 
 /* ---- quoted-printable ---- */
@@ -87,10 +105,9 @@ static bool plain(const char *text, size_t at, size_t len)
 	return c > ' ' && c < 127 && c != '=';
 }
 
-static int qp_encode(lua_State *state)
+/* `dots`: those that come to stand first in a line are stuffed. */
+static void push_quoted(lua_State *state, const char *text, size_t len, bool dots)
 {
-	size_t len;
-	const char *text = luaL_checklstring(state, 1, &len);
 	size_t column = 0;
 	char code[4];
 	luaL_Buffer b;
@@ -107,7 +124,8 @@ static int qp_encode(lua_State *state)
 		}
 		if (column > FOLD_COLUMNS - 4) {
 			luaL_addlstring(&b, "=\r\n", 3);
-			column = 0;
+			column = dots && text[i] == '.' ? 1 : 0;
+			luaL_addlstring(&b, ".", column);
 		}
 		if (plain(text, i, len)) {
 			luaL_addchar(&b, text[i]);
@@ -119,42 +137,95 @@ static int qp_encode(lua_State *state)
 		}
 	}
 	luaL_pushresult(&b);
-	return 1;
 }
 
-static int hex_value(char c)
+void policy_push_quoted(lua_State *state, const char *text, size_t len)
 {
-	return c >= '0' && c <= '9'   ? c - '0'
-	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
-	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
-				      : -1;
+	push_quoted(state, text, len, false);
+}
+
+/* encode(text[, charset[, dotstuffing]]) */
+static int qp_encode(lua_State *state)
+{
+	size_t len;
+	const char *text = check_text(state, 2, &len);
+
+	push_quoted(state, text, len, lua_toboolean(state, 3) != 0);
+	return 1;
 }
 
 static int qp_decode(lua_State *state)
 {
+	return decode(state, MIME_QUOTED_PRINTABLE);
+}
+
+/* ---- charsets ---- */
+
+bool policy_convert(lua_State *state, const char *to, const char *from)
+{
 	size_t len;
-	const char *text = luaL_checklstring(state, 1, &len);
-	luaL_Buffer b;
+	const char *text = lua_tolstring(state, -1, &len);
+	char *in = (char *)(uintptr_t)text;
+	size_t room = 4 * len + 16;
+	char *block;
+	char *out;
+	iconv_t c;
+	size_t rc;
 
-	luaL_buffinit(state, &b);
-	for (size_t i = 0; i < len; i++) {
-		int high = i + 2 < len && text[i] == '=' ? hex_value(text[i + 1]) : -1;
-		int low = high >= 0 ? hex_value(text[i + 2]) : -1;
-
-		if (low >= 0) {
-			luaL_addchar(&b, (char)(high << 4 | low));
-			i += 2;
-		} else if (text[i] == '=' && i + 1 < len && text[i + 1] == '\n') {
-			i += 1;
-		} else if (text[i] == '=' && i + 2 < len && text[i + 1] == '\r' &&
-			   text[i + 2] == '\n') {
-			i += 2;
-		} else {
-			luaL_addchar(&b, text[i]);
-		}
+	if (strcasecmp(to, from) == 0) {
+		return true;
 	}
-	luaL_pushresult(&b);
-	return 1;
+	block = lua_newuserdata(state, room);
+	out = block;
+	c = iconv_open(to, from);
+	if (c == (iconv_t)-1) {
+		lua_pop(state, 1);
+		return false;
+	}
+	rc = iconv(c, &in, &len, &out, &room);
+	iconv_close(c);
+	if (rc == (size_t)-1) {
+		lua_pop(state, 1);
+		return false;
+	}
+	lua_pushlstring(state, block, (size_t)(out - block));
+	lua_replace(state, -3);
+	lua_pop(state, 1);
+	return true;
+}
+
+bool policy_part_parameter(const struct mime_part *part, const char *name, char *to, size_t size)
+{
+	char value[FIELD_BYTES + 1];
+	struct policy_field f;
+
+	if (!policy_field_next(part->header, part->header_len, "Content-Type", 0, &f) ||
+	    f.len > FIELD_BYTES) {
+		return false;
+	}
+	value[policy_field_value(part->header, &f, value)] = '\0';
+	return mime_parameter(value, name, to, size);
+}
+
+bool policy_push_text(lua_State *state, const struct mime_part *part)
+{
+	char charset[64];
+
+	policy_push_decoded(state, part);
+	return !policy_part_parameter(part, "charset", charset, sizeof(charset)) ||
+	       policy_convert(state, "utf-8", charset);
+}
+
+void policy_push_encoded(lua_State *state, const char *text, size_t len,
+			 enum policy_transfer transfer)
+{
+	if (transfer == POLICY_QUOTED) {
+		policy_push_quoted(state, text, len);
+	} else if (transfer == POLICY_BASE64) {
+		policy_push_base64(state, text, len, true);
+	} else {
+		lua_pushlstring(state, text, len);
+	}
 }
 
 /* ---- international names ---- */

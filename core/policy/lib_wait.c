@@ -1,7 +1,7 @@
 /*
- * What waits: msys.sleep, msys.dnsLookup, msys.readfile, msys.http.client; and msys.runInPool,
- * whose function runs here, as what it may call does not block. While scripts are loaded files are
- * read at once, and the rest is an error.
+ * What waits: msys.sleep, msys.dnsLookup, msys.readfile, msys.http.client. While scripts are loaded
+ * files are read at once, and the rest is an error; on a thread of the pool all but names is done
+ * in place.
  */
 #include <arpa/inet.h>
 #include <curl/curl.h>
@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include "core/mail/dns.h"
 #include "core/policy/parts.h"
 
 #define SLEEP_MAX_S 86400
+#define SLEEP_HERE_MAX_S 10
 #define FILE_MAX_BYTES (UINT64_C(8) << 20)
 #define HTTP_BODY_MAX (UINT64_C(8) << 20)
 #define HTTP_TIMEOUT_S 30
@@ -60,6 +62,17 @@ static void on_awake(struct timer *t)
 	free(s);
 }
 
+/* On a thread of the pool, which others need, too. */
+static void sleep_here(double seconds)
+{
+	struct timespec t;
+
+	seconds = seconds < SLEEP_HERE_MAX_S ? seconds : SLEEP_HERE_MAX_S;
+	t.tv_sec = (time_t)seconds;
+	t.tv_nsec = (long)((seconds - (double)t.tv_sec) * 1e9);
+	nanosleep(&t, NULL);
+}
+
 static int sleep_for(lua_State *state)
 {
 	struct policy *p = policy_of(state);
@@ -68,6 +81,10 @@ static int sleep_for(lua_State *state)
 
 	luaL_argcheck(state, seconds >= 0 && seconds <= SLEEP_MAX_S, 1,
 		      "0 to 86400 seconds expected");
+	if (p->blocking) {
+		sleep_here(seconds);
+		return 0;
+	}
 	policy_run_check(state, "msys.sleep");
 	s = make(sizeof(*s));
 	s->wait.abandon = abandon_sleep;
@@ -303,40 +320,68 @@ static void on_read(struct policy_job *job, int result)
 	end_job(CONTAINER_OF(job, struct job_wait, job), result, push_text);
 }
 
+/* What is done in place: on a thread of the pool, or while scripts are loaded. */
+SINGLE
+struct job_here {
+	struct job_wait *job;
+	policy_push_fn push;
+};
+
+static int push_here(lua_State *state)
+{
+	const struct job_here *h = lua_touserdata(state, 1);
+
+	lua_settop(state, 0);
+	return h->push(state, h->job);
+}
+
+/* Ahead of the job, which no error of memory may lose: answer_here() needs none but for what came
+ * of the job. */
+static struct job_here *prepare_here(lua_State *state, policy_push_fn push)
+{
+	struct job_here *h;
+
+	lua_pushcfunction(state, push_here);
+	h = lua_newuserdata(state, sizeof(*h));
+	h->push = push;
+	return h;
+}
+
+/* It is done, and on top of the stack is what was prepared for it: pushes what came of it, and
+ * frees it. */
+static int answer_here(lua_State *state, struct job_here *h, struct job_wait *j)
+{
+	int before = lua_gettop(state) - 2;
+	int rc;
+
+	h->job = j;
+	rc = lua_pcall(state, 1, LUA_MULTRET, 0);
+	luaL_unref(state, LUA_REGISTRYINDEX, j->client);
+	free_job(j);
+	return rc == 0 ? lua_gettop(state) - before : lua_error(state);
+}
+
 /* readfile(path): the text, or nil and why not. */
 static int readfile(lua_State *state)
 {
 	struct policy *p = policy_of(state);
 	const char *path = luaL_checkstring(state, 1);
+	struct job_here *here;
 	struct job_wait *j;
-	int count;
 
 	if (strncmp(path, "file://", 7) == 0) {
 		path += 7;
 	}
-	if (!p->starting) {
-		policy_run_check(state, "msys.readfile");
+	if (p->starting || p->blocking) {
+		here = prepare_here(state, push_text);
+		j = make_job(p, path);
+		read_all(j);
+		return answer_here(state, here, j);
 	}
+	policy_run_check(state, "msys.readfile");
 	j = make_job(p, path);
-	if (!p->starting) {
-		j->job = (struct policy_job){.work = read_work, .on_done = on_read};
-		return run_job(state, j);
-	}
-	read_all(j);
-	/* At the start an error of memory ends the program anyway. */
-	count = push_text(state, j);
-	free_job(j);
-	return count;
-}
-
-/* runInPool(pool, function, ...): what the function returns. */
-static int run_in_pool(lua_State *state)
-{
-	luaL_checkstring(state, 1);
-	luaL_checktype(state, 2, LUA_TFUNCTION);
-	/* Arguments that say when to call back mean nothing here. */
-	lua_settop(state, 2);
-	return 1;
+	j->job = (struct policy_job){.work = read_work, .on_done = on_read};
+	return run_job(state, j);
 }
 
 /* ---- HTTP ---- */
@@ -386,6 +431,10 @@ static void http_work(struct policy_job *job)
 	if (j->sent != NULL) {
 		curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE, (long)j->sent_len);
 		curl_easy_setopt(c, CURLOPT_POSTFIELDS, j->sent);
+	}
+	/* Its answer tells of a body that does not come. */
+	if (strcmp(j->verb, "HEAD") == 0) {
+		curl_easy_setopt(c, CURLOPT_NOBODY, 1L);
 	}
 	rc = curl_easy_perform(c);
 	if (rc != CURLE_OK) {
@@ -465,17 +514,21 @@ static int http_set_timeout(lua_State *state)
 	return 0;
 }
 
-/* The client's settings are in its environment, at `settings`. */
-static void take_settings(lua_State *state, struct job_wait *j, int settings)
+/* The client is at index 1, its settings are in its environment. */
+static void take_settings(lua_State *state, struct job_wait *j)
 {
-	lua_getfield(state, settings, "timeout");
+	int before = lua_gettop(state);
+
+	lua_getfenv(state, 1);
+	lua_getfield(state, -1, "timeout");
 	j->timeout_s = (long)lua_tointeger(state, -1);
-	lua_getfield(state, settings, "sent_headers");
+	lua_getfield(state, -2, "sent_headers");
 	for (int i = 1; i <= (int)lua_objlen(state, -1); i++) {
 		lua_rawgeti(state, -1, i);
 		j->headers = curl_slist_append(j->headers, lua_tostring(state, -1));
 		lua_pop(state, 1);
 	}
+	lua_settop(state, before);
 }
 
 /* do_request(verb, address[, data]). */
@@ -485,16 +538,20 @@ static int http_do_request(lua_State *state)
 	struct policy *p = policy_of(state);
 	const char *verb = verbs[luaL_checkoption(state, 2, NULL, verbs)];
 	const char *address = luaL_checkstring(state, 3);
+	struct job_here *here = NULL;
 	struct job_wait *j;
 	int client;
 	size_t len;
 	const char *data = luaL_optlstring(state, 4, NULL, &len);
 
 	luaL_checkudata(state, 1, HTTP_CLASS);
-	policy_run_check(state, "do_request");
+	if (p->blocking) {
+		here = prepare_here(state, push_response);
+	} else {
+		policy_run_check(state, "do_request");
+	}
 	lua_pushvalue(state, 1);
-	client = luaL_ref(state, LUA_REGISTRYINDEX);
-	lua_getfenv(state, 1);
+	client = policy_reference(state);
 	j = make_job(p, address);
 	j->client = client;
 	j->verb = copy(verb, strlen(verb));
@@ -502,7 +559,11 @@ static int http_do_request(lua_State *state)
 		j->sent = copy(data, len);
 		j->sent_len = len;
 	}
-	take_settings(state, j, lua_gettop(state));
+	take_settings(state, j);
+	if (here != NULL) {
+		http_work(&j->job);
+		return answer_here(state, here, j);
+	}
 	j->job = (struct policy_job){.work = http_work, .on_done = on_response};
 	return run_job(state, j);
 }
@@ -530,6 +591,55 @@ static int http_get_headers(lua_State *state)
 	return http_get(state, "headers");
 }
 
+/* The text of headers that argument 2 is, or of the array of their lines. */
+static const char *check_headers(lua_State *state, size_t *len)
+{
+	if (lua_istable(state, 2) != 0) {
+		lua_pushliteral(state, "");
+		for (int i = 1; i <= (int)lua_objlen(state, 2); i++) {
+			lua_rawgeti(state, 2, i);
+			luaL_argcheck(state, lua_isstring(state, -1) != 0, 2, "lines expected");
+			lua_pushliteral(state, "\r\n");
+			lua_concat(state, 3);
+		}
+		lua_replace(state, 2);
+	}
+	return luaL_checklstring(state, 2, len);
+}
+
+/* parse_headers(headers): a table of values by names, as they are written; those of one name with
+ * commas between (RFC 9110, 5.3). Of several answers, one behind the other, the last one counts. */
+static int http_parse_headers(lua_State *state)
+{
+	size_t len;
+	const char *text = check_headers(state, &len);
+	struct policy_field f = {0};
+	const char *next;
+	int table;
+
+	while ((next = strstr(text, "\r\n\r\nHTTP/")) != NULL) {
+		len -= (size_t)(next + 4 - text);
+		text = next + 4;
+	}
+	lua_newtable(state);
+	table = lua_gettop(state);
+	while (policy_field_next(text, len, NULL, f.at + f.len, &f)) {
+		lua_pushlstring(state, text + f.at, f.value_at - f.at - 1);
+		lua_pushvalue(state, -1);
+		lua_rawget(state, table);
+		if (lua_isnil(state, -1)) {
+			lua_pop(state, 1);
+			policy_push_field(state, text, &f);
+		} else {
+			lua_pushliteral(state, ", ");
+			policy_push_field(state, text, &f);
+			lua_concat(state, 3);
+		}
+		lua_rawset(state, table);
+	}
+	return 1;
+}
+
 void policy_open_wait(lua_State *state)
 {
 	static const luaL_Reg msys[] = {
@@ -539,17 +649,12 @@ void policy_open_wait(lua_State *state)
 		{NULL, NULL},
 	};
 	static const luaL_Reg client[] = {
-		{"set_header", http_set_header},
-		{"set_timeout", http_set_timeout},
-		{"do_request", http_do_request},
-		{"get_status", http_get_status},
-		{"get_body", http_get_body},
-		{"get_headers", http_get_headers},
-		{NULL, NULL},
+		{"set_header", http_set_header},       {"set_timeout", http_set_timeout},
+		{"do_request", http_do_request},       {"get_status", http_get_status},
+		{"get_body", http_get_body},           {"get_headers", http_get_headers},
+		{"parse_headers", http_parse_headers}, {NULL, NULL},
 	};
 	static const luaL_Reg http[] = {{"new", http_new}, {NULL, NULL}};
-	static const char pool[] = "local pick = ...\n"
-				   "msys.runInPool = function(...) return (pick(...))() end";
 
 	luaL_register(state, NULL, msys);
 	policy_class(state, HTTP_CLASS, client);
@@ -558,8 +663,5 @@ void policy_open_wait(lua_State *state)
 	luaL_register(state, NULL, http);
 	lua_setfield(state, -2, "client");
 	lua_setfield(state, 1, "http");
-	luaL_loadbuffer(state, pool, sizeof(pool) - 1, "=runInPool");
-	lua_pushcfunction(state, run_in_pool);
-	lua_call(state, 1, 0);
 	lua_settop(state, 1);
 }

@@ -100,6 +100,7 @@ void policy_mail_set_field(struct policy_mail *m, const char *name, const char *
 	policy_mail_header(m);
 	policy_field_set(&m->header, name, value, len, mode);
 	m->header_changed = true;
+	m->changes++;
 }
 
 static void assign(struct policy_text *t, const char *data, size_t len)
@@ -115,6 +116,7 @@ void policy_mail_set_text(struct policy_mail *m, const char *text, size_t len)
 	assign(&m->text, text, len);
 	m->has_text = true;
 	m->text_changed = true;
+	m->changes++;
 }
 
 void policy_mail_set_raw(struct policy_mail *m, const char *raw, size_t len)

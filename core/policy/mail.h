@@ -42,6 +42,8 @@ struct policy_mail {
 	bool discarded;
 	bool sender_changed;
 	bool recipient_changed;
+	/* How often it was changed by what is below. */
+	uint32_t changes;
 	/* Of the text, since it was given here; and it has bytes above 127. */
 	bool changed;
 	bool high;

@@ -33,7 +33,7 @@ void policy_push_object(lua_State *state, struct policy_subject *s, enum policy_
 	luaL_getmetatable(state, classes[kind]);
 	lua_setmetatable(state, -2);
 	lua_pushvalue(state, -1);
-	s->handle_references[kind] = luaL_ref(state, LUA_REGISTRYINDEX);
+	s->handle_references[kind] = policy_reference(state);
 	s->handles[kind] = h;
 }
 
@@ -68,9 +68,17 @@ void policy_check_domain(lua_State *state, const char *domain)
 
 /* ---- life ---- */
 
+static bool is_open(const struct policy_subject *s)
+{
+	return s->policy != NULL && s->policy->lua != NULL;
+}
+
 static void end_object(struct policy_subject *s, enum policy_kind kind)
 {
-	if (s->handles[kind] != NULL) {
+	if (!is_open(s)) {
+		/* It ended with the state. */
+		s->handles[kind] = NULL;
+	} else if (s->handles[kind] != NULL) {
 		s->handles[kind]->subject = NULL;
 		s->handles[kind] = NULL;
 		luaL_unref(s->policy->lua, LUA_REGISTRYINDEX, s->handle_references[kind]);
@@ -86,6 +94,33 @@ void policy_subject_init(struct policy_subject *s, struct policy *p,
 		.owner = owner,
 		.selves = LUA_NOREF,
 	};
+	if (p != NULL) {
+		p->subjects++;
+	}
+}
+
+static void end_self(struct policy_subject *s)
+{
+	if (is_open(s)) {
+		luaL_unref(s->policy->lua, LUA_REGISTRYINDEX, s->selves);
+	}
+	s->selves = LUA_NOREF;
+}
+
+void policy_subject_move(struct policy_subject *s, struct policy *p)
+{
+	if (s->policy == p) {
+		return;
+	}
+	for (int kind = 0; kind < POLICY_KINDS; kind++) {
+		end_object(s, (enum policy_kind)kind);
+	}
+	end_self(s);
+	policy_let_go(s->policy);
+	s->policy = p;
+	if (p != NULL) {
+		p->subjects++;
+	}
 }
 
 void policy_subject_set_mail(struct policy_subject *s, struct policy_mail *mail)
@@ -97,9 +132,6 @@ void policy_subject_set_mail(struct policy_subject *s, struct policy_mail *mail)
 void policy_subject_close(struct policy_subject *s)
 {
 	policy_subject_set_mail(s, NULL);
-	end_object(s, POLICY_VCTX);
-	end_object(s, POLICY_ACCEPT);
-	luaL_unref(s->policy->lua, LUA_REGISTRYINDEX, s->selves);
-	s->selves = LUA_NOREF;
+	policy_subject_move(s, NULL);
 	policy_pairs_clear(&s->connection);
 }

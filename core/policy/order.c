@@ -152,17 +152,18 @@ static void on_order_end(struct policy_run *r, int status)
 	conclude(o, status != 0);
 }
 
-void policy_drop_orders(struct policy *p)
+uint32_t policy_drop_orders(struct policy *p, const char *why)
 {
-	static const char why[] = "the program stops";
+	uint32_t count = p != NULL ? policy_drop_tasks(p) : 0;
 
-	while (p != NULL && p->orders != NULL) {
+	for (; p != NULL && p->orders != NULL; count++) {
 		struct policy_order *o = p->orders;
 
 		policy_run_cancel(&o->run);
-		policy_text_append(&o->output, why, sizeof(why) - 1);
+		policy_text_append(&o->output, why, strlen(why));
 		conclude(o, true);
 	}
+	return count;
 }
 
 void policy_order(struct policy *p, char *const *words, unsigned count, const char *code,

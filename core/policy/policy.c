@@ -38,6 +38,11 @@ uint64_t policy_memory_max(const struct policy *p)
 	return atomic_load_explicit(&p->used_max, memory_order_relaxed);
 }
 
+uint64_t policy_ran_in_place(const struct policy *p)
+{
+	return atomic_load_explicit(&p->ran_in_place, memory_order_relaxed);
+}
+
 const struct policy_limits *policy_limits_of(const struct policy *p)
 {
 	return &p->limits;
@@ -71,7 +76,7 @@ static int push_module_call(lua_State *state, void *context)
 }
 
 SINGLE
-struct start {
+struct passage {
 	struct policy_run run;
 	const char *where;
 	bool failed;
@@ -79,7 +84,7 @@ struct start {
 
 static void on_start_end(struct policy_run *r, int status)
 {
-	struct start *s = CONTAINER_OF(r, struct start, run);
+	struct passage *s = CONTAINER_OF(r, struct passage, run);
 
 	s->failed = status != 0;
 	if (status != 0 && r->thread != NULL) {
@@ -95,7 +100,7 @@ static void on_start_end(struct policy_run *r, int status)
 
 static bool run_now(struct policy *p, const char *where, policy_push_fn push, void *context)
 {
-	struct start s = {.where = where, .run = {.on_end = on_start_end}};
+	struct passage s = {.where = where, .run = {.on_end = on_start_end}};
 
 	policy_run_start(p, &s.run, push, context);
 	ASSERT(s.run.wait == NULL);
@@ -144,7 +149,7 @@ static void tell_start(void *context, const char *text)
 {
 	struct first_errors *e = context;
 
-	fprintf(e->errors, "flywheeld: policy: %s\n", text);
+	fprintf(e->errors, "%s\n", text);
 }
 
 static void print_start(void *context, const char *text, size_t len)
@@ -154,32 +159,63 @@ static void print_start(void *context, const char *text, size_t len)
 	e->ops->print(e->context, text, len);
 }
 
+static void release_stats(struct policy_stats *s)
+{
+	if (s != NULL && --s->users == 0) {
+		free(s);
+	}
+}
+
 static void free_modules(struct policy *p)
 {
 	for (uint32_t i = 0; i < p->module_count; i++) {
 		for (int hook = 0; hook < POLICY_HOOKS; hook++) {
-			free(p->modules[i].stats[hook]);
+			release_stats(p->modules[i].stats[hook]);
 		}
 	}
 	free(p->modules);
+	p->modules = NULL;
+	p->module_count = 0;
 }
 
-static void close_state(struct policy *p)
+static void free_rest(struct policy *p)
 {
-	if (p->lua != NULL) {
-		p->running = NULL;
-		lua_close(p->lua);
-	}
-	free_modules(p);
 	p->magic = 0;
 	free(p);
 }
 
-struct policy *policy_create(struct agent *self, const struct policy_scripts *scripts,
-			     const struct policy_limits *limits, const struct policy_ops *ops,
-			     void *context, FILE *errors)
+void policy_let_go(struct policy *p)
 {
-	struct first_errors first = {ops, context, errors};
+	if (p == NULL) {
+		return;
+	}
+	CHECK_MAGIC(p, POLICY_MAGIC);
+	ASSERT(p->subjects > 0);
+	if (--p->subjects == 0 && p->lua == NULL) {
+		free_rest(p);
+	}
+}
+
+static void close_state(struct policy *p)
+{
+	policy_close_timers(p);
+	policy_close_pool(p);
+	policy_close_sources(p);
+	if (p->lua != NULL) {
+		policy_close_series(p);
+		p->running = NULL;
+		lua_close(p->lua);
+		p->lua = NULL;
+	}
+	free_modules(p);
+	if (p->subjects == 0) {
+		free_rest(p);
+	}
+}
+
+struct policy *policy_create(struct agent *self, const struct policy_start *start, FILE *errors)
+{
+	struct first_errors first = {start->ops, start->context, errors};
 	const struct policy_ops start_ops = {.print = print_start, .error = tell_start};
 	struct policy *p = calloc(1, sizeof(*p));
 
@@ -188,24 +224,37 @@ struct policy *policy_create(struct agent *self, const struct policy_scripts *sc
 	}
 	p->magic = POLICY_MAGIC;
 	p->agent = self;
-	p->limits = *limits;
+	p->limits = start->limits;
+	p->before = start->before;
 	p->ops = &start_ops;
 	p->context = &first;
 	p->starting = true;
 	if (policy_state_open(p) != 0) {
-		fprintf(errors, "flywheeld: policy: not enough memory for a Lua state\n");
+		fprintf(errors, "not enough memory for a Lua state\n");
 		close_state(p);
 		return NULL;
 	}
-	if (!run_scripts(p, scripts) || !run_modules(p, POLICY_INIT)) {
+	if (!run_scripts(p, start->scripts) || !run_modules(p, POLICY_INIT)) {
 		p->starting = false;
 		close_state(p);
 		return NULL;
 	}
 	p->starting = false;
-	p->ops = ops;
-	p->context = context;
+	p->folder = NULL;
+	p->before = NULL;
+	p->ops = start->ops;
+	p->context = start->context;
 	return p;
+}
+
+bool policy_idle(const struct policy *p)
+{
+	return p->calls == NULL && p->orders == NULL && policy_drained(p);
+}
+
+uint32_t policy_end_all(struct policy *p, const char *why)
+{
+	return policy_end_calls(p) + policy_drop_orders(p, why);
 }
 
 void policy_destroy(struct policy *p)
@@ -218,4 +267,45 @@ void policy_destroy(struct policy *p)
 	p->starting = true;
 	run_modules(p, POLICY_DEINIT);
 	close_state(p);
+}
+
+/* ---- states for the pool ---- */
+
+/* What a function may take there, in calls of a hook. */
+#define POOL_INSTRUCTIONS 100
+
+struct policy *policy_create_blocking(const struct policy_limits *limits)
+{
+	static const struct policy_ops no_ops = {.print = NULL};
+	struct policy *p = calloc(1, sizeof(*p));
+
+	if (p == NULL) {
+		fatal("out of memory for policy");
+	}
+	p->magic = POLICY_MAGIC;
+	p->limits = *limits;
+	p->limits.instructions *= POOL_INSTRUCTIONS;
+	p->ops = &no_ops;
+	p->blocking = true;
+	if (policy_state_open(p) != 0) {
+		close_state(p);
+		return NULL;
+	}
+	return p;
+}
+
+void policy_destroy_blocking(struct policy *p)
+{
+	if (p != NULL) {
+		CHECK_MAGIC(p, POLICY_MAGIC);
+		close_state(p);
+	}
+}
+
+double policy_now_s(const struct policy *p)
+{
+	if (p->agent != NULL && !p->starting) {
+		return (double)agent_wall_ms(p->agent) / 1000;
+	}
+	return (double)clock_system.wall_ns(NULL) / NS_PER_S;
 }

@@ -7,6 +7,11 @@
 
 #include "core/policy/parts.h"
 
+/* What failed after it took this much is answered later, by so many times that; at most so late. */
+#define PENALTY_FROM_NS NS_PER_MS
+#define PENALTY_FACTOR 4
+#define PENALTY_MAX_NS (60 * NS_PER_S)
+
 /* What is handed to a protected call. */
 SINGLE
 struct pushing {
@@ -30,7 +35,7 @@ static void take_thread(lua_State *state, struct policy_run *r)
 		return;
 	}
 	r->thread = lua_newthread(state);
-	r->reference = luaL_ref(state, LUA_REGISTRYINDEX);
+	r->reference = policy_reference(state);
 }
 
 static void drop_thread(struct policy_run *r)
@@ -107,9 +112,39 @@ void policy_report(struct policy *p, lua_State *thread, const char *where, bool 
 	struct report r = {p, thread, where, exhausted};
 	char why[POLICY_WHY];
 
-	if (policy_protected(p, tell, &r, why) != 0) {
+	if (p->ops->tells != NULL && !p->ops->tells(p->context)) {
+		p->ops->error(p->context, NULL);
+	} else if (policy_protected(p, tell, &r, why) != 0) {
 		p->ops->error(p->context, why);
 	}
+}
+
+/* ---- what it costs to fail ---- */
+
+/* While scripts are loaded the agent has no clock yet. */
+static uint64_t now_ns(const struct policy *p)
+{
+	if (p->agent == NULL || p->starting) {
+		return 0;
+	}
+	return p->agent->clock->monotonic_ns(p->agent->clock->context);
+}
+
+/* Those that fail wait the longer; how long from now. */
+static uint64_t put_off_ns(struct policy *p, uint64_t spent_ns)
+{
+	uint64_t now = now_ns(p);
+
+	p->penalty_ns = (p->penalty_ns > now ? p->penalty_ns : now) + PENALTY_FACTOR * spent_ns;
+	if (p->penalty_ns - now > PENALTY_MAX_NS) {
+		p->penalty_ns = now + PENALTY_MAX_NS;
+	}
+	return p->penalty_ns - now;
+}
+
+uint64_t policy_penalty_ms(struct policy *p, uint64_t spent_ns)
+{
+	return spent_ns < PENALTY_FROM_NS ? 0 : put_off_ns(p, spent_ns) / NS_PER_MS;
 }
 
 /* ---- going on ---- */
@@ -119,26 +154,39 @@ static void end(struct policy_run *r, int status)
 	struct policy *p = r->policy;
 	struct policy_run ended;
 	bool well = status == 0;
+	uint64_t began_ns;
 
 	r->wait = NULL;
+	policy_release_locks(r);
 	/* Its owner may free the run, and reads its thread until then. */
 	ended = *r;
 	/* A script may have caught the error, and come to its end all the same. */
 	r->on_end(r, well && r->exhausted ? LUA_ERRRUN : status);
 	give_thread(&ended, well);
+	/* Taking back what one has used up takes long, too: the next one that fails pays for it. */
+	began_ns = well ? 0 : now_ns(p);
 	policy_state_tidy(p, status == LUA_ERRMEM);
+	if (!well && now_ns(p) - began_ns >= PENALTY_FROM_NS) {
+		put_off_ns(p, now_ns(p) - began_ns);
+	}
 }
 
 static void resume(struct policy_run *r, int count)
 {
 	struct policy *p = r->policy;
 	struct policy_run *before = p->running;
+	uint64_t began_ns = now_ns(p);
+	uint64_t step_ns = p->step_ns;
+	uint64_t step_coarse_ns = p->step_coarse_ns;
 	int status;
 
 	p->running = r;
 	policy_budget_begin(p);
 	status = lua_resume(r->thread, count);
+	r->spent_ns += now_ns(p) - began_ns;
 	p->running = before;
+	p->step_ns = step_ns;
+	p->step_coarse_ns = step_coarse_ns;
 	if (status == LUA_YIELD && r->wait != NULL) {
 		return;
 	}
@@ -187,6 +235,8 @@ void policy_run_start(struct policy *p, struct policy_run *r, policy_push_fn pus
 	/* At the start tables are built, and nobody waits. */
 	r->budget = p->limits.instructions * (p->starting ? 100 : 1);
 	r->exhausted = false;
+	r->spent_ns = 0;
+	r->locks = NULL;
 	if (policy_protected(p, push_all, &g, why) != 0) {
 		give_up(r, why);
 		return;
@@ -219,6 +269,7 @@ void policy_run_cancel(struct policy_run *r)
 		w->run = NULL;
 		w->abandon(w);
 	}
+	policy_release_locks(r);
 	drop_thread(r);
 }
 
@@ -228,7 +279,7 @@ bool policy_run_may_wait(lua_State *state)
 {
 	struct policy *p = policy_of(state);
 
-	return p->running != NULL && p->running->thread == state && !p->starting &&
+	return p->running != NULL && p->running->thread == state && !p->starting && !p->blocking &&
 	       lua_isyieldable(state) != 0;
 }
 
@@ -238,6 +289,8 @@ void policy_run_check(lua_State *state, const char *what)
 
 	if (p->running == NULL || p->starting) {
 		luaL_error(state, "%s: nothing may wait while scripts are loaded", what);
+	} else if (p->blocking) {
+		luaL_error(state, "%s: not on a thread of the pool", what);
 	} else if (p->running->thread != state) {
 		luaL_error(state, "%s: only the hook itself may wait, not a coroutine in it", what);
 	} else if (!policy_run_may_wait(state)) {

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <luajit-2.1/lauxlib.h>
 #include <luajit-2.1/lua.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,6 +108,22 @@ static int compile_text(struct compilation *c, char why[POLICY_WHY])
 	return rc;
 }
 
+/* The text, not the bytecode: that of one text may differ from time to time. */
+static void digest(struct policy_scripts *s, const char *name, const struct compilation *c)
+{
+	EVP_MD_CTX *sum = EVP_MD_CTX_new();
+
+	if (sum == NULL || EVP_DigestInit_ex(sum, EVP_sha256(), NULL) != 1 ||
+	    EVP_DigestUpdate(sum, s->digest, sizeof(s->digest)) != 1 ||
+	    EVP_DigestUpdate(sum, name, strlen(name) + 1) != 1 ||
+	    EVP_DigestUpdate(sum, c->path, strlen(c->path) + 1) != 1 ||
+	    EVP_DigestUpdate(sum, c->text, c->len) != 1 ||
+	    EVP_DigestFinal_ex(sum, s->digest, NULL) != 1) {
+		fatal("no digest of a script");
+	}
+	EVP_MD_CTX_free(sum);
+}
+
 int policy_scripts_add(struct policy_scripts *s, const char *name, const char *path,
 		       char why[POLICY_WHY])
 {
@@ -122,6 +139,9 @@ int policy_scripts_add(struct policy_scripts *s, const char *name, const char *p
 	}
 	c.text = text;
 	rc = compile_text(&c, why);
+	if (rc == 0) {
+		digest(s, name, &c);
+	}
 	free(text);
 	if (rc != 0) {
 		free(script.code);

@@ -10,6 +10,7 @@
 
 #include "core/runtime/thread_class.h"
 
+#define POLICY_DIGEST 32
 /* Largest script, bytes. */
 #define POLICY_SCRIPT_MAX (UINT32_C(4) << 20)
 #define POLICY_WHY 512
@@ -28,6 +29,8 @@ READONLY
 struct policy_scripts {
 	struct policy_script *list;
 	uint32_t count;
+	/* Of their names, paths and texts, in order: SHA-256. Zeros when there are none. */
+	unsigned char digest[POLICY_DIGEST];
 };
 
 /* Reads and compiles the file `path` (may block) and adds it as `name`. 0, or a negative errno, and

@@ -10,11 +10,20 @@
 #include <luajit-2.1/luajit.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "core/policy/pack.h"
 #include "core/policy/parts.h"
+#include "core/runtime/cpu_clock.h"
 
 /* For the text of an error when the limit is reached. */
 #define RELIEF_BYTES (UINT64_C(256) << 10)
+/* For a table of references that grows: more than there can be. */
+#define REFERENCE_RELIEF_BYTES (UINT64_C(1) << 32)
+/* Of a block that counts as instructions, too. */
+#define LARGE_BYTES 4096
+/* Time on the processor that one instruction may take, on the average of a call. */
+#define NS_PER_INSTRUCTION 100
 
 /* ---- memory ---- */
 
@@ -40,6 +49,10 @@ static void *allocate(void *context, void *old, size_t old_size, size_t size)
 	if (size > old_size && used + (size - old_size) > p->limits.memory_bytes + p->relief) {
 		return NULL;
 	}
+	/* What makes large strings takes long, and is one instruction. */
+	if (size >= LARGE_BYTES) {
+		policy_charge(p, size / POLICY_BYTES_PER_INSTRUCTION);
+	}
 	fresh = realloc(old, size);
 	if (fresh != NULL) {
 		count(p, used - old_size + size);
@@ -64,7 +77,38 @@ void policy_state_tidy(struct policy *p, bool out_of_memory)
 	}
 }
 
+int policy_reference(lua_State *state)
+{
+	struct policy *p = policy_of(state);
+	uint64_t before = p->relief;
+	int reference;
+
+	p->relief = REFERENCE_RELIEF_BYTES;
+	reference = luaL_ref(state, LUA_REGISTRYINDEX);
+	p->relief = before;
+	return reference;
+}
+
 /* ---- the budget ---- */
+
+/* Whether it has taken more of the processor than its instructions may: functions of C do much in
+ * one. The exact clock is a system call, so it is asked when the coarse one has gone on. */
+static bool is_slow(struct policy *p)
+{
+	uint64_t coarse = clock_read_ns(CLOCK_MONOTONIC_COARSE);
+	uint64_t now;
+
+	if (coarse == p->step_coarse_ns) {
+		return false;
+	}
+	now = cpu_clock_ns(&clock_system);
+	if (p->step_coarse_ns == 0) {
+		p->step_ns = now;
+	}
+	p->step_coarse_ns = coarse;
+	return now - p->step_ns >
+	       p->limits.instructions * NS_PER_INSTRUCTION * (p->starting ? 100 : 1);
+}
 
 static void on_step(lua_State *state, lua_Debug *unused)
 {
@@ -75,18 +119,46 @@ static void on_step(lua_State *state, lua_Debug *unused)
 	if (r == NULL) {
 		return;
 	}
-	if (!r->exhausted && r->budget > POLICY_STEP) {
+	if (!r->exhausted && r->budget > POLICY_STEP && !is_slow(p)) {
 		r->budget -= POLICY_STEP;
 		return;
 	}
 	r->budget = 0;
+	policy_check_budget(state);
+}
+
+void policy_check_budget(lua_State *state)
+{
+	struct policy *p = policy_of(state);
+	struct policy_run *r = p->running;
+
+	if (r == NULL || r->budget > 0) {
+		return;
+	}
 	r->exhausted = true;
-	lua_sethook(state, on_step, LUA_MASKCOUNT, 1);
+	lua_sethook(p->lua, on_step, LUA_MASKCOUNT, 1);
 	luaL_error(state, "instruction budget used up (%f)", (double)p->limits.instructions);
+}
+
+void policy_charge(struct policy *p, uint64_t instructions)
+{
+	struct policy_run *r = p->running;
+
+	if (r == NULL || r->exhausted) {
+		return;
+	}
+	if (r->budget > instructions) {
+		r->budget -= instructions;
+		return;
+	}
+	r->budget = 0;
+	/* The next instruction looks. */
+	lua_sethook(p->lua, on_step, LUA_MASKCOUNT, 1);
 }
 
 void policy_budget_begin(struct policy *p)
 {
+	p->step_coarse_ns = 0;
 	lua_sethook(p->lua, on_step, LUA_MASKCOUNT, POLICY_STEP);
 }
 
@@ -212,7 +284,7 @@ static void restrict_libraries(lua_State *state)
 static int keep_table(lua_State *state)
 {
 	lua_newtable(state);
-	return luaL_ref(state, LUA_REGISTRYINDEX);
+	return policy_reference(state);
 }
 
 static int open_libraries(lua_State *state)
@@ -246,6 +318,16 @@ static int open_libraries(lua_State *state)
 	policy_open_pcre(state);
 	policy_open_xml(state);
 	policy_open_json(state);
+	policy_open_timer(state);
+	policy_open_lock(state);
+	policy_open_macro(state);
+	policy_open_audit(state);
+	policy_open_pool(state);
+	policy_open_db(state);
+	policy_open_build(state);
+	policy_open_part(state);
+	policy_open_pattern(state);
+	policy_pack_open(state);
 	/* So that luaL_unref() always finds its list of free ones. */
 	luaL_unref(state, LUA_REGISTRYINDEX, keep_table(state));
 	return 0;

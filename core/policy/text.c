@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/mail/dot_walk.h"
 #include "core/runtime/check.h"
 
 #define STORE_PIECE 512
@@ -53,30 +54,13 @@ void policy_text_close(struct policy_text *t)
 
 /* ---- wire form ---- */
 
-/* In place: a dot at the start of a line goes. Returns the new length. */
-static size_t unstuff(char *data, size_t len)
-{
-	size_t to = 0;
-	bool line_start = true;
-
-	for (size_t i = 0; i < len; i++) {
-		if (line_start && data[i] == '.') {
-			line_start = false;
-			continue;
-		}
-		line_start = data[i] == '\n';
-		data[to++] = data[i];
-	}
-	return to;
-}
-
 void policy_text_load(struct policy_text *t, const struct chain *c, uint64_t from, uint64_t len)
 {
 	size_t at = t->len;
 
 	reserve(t, at + (size_t)len + 1);
 	chain_copy_out(c, from, t->data + at, (size_t)len);
-	t->len = at + unstuff(t->data + at, (size_t)len);
+	t->len = at + dot_unstuff(t->data + at, (size_t)len);
 	t->data[t->len] = '\0';
 }
 

@@ -98,7 +98,7 @@ void binding_table_init(struct binding_table *t)
 	t->configured = 1;
 }
 
-void binding_table_close(struct binding_table *t)
+static void free_groups(struct binding_table *t)
 {
 	while (t->groups != NULL) {
 		struct binding_group *next = t->groups->next;
@@ -106,6 +106,26 @@ void binding_table_close(struct binding_table *t)
 		free(t->groups);
 		t->groups = next;
 	}
+}
+
+void binding_table_renew(struct binding_table *t)
+{
+	free_groups(t);
+	for (uint32_t i = 0; i < t->count; i++) {
+		struct binding_record *b = t->records[i];
+
+		b->configured = b == binding_default(t);
+		b->group = NULL;
+		b->group_next = NULL;
+		b->weight = 1;
+		b->suspend_delivery = false;
+	}
+	t->configured = 1;
+}
+
+void binding_table_close(struct binding_table *t)
+{
+	free_groups(t);
 	for (uint32_t i = 0; i < t->count; i++) {
 		free(t->records[i]->suspension);
 		free(t->records[i]);
@@ -147,6 +167,7 @@ void binding_add(struct binding_table *t, const char *name, const char *group, u
 	ASSERT(b->group == NULL && weight > 0);
 	t->configured += !b->configured;
 	b->configured = true;
+	b->missed = false;
 	b->weight = weight;
 	b->suspend_delivery = suspend_delivery;
 	if (group != NULL) {
@@ -228,7 +249,7 @@ bool binding_is_known(const struct binding_table *t, const char *name)
 void binding_set_order(struct binding_record *b, enum binding_order order)
 {
 	b->order = order;
-	suspension_note(&b->suspension, NULL, 0);
+	suspension_note(&b->suspension, NULL, 0, 0);
 	for (struct binding_record *x = b->group != NULL ? b->group->first : NULL; x != NULL;
 	     x = x->group_next) {
 		x->credit = 0;

@@ -83,6 +83,11 @@ SINGLE
 void binding_add(struct binding_table *t, const char *name, const char *group, uint32_t weight,
 		 bool suspend_delivery);
 
+/* No binding is of the configuration any more, but the default one, and there are no groups: those
+ * of the next generation are added. Records stay, with their orders and counts. */
+BOUND
+void binding_table_renew(struct binding_table *t);
+
 /* Each group lets so many turns pass, lest all schedulers begin with the same binding. */
 SINGLE
 void binding_pass_turns(struct binding_table *t, uint32_t turns);

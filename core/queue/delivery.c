@@ -20,6 +20,7 @@ struct delivery *delivery_create(struct mail_pools *p, struct message *m, uint32
 	d->place = DELIVERY_TRANSIT;
 	d->pending = recipient_set_first(envelope_delivery(e, index)->count);
 	d->message = m;
+	d->urgent = e->priority > 0;
 	return d;
 }
 

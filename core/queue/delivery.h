@@ -61,6 +61,8 @@ struct delivery {
 	bool sent_on : 1;
 	/* An order's state is not in the spool yet: it counts in its scheduler's orders_waiting. */
 	bool ordered : 1;
+	/* Its message has a priority: it goes before those of its domain that have none. */
+	bool urgent : 1;
 	/* An operator's order that came while an attempt was under way: fail it afterwards. */
 	bool doomed;
 	bool doomed_quiet;

@@ -213,42 +213,40 @@ static void count_active(struct domain_table *t, struct domain *d, int change)
 	}
 }
 
-void domain_push_active(struct domain_table *t, struct domain *d, struct delivery *delivery)
+/* Behind `prev`; NULL: in front. Those that go before others stay in front of them. */
+static void active_link(struct domain_table *t, struct domain *d, struct delivery *delivery,
+			struct delivery *prev)
 {
 	check_entry(d, delivery);
 	delivery->domain = d;
 	delivery->place = DELIVERY_ACTIVE;
-	delivery->next = NULL;
-	delivery->prev = d->active_tail;
-	if (d->active_tail != NULL) {
-		d->active_tail->next = delivery;
-	} else {
-		d->active_head = delivery;
+	delivery->prev = prev;
+	delivery->next = prev != NULL ? prev->next : d->active_head;
+	*(prev != NULL ? &prev->next : &d->active_head) = delivery;
+	*(delivery->next != NULL ? &delivery->next->prev : &d->active_tail) = delivery;
+	if (delivery->urgent && d->urgent_tail == prev) {
+		d->urgent_tail = delivery;
 	}
-	d->active_tail = delivery;
 	count_active(t, d, 1);
+}
+
+void domain_push_active(struct domain_table *t, struct domain *d, struct delivery *delivery)
+{
+	active_link(t, d, delivery, delivery->urgent ? d->urgent_tail : d->active_tail);
 }
 
 void domain_push_active_front(struct domain_table *t, struct domain *d, struct delivery *delivery)
 {
-	check_entry(d, delivery);
-	delivery->domain = d;
-	delivery->place = DELIVERY_ACTIVE;
-	delivery->prev = NULL;
-	delivery->next = d->active_head;
-	if (d->active_head != NULL) {
-		d->active_head->prev = delivery;
-	} else {
-		d->active_tail = delivery;
-	}
-	d->active_head = delivery;
-	count_active(t, d, 1);
+	active_link(t, d, delivery, delivery->urgent ? NULL : d->urgent_tail);
 }
 
 static void active_unlink(struct domain_table *t, struct domain *d, struct delivery *delivery)
 {
 	*(delivery->prev != NULL ? &delivery->prev->next : &d->active_head) = delivery->next;
 	*(delivery->next != NULL ? &delivery->next->prev : &d->active_tail) = delivery->prev;
+	if (delivery->urgent && d->urgent_tail == delivery) {
+		d->urgent_tail = delivery->prev;
+	}
 	if (t->cursor == delivery) {
 		t->cursor = delivery->next;
 	}
@@ -265,6 +263,15 @@ struct delivery *domain_pop_active(struct domain_table *t, struct domain *d)
 		leave_queue(delivery);
 	}
 	return delivery;
+}
+
+const struct delivery *domain_oldest_active(const struct domain *d)
+{
+	const struct delivery *first = d->active_head;
+	const struct delivery *other = d->urgent_tail != NULL ? d->urgent_tail->next : NULL;
+
+	return other != NULL && other->message->received_ms < first->message->received_ms ? other
+											  : first;
 }
 
 /* What a heap is sorted by: due time; of what is held, time of reception. */
@@ -546,16 +553,21 @@ static bool heap_valid(const struct domain *d, struct delivery *const *heap, uin
 bool domain_validate(const struct domain *d)
 {
 	const struct delivery *prev = NULL;
+	const struct delivery *urgent = NULL;
 	uint32_t count = 0;
 
 	for (const struct delivery *x = d->active_head; x != NULL; x = x->next) {
 		if (x->prev != prev || x->domain != d || x->place != DELIVERY_ACTIVE) {
 			return false;
 		}
+		if (x->urgent && urgent != prev) {
+			return false;
+		}
+		urgent = x->urgent ? x : urgent;
 		prev = x;
 		count++;
 	}
-	if (count != d->active_count || d->active_tail != prev) {
+	if (count != d->active_count || d->active_tail != prev || d->urgent_tail != urgent) {
 		return false;
 	}
 	return heap_valid(d, d->delayed, d->delayed_count, DELIVERY_DELAYED) &&

@@ -120,6 +120,12 @@ struct domain {
 	uint32_t connection_count;
 	/* Counts what enters and leaves its queues. */
 	uint32_t changes;
+	/* States of its deliveries that the spool is writing; the deliveries may be anywhere by
+	 * now.
+	 */
+	uint32_t writing_count;
+	/* The last order to many records that came by (struct selection_turns). */
+	uint32_t order_mark;
 	/* Monotonic ms. */
 	uint64_t resolved_until_ms;
 	uint64_t hold_until_ms;
@@ -129,7 +135,7 @@ struct domain {
 	/* DOMAIN_NO_ROUTE: the reply that mail fails with; its text is `trouble`. */
 	uint16_t refusal_code;
 	/* Orders to the whole queue that are being carried out. */
-	uint32_t sweeps : 28;
+	uint32_t sweeps : 27;
 	bool resolving : 1;
 	/* An operator's order. */
 	bool suspended : 1;
@@ -138,12 +144,17 @@ struct domain {
 	/* Mail has come of which no envelope in the spool says this domain and binding: it was sent
 	 * on, or is only in memory. */
 	bool has_unlisted : 1;
+	/* Its first home under a new layout has been told that it stays here. */
+	bool first_told : 1;
 
 	/* Heaps: by due time; and of what operators hold, by time of reception. */
 	uint32_t delayed_count;
 	uint32_t held_count;
 	struct delivery **delayed;
 	struct delivery **held;
+	/* Of the active queue the last of those in front that go before others; NULL: there are
+	 * none. Nobody else looks at it. */
+	struct delivery *urgent_tail;
 
 	const char *binding;
 	/* Lower case, NUL-terminated, in the same allocation. */
@@ -183,9 +194,9 @@ struct domain {
 	struct suspension *suspension;
 };
 
-/* There may be millions of them. */
+/* There may be millions of them; with a name behind it one takes 448 bytes of the heap. */
 #ifndef FLYWHEEL_DEBUG
-_Static_assert(sizeof(struct domain) <= 384, "domain records have grown");
+_Static_assert(sizeof(struct domain) <= 400, "domain records have grown");
 #endif
 
 /* All records of one scheduler. */
@@ -234,15 +245,20 @@ BOUND
 void domain_each(const struct domain_table *t, void (*each)(void *context, struct domain *d),
 		 void *context);
 
-/* Active queue: first in, first out. The delivery is in transit. */
+/* Active queue: first in, first out, but urgent deliveries before others. The delivery is in
+ * transit. */
 BOUND
 void domain_push_active(struct domain_table *t, struct domain *d, struct delivery *delivery);
-/* In front, after an attempt that was none of its fault. */
+/* In front of those like it, after an attempt that was none of its fault. */
 BOUND
 void domain_push_active_front(struct domain_table *t, struct domain *d, struct delivery *delivery);
 /* NULL when empty. The delivery is in transit afterwards. */
 BOUND
 struct delivery *domain_pop_active(struct domain_table *t, struct domain *d);
+
+/* Of the active queue the one that was received first, as far as its order tells; NULL: none. */
+BOUND
+const struct delivery *domain_oldest_active(const struct domain *d);
 
 /* Delayed queue: by due_ms (wall clock). */
 BOUND

@@ -102,3 +102,12 @@ struct domain_options {
 	const char *const *mx_suffixes;
 	uint32_t mx_suffix_count;
 };
+
+/* They say the same, be they of one generation of the configuration or of two. Padding is zero. */
+READONLY
+bool domain_options_same(const struct domain_options *a, const struct domain_options *b);
+/* The same of their gateways, and of their bind_address. */
+READONLY
+bool domain_options_same_gateways(const struct domain_options *a, const struct domain_options *b);
+READONLY
+bool domain_options_same_bind(const struct domain_options *a, const struct domain_options *b);

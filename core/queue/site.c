@@ -5,8 +5,16 @@
 
 #include "core/queue/answers.h"
 #include "core/runtime/check.h"
+#include "core/runtime/tls.h"
 
 #define BUCKETS_MIN 64
+
+const char *site_key_after(const char *key, const char *kind)
+{
+	size_t len = strlen(kind);
+
+	return strncmp(key, kind, len) == 0 ? key + len : NULL;
+}
 
 void site_table_init(struct site_table *t)
 {
@@ -127,27 +135,20 @@ void site_table_close(struct site_table *t)
 
 /* ---- lanes ---- */
 
-static bool same_bind_addresses(const struct domain_options *a, const struct domain_options *b)
-{
-	return a->bind_address_count == b->bind_address_count &&
-	       (a->bind_address_count == 0 ||
-		memcmp(a->bind_addresses, b->bind_addresses,
-		       a->bind_address_count * sizeof(a->bind_addresses[0])) == 0);
-}
-
 bool lane_options_agree(const struct domain_options *a, const struct domain_options *b)
 {
-	return a == b || (same_bind_addresses(a, b) && a->remote_smtp_port == b->remote_smtp_port &&
-			  a->address_family == b->address_family && a->tls == b->tls &&
-			  a->tls_client == b->tls_client &&
-			  a->tls_failure_retry_ms == b->tls_failure_retry_ms &&
-			  strcmp(a->ehlo_hostname, b->ehlo_hostname) == 0 &&
-			  a->max_deliveries_per_connection == b->max_deliveries_per_connection &&
-			  a->connect_timeout_ms == b->connect_timeout_ms &&
-			  a->ehlo_timeout_ms == b->ehlo_timeout_ms &&
-			  a->rset_timeout_ms == b->rset_timeout_ms &&
-			  a->idle_timeout_ms == b->idle_timeout_ms &&
-			  a->host_failure_retry_ms == b->host_failure_retry_ms);
+	return a == b ||
+	       (domain_options_same_bind(a, b) && a->remote_smtp_port == b->remote_smtp_port &&
+		a->address_family == b->address_family && a->tls == b->tls &&
+		tls_client_same_roots(a->tls_client, b->tls_client) &&
+		a->tls_failure_retry_ms == b->tls_failure_retry_ms &&
+		strcmp(a->ehlo_hostname, b->ehlo_hostname) == 0 &&
+		a->max_deliveries_per_connection == b->max_deliveries_per_connection &&
+		a->connect_timeout_ms == b->connect_timeout_ms &&
+		a->ehlo_timeout_ms == b->ehlo_timeout_ms &&
+		a->rset_timeout_ms == b->rset_timeout_ms &&
+		a->idle_timeout_ms == b->idle_timeout_ms &&
+		a->host_failure_retry_ms == b->host_failure_retry_ms);
 }
 
 struct lane *lane_open(struct site *s, const struct domain_options *options, const char *mx,
@@ -158,7 +159,7 @@ struct lane *lane_open(struct site *s, const struct domain_options *options, con
 
 	CHECK_MAGIC(s, SITE_MAGIC);
 	*made = false;
-	while (l != NULL && !(l->mx_secure == mx_secure && strcmp(l->mx, mx) == 0 &&
+	while (l != NULL && !(!l->retired && l->mx_secure == mx_secure && strcmp(l->mx, mx) == 0 &&
 			      lane_options_agree(l->options, options))) {
 		l = l->next;
 	}

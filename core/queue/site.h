@@ -1,7 +1,9 @@
 /*
  * Site: where mail of one binding goes together, and what all domains that go there share: limits,
  * connections and their counts. Its key is the set of mail exchangers, or the name of the provider
- * that they belong to, or for a domain that is alone its name. It lives on one scheduler.
+ * that they belong to, or the gateways that all mail of the binding has, or for a domain that is
+ * alone its name. It lives on one scheduler; one of gateways has a twin on each other scheduler,
+ * with limits of its own, so that mail stays where it is.
  *
  * A site has one lane or more. Domains of one lane have the same next hops, and the same options as
  * far as connections depend on them: a connection of the lane takes mail of each, in turns. What a
@@ -24,14 +26,21 @@
 #include "core/runtime/timer.h"
 
 #define SITE_MAGIC 0x73697465U
-/* First words of keys: "domain NAME", "provider NAME", "mx PREFERENCE HOST ...". */
+/* First words of keys: "domain NAME", "provider NAME", "mx PREFERENCE HOST ...", "gateway
+ * PREFERENCE HOST:PORT ...". */
 #define SITE_OF_DOMAIN "domain "
 #define SITE_OF_PROVIDER "provider "
 #define SITE_OF_MX "mx "
+#define SITE_OF_GATEWAYS "gateway "
+
+/* What comes after the first word in `key` if that is `kind`; NULL: it is another one. */
+READONLY
+const char *site_key_after(const char *key, const char *kind);
 
 struct answers;
 struct connection;
 struct dane;
+struct named;
 
 /* Of an Internet host. */
 union host_address {
@@ -107,6 +116,8 @@ struct lane {
 	uint8_t hunger;
 	/* DNSSEC has proven the mail exchangers, or that there are none. */
 	bool mx_secure;
+	/* No domain enters it any more, and its connections end when they have nothing to carry. */
+	bool retired;
 	/* enum domain_hold: why no host is tried, until then, monotonic ms; 0: some are. */
 	uint8_t down_why;
 	uint64_t down_until_ms;
@@ -142,6 +153,10 @@ struct site {
 	bool again;
 	/* A lane had nobody left meanwhile. */
 	bool stale;
+	/* It may have connections at its home of the layout before: opens none. */
+	bool awaited;
+	/* Who has made it elsewhere, under a new layout, and waits until this one is gone. */
+	struct named *awaiting;
 	/* enum domain_hold, of all lanes. */
 	uint8_t hold;
 	uint64_t hold_until_ms;
@@ -176,7 +191,7 @@ struct site *site_create(struct site_table *t, const char *binding, const char *
 /* Frees one without lanes. */
 SINGLE
 void site_destroy(struct site_table *t, struct site *s);
-BOUND
+SINGLE
 void site_each(const struct site_table *t, void (*each)(void *context, struct site *s),
 	       void *context);
 /* Frees all sites and lanes; their domains and connections have left them. */

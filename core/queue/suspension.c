@@ -5,7 +5,7 @@
 
 #include "core/runtime/check.h"
 
-void suspension_note(struct suspension **at, const char *by, uint64_t since_ms)
+void suspension_note(struct suspension **at, const char *by, uint64_t since_ms, uint64_t until_ms)
 {
 	size_t size;
 
@@ -20,5 +20,6 @@ void suspension_note(struct suspension **at, const char *by, uint64_t since_ms)
 		fatal("out of memory for an order");
 	}
 	(*at)->since_ms = since_ms;
+	(*at)->until_ms = until_ms;
 	memcpy((*at)->by, by, size);
 }

@@ -283,6 +283,16 @@ int affinity_pin(int core)
 	return -pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
 }
 
+int affinity_remember(cpu_set_t *cores)
+{
+	return -pthread_getaffinity_np(pthread_self(), sizeof(*cores), cores);
+}
+
+int affinity_unpin(const cpu_set_t *cores)
+{
+	return -pthread_setaffinity_np(pthread_self(), sizeof(*cores), cores);
+}
+
 void affinity_name_thread(const char *name)
 {
 	char cut[NAME_BYTES];

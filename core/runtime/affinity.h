@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -41,6 +42,12 @@ int affinity_parse_list(const char *list);
  * core is not usable. Failing to pin is a warning, never fatal. */
 CONCURRENT
 int affinity_pin(int core);
+
+/* The calling thread's cores; and gives it those again. 0 or a negative errno. */
+CONCURRENT
+int affinity_remember(cpu_set_t *cores);
+CONCURRENT
+int affinity_unpin(const cpu_set_t *cores);
 
 /* Names the calling thread (cut to 15 bytes) and sets its timer slack to 1 ns, so that a park of
  * 1 us is not one of 51 us. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/runtime/group.h"
+#include "core/runtime/runtime.h"
 
 _Thread_local struct agent *agent_current;
 
@@ -209,14 +210,30 @@ void agent_error(struct agent *self, int code, const char *format, ...)
 	errlog_record(&self->errors, self->now.wall_ns, code, "%s", text);
 }
 
-uint64_t agent_ring_depth(struct link *const *links)
+static uint64_t ring_depth(const struct agent *from, const struct agent *to)
+{
+	const struct link *l =
+		atomic_load_explicit(&from->runtime->links[from->id][to->id], memory_order_acquire);
+
+	return l != NULL ? task_ring_depth(&l->ring) : 0;
+}
+
+uint64_t agent_ring_depth_in(const struct agent *a)
 {
 	uint64_t depth = 0;
 
-	for (unsigned i = 0; i < AGENT_MAX; i++) {
-		if (links[i] != NULL) {
-			depth += task_ring_depth(&links[i]->ring);
-		}
+	for (uint32_t i = 0; i < a->runtime->agent_count; i++) {
+		depth += ring_depth(a->runtime->agents[i], a);
+	}
+	return depth;
+}
+
+uint64_t agent_ring_depth_out(const struct agent *a)
+{
+	uint64_t depth = 0;
+
+	for (uint32_t i = 0; i < a->runtime->agent_count; i++) {
+		depth += ring_depth(a, a->runtime->agents[i]);
 	}
 	return depth;
 }

@@ -6,7 +6,7 @@
  * Life: init (main thread), start (its own thread), start-complete (when every agent of the
  * program has started), do_work again and again, stop (drain: nothing handed over is dropped),
  * tear-down. Tasks that reach an agent before start-complete stay in their rings and run then, in
- * order.
+ * order. An agent may join a program that runs, and leave it, and join it again: roster.h.
  *
  * Start reading at agent_duty().
  */
@@ -83,7 +83,15 @@ struct agent_ops {
 	void (*tear_down)(struct agent *self);
 };
 
-enum agent_state { AGENT_INIT, AGENT_STARTED, AGENT_RUNNING, AGENT_STOPPING, AGENT_DRAINED };
+enum agent_state {
+	AGENT_INIT,
+	AGENT_STARTED,
+	AGENT_RUNNING,
+	AGENT_STOPPING,
+	AGENT_DRAINED,
+	/* It has left a program that runs. */
+	AGENT_GONE,
+};
 
 BOUND
 struct agent {
@@ -103,13 +111,16 @@ struct agent {
 	struct mux *mux;
 	/* The group's reading of the clocks in this duty cycle. */
 	struct instant now;
-	/* Links to every agent by its id; NULL where there is none. */
+	/* Links to every agent by its id; NULL where there is none. Its own thread's, once it runs.
+	 */
 	struct link *out[AGENT_MAX];
 	struct link *in[AGENT_MAX];
 	/* Rings of `in` that this agent knows to hold more. */
 	uint64_t in_pending;
 	/* Links of `out` that need a flush. */
 	uint64_t out_dirty;
+	/* Those of `out` whose agents are about to leave: they get answers, and nothing new. */
+	uint64_t out_leaving;
 	/* True while some link's overflow is above its high-water mark: stop reading from sources.
 	 */
 	bool pressure;
@@ -125,6 +136,11 @@ struct agent {
 	struct counter *stalls;
 	struct counter *overflow_max;
 	_Atomic int state;
+	/* Connected, and runs or will; and it leaves, and it has taken too long. The first group's
+	 * thread writes them. */
+	_Atomic bool live;
+	_Atomic bool leaving;
+	_Atomic bool hurry;
 	/* Producers' side: a bit for each ring that may hold something. */
 	_Alignas(CACHE_LINE) _Atomic uint64_t in_bits;
 };
@@ -145,6 +161,14 @@ void agent_init(struct agent *a, const struct agent_ops *ops, const char *name, 
 BOUND
 void agent_send(struct agent *self, struct agent *to, task_fn run, void *object, uint64_t value);
 
+/* Something new may be sent to `to`: it is there, and not about to leave. Who answers does not ask:
+ * nobody leaves who waits for an answer. */
+BOUND
+static inline bool agent_reaches(const struct agent *self, const struct agent *to)
+{
+	return self->out[to->id] != NULL && (self->out_leaving & UINT64_C(1) << to->id) == 0;
+}
+
 /* One duty cycle: tasks that came in, do_work, flush of what was sent. Returns the work done. */
 BOUND
 int agent_duty(struct agent *self, struct instant now);
@@ -162,9 +186,11 @@ BOUND
 void agent_error(struct agent *self, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Tasks in the rings of one direction (a->in, a->out), roughly, as they go on. */
+/* Tasks in the rings of an agent, roughly, as they go on: on their way to it, and from it. */
 CONCURRENT
-uint64_t agent_ring_depth(struct link *const *links);
+uint64_t agent_ring_depth_in(const struct agent *a);
+CONCURRENT
+uint64_t agent_ring_depth_out(const struct agent *a);
 
 SINGLE
 void agent_close(struct agent *a);

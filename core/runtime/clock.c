@@ -1,10 +1,8 @@
 #include "core/runtime/clock.h"
 
-#include <time.h>
-
-static uint64_t read_clock(clockid_t id)
+uint64_t clock_read_ns(clockid_t id)
 {
-	struct timespec t;
+	struct timespec t = {0};
 
 	clock_gettime(id, &t);
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
@@ -13,13 +11,13 @@ static uint64_t read_clock(clockid_t id)
 static uint64_t system_monotonic_ns(void *context)
 {
 	(void)context;
-	return read_clock(CLOCK_MONOTONIC);
+	return clock_read_ns(CLOCK_MONOTONIC);
 }
 
 static uint64_t system_wall_ns(void *context)
 {
 	(void)context;
-	return read_clock(CLOCK_REALTIME);
+	return clock_read_ns(CLOCK_REALTIME);
 }
 
 const struct clock clock_system = {system_monotonic_ns, system_wall_ns, NULL};

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <time.h>
 
 #include "core/runtime/thread_class.h"
 
@@ -33,3 +34,7 @@ struct instant {
 
 CONCURRENT
 struct instant clock_read(const struct clock *clock);
+
+/* What a clock of the kernel says now, ns; 0: nothing, as that of a thread that has ended. */
+CONCURRENT
+uint64_t clock_read_ns(clockid_t id);

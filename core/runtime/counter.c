@@ -87,6 +87,11 @@ struct counter *counter_create(struct counter_set *set, const char *name, enum c
 	CHECK_MAGIC(set, COUNTER_SET_MAGIC);
 	ASSERT(name != NULL && label != NULL);
 	n = atomic_load_explicit(&set->count, memory_order_relaxed);
+	for (uint32_t i = 0; i < n; i++) {
+		if (strcmp(set->info[i].name, name) == 0) {
+			return &set->values[i];
+		}
+	}
 	ASSERT(n < COUNTERS_PER_SET);
 	set->info[n] = (struct counter_info){.name = name, .label = label, .kind = kind};
 	/* Pairs with the acquire in set_each(). */

@@ -23,7 +23,8 @@ struct counter_set;
 SINGLE
 struct counter_set *counter_set_create(const char *prefix);
 
-/* `name` and `label` are not copied. Never NULL; a set holds at most 256. */
+/* `name` and `label` are not copied. Never NULL; a set holds at most 256. Of a name that the set
+ * has already it is that counter: what comes back counts on. */
 SINGLE
 struct counter *counter_create(struct counter_set *set, const char *name, enum counter_kind kind,
 			       const char *label);

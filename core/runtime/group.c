@@ -3,10 +3,29 @@
 #include <ck_pr.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "core/runtime/affinity.h"
 #include "core/runtime/runtime.h"
+
+static int start_agent(struct group *g, struct agent *a)
+{
+	int rc;
+
+	agent_current = a;
+	a->mux = g->mux;
+	a->now = clock_read(&g->runtime->clock);
+	rc = a->ops->start != NULL ? a->ops->start(a) : 0;
+	if (rc != 0) {
+		agent_flush(a);
+	}
+	agent_current = NULL;
+	if (rc == 0) {
+		atomic_store(&a->state, AGENT_STARTED);
+	}
+	return rc;
+}
 
 int group_start(struct group *g)
 {
@@ -25,45 +44,66 @@ int group_start(struct group *g)
 	}
 	mux_watch_doorbell(g->mux, g->doorbell.eventfd);
 	for (uint32_t i = 0; rc == 0 && i < g->agent_count; i++) {
-		struct agent *a = g->agents[i];
-
-		agent_current = a;
-		a->mux = g->mux;
-		a->now = clock_read(&g->runtime->clock);
-		rc = a->ops->start != NULL ? a->ops->start(a) : 0;
-		agent_current = NULL;
-		if (rc == 0) {
-			atomic_store(&a->state, AGENT_STARTED);
-		}
+		rc = start_agent(g, g->agents[i]);
 	}
 	return rc;
+}
+
+static void complete_agent(struct group *g, struct agent *a)
+{
+	agent_current = a;
+	atomic_store(&a->state, AGENT_RUNNING);
+	a->now = clock_read(&g->runtime->clock);
+	if (a->ops->start_complete != NULL) {
+		a->ops->start_complete(a);
+	}
+	agent_flush(a);
+	agent_current = NULL;
 }
 
 static void start_complete(struct group *g)
 {
 	for (uint32_t i = 0; i < g->agent_count; i++) {
-		struct agent *a = g->agents[i];
-
-		agent_current = a;
-		atomic_store(&a->state, AGENT_RUNNING);
-		a->now = clock_read(&g->runtime->clock);
-		if (a->ops->start_complete != NULL) {
-			a->ops->start_complete(a);
-		}
-		agent_flush(a);
-		agent_current = NULL;
+		complete_agent(g, g->agents[i]);
 	}
 	g->complete = true;
+	/* It may wait for one that has joined. */
+	doorbell_ring(&g->runtime->groups[0]->doorbell);
+}
+
+int group_add(struct group *g, struct agent *a)
+{
+	int rc = start_agent(g, a);
+
+	if (rc == 0) {
+		g->agents[g->agent_count++] = a;
+		complete_agent(g, a);
+	}
+	return rc;
+}
+
+void group_stop_agent(struct agent *a)
+{
+	agent_current = a;
+	atomic_store(&a->state, AGENT_STOPPING);
+	if (a->ops->stop != NULL) {
+		a->ops->stop(a);
+	}
+	agent_flush(a);
+	agent_current = NULL;
 }
 
 /* An agent that has drained may yet get tasks from others, and then drains again. */
 static void note_drained(struct group *g, struct agent *a)
 {
 	bool before = atomic_load_explicit(&a->state, memory_order_relaxed) == AGENT_DRAINED;
-	/* Last whether all went out: the agent may have sent something just when it was asked. */
-	bool now = (a->ops->drained == NULL || a->ops->drained(a)) && !agent_has_input(a) &&
-		   a->out_dirty == 0;
+	bool now;
 
+	agent_current = a;
+	/* Last whether all went out: the agent may have sent something just when it was asked. */
+	now = (a->ops->drained == NULL || a->ops->drained(a)) && !agent_has_input(a) &&
+	      a->out_dirty == 0;
+	agent_current = NULL;
 	atomic_store(&a->state, now ? AGENT_DRAINED : AGENT_STOPPING);
 	if (now && !before) {
 		doorbell_ring(&g->runtime->groups[0]->doorbell);
@@ -83,18 +123,45 @@ static void follow_stop(struct group *g, struct instant now)
 		if (a->stop_phase > phase) {
 			continue;
 		}
-		agent_current = a;
 		a->now = now;
 		if (state == AGENT_RUNNING) {
-			atomic_store(&a->state, AGENT_STOPPING);
-			if (a->ops->stop != NULL) {
-				a->ops->stop(a);
-			}
-			agent_flush(a);
+			group_stop_agent(a);
 		}
 		note_drained(g, a);
-		agent_current = NULL;
 	}
+}
+
+/* Notes whether those have drained that leave while the program goes on. */
+static void follow_leaving(struct group *g)
+{
+	for (uint32_t i = 0; i < g->agent_count; i++) {
+		if (atomic_load_explicit(&g->agents[i]->leaving, memory_order_relaxed)) {
+			note_drained(g, g->agents[i]);
+		}
+	}
+}
+
+bool group_remove(struct group *g, struct agent *a)
+{
+	uint32_t at = 0;
+
+	agent_current = a;
+	if (atomic_load(&a->state) != AGENT_GONE) {
+		if (a->ops->tear_down != NULL) {
+			a->ops->tear_down(a);
+		}
+		atomic_store(&a->state, AGENT_GONE);
+		while (g->agents[at] != a) {
+			ASSERT(++at < g->agent_count);
+		}
+		g->agent_count--;
+		memmove(&g->agents[at], &g->agents[at + 1],
+			(g->agent_count - at) * sizeof(struct agent *));
+	}
+	agent_flush(a);
+	agent_current = NULL;
+	g->over = g->agent_count == 0 && a->out_dirty == 0;
+	return a->out_dirty == 0;
 }
 
 /* Nobody rings when there is room in a ring again; a consumer that has no time is not given more by
@@ -187,7 +254,12 @@ static void park(struct group *g, uint64_t limit_ns)
 	uint64_t ns;
 
 	if (group_fall_asleep(g, limit_ns, &ns)) {
-		group_wake_up(g, mux_wait(g->mux, ns), ns);
+		bool woken;
+
+		watched_rest(&g->watched, true);
+		woken = mux_wait(g->mux, ns);
+		watched_rest(&g->watched, false);
+		group_wake_up(g, woken, ns);
 	}
 }
 
@@ -214,7 +286,9 @@ static void idle(struct group *g, int work)
 		if (g->idle.kind == IDLE_BACKOFF) {
 			park(g, ns);
 		} else {
+			watched_rest(&g->watched, true);
 			sleep_ns(ns);
+			watched_rest(&g->watched, false);
 		}
 		break;
 	case IDLE_DO_PARK:
@@ -225,19 +299,76 @@ static void idle(struct group *g, int work)
 
 void group_run(struct group *g)
 {
-	while (atomic_load_explicit(&g->runtime->state, memory_order_acquire) != RUNTIME_FINISHED) {
+	struct watchdog *w = g->may_block ? NULL : g->runtime->watchdog;
+
+	if (w != NULL) {
+		watchdog_enter(w, &g->watched, g->name, g->cycles);
+	}
+	while (!g->over &&
+	       atomic_load_explicit(&g->runtime->state, memory_order_acquire) != RUNTIME_FINISHED) {
 		idle(g, group_cycle(g));
+	}
+	if (w != NULL) {
+		watchdog_leave(w, &g->watched);
 	}
 }
 
-uint64_t group_cpu_ns(const struct group *g)
+uint64_t group_cpu_ns(struct group *g)
 {
-	struct timespec t;
+	uint64_t ns = atomic_load(&g->cpu_before_ns);
+	uint64_t told = atomic_load(&g->cpu_told_ns);
 
-	if (!g->has_cpu_clock || clock_gettime(g->cpu_clock, &t) != 0) {
-		return 0;
+	if (atomic_load(&g->has_cpu_clock)) {
+		ns += clock_read_ns(atomic_load(&g->cpu_clock));
 	}
-	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+	while (ns > told && !atomic_compare_exchange_weak(&g->cpu_told_ns, &told, ns)) {
+	}
+	return ns > told ? ns : told;
+}
+
+static void pin(struct group *g, int core)
+{
+	int rc = core >= 0 ? affinity_pin(core) : affinity_unpin(&g->runtime->cores);
+
+	atomic_store(&g->core, core);
+	atomic_store(&g->pinned, core >= 0 && rc == 0);
+	if (rc != 0) {
+		runtime_warn(g->runtime, "group %s cannot be pinned to core %d: %s", g->name, core,
+			     strerror(-rc));
+	}
+}
+
+void group_enter_thread(struct group *g)
+{
+	clockid_t clock;
+	int core = atomic_load(&g->core);
+
+	affinity_name_thread(g->name);
+	if (pthread_getcpuclockid(pthread_self(), &clock) == 0) {
+		atomic_store(&g->cpu_clock, clock);
+		atomic_store(&g->has_cpu_clock, true);
+	}
+	/* A thread has the cores of the one that made it. */
+	pin(g, core);
+}
+
+void group_leave_thread(struct group *g)
+{
+	if (atomic_exchange(&g->has_cpu_clock, false)) {
+		atomic_fetch_add(&g->cpu_before_ns, clock_read_ns(CLOCK_THREAD_CPUTIME_ID));
+	}
+}
+
+void group_tune(struct group *g, int core, const struct idle *idle)
+{
+	if (g->runtime->one_thread) {
+		atomic_store(&g->core, core);
+	} else if (core != atomic_load(&g->core)) {
+		pin(g, core);
+	}
+	g->idle = *idle;
+	runtime_spare_cores(g->runtime, &g->idle);
+	atomic_store(&g->idle_kind, (int)idle->kind);
 }
 
 void group_finish(struct group *g)
@@ -255,6 +386,17 @@ void group_finish(struct group *g)
 		mux_destroy(g->mux);
 		g->mux = NULL;
 	}
+}
+
+/* Who comes and who goes, between two rounds of the agents. */
+static int follow_roster(struct group *g)
+{
+	int work = 0;
+
+	if (g == g->runtime->groups[0]) {
+		work += roster_advance(g->runtime, g->now.mono_ns);
+	}
+	return work + roster_take_notice(g);
 }
 
 int group_cycle(struct group *g)
@@ -278,11 +420,14 @@ int group_cycle(struct group *g)
 	}
 	work = mux_reap(g->mux, GROUP_REAP_LIMIT);
 	counter_add(g->completions, (uint64_t)work);
+	work += follow_roster(g);
 	for (uint32_t i = 0; i < g->agent_count; i++) {
 		work += agent_duty(g->agents[i], g->now);
 	}
 	if (atomic_load_explicit(&g->runtime->stop_phase, memory_order_relaxed) >= 0) {
 		follow_stop(g, g->now);
+	} else {
+		follow_leaving(g);
 	}
 	if (g == g->runtime->groups[0]) {
 		runtime_advance_stop(g->runtime, g->now.mono_ns);

@@ -16,6 +16,8 @@
 #include "core/runtime/doorbell.h"
 #include "core/runtime/idle.h"
 #include "core/runtime/mux.h"
+#include "core/runtime/roster.h"
+#include "core/runtime/watchdog.h"
 
 #define GROUP_AGENTS_MAX 32
 /* A safety net: a parked group looks around this often, and counts when it should have been woken.
@@ -27,10 +29,13 @@ BOUND
 struct group {
 	uint32_t magic;
 	const char *name;
-	/* -1: not pinned. `pinned` says whether it worked. */
-	int core;
-	bool pinned;
+	/* -1: not pinned. `pinned` says whether it worked. Its own thread writes them once it runs,
+	 * and `idle`. */
+	_Atomic int core;
+	_Atomic bool pinned;
 	struct idle idle;
+	/* idle.kind, for others. */
+	_Atomic int idle_kind;
 	struct runtime *runtime;
 	struct agent *agents[GROUP_AGENTS_MAX];
 	uint32_t agent_count;
@@ -38,9 +43,22 @@ struct group {
 	struct mux *mux;
 	pthread_t thread;
 	bool has_thread;
-	/* Of the CPU time of the thread it runs on; set before anybody runs. */
-	bool has_cpu_clock;
-	clockid_t cpu_clock;
+	/* Its agents may block for as long as they like: a worker of the thread pool. */
+	bool may_block;
+	struct watched watched;
+	/* Of the CPU time of the thread it runs on; what threads used that have ended, ns; and the
+	 * most that anybody was told. */
+	_Atomic bool has_cpu_clock;
+	_Atomic clockid_t cpu_clock;
+	_Atomic uint64_t cpu_before_ns;
+	_Atomic uint64_t cpu_told_ns;
+	/* What the roster (roster.h) wants of it; NULL: nothing. */
+	_Atomic(struct notice *) notice;
+	/* Runs, or will at once; the first group's thread writes it. */
+	bool live;
+	/* Its last agent has left: the thread ends; and has ended, but for its return. */
+	bool over;
+	_Atomic bool ended;
 	int start_error;
 	/* start-complete has run. */
 	bool complete;
@@ -60,6 +78,19 @@ struct group {
 BOUND
 int group_start(struct group *g);
 
+/* The same for one more agent of a group that runs, start-complete and all. */
+BOUND
+int group_add(struct group *g, struct agent *a);
+
+/* Tells one of a group's agents to stop. */
+BOUND
+void group_stop_agent(struct agent *a);
+
+/* Tears one down that has drained, and has it no more; the last one ends the group. False: not all
+ * that it sent could be handed over yet, to be called again. */
+BOUND
+bool group_remove(struct group *g, struct agent *a);
+
 /* One duty cycle of all agents, without idling. Returns the work done. */
 BOUND
 int group_cycle(struct group *g);
@@ -77,9 +108,20 @@ void group_wake_up(struct group *g, bool woken, uint64_t ns);
 BOUND
 void group_run(struct group *g);
 
-/* CPU time of its thread, ns; 0 when it has none of its own. */
+/* The thread's name, clock and core. */
+BOUND
+void group_enter_thread(struct group *g);
+/* The last thing on its thread: what it used is kept. */
+BOUND
+void group_leave_thread(struct group *g);
+
+/* Another core (-1: all that the process may use), or another strategy. */
+BOUND
+void group_tune(struct group *g, int core, const struct idle *idle);
+
+/* CPU time of its threads, ns; it never falls. 0 when they have none of their own. */
 CONCURRENT
-uint64_t group_cpu_ns(const struct group *g);
+uint64_t group_cpu_ns(struct group *g);
 
 /* Tear the agents down, in reverse order. */
 BOUND

@@ -93,6 +93,7 @@ static void op_begin(struct mux *m, struct mux_op *op, enum mux_verb verb, int f
 	op->cancelled = false;
 	op->polling = false;
 	op->synced = false;
+	op->last = false;
 	op->events = 0;
 	op->result = 0;
 	op->done = 0;
@@ -119,7 +120,8 @@ void mux_recv(struct mux *m, struct mux_op *op, int fd)
 	m->ops->start(m, op);
 }
 
-void mux_send(struct mux *m, struct mux_op *op, int fd, struct iovec *iov, unsigned count)
+static void start_send(struct mux *m, struct mux_op *op, int fd, struct iovec *iov, unsigned count,
+		       bool last)
 {
 	size_t total = 0;
 
@@ -133,7 +135,18 @@ void mux_send(struct mux *m, struct mux_op *op, int fd, struct iovec *iov, unsig
 	op->message.msg_iov = iov;
 	op->message.msg_iovlen = count;
 	op->len = (uint32_t)total;
+	op->last = last;
 	m->ops->start(m, op);
+}
+
+void mux_send(struct mux *m, struct mux_op *op, int fd, struct iovec *iov, unsigned count)
+{
+	start_send(m, op, fd, iov, count, false);
+}
+
+void mux_send_last(struct mux *m, struct mux_op *op, int fd, struct iovec *iov, unsigned count)
+{
+	start_send(m, op, fd, iov, count, true);
 }
 
 void mux_poll_fd(struct mux *m, struct mux_op *op, int fd, int events)
@@ -205,6 +218,15 @@ void mux_close(struct mux *m, int fd)
 	CHECK_MAGIC(m, MUX_MAGIC);
 	ASSERT(fd >= 0);
 	m->ops->close_fd(m, fd);
+}
+
+void mux_forget(struct mux *m, int fd)
+{
+	CHECK_MAGIC(m, MUX_MAGIC);
+	ASSERT(fd >= 0);
+	if (m->ops->forget_fd != NULL) {
+		m->ops->forget_fd(m, fd);
+	}
 }
 
 void mux_watch_doorbell(struct mux *m, int eventfd)

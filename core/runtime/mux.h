@@ -60,6 +60,8 @@ struct mux_op {
 	uint32_t len;
 	/* WRITE: done when it is durable. */
 	bool synced;
+	/* SEND: the kernel may keep it back until the socket is closed. */
+	bool last;
 	uint64_t offset;
 	/* SEND: what remains to be sent; the array is the caller's and is changed. */
 	struct msghdr message;
@@ -125,6 +127,11 @@ void mux_recv(struct mux *m, struct mux_op *op, int fd);
 BOUND
 void mux_send(struct mux *m, struct mux_op *op, int fd, struct iovec *iov, unsigned count);
 
+/* The same for the last words before the socket is closed, or shut down for sending, as soon as the
+ * result is there: the end of the stream goes along with them, in one segment for two. */
+BOUND
+void mux_send_last(struct mux *m, struct mux_op *op, int fd, struct iovec *iov, unsigned count);
+
 /* Waits once until `fd` has one of `events` (POLLIN, POLLOUT); result: the events seen. */
 BOUND
 void mux_poll_fd(struct mux *m, struct mux_op *op, int fd, int events);
@@ -163,6 +170,10 @@ void mux_cancel(struct mux *m, struct mux_op *op);
 /* Closes a socket that no op of this multiplexor uses any more. */
 BOUND
 void mux_close(struct mux *m, int fd);
+
+/* Forgets such a socket, which stays open: another multiplexor goes on with it. */
+BOUND
+void mux_forget(struct mux *m, int fd);
 
 /* Wakes mux_wait() whenever `eventfd` is written; at most one per multiplexor, for its life. It
  * needs no reading: the back end that has to reads it. */

@@ -19,6 +19,8 @@ struct mux_ops {
 	/* Once for each op, which is busy. One whose result is queued already keeps it. */
 	void (*cancel)(struct mux *m, struct mux_op *op);
 	void (*close_fd)(struct mux *m, int fd);
+	/* NULL: between ops nothing is remembered of a descriptor. */
+	void (*forget_fd)(struct mux *m, int fd);
 	void (*watch_doorbell)(struct mux *m, int eventfd);
 	int (*reap)(struct mux *m, int limit);
 	void (*submit)(struct mux *m);

@@ -64,6 +64,19 @@ static void epoll_close_fd(struct mux *m, int fd)
 	close(fd);
 }
 
+/* As long as it is open the set would keep it. */
+BOUND
+static void epoll_forget_fd(struct mux *m, int fd)
+{
+	struct mux_epoll *e = epoll_of(m);
+	struct fd_state *state = readiness_fd(&e->readiness, fd);
+
+	if (state != NULL && state->registered) {
+		epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	}
+	readiness_forget(&e->readiness, fd);
+}
+
 /* Edge triggered: each write to the eventfd is an event, and nobody has to read it. */
 static void epoll_watch_doorbell(struct mux *m, int eventfd)
 {
@@ -166,6 +179,7 @@ static const struct mux_ops epoll_ops = {
 	.start = readiness_start,
 	.cancel = readiness_cancel,
 	.close_fd = epoll_close_fd,
+	.forget_fd = epoll_forget_fd,
 	.watch_doorbell = epoll_watch_doorbell,
 	.reap = epoll_reap,
 	.submit = epoll_submit,

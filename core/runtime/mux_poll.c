@@ -84,10 +84,16 @@ static int poll_watch(struct readiness *r, int fd, int events)
 }
 
 BOUND
-static void poll_close_fd(struct mux *m, int fd)
+static void poll_forget_fd(struct mux *m, int fd)
 {
 	/* No op uses the descriptor, so the array does not hold it. */
 	readiness_forget(&poll_of(m)->readiness, fd);
+}
+
+BOUND
+static void poll_close_fd(struct mux *m, int fd)
+{
+	poll_forget_fd(m, fd);
 	close(fd);
 }
 
@@ -184,6 +190,7 @@ static const struct mux_ops poll_ops = {
 	.start = readiness_start,
 	.cancel = readiness_cancel,
 	.close_fd = poll_close_fd,
+	.forget_fd = poll_forget_fd,
 	.watch_doorbell = poll_watch_doorbell,
 	.reap = poll_reap,
 	.submit = poll_submit,

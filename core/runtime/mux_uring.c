@@ -137,9 +137,10 @@ static void prepare_recv(struct mux_uring *u, struct io_uring_sqe *sqe, struct m
 static void prepare_send(struct mux_uring *u, struct io_uring_sqe *sqe, struct mux_op *op)
 {
 	int go_on = (u->lacks & MUX_LACK_WAITALL) != 0 ? 0 : MSG_WAITALL;
+	int last = op->last ? MSG_MORE : 0;
 
 	io_uring_prep_sendmsg(sqe, op->fd, &op->message,
-			      (unsigned)(MSG_NOSIGNAL | go_on | wait_flag(u)));
+			      (unsigned)(MSG_NOSIGNAL | go_on | last | wait_flag(u)));
 }
 
 static void prepare_poll(struct io_uring_sqe *sqe, struct mux_op *op)

@@ -60,6 +60,7 @@ static void *pool_pop(struct pool *p)
 	item_show(p, item);
 	p->free = item->next;
 	p->kept--;
+	p->spare = p->kept < p->spare ? p->kept : p->spare;
 	return item;
 }
 
@@ -97,9 +98,25 @@ void pool_put(struct pool *p, void *object)
 	item_hide(p, item);
 }
 
-void pool_close(struct pool *p)
+void pool_trim(struct pool *p, uint32_t max)
+{
+	uint32_t count = (p->spare + 1) / 2;
+
+	count = count < max ? count : max;
+	while (count-- > 0) {
+		free(pool_pop(p));
+	}
+	p->spare = p->kept;
+}
+
+void pool_empty(struct pool *p)
 {
 	while (p->free != NULL) {
 		free(pool_pop(p));
 	}
+}
+
+void pool_close(struct pool *p)
+{
+	pool_empty(p);
 }

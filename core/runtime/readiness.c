@@ -291,7 +291,8 @@ BOUND
 static int try_send(struct mux_op *op)
 {
 	for (;;) {
-		ssize_t n = sendmsg(op->fd, &op->message, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = sendmsg(op->fd, &op->message,
+				    MSG_NOSIGNAL | MSG_DONTWAIT | (op->last ? MSG_MORE : 0));
 
 		if (n < 0) {
 			return failure();

@@ -31,8 +31,9 @@ struct group *runtime_group(struct runtime *rt, const char *name, int core, cons
 	memset(g, 0, sizeof *g);
 	g->magic = GROUP_MAGIC;
 	g->name = name;
-	g->core = core;
+	atomic_store(&g->core, core);
 	g->idle = *idle;
+	atomic_store(&g->idle_kind, (int)idle->kind);
 	g->runtime = rt;
 	g->doorbell.eventfd = -1;
 	g->seen_phase = -1;
@@ -47,8 +48,19 @@ struct group *runtime_group(struct runtime *rt, const char *name, int core, cons
 			       "Sleeps that timed out although work waited: lost wake-ups");
 	g->completions = counter_create(g->counters, "completions", COUNTER_SUM,
 					"Completions of the multiplexor");
-	rt->groups[rt->group_count++] = g;
+	rt->groups[rt->group_count] = g;
+	atomic_fetch_add_explicit(&rt->group_count, 1, memory_order_release);
 	return g;
+}
+
+struct group *runtime_find_group(const struct runtime *rt, const char *name)
+{
+	for (uint32_t i = 0; i < rt->group_count; i++) {
+		if (strcmp(rt->groups[i]->name, name) == 0) {
+			return rt->groups[i];
+		}
+	}
+	return NULL;
 }
 
 void runtime_add(struct runtime *rt, struct group *group, struct agent *agent)
@@ -59,7 +71,8 @@ void runtime_add(struct runtime *rt, struct group *group, struct agent *agent)
 	agent->runtime = rt;
 	agent->runtime_agents = rt->agents;
 	agent->group = group;
-	rt->agents[rt->agent_count++] = agent;
+	rt->agents[rt->agent_count] = agent;
+	atomic_fetch_add(&rt->agent_count, 1);
 	group->agents[group->agent_count++] = agent;
 }
 
@@ -69,7 +82,7 @@ void runtime_set_wheel(struct runtime *rt, struct agent *wheel, timer_arm_fn on_
 	rt->wheel_on_arm = on_arm;
 }
 
-static int connect_agents(struct runtime *rt, struct agent *from, struct agent *to)
+int runtime_connect(struct runtime *rt, struct agent *from, struct agent *to)
 {
 	struct link *l = aligned_alloc(CACHE_LINE, sizeof *l);
 
@@ -80,9 +93,29 @@ static int connect_agents(struct runtime *rt, struct agent *from, struct agent *
 	memset(l, 0, sizeof *l);
 	l->from = from;
 	l->to = to;
-	from->out[to->id] = l;
-	to->in[from->id] = l;
-	return task_ring_init(&l->ring, rt->ring_slots);
+	if (task_ring_init(&l->ring, rt->ring_slots) != 0) {
+		free(l);
+		return -ENOMEM;
+	}
+	atomic_store_explicit(&rt->links[from->id][to->id], l, memory_order_release);
+	return 0;
+}
+
+static int connect_agents(struct runtime *rt, struct agent *from, struct agent *to)
+{
+	int rc = runtime_connect(rt, from, to);
+
+	from->out[to->id] = atomic_load(&rt->links[from->id][to->id]);
+	to->in[from->id] = from->out[to->id];
+	return rc;
+}
+
+void runtime_equip(struct runtime *rt, struct agent *a)
+{
+	a->clock = &rt->clock;
+	a->stall_ns = rt->stall_ns;
+	a->timers.wheel = rt->wheel;
+	a->timers.on_arm = rt->wheel_on_arm;
 }
 
 static bool spins_always(const struct idle *idle)
@@ -108,6 +141,13 @@ static uint32_t count_spinning(const struct runtime *rt, const struct group **wo
 	return count;
 }
 
+void runtime_spare_cores(const struct runtime *rt, struct idle *idle)
+{
+	if (rt->crowded && idle->kind == IDLE_PARK) {
+		idle->spin_ns = 0;
+	}
+}
+
 /* When threads that spin outnumber the cores there are, or a quota counts their time, spinning
  * takes from those that work: park gives it up, other strategies keep it, and this is said once. */
 static void check_cores(struct runtime *rt)
@@ -119,10 +159,9 @@ static void check_cores(struct runtime *rt)
 	if (spinning == 0 || (spinning <= u.usable && !u.limited)) {
 		return;
 	}
+	rt->crowded = true;
 	for (uint32_t i = 0; i < rt->group_count; i++) {
-		if (rt->groups[i]->idle.kind == IDLE_PARK) {
-			rt->groups[i]->idle.spin_ns = 0;
-		}
+		runtime_spare_cores(rt, &rt->groups[i]->idle);
 	}
 	runtime_warn(rt,
 		     "%u threads that spin share %u usable cores%s: park sleeps at once%s%s%s%s",
@@ -137,16 +176,18 @@ int runtime_prepare(struct runtime *rt)
 	int rc = 0;
 
 	check_cores(rt);
+	rc = affinity_remember(&rt->cores);
 	for (uint32_t i = 0; rc == 0 && i < rt->group_count; i++) {
+		/* Those without agents wait for some to join. */
+		rt->groups[i]->live = rt->groups[i]->agent_count > 0;
+		rt->starting += rt->groups[i]->live;
 		rc = doorbell_init(&rt->groups[i]->doorbell);
 	}
 	for (uint32_t i = 0; i < rt->agent_count; i++) {
 		struct agent *a = rt->agents[i];
 
-		a->clock = &rt->clock;
-		a->stall_ns = rt->stall_ns;
-		a->timers.wheel = rt->wheel;
-		a->timers.on_arm = rt->wheel_on_arm;
+		runtime_equip(rt, a);
+		atomic_store(&a->live, true);
 		for (uint32_t j = 0; rc == 0 && j < rt->agent_count; j++) {
 			rc = connect_agents(rt, a, rt->agents[j]);
 		}
@@ -159,19 +200,24 @@ int runtime_prepare(struct runtime *rt)
 	return rc;
 }
 
-static void enter_thread(struct group *g)
+/* After a failed start nobody drains: what the kernel still works on must stay. */
+static void finish(struct group *g, bool started)
 {
-	affinity_name_thread(g->name);
-	g->has_cpu_clock = pthread_getcpuclockid(pthread_self(), &g->cpu_clock) == 0;
-	if (g->core >= 0) {
-		int rc = affinity_pin(g->core);
-
-		g->pinned = rc == 0;
-		if (rc != 0) {
-			runtime_warn(g->runtime, "group %s cannot be pinned to core %d: %s",
-				     g->name, g->core, strerror(-rc));
-		}
+	if (started || (g->mux != NULL && mux_pending(g->mux) == 0)) {
+		group_finish(g);
 	}
+	g->mux = NULL;
+}
+
+/* What a thread does last: who ends groups may wait for it. */
+static void *end_thread(struct group *g)
+{
+	struct runtime *rt = g->runtime;
+
+	group_leave_thread(g);
+	atomic_store(&g->ended, true);
+	doorbell_ring(&rt->groups[0]->doorbell);
+	return NULL;
 }
 
 /* Start, and wait until every group has: then all run, or, if one failed, none. */
@@ -181,14 +227,14 @@ static void *group_main(void *argument)
 	struct runtime *rt = g->runtime;
 
 	agent_role_assert();
-	enter_thread(g);
+	group_enter_thread(g);
 	g->start_error = group_start(g);
 	if (g->start_error != 0) {
 		int none = 0;
 
 		atomic_compare_exchange_strong(&rt->start_error, &none, g->start_error);
 	}
-	if (atomic_fetch_add(&rt->started, 1) + 1 == rt->group_count) {
+	if (atomic_fetch_add(&rt->started, 1) + 1 == rt->starting) {
 		if (rt->on_running != NULL && atomic_load(&rt->start_error) == 0) {
 			rt->on_running(rt->on_running_context);
 		}
@@ -203,11 +249,63 @@ static void *group_main(void *argument)
 	if (g->start_error == 0) {
 		group_run(g);
 	}
-	/* After a failed start nobody drains: what the kernel still works on must stay. */
-	if (atomic_load(&rt->start_error) == 0 || (g->mux != NULL && mux_pending(g->mux) == 0)) {
-		group_finish(g);
+	finish(g, atomic_load(&rt->start_error) == 0);
+	return end_thread(g);
+}
+
+/* A group that was begun while the program runs. */
+static void *late_main(void *argument)
+{
+	struct group *g = argument;
+
+	agent_role_assert();
+	group_enter_thread(g);
+	g->start_error = group_start(g);
+	if (g->start_error == 0) {
+		group_run(g);
 	}
-	return NULL;
+	finish(g, g->start_error == 0);
+	return end_thread(g);
+}
+
+int runtime_begin_group(struct runtime *rt, struct group *g)
+{
+	int rc = g->doorbell.eventfd < 0 ? doorbell_init(&g->doorbell) : 0;
+
+	doorbell_wake(&g->doorbell);
+	atomic_store(&g->ended, rc != 0);
+	g->start_error = rc;
+	g->over = false;
+	g->complete = false;
+	g->seen_phase = -1;
+	if (rc != 0) {
+		return rc;
+	}
+	g->live = true;
+	if (rt->one_thread) {
+		rc = group_start(g);
+		g->start_error = rc;
+	} else {
+		rc = -pthread_create(&g->thread, NULL, late_main, g);
+		g->has_thread = rc == 0;
+	}
+	/* A thread that was made says so itself, and may have done so already. */
+	if (rc != 0) {
+		atomic_store(&g->ended, true);
+	}
+	return rc;
+}
+
+void runtime_end_group(struct runtime *rt, struct group *g)
+{
+	g->live = false;
+	if (g->has_thread) {
+		pthread_join(g->thread, NULL);
+		g->has_thread = false;
+	} else if (rt->one_thread) {
+		finish(g, g->start_error == 0);
+	}
+	g->agent_count = 0;
 }
 
 int runtime_run(struct runtime *rt)
@@ -218,6 +316,9 @@ int runtime_run(struct runtime *rt)
 	for (uint32_t i = 1; i < rt->group_count; i++) {
 		struct group *g = rt->groups[i];
 
+		if (!g->live) {
+			continue;
+		}
 		rc = -pthread_create(&g->thread, NULL, group_main, g);
 		if (rc != 0) {
 			fatal("cannot make a thread for group %s: %s", g->name, strerror(-rc));
@@ -264,7 +365,7 @@ static bool phase_drained(const struct runtime *rt, int phase)
 	for (uint32_t i = 0; i < rt->agent_count; i++) {
 		const struct agent *a = rt->agents[i];
 
-		if (a->stop_phase <= phase) {
+		if (a->live && a->stop_phase <= phase) {
 			ran_before += counter_get(a->tasks_run);
 			atomic_thread_fence(memory_order_acquire);
 			if (!agent_quiet(a)) {
@@ -275,7 +376,7 @@ static bool phase_drained(const struct runtime *rt, int phase)
 	for (uint32_t i = 0; i < rt->agent_count; i++) {
 		const struct agent *a = rt->agents[i];
 
-		if (a->stop_phase <= phase) {
+		if (a->live && a->stop_phase <= phase) {
 			if (!agent_quiet(a)) {
 				return false;
 			}
@@ -297,6 +398,10 @@ bool runtime_has_news(const struct runtime *rt, const struct group *g)
 	int state = atomic_load_explicit(&rt->state, memory_order_relaxed);
 	int phase = atomic_load_explicit(&rt->stop_phase, memory_order_relaxed);
 
+	if (atomic_load_explicit(&g->notice, memory_order_relaxed) != NULL ||
+	    (g == rt->groups[0] && roster_has_news(rt))) {
+		return true;
+	}
 	if (g->complete ? state == RUNTIME_FINISHED || phase != g->seen_phase
 			: state >= RUNTIME_RUNNING) {
 		return true;
@@ -314,7 +419,13 @@ void runtime_advance_stop(struct runtime *rt, uint64_t now_ns)
 		return;
 	}
 	if (phase < 0) {
+		if (!roster_gives_way(rt)) {
+			return;
+		}
 		rt->stop_began_ns = now_ns;
+		if (rt->on_stopping != NULL) {
+			rt->on_stopping();
+		}
 		atomic_store(&rt->state, RUNTIME_STOPPING);
 	} else {
 		if (now_ns - rt->stop_began_ns > rt->stop_timeout_ns) {
@@ -337,8 +448,11 @@ int runtime_invoke_start(struct runtime *rt)
 	int rc = 0;
 
 	agent_role_assert();
+	rt->one_thread = true;
 	for (uint32_t i = 0; rc == 0 && i < rt->group_count; i++) {
-		rc = group_start(rt->groups[i]);
+		if (rt->groups[i]->live) {
+			rc = group_start(rt->groups[i]);
+		}
 	}
 	if (rc == 0) {
 		atomic_store(&rt->state, RUNTIME_RUNNING);
@@ -352,7 +466,9 @@ int runtime_step(struct runtime *rt)
 
 	agent_role_assert();
 	for (uint32_t i = 0; i < rt->group_count; i++) {
-		work += group_cycle(rt->groups[i]);
+		if (rt->groups[i]->live) {
+			work += group_cycle(rt->groups[i]);
+		}
 	}
 	return work;
 }
@@ -365,7 +481,9 @@ bool runtime_invoke_stop(struct runtime *rt, unsigned steps_max)
 		runtime_step(rt);
 		if (atomic_load(&rt->state) == RUNTIME_FINISHED) {
 			for (uint32_t j = rt->group_count; j-- > 0;) {
-				group_finish(rt->groups[j]);
+				if (rt->groups[j]->live) {
+					group_finish(rt->groups[j]);
+				}
 			}
 			return true;
 		}
@@ -375,17 +493,20 @@ bool runtime_invoke_stop(struct runtime *rt, unsigned steps_max)
 
 void runtime_close(struct runtime *rt)
 {
-	for (uint32_t i = 0; i < rt->agent_count; i++) {
-		for (uint32_t j = 0; j < rt->agent_count; j++) {
-			struct link *l = rt->agents[i]->out[j];
+	for (uint32_t i = 0; i < AGENT_MAX; i++) {
+		for (uint32_t j = 0; j < AGENT_MAX; j++) {
+			struct link *l = atomic_exchange(&rt->links[i][j], NULL);
 
 			if (l != NULL) {
 				task_ring_close(&l->ring);
 				free(l->overflow);
 				free(l);
-				rt->agents[i]->out[j] = NULL;
 			}
 		}
+	}
+	for (uint32_t i = 0; i < rt->agent_count; i++) {
+		memset(rt->agents[i]->out, 0, sizeof rt->agents[i]->out);
+		memset(rt->agents[i]->in, 0, sizeof rt->agents[i]->in);
 	}
 	for (uint32_t i = 0; i < rt->group_count; i++) {
 		doorbell_close(&rt->groups[i]->doorbell);

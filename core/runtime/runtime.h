@@ -13,6 +13,7 @@
 
 #include "core/runtime/agent.h"
 #include "core/runtime/group.h"
+#include "core/runtime/roster.h"
 
 #define RUNTIME_GROUPS_MAX 64
 #define RUNTIME_PHASES 8
@@ -32,10 +33,23 @@ struct runtime {
 	unsigned mux_entries;
 	unsigned ring_slots;
 	uint64_t stall_ns;
+	/* Tables that only grow: what is counted may be read by anyone (roster.h). */
 	struct agent *agents[AGENT_MAX];
-	uint32_t agent_count;
+	_Atomic uint32_t agent_count;
 	struct group *groups[RUNTIME_GROUPS_MAX];
-	uint32_t group_count;
+	/* Watches the threads of all groups but those that may block; NULL: nobody does. */
+	struct watchdog *watchdog;
+	_Atomic uint32_t group_count;
+	/* By ids, from and to; one that was made stays. */
+	_Atomic(struct link *) links[AGENT_MAX][AGENT_MAX];
+	/* The change under way. */
+	struct roster roster;
+	/* Cores that the process may use, for who is not pinned. */
+	cpu_set_t cores;
+	/* Threads that spin outnumbered the cores at the start. */
+	bool crowded;
+	/* The invoker steps it: there are no other threads. */
+	bool one_thread;
 	struct agent *wheel;
 	timer_arm_fn wheel_on_arm;
 	/* Told of warnings (one line, no newline); NULL: stderr. */
@@ -44,8 +58,11 @@ struct runtime {
 	/* Called once, on some group's thread, when all have started; may be NULL. */
 	void (*on_running)(void *context);
 	void *on_running_context;
+	/* Called once, on the first group's thread, when a stop begins; may be NULL. */
+	void (*on_stopping)(void);
 	_Atomic int state;
-	/* Groups that have started, for the barrier before start-complete. */
+	/* Groups that start, and those that have, for the barrier before start-complete. */
+	uint32_t starting;
 	_Atomic uint32_t started;
 	/* First failure at start, a negative errno. */
 	_Atomic int start_error;
@@ -56,7 +73,7 @@ struct runtime {
 	/* Agents that may be hurried: set when the stop takes longer than it should. */
 	_Atomic bool hurry;
 	_Atomic bool warned_backend;
-	uint64_t stop_timeout_ns;
+	_Atomic uint64_t stop_timeout_ns;
 	uint64_t stop_began_ns;
 };
 
@@ -68,6 +85,10 @@ void runtime_init(struct runtime *rt, const struct clock *clock);
 SINGLE
 struct group *runtime_group(struct runtime *rt, const char *name, int core,
 			    const struct idle *idle);
+
+/* The group of this name, or NULL: there is none. */
+SINGLE
+struct group *runtime_find_group(const struct runtime *rt, const char *name);
 
 /* Adds a set-up agent to a group and gives it its id. */
 SINGLE
@@ -123,6 +144,23 @@ bool runtime_has_news(const struct runtime *rt, const struct group *g);
 /* For what every group would say: only the first time. */
 CONCURRENT
 void runtime_warn_once(struct runtime *rt, const char *text);
+
+/* Where threads that spin outnumbered the cores, park gives its spinning up. */
+READONLY
+void runtime_spare_cores(const struct runtime *rt, struct idle *idle);
+
+/* For the roster: the link from one agent to another; 0 or -ENOMEM. */
+SINGLE
+int runtime_connect(struct runtime *rt, struct agent *from, struct agent *to);
+/* What an agent needs of the runtime: clock, limits, wheel. */
+SINGLE
+void runtime_equip(struct runtime *rt, struct agent *a);
+/* A thread for a group with agents, or, with the invoker, none; 0 or a negative errno: then it has
+ * none. And its end: all its agents are gone, or could not start. */
+BOUND
+int runtime_begin_group(struct runtime *rt, struct group *g);
+BOUND
+void runtime_end_group(struct runtime *rt, struct group *g);
 
 /* Group side: advance the stop from phase to phase; called by the first group's cycle. */
 BOUND

@@ -455,7 +455,7 @@ static void tls_received(struct mux_op *op, int result)
 	struct stream_tls *t = s->tls;
 	size_t len = 0;
 
-	if (t->cancelled) {
+	if (t->cancelled || (result == -ECANCELED && !t->prompted)) {
 		t->receiving = false;
 		s->on_received(s, NULL, -ECANCELED);
 		return;
@@ -544,6 +544,20 @@ void stream_init(struct stream *s, struct agent *agent, stream_received_fn on_re
 	mux_op_init(&s->send, agent, plain_sent);
 }
 
+void stream_leave(struct stream *s)
+{
+	ASSERT(!stream_busy(s) && s->tap == NULL);
+	mux_forget(s->agent->mux, s->fd);
+	s->agent = NULL;
+}
+
+void stream_join(struct stream *s, struct agent *agent)
+{
+	s->agent = agent;
+	mux_op_init(&s->recv, agent, s->recv.on_complete);
+	mux_op_init(&s->send, agent, s->send.on_complete);
+}
+
 void stream_connect(struct stream *s, const struct sockaddr_storage *address, socklen_t len)
 {
 	s->send.address = *address;
@@ -604,6 +618,11 @@ void stream_cancel(struct stream *s)
 	mux_cancel(s->agent->mux, &s->send);
 }
 
+void stream_stop_recv(struct stream *s)
+{
+	mux_cancel(s->agent->mux, &s->recv);
+}
+
 /* Only where a part of a record cannot have been sent before. */
 BOUND
 static void notify_close(struct stream *s)
@@ -662,6 +681,11 @@ void stream_close(struct stream *s)
 struct tls_agreed stream_agreed(const struct stream *s)
 {
 	return tls_agreed(s->tls->ssl);
+}
+
+const SSL *stream_session(const struct stream *s)
+{
+	return s->tls->ssl;
 }
 
 enum tls_fault stream_fault(const struct stream *s)

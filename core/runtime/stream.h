@@ -131,6 +131,18 @@ static inline void stream_send(struct stream *s, struct iovec *iov, unsigned cou
 	}
 }
 
+/* The same for the last words: when they are out, stream_end() or the end of the socket follows at
+ * once. Plain text goes along with that, in one segment. */
+BOUND
+static inline void stream_send_last(struct stream *s, struct iovec *iov, unsigned count)
+{
+	if (s->direct) {
+		mux_send_last(s->agent->mux, &s->send, s->fd, iov, count);
+	} else {
+		stream_send_by(s, iov, count);
+	}
+}
+
 BOUND
 bool stream_tls_recv_busy(const struct stream *s);
 BOUND
@@ -161,6 +173,18 @@ static inline bool stream_busy(const struct stream *s)
  * once more, on_received or on_sent even in a handshake. Only stream_close() may follow. */
 BOUND
 void stream_cancel(struct stream *s);
+
+/* Takes the receive that is under way back, and nothing else: on_received(s, NULL, -ECANCELED), or
+ * what had come before. The stream may go on, or move. Not in a handshake. */
+BOUND
+void stream_stop_recv(struct stream *s);
+
+/* Takes a stream away from its agent's multiplexor: nothing is busy, and there is no tap. The
+ * agent that gets it calls stream_join() before all else. */
+BOUND
+void stream_leave(struct stream *s);
+BOUND
+void stream_join(struct stream *s, struct agent *agent);
 
 /* Tells the peer that nothing more will be sent, when no send is under way: close_notify, if it can
  * go without waiting, and the end of the socket's sending side. */
@@ -202,6 +226,10 @@ static inline bool stream_is_secure(const struct stream *s)
 /* What the handshake agreed on; the stream is secure. */
 BOUND
 struct tls_agreed stream_agreed(const struct stream *s);
+
+/* Its session, for what tls_peer.h tells; the stream is secure. */
+BOUND
+const SSL *stream_session(const struct stream *s);
 
 /* Why the handshake failed. */
 BOUND

@@ -50,6 +50,8 @@ struct tls_context {
 	uint32_t magic;
 	/* Changed by tls_context_exchange() alone. */
 	_Atomic(SSL_CTX *) ssl;
+	/* Of a client: a digest of the files with its roots. */
+	uint64_t roots;
 };
 
 /* Where a connection's sessions go; hangs on its SSL. */
@@ -398,6 +400,30 @@ struct tls_context *tls_server_create(const struct tls_server_options *options, 
 	return context;
 }
 
+/* Of what is in the file, so that a file that was written anew is told from the one before. */
+static uint64_t digest_of(const char *path)
+{
+	unsigned char block[4096];
+	unsigned char md[EVP_MAX_MD_SIZE] = {0};
+	EVP_MD_CTX *digest = EVP_MD_CTX_new();
+	FILE *file = fopen(path, "re");
+	uint64_t first = 0;
+	size_t n;
+
+	if (file != NULL && digest != NULL && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) == 1) {
+		while ((n = fread(block, 1, sizeof(block), file)) > 0) {
+			EVP_DigestUpdate(digest, block, n);
+		}
+		EVP_DigestFinal_ex(digest, md, NULL);
+		memcpy(&first, md, sizeof(first));
+	}
+	if (file != NULL) {
+		fclose(file);
+	}
+	EVP_MD_CTX_free(digest);
+	return first;
+}
+
 struct tls_context *tls_client_create(const char *ca, char why[TLS_WHY])
 {
 	struct tls_context *context = context_new(TLS_client_method(), why);
@@ -422,7 +448,18 @@ struct tls_context *tls_client_create(const char *ca, char why[TLS_WHY])
 		tls_context_free(context);
 		return NULL;
 	}
+	context->roots = ca != NULL ? digest_of(ca) : 0;
 	return context;
+}
+
+uint64_t tls_client_roots(const struct tls_context *context)
+{
+	return context->roots;
+}
+
+bool tls_client_same_roots(const struct tls_context *a, const struct tls_context *b)
+{
+	return a == b || (a != NULL && b != NULL && a->roots == b->roots);
 }
 
 /* The file is read now: nothing is to be looked up on disk during a handshake. */
@@ -435,6 +472,7 @@ int tls_client_trust_system(struct tls_context *context, char why[TLS_WHY])
 	CHECK_MAGIC(context, TLS_CONTEXT_MAGIC);
 	for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
 		if (SSL_CTX_load_verify_file(context->ssl, files[i]) == 1) {
+			context->roots = digest_of(files[i]);
 			return 0;
 		}
 		ERR_clear_error();

@@ -133,6 +133,13 @@ struct tls_context *tls_server_create(const struct tls_server_options *options, 
 SINGLE
 struct tls_context *tls_client_create(const char *ca, char why[TLS_WHY]);
 
+/* What both trust is the same, as it was in their files; NULL: nobody's. */
+READONLY
+bool tls_client_same_roots(const struct tls_context *a, const struct tls_context *b);
+/* A number for what it trusts: equal for equal roots, 0 for none. */
+READONLY
+uint64_t tls_client_roots(const struct tls_context *context);
+
 /* Trusts the roots that the system trusts, before the context is shared. 0 or -ENOENT. */
 SINGLE
 int tls_client_trust_system(struct tls_context *context, char why[TLS_WHY]);

@@ -59,6 +59,11 @@ bool command_message_id(struct order *o, unsigned index);
 BOUND
 bool command_flag(struct order *o, unsigned index, const char *word);
 
+/* Takes "for TIME" or "until MOMENT" (2027-01-31T15:00:00Z, seconds may be left out) off the end,
+ * into o->until_ms; `max` arguments may be before it. False and answered: it is wrong. */
+BOUND
+bool command_until(struct order *o, unsigned max);
+
 /* Answers that the command was not used as it is to be. */
 BOUND
 void command_fail_usage(struct order *o);
@@ -76,7 +81,7 @@ json_t *command_describe_domain(struct scheduler *s, const struct domain *d);
 /* ---- records of the domain that is argument 0, by the binding that is meant (command_domain.c)
  * ---- */
 
-/* The sum of command_each_record(): how many there were. Those from 1 on are the command's. */
+/* The sum of command_each_record(): how many there were. Others are command_domain.c's. */
 #define COMMAND_TOTAL_RECORDS 0
 
 /* Argument `index` is a binding's name, or not there: then all are meant. */
@@ -88,12 +93,12 @@ void command_ask_records(struct order *o, order_step_fn step, order_merge_fn mer
 /*
  * For a step: looks after the records of the domain that have their first home on this scheduler,
  * one for each binding, so that each is seen once: of one that is away where it is, and comes back
- * for the next. True when all have been seen. `make`: there is one of each binding that is
- * configured.
+ * for the next. True when all have been seen, or the program stops. `make`: there is one of each
+ * binding that is configured.
  */
 BOUND
 bool command_each_record(struct part *p, struct agent *self, bool make, order_domain_fn each);
-/* True when there was a record; else the order is answered. */
+/* True when there was a record, and each was seen; else the order is answered. */
 BOUND
 bool command_found_records(struct order *o);
 /* One more value of the part, an array; and the answer made of them: one by itself, several in a
@@ -143,6 +148,8 @@ BOUND
 void command_domain_fail(struct order *o);
 BOUND
 void command_domain_suspend(struct order *o);
+BOUND
+void command_suspensions(struct order *o);
 BOUND
 void command_domain_resume(struct order *o);
 /* command_why.c: why is it not moving? */
@@ -219,6 +226,20 @@ BOUND
 void command_signing_stats(struct order *o);
 BOUND
 void command_dkim_reload(struct order *o);
+/* command_config.c: generations of the configuration */
+BOUND
+void command_config_reload(struct order *o);
+BOUND
+void command_config_status(struct order *o);
+/* What came of a change of the configuration that was made: an object; of one that was not:
+ * answers.
+ */
+struct generation_change;
+BOUND
+json_t *command_change_value(const struct generation_change *g);
+/* `wrote`: paths of files that were written nevertheless; NULL, or none: none. */
+BOUND
+void command_fail_change(struct order *o, const struct generation_change *g, const json_t *wrote);
 /* command_tls.c */
 BOUND
 void command_tls_reload(struct order *o);
@@ -236,6 +257,33 @@ BOUND
 void command_lua_check(struct order *o);
 BOUND
 void command_hooks(struct order *o);
+/* command_setting.c: questions about the configuration */
+BOUND
+void command_config_get(struct order *o);
+BOUND
+void command_config_eval(struct order *o);
+BOUND
+void command_config_show(struct order *o);
+BOUND
+void command_config_locate(struct order *o);
+BOUND
+void command_config_diff(struct order *o);
+/* command_change.c: changes of it; first the order's line as it may be written down, without a
+ * secret that it sets, into `text`. Returns `text`. */
+BOUND
+const char *command_line_shown(const struct order *o, char *text, size_t size);
+BOUND
+void command_config_set(struct order *o);
+BOUND
+void command_config_unset(struct order *o);
+BOUND
+void command_config_begin(struct order *o);
+BOUND
+void command_config_commit(struct order *o);
+BOUND
+void command_config_rollback(struct order *o);
+BOUND
+void command_config_writeback(struct order *o);
 /* command_bounce.c */
 BOUND
 void command_bounce_stats(struct order *o);

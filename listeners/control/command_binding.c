@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "listeners/control/rounds.h"
 
 /* Of the domain records of one binding on one scheduler. */
 SINGLE
@@ -269,10 +270,11 @@ static bool suspend_step(struct part *p, struct agent *self)
 	enum binding_order wanted = p->order->flag ? BINDING_SUSPENDED : BINDING_RESUMED;
 	bool done = b == NULL;
 
-	if (b != NULL && b->order != wanted) {
-		binding_set_order(b, wanted);
-		suspension_note(&b->suspension, p->order->flag ? p->order->who : NULL,
-				agent_wall_ms(self));
+	/* Said again, it has another end. */
+	if (b != NULL && (b->order != wanted || p->bucket_count == UINT32_MAX)) {
+		dispatch_order_binding(&order_scheduler_of(self)->dispatcher, b, wanted,
+				       p->order->flag ? p->order->who : NULL, agent_wall_ms(self),
+				       p->order->until_ms);
 	}
 	done = done || part_walk(p, self, ORDER_ROWS_PER_STEP, obey_one);
 	known(p, self);
@@ -298,6 +300,9 @@ static void merge_suspend(struct order *o)
 
 	if (v != NULL) {
 		value_set_text(v, "state", o->flag ? "suspended" : "resumed");
+		if (o->until_ms != 0) {
+			value_set_time(v, "until_at", o->until_ms);
+		}
 		value_set_number(v, "domains", order_total(o, RECORDS));
 		value_set_number(v, "active", order_total(o, ACTIVE));
 		value_set_number(v, "delayed", order_total(o, DELAYED));
@@ -308,8 +313,10 @@ static void merge_suspend(struct order *o)
 void command_binding_suspend(struct order *o)
 {
 	o->flag = true;
-	o->binding = o->arguments[0];
-	order_on_schedulers(o, suspend_step, merge_suspend);
+	if (command_until(o, 1)) {
+		o->binding = o->arguments[0];
+		order_on_schedulers(o, suspend_step, merge_suspend);
+	}
 }
 
 void command_binding_resume(struct order *o)
@@ -318,6 +325,7 @@ void command_binding_resume(struct order *o)
 	order_on_schedulers(o, suspend_step, merge_suspend);
 }
 
+/* A record that travels meanwhile is reached, too. */
 static void flush_one(struct part *p, struct scheduler *s, struct domain *d)
 {
 	if (is_of(p, d) && (d->delayed_count != 0 || d->active_count != 0)) {
@@ -329,7 +337,7 @@ static void flush_one(struct part *p, struct scheduler *s, struct domain *d)
 
 static bool flush_step(struct part *p, struct agent *self)
 {
-	bool done = part_walk(p, self, ORDER_ROWS_PER_STEP, flush_one);
+	bool done = rounds_walk(p, self, ORDER_ROWS_PER_STEP, flush_one);
 
 	known(p, self);
 	return done;
@@ -342,6 +350,7 @@ static void merge_flush(struct order *o)
 	if (v != NULL) {
 		value_set_number(v, "domains", order_total(o, RECORDS));
 		value_set_number(v, "messages_flushed", order_total(o, MESSAGES));
+		rounds_set_trouble(o, v);
 		order_answer(o, v);
 	}
 }
@@ -349,7 +358,7 @@ static void merge_flush(struct order *o)
 void command_binding_flush(struct order *o)
 {
 	o->binding = o->arguments[0];
-	order_on_schedulers(o, flush_step, merge_flush);
+	rounds_begin(o, flush_step, merge_flush, false);
 }
 
 static void fail_one(struct part *p, struct scheduler *s, struct domain *d)
@@ -362,7 +371,7 @@ static void fail_one(struct part *p, struct scheduler *s, struct domain *d)
 
 static bool fail_step(struct part *p, struct agent *self)
 {
-	bool done = part_walk(p, self, FAILED_PER_STEP, fail_one);
+	bool done = rounds_walk(p, self, FAILED_PER_STEP, fail_one);
 
 	known(p, self);
 	return done;
@@ -375,6 +384,7 @@ static void merge_fail(struct order *o)
 	if (v != NULL) {
 		value_set_number(v, "domains", order_total(o, RECORDS));
 		value_set_number(v, "messages_failed", order_total(o, MESSAGES));
+		rounds_set_trouble(o, v);
 		order_answer(o, v);
 	}
 }
@@ -390,6 +400,6 @@ void command_binding_fail(struct order *o)
 	}
 	o->binding = o->arguments[0];
 	if (command_flag(o, 1, "quiet")) {
-		order_on_schedulers(o, fail_step, merge_fail);
+		rounds_begin(o, fail_step, merge_fail, true);
 	}
 }

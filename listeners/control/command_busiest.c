@@ -14,30 +14,78 @@
 
 /* ---- the busiest ---- */
 
+enum key { RATE, QUEUED, CONNECTIONS, KEYS };
+
+static const char *const key_names[] = {"rate_per_s", "queued", "connections"};
 /* What rows are sorted by; the first one that differs decides. */
-static const char *const orders[][3] = {
-	{"rate_per_s", "queued", "connections"},
-	{"queued", "rate_per_s", "connections"},
-	{"connections", "rate_per_s", "queued"},
+static const enum key orders[][KEYS] = {
+	{RATE, QUEUED, CONNECTIONS},
+	{QUEUED, RATE, CONNECTIONS},
+	{CONNECTIONS, RATE, QUEUED},
 };
 static const char *const order_words[] = {"rate", "queue", "connections"};
 
 #define ORDERS (sizeof(orders) / sizeof(orders[0]))
 
-/* Positive when `a` comes first. The domain's name makes it an order. */
-static int compare(const struct order *o, const json_t *a, const json_t *b)
+static double key_of_row(const json_t *row, enum key key)
 {
-	for (unsigned i = 0; i < 3; i++) {
-		const char *key = orders[o->sort][i];
-		double x = json_number_value(json_object_get(a, key));
-		double y = json_number_value(json_object_get(b, key));
+	return json_number_value(json_object_get(row, key_names[key]));
+}
+
+static const char *name_of_row(const json_t *row)
+{
+	return json_string_value(json_object_get(row, "domain"));
+}
+
+/* As its row would say. */
+static double key_of(const struct scheduler *s, const struct domain *d, enum key key)
+{
+	switch (key) {
+	case QUEUED:
+		return (double)((uint64_t)d->active_count + d->delayed_count);
+	case CONNECTIONS:
+		return d->connection_count;
+	case RATE:
+	case KEYS:
+		break;
+	}
+	return value_real(recent_per_s(&d->done, agent_now_ms(&s->base)));
+}
+
+/* Does row `a` come first? The domain's name makes it an order. */
+static bool is_before(const struct order *o, const json_t *a, const json_t *b)
+{
+	for (unsigned i = 0; i < KEYS; i++) {
+		double x = key_of_row(a, orders[o->sort][i]);
+		double y = key_of_row(b, orders[o->sort][i]);
 
 		if (x != y) {
-			return x > y ? 1 : -1;
+			return x > y;
 		}
 	}
-	return strcmp(json_string_value(json_object_get(b, "domain")),
-		      json_string_value(json_object_get(a, "domain")));
+	return strcmp(name_of_row(a), name_of_row(b)) < 0;
+}
+
+/* Would the record's row be kept among `rows`? Most are not, and are not made. */
+static bool is_busy(const struct order *o, const json_t *rows, const struct scheduler *s,
+		    const struct domain *d)
+{
+	size_t count = json_array_size(rows);
+	const json_t *last;
+
+	if (count < o->number) {
+		return true;
+	}
+	last = json_array_get(rows, count - 1);
+	for (unsigned i = 0; i < KEYS; i++) {
+		double x = key_of(s, d, orders[o->sort][i]);
+		double y = key_of_row(last, orders[o->sort][i]);
+
+		if (x != y) {
+			return x > y;
+		}
+	}
+	return strcmp(d->name, name_of_row(last)) < 0;
 }
 
 static json_t *row_of(const struct scheduler *s, const struct domain *d)
@@ -61,7 +109,7 @@ static void insert(const struct order *o, json_t *rows, json_t *row)
 	size_t count = json_array_size(rows);
 	size_t at = count;
 
-	while (at > 0 && compare(o, row, json_array_get(rows, at - 1)) > 0) {
+	while (at > 0 && is_before(o, row, json_array_get(rows, at - 1))) {
 		at--;
 	}
 	if (at < o->number) {
@@ -80,7 +128,9 @@ static void each_record(struct part *p, struct scheduler *s, struct domain *d)
 	    recent_per_s(&d->done, agent_now_ms(&s->base)) <= 0) {
 		return;
 	}
-	insert(p->order, p->json, row_of(s, d));
+	if (is_busy(p->order, p->json, s, d)) {
+		insert(p->order, p->json, row_of(s, d));
+	}
 }
 
 static bool busiest_step(struct part *p, struct agent *self)

@@ -6,12 +6,14 @@
 #include <string.h>
 #include <strings.h>
 
+#include "listeners/control/rounds.h"
+
 void command_take_binding(struct order *o, unsigned index)
 {
 	o->binding = index < o->argument_count ? o->arguments[index] : NULL;
 }
 
-enum { RECORDS = COMMAND_TOTAL_RECORDS, MESSAGES, ACTIVE, DELAYED };
+enum { RECORDS = COMMAND_TOTAL_RECORDS, MESSAGES, ACTIVE, DELAYED, UNREACHED };
 
 static void at_record(struct part *p, struct scheduler *s, struct domain *d, order_domain_fn each)
 {
@@ -19,22 +21,30 @@ static void at_record(struct part *p, struct scheduler *s, struct domain *d, ord
 	each(p, s, d);
 }
 
-/* A record of the domain, by the binding, has its first home on this scheduler. True when `each`
+/*
+ * A record of the domain, by the binding, has its first home on this scheduler. True when `each`
  * has seen it, or there is none; else the step has to run elsewhere, or later: it is away, or on
- * its way back. `make`: there is one now, of a binding that is configured. */
+ * its way back, or, while records settle under a new layout, maybe at its home of the layout
+ * before. `make`: there is one now, of a binding that is configured.
+ */
 static bool first_home_record(struct part *p, struct scheduler *s, const struct binding_record *b,
 			      bool make, order_domain_fn each)
 {
 	const char *domain = p->order->arguments[0];
-	const struct dispatcher *away = dispatch_away(&s->dispatcher, b->name, domain);
-	struct domain *d;
+	struct domain *d = domain_find(&s->dispatcher.domains, b->name, domain);
+	const struct dispatcher *away = NULL;
 
+	if (d == NULL) {
+		away = dispatch_away(&s->dispatcher, b->name, domain);
+	}
+	if (d == NULL && away == NULL && p->absent != p->bucket + 1) {
+		away = dispatch_before(&s->dispatcher, b->name, domain);
+	}
 	if (away != NULL) {
 		p->away_by = b->name;
 		p->pass_to = away->self;
 		return false;
 	}
-	d = domain_find(&s->dispatcher.domains, b->name, domain);
 	if (d == NULL && make && b->configured) {
 		d = dispatch_find(&s->dispatcher, b->name, domain);
 	}
@@ -47,24 +57,49 @@ static bool first_home_record(struct part *p, struct scheduler *s, const struct 
 	return true;
 }
 
-bool command_each_record(struct part *p, struct agent *self, bool make, order_domain_fn each)
+/* Where it has gone to: seen, it is over with this binding; else the first home looks again. */
+static void away_record(struct part *p, struct scheduler *s, order_domain_fn each)
+{
+	const char *domain = p->order->arguments[0];
+	struct domain *d = domain_find(&s->dispatcher.domains, p->away_by, domain);
+	const struct dispatcher *away =
+		d == NULL ? dispatch_away(&s->dispatcher, p->away_by, domain) : NULL;
+
+	if (d != NULL && d->travel == DOMAIN_EXPECTED) {
+		return;
+	}
+	if (d != NULL) {
+		at_record(p, s, d, each);
+		p->bucket++;
+	} else if (away != NULL && away->self != p->agent) {
+		p->pass_to = away->self;
+		return;
+	} else {
+		bool yours = false;
+
+		/* Nothing is known here, nor will be, or that it went to its first home, which may
+		 * make one. */
+		dispatch_elsewhere(&s->dispatcher, p->away_by, domain, &yours);
+		p->absent = yours ? p->bucket + 1 : 0;
+	}
+	p->away_by = NULL;
+	p->pass_to = p->agent;
+}
+
+static bool see_records(struct part *p, struct agent *self, bool make, order_domain_fn each)
 {
 	struct scheduler *s = order_scheduler_of(self);
 	const struct order *o = p->order;
 
 	if (p->away_by != NULL) {
-		at_record(p, s, domain_find(&s->dispatcher.domains, p->away_by, o->arguments[0]),
-			  each);
-		p->away_by = NULL;
-		p->pass_to = p->agent;
-		p->bucket++;
+		away_record(p, s, each);
 		return false;
 	}
 	for (; p->bucket < s->dispatcher.bindings.count; p->bucket++) {
 		const struct binding_record *b = s->dispatcher.bindings.records[p->bucket];
 
 		if ((o->binding == NULL || strcmp(o->binding, b->name) == 0) &&
-		    home_of(s->program, b->name, o->arguments[0]) == s->index &&
+		    dispatch_is_home(&s->dispatcher, b->name, o->arguments[0]) &&
 		    !first_home_record(p, s, b, make, each)) {
 			return false;
 		}
@@ -72,8 +107,28 @@ bool command_each_record(struct part *p, struct agent *self, bool make, order_do
 	return true;
 }
 
+/* When the program stops records stay where they are, and what is on its way may never arrive. */
+bool command_each_record(struct part *p, struct agent *self, bool make, order_domain_fn each)
+{
+	if (see_records(p, self, make, each)) {
+		return true;
+	}
+	if (!runtime_stopping(self->runtime)) {
+		return false;
+	}
+	p->pass_to = NULL;
+	p->away_by = NULL;
+	p->totals[UNREACHED]++;
+	return true;
+}
+
 bool command_found_records(struct order *o)
 {
+	if (order_total(o, UNREACHED) != 0) {
+		order_fail(o, "flywheeld stops: not every record of domain \"%s\" was reached",
+			   o->arguments[0]);
+		return false;
+	}
 	if (order_total(o, RECORDS) != 0) {
 		return true;
 	}
@@ -164,6 +219,7 @@ static void answer_messages(struct order *o, const char *key)
 		v = value_object();
 		value_set_text(v, "domain", o->arguments[0]);
 		value_set_number(v, key, order_total(o, MESSAGES));
+		rounds_set_trouble(o, v);
 		order_answer(o, v);
 	}
 }
@@ -198,6 +254,11 @@ static void merge_fail(struct order *o)
 	answer_messages(o, "messages_failed");
 }
 
+static void merge_failed(struct order *o)
+{
+	rounds_written(o, merge_fail);
+}
+
 void command_domain_fail(struct order *o)
 {
 	/* `quiet` is the last word, whether there is a binding before it or not. */
@@ -217,15 +278,15 @@ void command_domain_fail(struct order *o)
 	o->flag = quiet;
 	o->argument_count -= quiet;
 	command_take_binding(o, 1);
-	command_ask_records(o, fail_step, merge_fail);
+	command_ask_records(o, fail_step, merge_failed);
 }
 
 /* o->flag: suspend, or resume. */
 static void suspend_one(struct part *p, struct scheduler *s, struct domain *d)
 {
 	dispatch_suspend(&s->dispatcher, d, p->order->flag);
-	suspension_note(&d->suspension, p->order->flag ? p->order->who : NULL,
-			agent_wall_ms(&s->base));
+	dispatch_suspend_note(&s->dispatcher, d, p->order->flag ? p->order->who : NULL,
+			      agent_wall_ms(&s->base), p->order->until_ms);
 	p->totals[ACTIVE] += d->active_count;
 	p->totals[DELAYED] += d->delayed_count;
 	p->json = p->json != NULL ? p->json : value_text(command_domain_state(s, d));
@@ -251,6 +312,9 @@ static void merge_suspend(struct order *o)
 			json_object_set(v, "state", o->parts[i].json);
 		}
 	}
+	if (o->until_ms != 0) {
+		value_set_time(v, "until_at", o->until_ms);
+	}
 	value_set_number(v, "active", order_total(o, ACTIVE));
 	value_set_number(v, "delayed", order_total(o, DELAYED));
 	order_answer(o, v);
@@ -259,8 +323,10 @@ static void merge_suspend(struct order *o)
 void command_domain_suspend(struct order *o)
 {
 	o->flag = true;
-	command_take_binding(o, 1);
-	command_ask_records(o, suspend_step, merge_suspend);
+	if (command_until(o, 2)) {
+		command_take_binding(o, 1);
+		command_ask_records(o, suspend_step, merge_suspend);
+	}
 }
 
 void command_domain_resume(struct order *o)

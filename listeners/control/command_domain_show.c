@@ -94,7 +94,7 @@ static json_t *queue_of(const struct scheduler *s, const struct domain *d)
 	}
 	if (d->active_head != NULL) {
 		value_set_time(v, "oldest_active_received_at",
-			       d->active_head->message->received_ms);
+			       domain_oldest_active(d)->message->received_ms);
 	}
 	return v;
 }
@@ -141,7 +141,7 @@ static void throttle_row(json_t *rows, const struct why *w, enum domain_hold why
 		value_set_number(row, "next_in_ms",
 				 throttle_wait_ns(t, w->scheduler->base.now.mono_ns) / NS_PER_MS);
 		value_set_number(row, "times_held",
-				 atomic_load_explicit(&t->held, memory_order_relaxed));
+				 atomic_load_explicit(&t->slot->held, memory_order_relaxed));
 	}
 	value_append(rows, row);
 }

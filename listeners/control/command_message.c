@@ -12,6 +12,7 @@
 #include "core/outbound/connection.h"
 #include "core/runtime/check.h"
 #include "listeners/control/found.h"
+#include "listeners/control/rounds.h"
 
 /* Recipients shown of each delivery, unless all are asked for. */
 #define RECIPIENTS_SHOWN 10
@@ -100,6 +101,7 @@ static void set_message(json_t *v, const struct message *m, uint64_t wall_ms)
 	value_set_number(v, "body_bytes", m->body_bytes);
 	value_set(v, "recipients_in_all", json_null());
 	value_set(v, "durability", json_null());
+	value_set(v, "priority", json_null());
 	value_set_bool(v, "in_spool", m->spool != NULL);
 }
 
@@ -110,6 +112,7 @@ static void set_envelope(json_t *v, const struct envelope *e)
 	value_set_text(v, "sender", e->sender_offset != 0 ? envelope_sender(e) : "");
 	value_set_number(v, "recipients_in_all", e->recipient_count);
 	value_set_text(v, "durability", e->durability < 3 ? durability[e->durability] : "unknown");
+	value_set_number(v, "priority", e->priority);
 }
 
 /* ---- envelopes on disk only ---- */
@@ -290,12 +293,12 @@ static void retry_in(struct part *p, struct scheduler *s, struct domain *d)
 
 static bool fail_step(struct part *p, struct agent *self)
 {
-	return part_walk(p, self, ORDER_ROWS_PER_STEP, fail_in);
+	return rounds_walk(p, self, ORDER_ROWS_PER_STEP, fail_in);
 }
 
 static bool retry_step(struct part *p, struct agent *self)
 {
-	return part_walk(p, self, ORDER_ROWS_PER_STEP, retry_in);
+	return rounds_walk(p, self, ORDER_ROWS_PER_STEP, retry_in);
 }
 
 static void merge_changed(struct order *o)
@@ -310,19 +313,20 @@ static void merge_changed(struct order *o)
 	v = value_object();
 	value_set_text(v, "message", o->arguments[0]);
 	value_set_number(v, "deliveries", count);
+	rounds_set_trouble(o, v);
 	order_answer(o, v);
 }
 
 void command_message_fail(struct order *o)
 {
 	if (command_message_id(o, 0) && command_flag(o, 1, "quiet")) {
-		order_on_schedulers(o, fail_step, merge_changed);
+		rounds_begin(o, fail_step, merge_changed, true);
 	}
 }
 
 void command_message_retry(struct order *o)
 {
 	if (command_message_id(o, 0)) {
-		order_on_schedulers(o, retry_step, merge_changed);
+		rounds_begin(o, retry_step, merge_changed, false);
 	}
 }

@@ -32,20 +32,21 @@ static json_t *agent_row(const struct agent *a)
 	value_set_number(row, "tasks", counter_get(a->tasks_run));
 	value_set_number(row, "longest_cycle_ns", counter_get(a->cycle_max_ns));
 	value_set_number(row, "stalls", counter_get(a->stalls));
-	value_set_number(row, "ring_in", agent_ring_depth(a->in));
-	value_set_number(row, "ring_out", agent_ring_depth(a->out));
+	value_set_number(row, "ring_in", agent_ring_depth_in(a));
+	value_set_number(row, "ring_out", agent_ring_depth_out(a));
 	value_set_number(row, "overflow_max", counter_get(a->overflow_max));
 	return row;
 }
 
-static json_t *group_row(const struct group *g)
+static json_t *group_row(struct group *g)
 {
+	int core = atomic_load(&g->core);
 	json_t *row = value_object();
 
 	value_set_text(row, "thread", g->name);
-	value_set(row, "core", g->core >= 0 ? json_integer(g->core) : json_null());
-	value_set_bool(row, "pinned", g->pinned);
-	value_set_text(row, "idle", idle_name(g->idle.kind));
+	value_set(row, "core", core >= 0 ? json_integer(core) : json_null());
+	value_set_bool(row, "pinned", atomic_load(&g->pinned));
+	value_set_text(row, "idle", idle_name((enum idle_kind)atomic_load(&g->idle_kind)));
 	value_set_number(row, "cycles", counter_get(g->cycles));
 	value_set_number(row, "cycles_idle", counter_get(g->idle_cycles));
 	value_set_number(row, "parks", counter_get(g->parks));
@@ -53,6 +54,18 @@ static json_t *group_row(const struct group *g)
 	value_set_number(row, "completions", counter_get(g->completions));
 	value_set_number(row, "cpu_ns", group_cpu_ns(g));
 	return row;
+}
+
+/* Agents that have left (roster.h) stay in the tables, and so do their threads. */
+static bool is_inhabited(const struct runtime *rt, const struct group *g)
+{
+	uint32_t i = 0;
+
+	while (i < rt->agent_count &&
+	       (rt->agents[i]->group != g || !atomic_load(&rt->agents[i]->live))) {
+		i++;
+	}
+	return i < rt->agent_count;
 }
 
 void command_threads(struct order *o)
@@ -63,10 +76,14 @@ void command_threads(struct order *o)
 	json_t *v = value_object();
 
 	for (uint32_t i = 0; i < rt->agent_count; i++) {
-		value_append(agents, agent_row(rt->agents[i]));
+		if (atomic_load(&rt->agents[i]->live)) {
+			value_append(agents, agent_row(rt->agents[i]));
+		}
 	}
 	for (uint32_t i = 0; i < rt->group_count; i++) {
-		value_append(threads, group_row(rt->groups[i]));
+		if (is_inhabited(rt, rt->groups[i])) {
+			value_append(threads, group_row(rt->groups[i]));
+		}
 	}
 	value_set(v, "agents", agents);
 	value_set(v, "threads", threads);

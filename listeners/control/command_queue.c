@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "listeners/control/rounds.h"
 #include "listeners/control/selection.h"
 
 #define MAILQ_ROWS 20
@@ -270,6 +271,7 @@ void command_mailq_answer(struct order *o)
 
 	value_set(v, "queues", longest_rows(o));
 	value_set_number(v, "deliveries_matching", order_total(o, SELECTION_MATCHED));
+	selection_set_gaps(v, o->selection);
 	order_answer(o, v);
 }
 
@@ -319,7 +321,7 @@ static void flush_one(struct part *p, struct scheduler *s, struct domain *d)
 
 static bool flush_step(struct part *p, struct agent *self)
 {
-	return part_walk(p, self, ORDER_ROWS_PER_STEP, flush_one);
+	return rounds_walk(p, self, ORDER_ROWS_PER_STEP, flush_one);
 }
 
 static void merge_flush(struct order *o)
@@ -328,10 +330,11 @@ static void merge_flush(struct order *o)
 
 	value_set_number(v, "domains", order_total(o, FLUSHED_DOMAINS));
 	value_set_number(v, "messages_flushed", order_total(o, FLUSHED_MESSAGES));
+	rounds_set_trouble(o, v);
 	order_answer(o, v);
 }
 
 void command_flush_all(struct order *o)
 {
-	order_on_schedulers(o, flush_step, merge_flush);
+	rounds_begin(o, flush_step, merge_flush, false);
 }

@@ -1,6 +1,6 @@
 /*
- * Commands about sites: MX sets, providers and domains that are alone, each with what its domains
- * share. Each scheduler writes its own rows, so many in a duty cycle.
+ * Commands about sites: MX sets, providers, gateways and domains that are alone, each with what its
+ * domains share. Each scheduler writes its own rows, so many in a duty cycle.
  */
 #include "listeners/control/command.h"
 
@@ -178,10 +178,16 @@ void command_sites(struct order *o)
 	order_on_schedulers(o, sites_step, merge_rows);
 }
 
-/* The name is one of the key's words: a provider, a domain, an exchanger. */
-static bool is_named(const struct site *site, const char *name)
+/* The name is one of the key's words: a provider, an exchanger, a gateway, a domain that is alone;
+ * or that of a domain whose mail goes there. */
+static bool is_named(const struct scheduler *s, const struct site *site, const char *name)
 {
+	const struct domain *d = domain_find(&s->dispatcher.domains, site->binding, name);
 	size_t len = strlen(name);
+
+	if (d != NULL && d->lane != NULL && d->lane->site == site) {
+		return true;
+	}
 
 	for (const char *at = strchr(site->key, ' '); at != NULL; at = strchr(at + 1, ' ')) {
 		if (strncasecmp(at + 1, name, len) == 0 &&
@@ -194,7 +200,7 @@ static bool is_named(const struct site *site, const char *name)
 
 static void each_named(struct part *p, struct scheduler *s, const struct site *site)
 {
-	if (is_named(site, p->order->arguments[0])) {
+	if (is_named(s, site, p->order->arguments[0])) {
 		p->totals[SITES]++;
 		part_row(p, describe(s, site));
 	}

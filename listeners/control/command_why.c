@@ -53,7 +53,7 @@ static void add_note(json_t *rows, const struct scheduler *s, const char *reason
 	json_t *row = value_object();
 	char at[WHY_TEXT];
 
-	config_program_origin(s->program->config, stanza, option, &o.origin);
+	config_program_origin(s->config, stanza, option, &o.origin);
 	value_set_text(row, "reason", reason);
 	value_set_text(row, "of", "program");
 	value_set_bool(row, "holds", false);

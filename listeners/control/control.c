@@ -35,6 +35,8 @@ static void control_serve(struct scheduler *s, void *state, struct accept *a)
 	struct control *c = control_of(state);
 
 	CHECK_MAGIC(a, ACCEPT_MAGIC);
+	/* Nothing is configured of consoles once they are connected. */
+	accept_let_go(a);
 	if (c->stopping) {
 		scheduler_close_accept(s, a);
 		return;

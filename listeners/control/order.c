@@ -97,6 +97,11 @@ static void reply_value(struct order *o, json_t *value)
 	json_decref(value);
 }
 
+struct config *order_config(const struct order *o)
+{
+	return o->program->config;
+}
+
 void order_answer(struct order *o, json_t *result)
 {
 	reply_text(&o->reply, "{\"ok\":true,\"result\":");
@@ -105,18 +110,24 @@ void order_answer(struct order *o, json_t *result)
 	answered(o);
 }
 
-static void fail(struct order *o, enum order_outcome outcome, const char *format, va_list args)
+static void fail_text(struct order *o, enum order_outcome outcome, const char *text)
 {
-	char text[ORDER_LINE_MAX + 512];
 	json_t *answer = value_object();
 
-	vsnprintf(text, sizeof(text), format, args);
 	o->outcome = outcome;
 	value_set_bool(answer, "ok", false);
 	value_set_text(answer, "error", text);
 	reply_value(o, answer);
 	reply_text(&o->reply, "\n");
 	answered(o);
+}
+
+static void fail(struct order *o, enum order_outcome outcome, const char *format, va_list args)
+{
+	char text[ORDER_LINE_MAX + 512];
+
+	vsnprintf(text, sizeof(text), format, args);
+	fail_text(o, outcome, text);
 }
 
 void order_fail(struct order *o, const char *format, ...)
@@ -126,6 +137,11 @@ void order_fail(struct order *o, const char *format, ...)
 	va_start(args, format);
 	fail(o, ORDER_NOT_FOUND, format, args);
 	va_end(args);
+}
+
+void order_fail_lines(struct order *o, const char *text)
+{
+	fail_text(o, ORDER_BAD_USAGE, text);
 }
 
 void order_fail_usage(struct order *o, const char *format, ...)
@@ -225,13 +241,24 @@ static void on_step(struct agent *self, void *object, uint64_t unused)
 			p->pass_to = NULL;
 			p->cycle_ns = 0;
 			p->sent_ns = self->now.mono_ns;
-			agent_send(self, to, on_step, p, 0);
+			if (agent_reaches(self, to)) {
+				agent_send(self, to, on_step, p, 0);
+			} else {
+				part_complete(p, self);
+			}
 			return;
 		}
 		if (p->waits) {
 			return;
 		}
 	}
+	agent_send(self, self, on_step, p, 0);
+}
+
+void part_resume(struct part *p, struct agent *self)
+{
+	ASSERT(p->waits);
+	p->waits = false;
 	agent_send(self, self, on_step, p, 0);
 }
 
@@ -253,7 +280,12 @@ static void part_send(struct order *o, uint32_t index, struct agent *to)
 	p->agent = to;
 	p->bucket_count = UINT32_MAX;
 	p->sent_ns = o->scheduler->base.now.mono_ns;
-	agent_send(&o->scheduler->base, to, on_step, p, 0);
+	/* Who has left, or is about to, has nothing to add. */
+	if (agent_reaches(&o->scheduler->base, to)) {
+		agent_send(&o->scheduler->base, to, on_step, p, 0);
+	} else {
+		part_complete(p, &o->scheduler->base);
+	}
 }
 
 void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn merge)

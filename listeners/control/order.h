@@ -35,6 +35,7 @@
 
 struct binding_sums;
 struct command;
+struct draft;
 struct order;
 struct part;
 struct selection;
@@ -82,6 +83,9 @@ struct part {
 	struct agent *pass_to;
 	/* A domain's record by this binding is what it is there for; NULL: it is no such visit. */
 	const char *away_by;
+	/* The step of the binding, plus one, of which the home of the layout before has no record.
+	 */
+	uint32_t absent;
 	/* What it found: a value, or text of JSON values separated by commas. */
 	json_t *json;
 	char *text;
@@ -102,6 +106,14 @@ struct part {
 	struct selection_walk *selection;
 	/* Of the client's own use; malloc. */
 	void *found;
+	/* Of an order in rounds: what sees a record; records that have left the scheduler so far,
+	 * and those on their way; since when it waits for the spool, monotonic ms (0: it does not),
+	 * and orders that the spool has not written. */
+	order_domain_fn each;
+	uint64_t moved;
+	uint64_t moves;
+	uint64_t waits_since_ms;
+	uint64_t unwritten;
 	/* A walk over domain records: the next bucket, and how many there were. */
 	uint32_t bucket;
 	uint32_t bucket_count;
@@ -134,6 +146,8 @@ struct order {
 	struct message_id id;
 	char ascii_domain[IDNA_MAX];
 	bool flag;
+	/* Of suspensions: their end, wall clock, ms; 0: none. */
+	uint64_t until_ms;
 	/* Of lists: what becomes of one domain record. */
 	json_t *(*row)(struct scheduler *s, const struct domain *d);
 	/* `busiest`: what rows are sorted by. */
@@ -144,6 +158,18 @@ struct order {
 	const char *binding;
 	/* NULL: it selects no mail. */
 	struct selection *selection;
+	/* Of an order in rounds (rounds.h): how often schedulers have been asked, how many records
+	 * had left them the last time, the mark of those it has seen, and what it goes on with. */
+	unsigned rounds;
+	uint64_t moved;
+	bool unsettled;
+	bool written;
+	uint32_t mark;
+	order_step_fn walk;
+	order_merge_fn conclude;
+	/* Where its connection gathers changes of the configuration, until the order is released;
+	 * NULL: it has no connection of its own. */
+	struct draft **draft;
 
 	order_step_fn step;
 	order_merge_fn merge;
@@ -172,6 +198,10 @@ void order_client_init(struct order_client *client, const struct scheduler *s);
 BOUND
 void order_release(struct order *o);
 
+/* The configuration as it is where the order is. */
+BOUND
+struct config *order_config(const struct order *o);
+
 /* Answers; on_answer() runs at once. Takes over `result`. */
 BOUND
 void order_answer(struct order *o, json_t *result);
@@ -179,6 +209,10 @@ void order_answer(struct order *o, json_t *result);
 /* Answers with an error: there is nothing that the order could be about. */
 BOUND
 void order_fail(struct order *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same with a text of any length: what the order is about is wrong. */
+BOUND
+void order_fail_lines(struct order *o, const char *text);
 
 /* The same: the command's arguments are wrong. */
 BOUND
@@ -224,6 +258,10 @@ void order_on_agents(struct order *o, uint64_t patience_ms, order_step_fn step,
 /* On the part's agent: the part goes back. Only for one that waits. */
 BOUND
 void part_complete(struct part *p, struct agent *self);
+
+/* The same: it takes its next step. */
+BOUND
+void part_resume(struct part *p, struct agent *self);
 
 /* On the part's agent: writes one row, which it takes over. */
 SINGLE

@@ -1,5 +1,6 @@
 #include "listeners/control/selection.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -7,13 +8,13 @@
 #include "config/word.h"
 #include "core/mail/header.h"
 #include "core/runtime/check.h"
+#include "core/runtime/cpu_clock.h"
+#include "listeners/control/rounds.h"
 
 #define LIMIT 100
 #define LIMIT_MAX 1000
 /* Read by one job: a worker is not kept for long. */
 #define PIECE_BYTES (UINT64_C(4) << 20)
-/* Records that never come to rest are given up: the answer says so. */
-#define ROUNDS_MAX 64
 
 static void start(struct selection *sel);
 static void walk_begin(struct selection *sel);
@@ -97,17 +98,27 @@ static json_t *ids_of(const struct order *o)
 	return rows;
 }
 
-/* What the counts leave out; nothing of it is usual. */
-static void set_gaps(json_t *v, const struct selection *sel)
+static void set_unrecovered(json_t *v, uint64_t messages)
+{
+	char text[100];
+
+	snprintf(text, sizeof(text), "recovery not finished: %llu messages not yet seen",
+		 (unsigned long long)messages);
+	value_set_text(v, "trouble", text);
+}
+
+void selection_set_gaps(json_t *v, const struct selection *sel)
 {
 	value_set_number(v, "between_queues", order_total(sel->order, SELECTION_BETWEEN));
-	if (order_total(sel->order, SELECTION_UNWRITTEN) > 0) {
-		value_set_text(v, "trouble",
-			       "the spool has not written all of it yet: a kill or a "
-			       "power cut may undo some");
-	} else if (sel->unsettled) {
-		value_set_text(v, "trouble", "domain records kept moving: some may be missing");
-	} else if (sel->overloaded) {
+	value_set_number(v, "not_recovered", sel->unrecovered);
+	if (sel->unrecovered > 0) {
+		set_unrecovered(v, sel->unrecovered);
+		return;
+	}
+	if (rounds_set_trouble(sel->order, v)) {
+		return;
+	}
+	if (sel->overloaded) {
 		value_set_text(v, "trouble",
 			       "too many tasks wait (pool backlog): not all was read");
 	} else if (sel->candidates.overflown) {
@@ -127,7 +138,7 @@ static json_t *totals_of(const struct selection *sel, uint64_t shown)
 	value_set_number(v, "deliveries", order_total(sel->order, SELECTION_MATCHED));
 	value_set_number(v, "recipients", order_total(sel->order, SELECTION_RECIPIENTS));
 	value_set_number(v, "shown", shown);
-	set_gaps(v, sel);
+	selection_set_gaps(v, sel);
 	return v;
 }
 
@@ -162,7 +173,7 @@ static void answer_order(struct selection *sel)
 	value_set_number(v, "unchanged", order_total(o, SELECTION_UNCHANGED));
 	value_set_number(v, "after_attempt", order_total(o, SELECTION_AFTER_ATTEMPT));
 	value_set_number(v, "busy", order_total(o, SELECTION_BUSY));
-	set_gaps(v, sel);
+	selection_set_gaps(v, sel);
 	value_set(v, "first_messages", ids_of(o));
 	order_answer(o, v);
 }
@@ -214,29 +225,18 @@ static void finish(struct selection *sel)
 
 /* ---- rounds ---- */
 
-/* No record was on its way when this round ended, nor when the one before did, and none has left
- * its scheduler in between: all were where they are when this one came by. */
 static void merge_round(struct order *o)
 {
-	struct selection *sel = o->selection;
-	uint64_t moves = order_total(o, SELECTION_MOVES);
-	uint64_t moved = order_total(o, SELECTION_MOVED) + moves;
-	bool settled = sel->rounds > 0 && moves == 0 && moved == sel->moved;
-
-	/* While some are on their way this is never what it is when none is. */
-	sel->moved = moves == 0 ? moved : UINT64_MAX;
-	sel->unsettled = !settled && (sel->rounds == ROUNDS_MAX || o->scheduler->stopping);
-	if (settled || sel->unsettled) {
-		finish(sel);
-		return;
+	if (rounds_over(o)) {
+		finish(o->selection);
+	} else {
+		order_again(o, selection_walk_step, merge_round);
 	}
-	sel->rounds++;
-	order_again(o, selection_walk_step, merge_round);
 }
 
 static void walk_begin(struct selection *sel)
 {
-	order_on_schedulers(sel->order, selection_look_step, merge_round);
+	order_on_schedulers(sel->order, rounds_look_step, merge_round);
 }
 
 /* ---- the spool ---- */
@@ -264,8 +264,11 @@ static void take_candidate(void *context, const struct envelope *e, const char *
 static void read_piece(struct job *job)
 {
 	struct selection *sel = CONTAINER_OF(job, struct selection, job);
+	const struct clock *clock = &sel->order->program->runtime.clock;
+	uint64_t began_ns = cpu_clock_ns(clock);
 
 	sel->read_more = survey_read(&sel->survey, PIECE_BYTES, take_candidate, sel);
+	sel->piece_ns = cpu_clock_ns(clock) - began_ns;
 }
 
 static void on_closed(struct agent *self, void *object, uint64_t value)
@@ -288,17 +291,35 @@ static void on_closed(struct agent *self, void *object, uint64_t value)
 	}
 }
 
+static void next_piece(struct selection *sel)
+{
+	struct order *o = sel->order;
+	struct agent *self = &o->scheduler->base;
+
+	if (sel->read_more && !sel->overloaded && !o->released && !sel->candidates.overflown &&
+	    !o->scheduler->stopping) {
+		thread_pool_run(o->program->pool, self, &sel->job);
+	} else {
+		survey_close(&sel->survey, self, on_closed);
+	}
+}
+
+static void on_rested(struct timer *t)
+{
+	next_piece(CONTAINER_OF(t, struct selection, timer));
+}
+
 static void on_piece(struct agent *self, struct job *job, int result)
 {
 	struct selection *sel = CONTAINER_OF(job, struct selection, job);
-	struct order *o = sel->order;
+	uint64_t until_ms = pace_rest_until(&sel->rest, self->now.mono_ns,
+					    cpu_clock_ns(self->clock), sel->piece_ns);
 
 	sel->overloaded |= result != 0;
-	if (result == 0 && sel->read_more && !o->released && !sel->candidates.overflown &&
-	    !o->scheduler->stopping) {
-		thread_pool_run(o->program->pool, self, job);
+	if (until_ms != 0 && !sel->order->scheduler->stopping) {
+		timer_arm(&sel->timer, until_ms);
 	} else {
-		survey_close(&sel->survey, self, on_closed);
+		next_piece(sel);
 	}
 }
 
@@ -332,7 +353,9 @@ static void start(struct selection *sel)
 		t->mark = 1;
 	}
 	sel->mark = t->mark;
+	timer_init(&sel->timer, &o->scheduler->base, on_rested);
 	sel->begun_ms = agent_wall_ms(&o->scheduler->base);
+	sel->unrecovered = counter_total("recovery_left");
 	if (select_needs_envelope(&sel->selectors)) {
 		survey_begin(sel, 0);
 	} else {
@@ -370,7 +393,7 @@ static bool take_target(struct selection *sel, unsigned index)
 
 	if (sel->verb == SELECTION_REBIND) {
 		sel->to = o->arguments[index];
-		if (!is_binding(o->program->config, sel->to)) {
+		if (!is_binding(o->scheduler->config, sel->to)) {
 			order_fail(o, "there is no binding \"%.64s\"; \"bindings\" lists them",
 				   sel->to);
 			return false;

@@ -7,7 +7,8 @@
  * marked with the selection's number, and records that travel meanwhile are waited for by going
  * through the queues again. What is delivered meanwhile may have been looked at or not. A delivery
  * that waits neither in a queue nor on a connection, but for the spool or for its bounce to be
- * made, cannot be looked at: those are counted apart. One selection runs at a time, whichever
+ * made, cannot be looked at: those are counted apart, as are messages that a start has found in the
+ * spool and not handed out yet. One selection runs at a time, whichever
  * listener it came from, and others wait: marks and turns are the scheduler's on which orders are
  * given (struct selection_turns).
  *
@@ -22,6 +23,7 @@
 #include "core/runtime/thread_class.h"
 #include "listeners/control/candidates.h"
 #include "listeners/control/command.h"
+#include "listeners/control/pace.h"
 #include "listeners/control/select.h"
 #include "spool/survey.h"
 
@@ -50,11 +52,6 @@ enum selection_total {
 	SELECTION_BUSY,
 	/* Of records that were looked through: neither in a queue nor on a connection. */
 	SELECTION_BETWEEN,
-	/* Records that have left the scheduler so far, and those on their way. */
-	SELECTION_MOVED,
-	SELECTION_MOVES,
-	/* Changes that the spool has not written after a while. */
-	SELECTION_UNWRITTEN,
 };
 
 BOUND
@@ -74,20 +71,20 @@ struct selection {
 	uint16_t mark;
 	/* Wall clock: ages are those of this moment, and mail that came later is not changed. */
 	uint64_t begun_ms;
+	/* Messages of the last run of the program that were not queued yet at this moment. */
+	uint64_t unrecovered;
 
 	/* The spool is read: of which writer, and what was found. */
 	struct survey survey;
 	struct job job;
 	bool read_more;
+	/* What the last piece took of the worker's CPU time, and the rest after it. */
+	uint64_t piece_ns;
+	struct pace_rest rest;
+	struct timer timer;
 	bool overloaded;
 	struct candidates candidates;
 	uint64_t unread_segments;
-
-	/* How often schedulers have been asked, and how many records had left them the last time.
-	 */
-	unsigned rounds;
-	uint64_t moved;
-	bool unsettled;
 };
 
 /* A row of `find` whose envelope has to be read. */
@@ -108,6 +105,9 @@ struct selection_walk {
 	/* The record that it is in the middle of; NULL: none. */
 	struct domain *at;
 	bool pinned;
+	struct pace pace;
+	struct part *part;
+	struct timer timer;
 	/* Which of its queues, and where there; what it had changed when the walk came. */
 	unsigned stage;
 	uint32_t index;
@@ -119,8 +119,6 @@ struct selection_walk {
 	uint32_t row_count;
 	uint32_t row_slots;
 	unsigned loading;
-	/* Since when the walk waits for the spool, monotonic ms; 0: it does not. */
-	uint64_t waits_since_ms;
 	struct message_id ids[SELECTION_IDS];
 	unsigned id_count;
 };
@@ -130,15 +128,16 @@ struct selection_walk {
 BOUND
 void selection_begin(struct order *o, enum selection_verb verb, unsigned first);
 
+/* Sets in an answer what the counts leave out, which is nothing as a rule. */
+BOUND
+void selection_set_gaps(json_t *v, const struct selection *sel);
+
 /* The order is freed: whatever is its selection's goes with it. */
 BOUND
 void selection_free(struct order *o);
 
 /* ---- selection_walk.c: steps of parts ---- */
 
-/* Tells SELECTION_MOVED and SELECTION_MOVES. */
-BOUND
-bool selection_look_step(struct part *p, struct agent *self);
 /* Goes through all queues. */
 BOUND
 bool selection_walk_step(struct part *p, struct agent *self);

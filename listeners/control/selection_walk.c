@@ -15,14 +15,14 @@
 #include "core/mail/header.h"
 #include "core/outbound/connection.h"
 #include "core/runtime/check.h"
+#include "core/runtime/cpu_clock.h"
+#include "listeners/control/rounds.h"
 #include "listeners/control/selection.h"
 
-/* Deliveries that one step looks at. */
-#define STEP_DELIVERIES 4096
+/* Deliveries that one step of an order looks at: what it does with them takes longer. */
+#define STEP_CHANGES 4096
 /* A step that changes mail waits while so many requests of its scheduler do. */
 #define PRESSURE 1024U
-/* So long an order waits for the spool to have what it changed. */
-#define SPOOL_PATIENCE_MS 10000U
 /* Deliveries lie anywhere in memory: they are asked for so many ahead, their messages half as far.
  */
 #define LOOK_AHEAD 16U
@@ -487,7 +487,7 @@ static void begin_record(struct step *t, struct domain *d)
 {
 	struct selection_walk *w = t->walk;
 
-	if (t->selection->rounds == 1) {
+	if (t->part->order->rounds == 1) {
 		t->part->totals[SELECTION_BETWEEN] += d->settling_count;
 	}
 	w->stage = ACTIVE;
@@ -585,57 +585,65 @@ static bool walk(struct step *t)
 	return true;
 }
 
-static void tell_moves(struct part *p, const struct dispatcher *x)
-{
-	p->totals[SELECTION_MOVED] = (uint64_t)counter_get(x->moved);
-	p->totals[SELECTION_MOVES] = x->moves;
-}
-
 /* What was changed outlives whatever comes when the order is answered; unless the disk takes long.
  */
 static bool waits_for_spool(struct step *t)
 {
-	const struct scheduler *s = t->scheduler;
-	struct selection_walk *w = t->walk;
-	uint64_t now_ms = agent_now_ms(&s->base);
-
-	if (!acts(t->selection) || s->orders_waiting == 0) {
-		t->part->totals[SELECTION_UNWRITTEN] = 0;
-		return false;
-	}
-	if (w->waits_since_ms == 0) {
-		w->waits_since_ms = now_ms;
-	}
-	t->part->totals[SELECTION_UNWRITTEN] = s->orders_waiting;
-	return now_ms < w->waits_since_ms + SPOOL_PATIENCE_MS;
+	return acts(t->selection) && rounds_await_spool(t->part, t->scheduler);
 }
 
-bool selection_look_step(struct part *p, struct agent *self)
+/* True: the part is done. */
+static bool go_on(struct step *t)
 {
-	tell_moves(p, &order_scheduler_of(self)->dispatcher);
-	return true;
+	if (t->scheduler->stopping) {
+		walk_stop(t);
+		return true;
+	}
+	return walk(t) && !waits_for_spool(t);
 }
 
+static void on_rested(struct timer *t)
+{
+	order_scheduler_of(t->owner)->selections.resting--;
+	part_resume(CONTAINER_OF(t, struct selection_walk, timer)->part, t->owner);
+}
+
+static struct selection_walk *walk_create(struct part *p, struct agent *self)
+{
+	struct selection_walk *w = calloc(1, sizeof(*w));
+
+	if (w == NULL) {
+		fatal("out of memory for the answer to a command");
+	}
+	w->part = p;
+	timer_init(&w->timer, self, on_rested);
+	return w;
+}
+
+/* What it looks at is little; an order's changes are mail's own work, and do not rest. */
 bool selection_walk_step(struct part *p, struct agent *self)
 {
 	struct scheduler *s = order_scheduler_of(self);
-	struct step t = {.part = p,
-			 .scheduler = s,
-			 .selection = p->order->selection,
-			 .budget = STEP_DELIVERIES};
+	struct step t = {.part = p, .scheduler = s, .selection = p->order->selection};
+	bool done;
+	int most;
 
 	if (p->selection == NULL) {
-		p->selection = calloc(1, sizeof(*p->selection));
-		if (p->selection == NULL) {
-			fatal("out of memory for the answer to a command");
-		}
+		p->selection = walk_create(p, self);
 	}
 	t.walk = p->selection;
-	if (s->stopping) {
-		walk_stop(&t);
-	} else if (!walk(&t) || waits_for_spool(&t)) {
-		return false;
+	most = pace_begin(&t.walk->pace, self->now.mono_ns, cpu_clock_ns(self->clock));
+	most = acts(t.selection) ? STEP_CHANGES : most;
+	t.budget = most;
+	done = go_on(&t);
+	/* Less than nothing is left when the last bucket had many records. */
+	pace_end(&t.walk->pace, cpu_clock_ns(self->clock), (unsigned)(most - t.budget));
+	if (done) {
+		rounds_note(p, s);
+	} else if (t.walk->pace.rests && !acts(t.selection)) {
+		p->waits = true;
+		s->selections.resting++;
+		timer_arm(&t.walk->timer, agent_now_ms(self) + PACE_REST_MS);
 	}
-	tell_moves(p, &s->dispatcher);
-	return true;
+	return done;
 }

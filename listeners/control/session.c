@@ -8,6 +8,7 @@
 #include "core/runtime/mux.h"
 #include "core/runtime/timer.h"
 #include "listeners/control/command.h"
+#include "listeners/control/draft.h"
 #include "listeners/control/order.h"
 #include "listeners/control/peer.h"
 
@@ -28,6 +29,8 @@ struct session {
 	struct timer idle;
 	/* Under way, or answered and being sent. */
 	struct order *order;
+	/* Changes of the configuration that are not committed; NULL: none are gathered. */
+	struct draft *draft;
 	/* Close when the answer is sent. */
 	bool last;
 	bool closing;
@@ -59,6 +62,7 @@ static void session_destroy(struct session *n)
 		n->next->prev = n->prev;
 	}
 	scheduler_close_accept(c->scheduler, n->accept);
+	draft_free(n->draft);
 	n->magic = 0;
 	free(n);
 }
@@ -130,6 +134,7 @@ static struct order *begin(struct session *n, const char *line, size_t len)
 		 (int)n->peer.pid);
 	o->on_answer = on_answer;
 	o->context = n;
+	o->draft = &n->draft;
 	n->order = o;
 	return o;
 }
@@ -141,9 +146,11 @@ static void write_down(const struct session *n, const struct order *o)
 {
 	struct scheduler *s = n->control->scheduler;
 	struct errlog_entry e = {.first_ns = s->base.now.wall_ns};
+	char line[160];
 
 	if (command_changes(o)) {
-		snprintf(e.text, sizeof(e.text), "order of %s: %.160s", o->who, o->line);
+		snprintf(e.text, sizeof(e.text), "order of %s: %s", o->who,
+			 command_line_shown(o, line, sizeof(line)));
 		log_panic_on_new(&s->log, &e);
 	}
 }

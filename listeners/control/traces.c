@@ -53,10 +53,18 @@ static void forget(struct entry *e)
 static void tell_schedulers(struct entry *e, task_fn run)
 {
 	struct program *p = program_of(e->traces);
+	struct agent *self = &e->traces->scheduler->base;
 
-	e->waiting = p->scheduler_count;
+	e->waiting = 0;
 	for (uint32_t i = 0; i < p->scheduler_count; i++) {
-		agent_send(&e->traces->scheduler->base, &p->schedulers[i]->base, run, &e->trace, 0);
+		struct agent *to = &p->schedulers[i]->base;
+
+		/* One that leaves has ended its part; one that has come since the beginning, and
+		 * takes the place of one that was there, has none. */
+		if (agent_reaches(self, to)) {
+			e->waiting++;
+			agent_send(self, to, run, &e->trace, 0);
+		}
 	}
 }
 
@@ -73,8 +81,14 @@ static void on_closed(struct trace *t)
 
 static void on_ended(struct agent *self, void *object, uint64_t unused)
 {
+	struct scheduler *s = CONTAINER_OF(self, struct scheduler, base);
+	struct trace *t = object;
+
 	(void)unused;
-	scheduler_trace_no_more(CONTAINER_OF(self, struct scheduler, base), object);
+	/* It has come, or come back, since the trace began. */
+	if (s->trace.traces[t->slot] == t) {
+		scheduler_trace_no_more(s, t);
+	}
 }
 
 static void end(struct entry *e)
@@ -152,6 +166,8 @@ static void on_opened(struct trace *t, int result)
 	ts->last_number = t->number;
 	t->until_wall_ms = agent_wall_ms(t->owner) + t->spec.time_ms;
 	tell_schedulers(e, on_begun);
+	/* Before anybody has heard of it. */
+	t->users = e->waiting;
 }
 
 int traces_begin(struct traces *ts, const struct trace_spec *spec, traces_done_fn done,
@@ -187,7 +203,6 @@ int traces_begin(struct traces *ts, const struct trace_spec *spec, traces_done_f
 	e->trace.slot = slot;
 	e->trace.number = ts->last_number + 1;
 	e->trace.owner = self;
-	e->trace.users = p->scheduler_count;
 	e->trace.fd = -1;
 	e->trace.on_opened = on_opened;
 	e->trace.on_closed = on_closed;

@@ -38,9 +38,14 @@ void value_set_number(json_t *object, const char *key, uint64_t number)
 	value_set(object, key, json_integer((json_int_t)number));
 }
 
+double value_real(double number)
+{
+	return round(number * 1000) / 1000;
+}
+
 void value_set_real(json_t *object, const char *key, double number)
 {
-	value_set(object, key, json_real(round(number * 1000) / 1000));
+	value_set(object, key, json_real(value_real(number)));
 }
 
 void value_set_bool(json_t *object, const char *key, bool value)
@@ -76,20 +81,12 @@ json_t *value_text(const char *text)
 	if (value != NULL) {
 		return value;
 	}
-	clean = strdup(text);
+	clean = malloc(len + 1);
 	if (clean == NULL) {
 		fatal("out of memory for the answer to a command");
 	}
-	for (size_t i = 0; i < len;) {
-		size_t n = utf8_sequence(clean + i, len - i);
-
-		if (n == 0) {
-			clean[i] = '?';
-			n = 1;
-		}
-		i += n;
-	}
-	value = made(json_string(clean));
+	len = utf8_clean(text, len, "?", clean);
+	value = made(json_stringn(clean, len));
 	free(clean);
 	return value;
 }

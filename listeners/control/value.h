@@ -23,7 +23,9 @@ SINGLE
 void value_set(json_t *object, const char *key, json_t *value);
 SINGLE
 void value_set_number(json_t *object, const char *key, uint64_t number);
-/* Rounded to three decimals. */
+/* Rounded to three decimals, as reals are in answers. */
+READONLY
+double value_real(double number);
 SINGLE
 void value_set_real(json_t *object, const char *key, double number);
 SINGLE

@@ -140,12 +140,12 @@ static void name_option(const struct domain *d, const struct obstacle *o, struct
 /* Its limits are not those of one domain. */
 static bool is_shared(const struct site *s)
 {
-	return strncmp(s->key, SITE_OF_DOMAIN, strlen(SITE_OF_DOMAIN)) != 0;
+	return site_key_after(s->key, SITE_OF_DOMAIN) == NULL;
 }
 
 void why_option(const struct why *w, const struct obstacle *o, struct why_option *option)
 {
-	const struct config *config = w->scheduler->program->config;
+	const struct config *config = w->scheduler->config;
 	const struct domain *d = w->domain;
 	const struct binding_record *b = d->binding_record;
 	const char *domain =

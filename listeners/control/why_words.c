@@ -131,6 +131,10 @@ static void say_order(struct words *words, const struct suspension *order, const
 		say(words, ", %s, at ", order->by);
 		say_moment(words, order->since_ms);
 	}
+	if (suspension_end_ms(order) != 0) {
+		say(words, ", until ");
+		say_moment(words, order->until_ms);
+	}
 	say(words, "; \"resume %s %s\" ends it", whom, name);
 }
 
@@ -363,13 +367,14 @@ static void say_scope(struct words *words, const struct why *w, const struct obs
 {
 	const struct domain *d = w->domain;
 	const struct site *s = o->scope == OBSTACLE_OF_SITE ? d->lane->site : NULL;
+	const char *provider = s != NULL ? site_key_after(s->key, SITE_OF_PROVIDER) : NULL;
 
 	if (o->scope == OBSTACLE_OF_PROGRAM) {
 		say(words, " in the global scope");
-	} else if (s == NULL || strncmp(s->key, SITE_OF_DOMAIN, strlen(SITE_OF_DOMAIN)) == 0) {
+	} else if (s == NULL || site_key_after(s->key, SITE_OF_DOMAIN) != NULL) {
 		say(words, " in domain \"%s\"", d->name);
-	} else if (strncmp(s->key, SITE_OF_PROVIDER, strlen(SITE_OF_PROVIDER)) == 0) {
-		say(words, " in provider \"%s\"", s->key + strlen(SITE_OF_PROVIDER));
+	} else if (provider != NULL) {
+		say(words, " in provider \"%s\"", provider);
 	} else if (strcmp(d->binding, BINDING_DEFAULT) != 0) {
 		say(words, " in binding \"%s\"", d->binding);
 	} else {

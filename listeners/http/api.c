@@ -1,11 +1,11 @@
 #include "listeners/http/api.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/hex.h"
 #include "listeners/control/command.h"
 #include "listeners/http/endpoint.h"
 #include "listeners/http/http.h"
@@ -65,11 +65,6 @@ static void add_byte(struct line *l, char byte)
 	}
 }
 
-static int hex_value(char c)
-{
-	return isdigit((unsigned char)c) ? c - '0' : tolower((unsigned char)c) - 'a' + 10;
-}
-
 /* Takes one character off `*at`, of what is percent-encoded (RFC 3986 section 2.1). */
 static char take_byte(struct line *l, const char **at)
 {
@@ -79,7 +74,7 @@ static char take_byte(struct line *l, const char **at)
 		*at = c + 1;
 		return c[0];
 	}
-	if (!isxdigit((unsigned char)c[1]) || !isxdigit((unsigned char)c[2])) {
+	if (hex_value(c[1]) < 0 || hex_value(c[2]) < 0) {
 		l->problem = "a percent sign is not followed by two hexadecimal digits";
 		*at = c + 1;
 		return '%';

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "agents/listen_socket.h"
 #include "core/runtime/check.h"
 #include "listeners/http/http.h"
 #include "listeners/http/request.h"
@@ -241,10 +242,12 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 
 int endpoint_open(struct endpoint *e, struct http *http, uint32_t index)
 {
-	const struct config *config = http->scheduler->program->config;
+	const struct config *config = http->scheduler->config;
 	const union MHD_DaemonInfo *info;
 
 	e->http = http;
+	e->config = config_hold(http->scheduler->config);
+	e->index = index;
 	e->options = config_http(config, index);
 	e->epoll_fd = -1;
 	mux_op_init(&e->ready, agent_of(e), on_ready);
@@ -274,6 +277,39 @@ int endpoint_open(struct endpoint *e, struct http *http, uint32_t index)
 	}
 	mux_poll_fd(agent_of(e)->mux, &e->ready, e->epoll_fd, POLLIN);
 	return 0;
+}
+
+bool endpoint_serves(const struct endpoint *e, const struct config *config, uint32_t index)
+{
+	return config_same_address(config_http_listen(e->config, e->index),
+				   config_http_listen(config, index));
+}
+
+/* What the daemon was told when it was started. */
+static bool same_daemon(const struct endpoint *e, const struct config *config, uint32_t index)
+{
+	const struct http_options *o = config_http(config, index);
+
+	return o->idle_ms == e->options->idle_ms && o->header_bytes == e->options->header_bytes &&
+	       config_http_listen(config, index)->max_connections ==
+		       config_http_listen(e->config, e->index)->max_connections;
+}
+
+void endpoint_renew(struct endpoint *e)
+{
+	struct config *config = e->http->scheduler->config;
+	int64_t index =
+		listen_find(&http_listener, config, config_http_listen(e->config, e->index));
+
+	if (e->retired || index < 0 || !same_daemon(e, config, (uint32_t)index)) {
+		e->retired = true;
+		return;
+	}
+	config_hold(config);
+	config_release(e->config);
+	e->config = config;
+	e->index = (uint32_t)index;
+	e->options = config_http(config, e->index);
 }
 
 void endpoint_stop(struct endpoint *e)

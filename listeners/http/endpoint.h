@@ -21,7 +21,13 @@ struct request;
 BOUND
 struct endpoint {
 	struct http *http;
+	struct endpoint *next;
+	/* Held; which listen of it, and what it says. */
+	struct config *config;
+	uint32_t index;
 	const struct http_options *options;
+	/* The configuration has it no more, or otherwise: it ends when nothing is asked. */
+	bool retired;
 	struct MHD_Daemon *daemon;
 	/* Ours, of its epoll instance; -1: closed. */
 	int epoll_fd;
@@ -44,9 +50,18 @@ struct endpoint {
 	uint32_t event_clients;
 };
 
-/* Sets up the server of listen `index`. 0 or a negative errno. */
+/* Sets up the server of listen `index` of its scheduler's generation. 0 or a negative errno. */
 BOUND
 int endpoint_open(struct endpoint *e, struct http *http, uint32_t index);
+
+/* There is another generation: goes on with what it says, or, when that is another server, retires.
+ */
+BOUND
+void endpoint_renew(struct endpoint *e);
+
+/* It is the one of listen `index` of `config`. */
+BOUND
+bool endpoint_serves(const struct endpoint *e, const struct config *config, uint32_t index);
 
 /* Takes the connection over. */
 BOUND

@@ -398,15 +398,8 @@ static void sum_totals(struct snapshot *s, const struct order *o)
 	for (uint32_t n = 0; n < o->part_count; n++) {
 		add_sums(s->totals, ((const struct found *)o->parts[n].found)->totals);
 	}
-	s->totals[GATHER_DELIVERED] = 0;
-	s->totals[GATHER_DEFERRED] = 0;
-	s->totals[GATHER_FAILED] = 0;
-	for (uint32_t i = 0; i < o->program->scheduler_count; i++) {
-		const struct scheduler *scheduler = o->program->schedulers[i];
-
-		s->totals[GATHER_DELIVERED] += counter_get(scheduler->delivered);
-		s->totals[GATHER_DEFERRED] += counter_get(scheduler->transient);
-		s->totals[GATHER_FAILED] += counter_get(scheduler->failed);
+	for (unsigned i = GATHER_DELIVERED; i < GATHER_SUMS; i++) {
+		s->totals[i] = gatherer_of(o)->counted[i];
 	}
 	s->domain_records = order_total(o, 0);
 }
@@ -444,12 +437,27 @@ static void merge(struct order *o)
 
 /* ---- who asks ---- */
 
+/* Before the walks: what they find in records is all of it, and more, so that no row's share is
+ * left for the others. */
+static void count_schedulers(struct gatherer *g)
+{
+	const struct program *p = g->scheduler->program;
+
+	memset(g->counted, 0, sizeof(g->counted));
+	for (uint32_t i = 0; i < p->scheduler_count; i++) {
+		g->counted[GATHER_DELIVERED] += counter_get(p->schedulers[i]->delivered);
+		g->counted[GATHER_DEFERRED] += counter_get(p->schedulers[i]->transient);
+		g->counted[GATHER_FAILED] += counter_get(p->schedulers[i]->failed);
+	}
+}
+
 static void gather_begin(struct gatherer *g)
 {
 	g->began_ms = agent_now_ms(&g->scheduler->base);
 	g->order = order_create(g->client, g->scheduler, "", 0);
 	g->order->context = g;
 	counter_inc(g->gatherings);
+	count_schedulers(g);
 	process_files_count(g->files, g->scheduler);
 	order_on_schedulers(g->order, gather_step, merge);
 }

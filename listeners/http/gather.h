@@ -52,8 +52,8 @@ BOUND
 struct snapshot {
 	/* Monotonic. */
 	uint64_t at_ms;
-	/* Of all records; what is counted is that of the schedulers' counters, as records of
-	 * domains without mail are forgotten. */
+	/* Of all records; what is counted is that of the schedulers' counters as the walks began,
+	 * as records of domains without mail are forgotten. */
 	uint64_t totals[GATHER_SUMS];
 	uint64_t domain_records;
 	/* By volume, largest first, and all others. */
@@ -90,6 +90,8 @@ struct gatherer {
 	/* Under way; NULL: nothing is. */
 	struct order *order;
 	uint64_t began_ms;
+	/* What the schedulers had counted by then; of what is counted. */
+	uint64_t counted[GATHER_SUMS];
 	/* How long the last one took. */
 	uint64_t took_ms;
 	bool has_snapshot;

@@ -182,7 +182,7 @@ void graphite_init(struct graphite *g, struct http *http)
 	struct scheduler *s = http->scheduler;
 
 	*g = (struct graphite){.http = http,
-			       .options = &s->global->graphite,
+			       .options = &config_global(s->program->foundation)->graphite,
 			       .fd = -1,
 			       .wait.on_snapshot = on_snapshot};
 	if (g->options->server == NULL) {

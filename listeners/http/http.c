@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/runtime/check.h"
 #include "listeners/http/endpoint.h"
@@ -52,24 +53,63 @@ static void make_counters(struct http *h)
 	}
 }
 
-static int open_endpoints(struct http *h, uint32_t count)
+static struct endpoint *find_endpoint(const struct http *h, const struct config *config,
+				      uint32_t index, bool retired)
 {
+	struct endpoint *e = h->endpoints;
+
+	while (e != NULL &&
+	       (e->retired != retired || e->daemon == NULL || !endpoint_serves(e, config, index))) {
+		e = e->next;
+	}
+	return e;
+}
+
+static void free_endpoint(struct endpoint *e)
+{
+	config_release(e->config);
+	free(e);
+}
+
+/* For each listen that has none. */
+static int open_endpoints(struct http *h)
+{
+	const struct config *config = h->scheduler->config;
 	int rc = 0;
 
-	h->endpoints = calloc(count != 0 ? count : 1, sizeof(*h->endpoints));
-	if (h->endpoints == NULL) {
-		return -ENOMEM;
-	}
-	for (uint32_t i = 0; rc == 0 && i < count; i++) {
-		rc = endpoint_open(&h->endpoints[i], h, i);
-		h->endpoint_count += rc == 0;
+	for (uint32_t i = 0; rc == 0 && i < config_http_listen_count(config); i++) {
+		struct endpoint *e;
+
+		if (find_endpoint(h, config, i, false) != NULL) {
+			continue;
+		}
+		e = calloc(1, sizeof(*e));
+		rc = e != NULL ? endpoint_open(e, h, i) : -ENOMEM;
+		if (rc == 0) {
+			e->next = h->endpoints;
+			h->endpoints = e;
+		} else if (e != NULL) {
+			free_endpoint(e);
+		}
 	}
 	return rc;
 }
 
+static void set_up(struct http *h)
+{
+	struct scheduler *s = h->scheduler;
+
+	order_client_init(&h->client, s);
+	process_files_init(&h->files, config_global(s->program->foundation)->spool_path);
+	make_counters(h);
+	gatherer_init(&h->gatherer, s, &h->client, &h->files);
+	events_init(&h->events, h);
+	graphite_init(&h->graphite, h);
+	h->unused = false;
+}
+
 static int http_open(struct scheduler *s, void **state)
 {
-	uint32_t listens = config_http_listen_count(s->program->config);
 	struct http *h = calloc(1, sizeof(*h));
 
 	if (h == NULL) {
@@ -78,48 +118,84 @@ static int http_open(struct scheduler *s, void **state)
 	h->magic = HTTP_MAGIC;
 	h->scheduler = s;
 	*state = h;
-	h->unused = listens == 0 && s->global->graphite.server == NULL;
+	h->unused = config_http_listen_count(s->config) == 0 && s->global->graphite.server == NULL;
 	if (h->unused) {
 		return 0;
 	}
-	order_client_init(&h->client, s);
-	process_files_init(&h->files, s->global->spool_path);
-	make_counters(h);
-	gatherer_init(&h->gatherer, s, &h->client, &h->files);
-	events_init(&h->events, h);
-	graphite_init(&h->graphite, h);
-	return open_endpoints(h, listens);
+	set_up(h);
+	return open_endpoints(h);
+}
+
+static void http_renew(struct scheduler *s, void *state)
+{
+	struct http *h = http_of(state);
+	int rc;
+
+	if (h->stopping) {
+		return;
+	}
+	if (h->unused && config_http_listen_count(s->config) != 0) {
+		set_up(h);
+	}
+	for (struct endpoint *e = h->endpoints; e != NULL; e = e->next) {
+		endpoint_renew(e);
+	}
+	rc = open_endpoints(h);
+	if (rc != 0) {
+		agent_error(&s->base, -rc, "cannot set up an HTTP listener: %s", strerror(-rc));
+	}
 }
 
 static void http_serve(struct scheduler *s, void *state, struct accept *a)
 {
 	struct http *h = http_of(state);
+	struct endpoint *e;
 
 	CHECK_MAGIC(a, ACCEPT_MAGIC);
-	if (h->stopping) {
+	e = find_endpoint(h, a->config, a->listen, false);
+	if (e == NULL) {
+		e = find_endpoint(h, a->config, a->listen, true);
+	}
+	accept_let_go(a);
+	if (h->stopping || e == NULL) {
 		scheduler_close_accept(s, a);
 		return;
 	}
-	endpoint_serve(&h->endpoints[a->listen], a);
+	endpoint_serve(e, a);
+}
+
+static int serve_endpoint(struct http *h, struct endpoint *e)
+{
+	int work = 0;
+
+	if (e->run_wanted && e->daemon != NULL) {
+		endpoint_run(e);
+		work++;
+	}
+	/* Once answers that were under way have gone, connections that only wait end. */
+	if ((h->stopping || e->retired) && e->daemon != NULL && e->requests == NULL) {
+		endpoint_stop(e);
+		work++;
+	}
+	return work;
 }
 
 static int http_do_work(struct scheduler *s, void *state)
 {
 	struct http *h = http_of(state);
+	struct endpoint **at = &h->endpoints;
 	int work = 0;
 
 	(void)s;
-	for (uint32_t i = 0; i < h->endpoint_count; i++) {
-		struct endpoint *e = &h->endpoints[i];
+	while (*at != NULL) {
+		struct endpoint *e = *at;
 
-		if (e->run_wanted && e->daemon != NULL) {
-			endpoint_run(e);
-			work++;
-		}
-		/* Once answers that were under way have gone, connections that only wait end. */
-		if (h->stopping && e->daemon != NULL && e->requests == NULL) {
-			endpoint_stop(e);
-			work++;
+		work += serve_endpoint(h, e);
+		if (e->retired && endpoint_stopped(e)) {
+			*at = e->next;
+			free_endpoint(e);
+		} else {
+			at = &e->next;
 		}
 	}
 	return work;
@@ -136,8 +212,8 @@ static void http_stop(struct scheduler *s, void *state, bool hurry)
 	}
 	graphite_stop(&h->graphite);
 	events_stop(&h->events);
-	for (uint32_t i = 0; hurry && i < h->endpoint_count; i++) {
-		endpoint_stop(&h->endpoints[i]);
+	for (struct endpoint *e = h->endpoints; hurry && e != NULL; e = e->next) {
+		endpoint_stop(e);
 	}
 }
 
@@ -149,8 +225,8 @@ static bool http_drained(struct scheduler *s, void *state)
 	if (h->unused) {
 		return true;
 	}
-	for (uint32_t i = 0; i < h->endpoint_count; i++) {
-		if (!endpoint_stopped(&h->endpoints[i])) {
+	for (const struct endpoint *e = h->endpoints; e != NULL; e = e->next) {
+		if (!endpoint_stopped(e)) {
 			return false;
 		}
 	}
@@ -166,7 +242,12 @@ static void http_close(struct scheduler *s, void *state)
 		ASSERT(h->client.orders == 0);
 		gatherer_close(&h->gatherer);
 	}
-	free(h->endpoints);
+	while (h->endpoints != NULL) {
+		struct endpoint *next = h->endpoints->next;
+
+		free_endpoint(h->endpoints);
+		h->endpoints = next;
+	}
 	h->magic = 0;
 	free(h);
 }
@@ -179,6 +260,7 @@ const struct listener_ops http_listener = {
 	.open = http_open,
 	.serve = http_serve,
 	.do_work = http_do_work,
+	.renew = http_renew,
 	.stop = http_stop,
 	.drained = http_drained,
 	.close = http_close,

@@ -52,8 +52,8 @@ struct http {
 	struct events events;
 	struct graphite graphite;
 	struct process_files files;
+	/* A list. */
 	struct endpoint *endpoints;
-	uint32_t endpoint_count;
 	struct http_counts counts;
 };
 

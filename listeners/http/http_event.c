@@ -148,8 +148,8 @@ static json_t *agents_of(const struct runtime *rt, const struct event_counts *a,
 		value_set_text(row, "agent", agent->name);
 		value_set_text(row, "thread", agent->group->name);
 		value_set_real(row, "work_ratio", all > 0 ? work / all : 0);
-		value_set_number(row, "ring_in", agent_ring_depth(agent->in));
-		value_set_number(row, "ring_out", agent_ring_depth(agent->out));
+		value_set_number(row, "ring_in", agent_ring_depth_in(agent));
+		value_set_number(row, "ring_out", agent_ring_depth_out(agent));
 		value_append(list, row);
 	}
 	return list;

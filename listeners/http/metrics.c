@@ -173,8 +173,8 @@ static void write_agents(struct text *t, const struct runtime *rt)
 		const struct prometheus_label out[] = {
 			{"agent", a->name}, {"direction", "out"}, {NULL, NULL}};
 
-		prometheus_number(t, "flywheel_agent_ring_tasks", in, agent_ring_depth(a->in));
-		prometheus_number(t, "flywheel_agent_ring_tasks", out, agent_ring_depth(a->out));
+		prometheus_number(t, "flywheel_agent_ring_tasks", in, agent_ring_depth_in(a));
+		prometheus_number(t, "flywheel_agent_ring_tasks", out, agent_ring_depth_out(a));
 	}
 	prometheus_family(t, "flywheel_thread_cpu_seconds_total", "counter",
 			  "CPU time of a thread and the agents in it");

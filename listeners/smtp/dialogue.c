@@ -361,6 +361,7 @@ static void take_recipient(struct smtp_session *ss, const struct address *a, uin
 		envelope_set_notify(&tx->envelope, notify, orcpt, orcpt_len);
 	}
 	smtp_transaction_recount(ss);
+	ss->recipients++;
 	ss->idle_commands = 0;
 	smtp_session_say(ss, "250 2.1.5 Recipient OK\r\n");
 }
@@ -707,8 +708,11 @@ void smtp_dialogue_greet(struct smtp_session *ss, const struct smtp_refusal *ref
 	} else if (ss->held.len > 0) {
 		smtp_dialogue_early_talker(ss);
 	} else {
-		smtp_session_reply(ss, 220, NULL, "%s %s", ss->options->hostname,
-				   ss->options->banner);
+		smtp_session_say(ss, "220 ");
+		smtp_session_say(ss, ss->options->hostname);
+		smtp_session_say(ss, " ");
+		smtp_session_say(ss, ss->options->banner);
+		smtp_session_say(ss, "\r\n");
 	}
 }
 

@@ -21,11 +21,14 @@ void smtp_extensions_say(struct smtp_session *ss)
 {
 	static const char *const always[] = {"8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8",
 					     "CHUNKING", "DSN"};
-	char lines[512];
+	char size[32];
 
-	snprintf(lines, sizeof(lines), "250-%s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n",
-		 ss->options->hostname, (unsigned long long)ss->options->max_message_bytes);
-	smtp_session_say(ss, lines);
+	snprintf(size, sizeof(size), "%llu", (unsigned long long)ss->options->max_message_bytes);
+	smtp_session_say(ss, "250-");
+	smtp_session_say(ss, ss->options->hostname);
+	smtp_session_say(ss, "\r\n250-PIPELINING\r\n250-SIZE ");
+	smtp_session_say(ss, size);
+	smtp_session_say(ss, "\r\n");
 	for (unsigned i = 0; i < sizeof(always) / sizeof(always[0]); i++) {
 		offer(ss, always[i]);
 	}

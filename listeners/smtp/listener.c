@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/runtime/check.h"
+#include "listeners/smtp/handover.h"
 #include "listeners/smtp/session.h"
 #include "listeners/smtp/session_trace.h"
 #include "listeners/smtp/transaction.h"
@@ -12,6 +13,10 @@
 #define KEEP_SESSIONS 4096
 /* Sessions that go on reading, after a pause, in one duty cycle. */
 #define RESUME_LIMIT 256
+/* ... that go over to another generation. */
+#define RENEW_LIMIT 256
+/* ... and that are handed on. */
+#define HANDOVER_LIMIT 256
 
 static struct smtp_listener *listener_of(void *state)
 {
@@ -48,7 +53,17 @@ static void listener_serve(struct scheduler *s, void *state, struct accept *a)
 
 	ASSERT(l->scheduler == s);
 	CHECK_MAGIC(a, ACCEPT_MAGIC);
-	smtp_session_serve(l, a);
+	if (a->session != NULL) {
+		smtp_handover_take(l, a);
+	} else {
+		smtp_session_serve(l, a);
+	}
+}
+
+static void listener_leave(struct scheduler *s, void *state)
+{
+	(void)s;
+	listener_of(state)->leaving = true;
 }
 
 static void listener_stop(struct scheduler *s, void *state, bool hurry)
@@ -58,6 +73,7 @@ static void listener_stop(struct scheduler *s, void *state, bool hurry)
 
 	(void)s;
 	l->stopping = true;
+	l->leaving = false;
 	/* Each one may be freed, but only it. */
 	for (struct session_link *link = l->sessions.next; link != &l->sessions; link = next) {
 		next = link->next;
@@ -148,12 +164,59 @@ static int relieve(struct smtp_listener *l)
 	return 1;
 }
 
+/* There is another generation: those that do nothing just now would not notice for long. They go to
+ * the end of the list, so that each has its turn once, whoever comes and goes meanwhile. */
+static int renew(struct smtp_listener *l)
+{
+	int work = 0;
+
+	while (l->renewals > 0 && work < RENEW_LIMIT) {
+		struct session_link *link = l->sessions.next;
+
+		l->renewals = session_list_empty(&l->sessions) ? 0 : l->renewals - 1;
+		if (link != &l->sessions) {
+			session_list_remove(link);
+			session_list_add(&l->sessions, link);
+			smtp_session_renew(smtp_session_of_all(link));
+		}
+		work++;
+	}
+	return work;
+}
+
+/* Those in silence, and those that could not go when they last tried. Others do so by themselves,
+ * so this is not work that keeps a thread awake. */
+static void hand_on(struct smtp_listener *l)
+{
+	for (uint32_t i = 0; l->leaving && i < HANDOVER_LIMIT; i++) {
+		struct session_link *link = l->sessions.next;
+
+		if (link == &l->sessions) {
+			return;
+		}
+		session_list_remove(link);
+		session_list_add(&l->sessions, link);
+		if (smtp_handover_due(smtp_session_of_all(link))) {
+			smtp_handover_try(smtp_session_of_all(link));
+		}
+	}
+}
+
+static void listener_renew(struct scheduler *s, void *state)
+{
+	struct smtp_listener *l = listener_of(state);
+
+	(void)s;
+	l->renewals = l->session_count;
+}
+
 static int listener_do_work(struct scheduler *s, void *state)
 {
 	struct smtp_listener *l = listener_of(state);
 
 	(void)s;
-	return greet(l) + resume(l) + relieve(l);
+	hand_on(l);
+	return greet(l) + resume(l) + relieve(l) + renew(l);
 }
 
 static void listener_trace(struct scheduler *s, void *state)
@@ -175,7 +238,9 @@ const struct listener_ops smtp_listener = {
 	.open = listener_open,
 	.serve = listener_serve,
 	.do_work = listener_do_work,
+	.renew = listener_renew,
 	.trace = listener_trace,
+	.leave = listener_leave,
 	.stop = listener_stop,
 	.drained = listener_drained,
 	.close = listener_close,

@@ -34,6 +34,8 @@ struct smtp_listener {
 	/* Every session. */
 	struct session_link sessions;
 	uint32_t session_count;
+	/* Of them, those that have not been told of another generation. */
+	uint32_t renewals;
 	/* To be greeted in the next duty cycle, and in this one: whoever has sent something by then
 	 * talks too early. */
 	struct session_link arrivals;
@@ -48,6 +50,8 @@ struct smtp_listener {
 	/* Names of bindings that nobody knows and operators were told of. */
 	uint32_t unknown_bindings;
 	bool stopping;
+	/* Its scheduler leaves: sessions are handed on (handover.h), until it stops. */
+	bool leaving;
 	struct smtp_counts counts;
 	struct auth_limit auth_limit;
 	/* Of the message that is stored now. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/runtime/text.h"
 #include "listeners/smtp/policy_facts.h"
 #include "listeners/smtp/policy_message.h"
 #include "listeners/smtp/session_log.h"
@@ -143,7 +144,9 @@ void smtp_policy_ask(struct smtp_session *ss, enum policy_hook hook, const char 
 {
 	struct smtp_policy *p = smtp_policy_open(ss);
 
-	snprintf(p->argument, sizeof(p->argument), "%s", argument);
+	/* Scripts may be others since the last hook. */
+	policy_subject_move(&p->subject, scheduler_of(ss)->policy.policy);
+	text_copy(p->argument, sizeof(p->argument), argument);
 	p->then = then;
 	p->call = (struct policy_call){
 		.subject = &p->subject,
@@ -206,7 +209,7 @@ void smtp_policy_begin_mail(struct smtp_session *ss)
 	}
 	policy_mail_init(m);
 	m->buffers = &s->pools.buffers;
-	snprintf(m->sender, sizeof(m->sender), "%s", tx->envelope.text);
+	text_copy(m->sender, sizeof(m->sender), tx->envelope.text);
 	scheduler_format_number(s, tx->batch, m->batch);
 	scheduler_format_number(s, ss->accept->number, m->connection);
 	policy_subject_set_mail(&p->subject, m);
@@ -236,6 +239,24 @@ void smtp_policy_abandon(struct smtp_session *ss)
 	if (p->delays) {
 		p->delays = false;
 		timer_cancel(&p->tarpit);
+	}
+}
+
+void smtp_policy_leave(struct smtp_session *ss)
+{
+	if (ss->policy != NULL) {
+		ASSERT(!ss->policy->delays);
+		policy_subject_move(&ss->policy->subject, NULL);
+	}
+}
+
+void smtp_policy_take(struct smtp_session *ss)
+{
+	struct scheduler *s = scheduler_of(ss);
+
+	if (ss->policy != NULL) {
+		policy_subject_move(&ss->policy->subject, s->policy.policy);
+		timer_init(&ss->policy->tarpit, &s->base, on_tarpit);
 	}
 }
 

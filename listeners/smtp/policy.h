@@ -84,6 +84,13 @@ void smtp_policy_end_mail(struct smtp_session *ss);
 BOUND
 void smtp_policy_abandon(struct smtp_session *ss);
 
+/* The session leaves its scheduler, and comes to another one: what scripts keep of it in Lua ends,
+ * its context stays. */
+BOUND
+void smtp_policy_leave(struct smtp_session *ss);
+BOUND
+void smtp_policy_take(struct smtp_session *ss);
+
 /* The session is over. */
 BOUND
 void smtp_policy_free(struct smtp_session *ss);

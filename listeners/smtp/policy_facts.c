@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/runtime/tls_peer.h"
 #include "listeners/smtp/policy.h"
 #include "listeners/smtp/policy_message.h"
 #include "listeners/smtp/transaction.h"
@@ -46,7 +47,39 @@ static const char *local_of(const char *address, char scratch[POLICY_KNOWN_MAX])
 	return scratch;
 }
 
-static const char *tls_fact(const struct smtp_session *ss, const char *name)
+/* Of the cipher, and of the client's certificate. */
+static const char *session_fact(const SSL *ssl, const char *name, char scratch[POLICY_KNOWN_MAX])
+{
+	static const struct {
+		const char *name;
+		enum tls_name which;
+		bool common;
+	} names[] = {{"tls_client_cert_subject", TLS_SUBJECT, false},
+		     {"tls_client_cert_subject_cn", TLS_SUBJECT, true},
+		     {"tls_client_cert_issuer", TLS_ISSUER, false},
+		     {"tls_client_cert_issuer_cn", TLS_ISSUER, true}};
+	unsigned algorithm;
+	unsigned used = tls_cipher_bits(ssl, &algorithm);
+
+	if (strcmp(name, "tls_cipher_usebits") == 0) {
+		return number(scratch, used);
+	}
+	if (strcmp(name, "tls_cipher_algbits") == 0) {
+		return number(scratch, algorithm);
+	}
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(name, names[i].name) == 0) {
+			return tls_peer_name(ssl, names[i].which, names[i].common, scratch,
+					     POLICY_KNOWN_MAX)
+				       ? scratch
+				       : NULL;
+		}
+	}
+	return NULL;
+}
+
+static const char *tls_fact(const struct smtp_session *ss, const char *name,
+			    char scratch[POLICY_KNOWN_MAX])
 {
 	struct tls_agreed agreed = {0};
 
@@ -63,7 +96,10 @@ static const char *tls_fact(const struct smtp_session *ss, const char *name)
 	if (strcmp(name, "tls_version") == 0) {
 		return agreed.version;
 	}
-	return strcmp(name, "tls_client_verified") == 0 ? truth(agreed.verified) : NULL;
+	if (strcmp(name, "tls_client_verified") == 0) {
+		return truth(agreed.verified);
+	}
+	return session_fact(stream_session(&ss->stream), name, scratch);
 }
 
 /* Predefined contexts of the connection; those with "#" are asked for by methods. */
@@ -73,7 +109,7 @@ static const char *of_connection(struct smtp_session *ss, const char *name,
 	const struct smtp_transaction *tx = ss->transaction;
 
 	if (strncmp(name, "tls", 3) == 0) {
-		return tls_fact(ss, name);
+		return tls_fact(ss, name, scratch);
 	}
 	if (strcmp(name, "ehlo_string") == 0 || strcmp(name, "ehlo_domain") == 0) {
 		return ss->has_helo ? ss->helo : NULL;
@@ -90,24 +126,52 @@ static const char *of_connection(struct smtp_session *ss, const char *name,
 	if (strcmp(name, "connection_message_count") == 0) {
 		return number(scratch, ss->receptions);
 	}
+	if (strcmp(name, "connection_rcpt_count") == 0) {
+		return number(scratch, ss->recipients);
+	}
 	if (strcmp(name, "message_rcpt_count") == 0) {
 		return number(scratch, tx != NULL ? tx->envelope.recipient_count : 0);
 	}
 	if (strcmp(name, "#listener") == 0) {
-		return config_smtp_listen(ss->listener->scheduler->program->config,
-					  ss->accept->listen)
-			->name;
+		return config_smtp_listen(ss->accept->config, ss->accept->listen)->name;
 	}
 	if (strcmp(name, "#peer") == 0) {
 		return ss->peer_text;
 	}
-	if (strcmp(name, "#peer_port") == 0) {
-		return number(scratch, ss->peer_port);
-	}
-	return strcmp(name, "#sessions") == 0 ? number(scratch, ss->listener->session_count) : NULL;
+	return strcmp(name, "#peer_port") == 0 ? number(scratch, ss->peer_port) : NULL;
 }
 
-static const char *of_message(const struct policy_mail *m, const char *name,
+static bool has_high_bytes(const struct policy_text *t)
+{
+	for (size_t i = 0; i < t->len; i++) {
+		if ((t->data[i] & 0x80) != 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* What its text says; NULL: nothing. */
+static const char *of_text(struct policy_mail *m, const char *name)
+{
+	const struct policy_text *header = policy_mail_header(m);
+	struct policy_field date;
+
+	if (m->body == NULL) {
+		return NULL;
+	}
+	if (strcmp(name, "rfc2822_date_missing") == 0) {
+		return policy_field_next(header->data, header->len, "Date", 0, &date) ? NULL
+										      : "true";
+	}
+	if (strcmp(name, "#8bitmime") == 0) {
+		return has_high_bytes(header) || has_high_bytes(policy_mail_text(m)) ? "true"
+										     : NULL;
+	}
+	return NULL;
+}
+
+static const char *of_message(struct policy_mail *m, const char *name,
 			      char scratch[POLICY_KNOWN_MAX])
 {
 	if (strcmp(name, "mailfrom_string") == 0) {
@@ -125,7 +189,10 @@ static const char *of_message(const struct policy_mail *m, const char *name,
 	if (strcmp(name, "rcptto_domain") == 0) {
 		return domain_of(m->recipient);
 	}
-	return strcmp(name, "rcptto_localpart") == 0 ? local_of(m->recipient, scratch) : NULL;
+	if (strcmp(name, "rcptto_localpart") == 0) {
+		return local_of(m->recipient, scratch);
+	}
+	return of_text(m, name);
 }
 
 static const char *known(void *owner, enum policy_context context, const char *name,
@@ -222,9 +289,10 @@ static int remove_recipient(void *owner, const char *address)
 
 /* ---- the rest ---- */
 
-static int inject(void *owner, const char *sender, const char *recipient_address)
+static int inject(void *owner, const char *sender, const char *recipient_address, const char *text,
+		  size_t len)
 {
-	return smtp_copies_inject(session_of(owner), sender, recipient_address);
+	return smtp_copies_inject(session_of(owner), sender, recipient_address, text, len);
 }
 
 static void capability(void *owner, const char *name, bool add)

@@ -438,7 +438,8 @@ bool smtp_copies_turns(const struct smtp_copies *c)
 	return c->turns;
 }
 
-int smtp_copies_inject(struct smtp_session *ss, const char *sender, const char *recipient)
+int smtp_copies_inject(struct smtp_session *ss, const char *sender, const char *recipient,
+		       const char *text, size_t len)
 {
 	struct smtp_policy *p = ss->policy;
 	struct smtp_copies *c = p->copies;
@@ -457,6 +458,11 @@ int smtp_copies_inject(struct smtp_session *ss, const char *sender, const char *
 	copy->durability = -1;
 	copy->priority = -1;
 	copy->id = scheduler_new_id(ss->listener->scheduler);
+	if (text != NULL) {
+		copy->changed = true;
+		copy->high = policy_text_store(text, len, true, &copy->body, buffers_of(ss));
+		return 0;
+	}
 	copy->changed = p->mail.changed;
 	copy->high = p->mail.high;
 	copy_chain(ss, &copy->body, p->mail.body);

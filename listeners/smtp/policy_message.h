@@ -61,9 +61,11 @@ bool smtp_copies_next(struct smtp_session *ss);
 BOUND
 bool smtp_copies_turns(const struct smtp_copies *c);
 
-/* One copy more, with the text as it is now. 0, or -EBUSY when that cannot be. */
+/* One copy more, with the text as it is now, or `text` of `len` bytes if that is not NULL. 0, or
+ * -EBUSY when that cannot be. */
 BOUND
-int smtp_copies_inject(struct smtp_session *ss, const char *sender, const char *recipient);
+int smtp_copies_inject(struct smtp_session *ss, const char *sender, const char *recipient,
+		       const char *text, size_t len);
 
 /* Idempotent. */
 BOUND

@@ -9,6 +9,7 @@
 
 #include "listeners/smtp/auth.h"
 #include "listeners/smtp/dialogue.h"
+#include "listeners/smtp/handover.h"
 #include "listeners/smtp/policy.h"
 #include "listeners/smtp/proxy_header.h"
 #include "listeners/smtp/relay.h"
@@ -92,8 +93,17 @@ void smtp_session_set_client(struct smtp_session *ss, const struct in6_addr *pee
 	ss->peer_port = port;
 	inet_ntop(ipv4 ? AF_INET : AF_INET6, ipv4 ? &peer->s6_addr[12] : peer->s6_addr,
 		  ss->peer_text, sizeof(ss->peer_text));
-	ss->options = config_smtp(scheduler_of(ss)->program->config, ss->accept->listen, peer);
+	scheduler_move_accept(ss->listener->scheduler, ss->accept, peer);
+	ss->options = config_smtp(ss->accept->config, ss->accept->listen, peer);
 	ss->relay_host = relay_host_allowed(ss->options, peer);
+}
+
+/* By options of his own, whoever the client is said to be. */
+static bool may_tell(const struct smtp_session *ss)
+{
+	const struct accept *a = ss->accept;
+
+	return relay_xclient_allowed(config_smtp(a->config, a->listen, &ss->teller), &ss->teller);
 }
 
 static char *copy_name(const char *name)
@@ -113,6 +123,30 @@ void smtp_session_set_user(struct smtp_session *ss, const char *user, const char
 	ss->user = copy_name(user);
 	ss->auth_method = NULL;
 	ss->binding = copy_name(binding);
+}
+
+/* ---- generations ---- */
+
+void smtp_session_renew(struct smtp_session *ss)
+{
+	struct accept *a = ss->accept;
+	struct config *config = scheduler_of(ss)->config;
+	uint32_t listen;
+
+	if (config == a->config || !smtp_session_is_between(ss) ||
+	    config_number(config) < config_number(a->config) ||
+	    !config_smtp_listen_find(config, config_smtp_listen(a->config, a->listen), &listen)) {
+		return;
+	}
+	config_hold(config);
+	config_release(a->config);
+	a->config = config;
+	a->listen = listen;
+	ss->options = config_smtp(config, listen, &ss->peer);
+	ss->listen_name = config_smtp_listen(config, listen)->name;
+	ss->relay_host = relay_host_allowed(ss->options, &ss->peer) ||
+			 (ss->verified && ss->options->tls_verified_peer_can_relay);
+	ss->xclient = may_tell(ss);
 }
 
 /* ---- the end ---- */
@@ -295,7 +329,8 @@ static void feed_proxy(struct smtp_session *ss, const unsigned char *data, size_
 	smtp_count(smtp_session_counts(ss), SMTP_COUNT_PROXY);
 	if (h.has_client) {
 		smtp_session_set_client(ss, &h.client, h.client_port);
-		ss->xclient = relay_xclient_allowed(ss->options, &h.client);
+		ss->teller = h.client;
+		ss->xclient = may_tell(ss);
 	}
 	smtp_session_offer_told(ss, "PROXY");
 	ss->state = SMTP_SESSION_GREETING;
@@ -331,7 +366,7 @@ void smtp_session_resume(struct smtp_session *ss)
 {
 	struct chain held = ss->held;
 
-	if (held.len == 0 || !takes_input(ss)) {
+	if (held.len == 0 || !takes_input(ss) || smtp_handover_due(ss)) {
 		return;
 	}
 	ss->held = CHAIN_EMPTY;
@@ -386,6 +421,7 @@ static void on_secured(struct stream *stream, int result)
 	ss->secure = true;
 	ss->has_helo = false;
 	ss->esmtp = false;
+	ss->verified = agreed.verified;
 	ss->relay_host |= agreed.verified && ss->options->tls_verified_peer_can_relay;
 	touch(ss);
 	if (ss->options->use_ssl) {
@@ -443,7 +479,11 @@ static void flush(struct smtp_session *ss)
 	}
 	if (ss->sending.len > 0) {
 		count = chain_iov(&ss->sending, &ss->send_next, ss->iov, SMTP_SESSION_IOV);
-		stream_send(&ss->stream, ss->iov, count);
+		if (ss->state == SMTP_SESSION_CLOSING && ss->send_next == NULL) {
+			stream_send_last(&ss->stream, ss->iov, count);
+		} else {
+			stream_send(&ss->stream, ss->iov, count);
+		}
 	}
 }
 
@@ -478,6 +518,9 @@ static void read_on(struct smtp_session *ss)
 
 void smtp_session_settle(struct smtp_session *ss)
 {
+	if (ss->state == SMTP_SESSION_COMMANDS && ss->accept->config != scheduler_of(ss)->config) {
+		smtp_session_renew(ss);
+	}
 	if (heard_out(ss)) {
 		if (ss->transaction != NULL) {
 			smtp_count(smtp_session_counts(ss), SMTP_COUNT_LOST);
@@ -493,7 +536,9 @@ void smtp_session_settle(struct smtp_session *ss)
 	if (ss->state == SMTP_SESSION_SECURING) {
 		begin_handshake(ss);
 	}
-	if (ss->state != SMTP_SESSION_DEAD) {
+	if (smtp_handover_due(ss)) {
+		smtp_handover_try(ss);
+	} else if (ss->state != SMTP_SESSION_DEAD) {
 		read_on(ss);
 	} else if (!stream_busy(&ss->stream) && !ss->storing && ss->auth == NULL) {
 		free_session(ss);
@@ -554,7 +599,8 @@ static void on_recv(struct stream *stream, const unsigned char *data, int result
 	} else if (result == 0 || result == -ECONNABORTED) {
 		/* SMTP itself says where a message ends: an end without close_notify cuts none. */
 		on_end_of_input(ss);
-	} else {
+	} else if (result != -ECANCELED) {
+		/* Otherwise nothing came before the receive was taken back. */
 		lose(ss);
 	}
 	smtp_session_settle(ss);
@@ -659,10 +705,11 @@ void smtp_session_serve(struct smtp_listener *l, struct accept *a)
 	ss->peer = a->peer;
 	ss->peer_port = a->peer_port;
 	memcpy(ss->peer_text, a->peer_text, sizeof(ss->peer_text));
-	ss->options = config_smtp(s->program->config, a->listen, &a->peer);
+	ss->options = config_smtp(a->config, a->listen, &a->peer);
 	ss->relay_host = relay_host_allowed(ss->options, &a->peer);
-	ss->xclient = relay_xclient_allowed(ss->options, &a->peer);
-	ss->listen_name = config_smtp_listen(s->program->config, a->listen)->name;
+	ss->teller = a->peer;
+	ss->xclient = may_tell(ss);
+	ss->listen_name = config_smtp_listen(a->config, a->listen)->name;
 	ss->began_ms = agent_now_ms(&s->base);
 	stream_init(&ss->stream, &s->base, on_recv, on_sent);
 	stream_open(&ss->stream, a->fd);
@@ -691,6 +738,7 @@ void smtp_session_greet(struct smtp_session *ss)
 	ASSERT(ss->state == SMTP_SESSION_GREETING);
 	session_list_remove(&ss->waiting);
 	ss->state = SMTP_SESSION_COMMANDS;
+	scheduler_audit(ss->listener->scheduler, &ss->peer, POLICY_CONNECTION);
 	if (smtp_policy_has(ss, POLICY_CONNECT)) {
 		smtp_policy_ask(ss, POLICY_CONNECT, "", smtp_dialogue_greet);
 	} else {

@@ -82,7 +82,9 @@ struct smtp_session {
 	bool secure;
 	/* relay_hosts has the client, or its certificate counts as much. */
 	bool relay_host;
-	/* xclient_hosts has who connected; and it told the name of HELO. */
+	/* By TLS, and its certificate was verified. */
+	bool verified;
+	/* xclient_hosts has `teller`; and it told the name of HELO. */
 	bool xclient;
 	bool helo_told;
 	/* The client will send nothing more. */
@@ -99,6 +101,9 @@ struct smtp_session {
 	struct in6_addr peer;
 	uint16_t peer_port;
 	char peer_text[INET6_ADDRSTRLEN];
+	/* Who may tell of other clients by XCLIENT, if anybody: who connected, or whom the header
+	 * of a proxy tells. */
+	struct in6_addr teller;
 	/* Who it is, once it has authenticated, malloc; NULL: anybody. */
 	char *user;
 	/* How, static. */
@@ -117,12 +122,15 @@ struct smtp_session {
 	struct smtp_chunk chunk;
 	struct timer deadline;
 	uint64_t began_ms;
+	/* On its way to another scheduler: when its deadline is. */
+	uint64_t due_ms;
 	/* In the listener's list of all, and in one of its lists of those that wait for it. */
 	struct session_link all;
 	struct session_link waiting;
-	/* Commands in a row that moved no mail; messages accepted. */
+	/* Commands in a row that moved no mail; messages accepted; RCPTs that were. */
 	uint32_t idle_commands;
 	uint32_t receptions;
+	uint32_t recipients;
 	/* Bytes that were received and not looked at yet; and, while lingering, thrown away. */
 	size_t unread;
 	size_t thrown_away;
@@ -156,9 +164,21 @@ static inline struct smtp_counts *smtp_session_counts(struct smtp_session *ss)
 	return &ss->listener->counts;
 }
 
+/* Nothing of what it began goes on: no transaction, no AUTH, no script. */
+BOUND
+static inline bool smtp_session_is_between(const struct smtp_session *ss)
+{
+	return ss->state == SMTP_SESSION_COMMANDS && ss->transaction == NULL && ss->auth == NULL;
+}
+
 /* Takes `a` over. The banner is sent by smtp_session_greet(), in a later duty cycle. */
 BOUND
 void smtp_session_serve(struct smtp_listener *l, struct accept *a);
+
+/* Takes the generation of its scheduler, unless it is in the middle of something, or has a newer
+ * one, or there is no such listen in it: then it goes on with its own. */
+BOUND
+void smtp_session_renew(struct smtp_session *ss);
 
 /* Sends the banner; the session has been silent until now. */
 BOUND

@@ -45,6 +45,7 @@ void smtp_log_reception(struct smtp_session *ss, const struct message *m)
 	const struct envelope *e = message_envelope(m);
 	struct event event = event_of(ss, EVENT_RECEPTION);
 
+	scheduler_audit(ss->listener->scheduler, &ss->peer, POLICY_RECEPTION);
 	event.size = e->body_bytes;
 	event.text[EVENT_SENDER] = envelope_sender(e);
 	event.text[EVENT_BINDING_GROUP] = binding_group_name(binding);
@@ -91,6 +92,7 @@ void smtp_log_rejection(struct smtp_session *ss, enum smtp_stage stage,
 	event.text[EVENT_REPLY] = text;
 	event.text[EVENT_ENHANCED] = refusal->status;
 	counter_inc(s->rejected);
+	scheduler_audit(s, &ss->peer, POLICY_REJECTION);
 	log_event(&s->log, &event);
 }
 

@@ -17,7 +17,7 @@ static void offer(struct smtp_session *ss, trace_begins_fn begins)
 		.inbound = true,
 		.peer = ss->peer,
 		.port = ss->peer_port,
-		.listener = config_smtp_listen(s->program->config, ss->accept->listen)->name,
+		.listener = config_smtp_listen(ss->accept->config, ss->accept->listen)->name,
 	};
 
 	trace_client_offer(&s->trace, &ss->stream, &facts, ss->accept->number, begins);

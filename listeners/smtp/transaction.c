@@ -495,13 +495,33 @@ static void choose_binding(struct smtp_session *ss)
 	}
 }
 
+static void add_pair(struct context *context, const char *name, const struct policy_pair *pair)
+{
+	context_add(context, name, pair->value, strnlen(pair->value, pair->value_len),
+		    CONTEXT_FIELDS_MAX);
+}
+
+/* What scripts have said of the connection: for each of its messages. */
+static void add_connection(struct context *context, const struct smtp_policy *p)
+{
+	for (uint32_t i = 0; p != NULL && i < p->subject.connection.count; i++) {
+		const struct policy_pair *pair = &p->subject.connection.list[i];
+		char name[CONTEXT_FIELDS_MAX];
+		int len = snprintf(name, sizeof(name), CONTEXT_CONNECTION "%s", pair->name);
+
+		if ((size_t)len < sizeof(name)) {
+			add_pair(context, name, pair);
+		}
+	}
+}
+
 /* What logs want to know of the message besides: the context has it until the envelope is built. */
 static void capture(struct smtp_session *ss)
 {
 	struct context *context = &ss->listener->context;
 	const struct smtp_copy *copy = smtp_copies_current(ss);
 	uint32_t count;
-	const char *const *keys = config_captured(scheduler_of(ss)->program->config, &count);
+	const char *const *keys = config_captured(ss->accept->config, &count);
 
 	context_reset(context);
 	if (count > 0) {
@@ -509,11 +529,9 @@ static void capture(struct smtp_session *ss)
 		counter_add(scheduler_of(ss)->captures_cut, context->cut);
 	}
 	for (uint32_t i = 0; copy != NULL && i < copy->context.count; i++) {
-		const struct policy_pair *pair = &copy->context.list[i];
-
-		context_add(context, pair->name, pair->value, strnlen(pair->value, pair->value_len),
-			    CONTEXT_FIELDS_MAX);
+		add_pair(context, copy->context.list[i].name, &copy->context.list[i]);
 	}
+	add_connection(context, ss->policy);
 	envelope_set_context(&ss->transaction->envelope, context);
 }
 

@@ -1,10 +1,10 @@
 """All cases, in the order in which they are measured."""
 
-from bench import accept, counts, find, logging, micro, open_loop, queued, relay, scale, secured
+from bench import accept, counts, find, logging, micro, open_loop, policy, queued, relay, scale, secured
 from bench.process import BenchError
 
 ALL = [*relay.CASES, *secured.CASES, *accept.CASES, *open_loop.CASES, *scale.CASES, *queued.CASES,
-       *find.CASES, *counts.CASES, *logging.CASES, *micro.CASES]
+       *find.CASES, *counts.CASES, *logging.CASES, *policy.CASES, *micro.CASES]
 
 
 def choose(names):

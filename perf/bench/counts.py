@@ -106,17 +106,19 @@ class Counted:
                     options=[*OPTIONS, "--id-prefix", prefix])
 
 
-def instructions(bench, messages):
-    """All that flywheeld executed in user space while it relayed so many, starting and stopping included."""
-    with Sink(bench) as sink, Flywheel(bench, "valgrind", sink.port, text=UNDER_VALGRIND, threads="") as mta:
-        mta.start(prefix=["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        summary = load(bench, mta.port, messages, SIZE, SESSIONS, options=OPTIONS)
+def instructions(bench, messages, name="counts", text=UNDER_VALGRIND, size=SIZE, profile="/dev/null"):
+    """All that flywheeld executed in user space while it relayed so many, starting and stopping included. Where it was
+    spent is in the file `profile` then."""
+    with Sink(bench) as sink, Flywheel(bench, f"valgrind-{name}", sink.port, text=text, threads="") as mta:
+        # Fair, or a thread that spins while others start keeps them from it.
+        mta.start(prefix=["valgrind", "--tool=callgrind", "--fair-sched=yes", f"--callgrind-out-file={profile}"])
+        summary = load(bench, mta.port, messages, size, SESSIONS, options=OPTIONS)
         sink.wait_for(summary["accepted"])
         queued = mta.wait_for_rest()
         mta.program.stop()
         collected = re.search(r"Collected : (\d+)", mta.program.said())
         books = sink.close_books()
-    bench.blame("counts, valgrind", load_troubles(summary) + queued +
+    bench.blame(f"{name}, valgrind", load_troubles(summary) + queued +
                 sink_troubles(books, summary["accepted"]))
     if not collected:
         raise BenchError(f"valgrind told no count:\n{mta.program.said()}")

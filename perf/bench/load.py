@@ -54,11 +54,11 @@ class Sink(Program):
 class Load(Program):
     """A running fwload; its summary once it has ended."""
 
-    def __init__(self, bench, port, messages, size, sessions, options=()):
+    def __init__(self, bench, port, messages, size, sessions, options=(), name="load"):
         self.messages = messages
         super().__init__([bench.tools / "fwload", "--to", f"127.0.0.1:{port}", "--json",
                           "--messages", messages, "--size", size, "--sessions", sessions,
-                          *options], bench.work / "load.out")
+                          *options], bench.work / f"{name}.out")
 
     def summary(self, patience=600):
         if self.wait(patience) not in (0, 1):

@@ -1,12 +1,13 @@
-"""What logging costs: relaying with logs in text, with JSON besides, and with a custom log as well. In each
-pair one after the other; and instructions per message, on the log agent and on all other threads."""
+"""What logging costs: relaying with logs in text, with JSON besides, with journals besides those, and with
+a custom log as well. In each pair one after the other; and instructions per message, on the log agent and on
+all other threads."""
 
 import pathlib
 import re
 import shutil
 import subprocess
 
-from bench.counts import OPTIONS, SESSIONS, SIZE, UNDER_VALGRIND
+from bench.counts import OPTIONS, SESSIONS, SIZE, UNDER_VALGRIND, instructions
 from bench.figures import Figure
 from bench.flywheel import RELAY, Flywheel
 from bench.load import Sink, end_to_end_rate, load, load_troubles, sink_troubles
@@ -19,15 +20,23 @@ log {
     reject = ( "file:rejectlog" "json:events.json" )
 }
 """
-CUSTOM = JSON + """
+JOURNALS = """
+log {
+    main = ( "file:mainlog" "json:events.json" "jlog:main.jlog" )
+    bounce = ( "file:bouncelog" "json:events.json" "jlog:bounce.jlog" )
+    reject = ( "file:rejectlog" "json:events.json" "jlog:reject.jlog" )
+}
+"""
+CUSTOM = JOURNALS + """
 custom_logger "all" {
     mainlog = "file:custom"
     reception_format = "%t{%Y-%m-%dT%H:%M:%SZ}|%i|%r@%R|%m@%M|%B|%b|%g|%H|%p|%h{Subject}"
     delivery_format = "%t{%Y-%m-%dT%H:%M:%SZ}|%i|%r@%R|%m@%M|%B|%b|%g|%H|%T|%n|%h{Subject}"
 }
 """
-LOGS = {"text": "", "json": JSON, "custom": CUSTOM}
-WORDS = {"text": "text", "json": "text and JSON", "custom": "text, JSON and a custom log"}
+LOGS = {"text": "", "json": JSON, "journals": JOURNALS, "custom": CUSTOM}
+WORDS = {"text": "text", "json": "text and JSON", "journals": "text, JSON and journals",
+         "custom": "text, JSON, journals and a custom log"}
 # Of the log agent: what its thread runs for it.
 LOG_AGENT = ("log_writer_do_work", "log_writer_on_block")
 
@@ -66,27 +75,18 @@ def inclusive(profile):
     return int(total[1].replace(",", "")), of_log
 
 
-def instructions(bench, messages, kind):
+def instructions_with(bench, messages, kind):
     """User instructions of a whole run of so many messages: (other threads, the log agent)."""
     profile = pathlib.Path(bench.work) / f"callgrind-{kind}"
     profile.unlink(missing_ok=True)
-    text = UNDER_VALGRIND + LOGS[kind]
-    with Sink(bench) as sink, Flywheel(bench, f"valgrind-{kind}", sink.port, text=text, threads="") as mta:
-        mta.start(prefix=["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}"])
-        summary = load(bench, mta.port, messages, SIZE, SESSIONS, options=OPTIONS)
-        sink.wait_for(summary["accepted"])
-        queued = mta.wait_for_rest()
-        mta.program.stop()
-        books = sink.close_books()
-    bench.blame(f"logging, valgrind, {WORDS[kind]}", load_troubles(summary) + queued +
-                sink_troubles(books, summary["accepted"]))
+    instructions(bench, messages, f"logging-{kind}", UNDER_VALGRIND + LOGS[kind], profile=profile)
     total, of_log = inclusive(profile)
     return total - of_log, of_log
 
 
 class Logging:
     name = "logging"
-    about = "relay with logs as text, with JSON besides, and with a custom log as well"
+    about = "relay with logs as text, JSON besides, journals besides, and a custom log as well"
     pairs_max = 3
 
     def run_pair(self, bench):
@@ -108,7 +108,7 @@ class Logging:
         few, many = bench.count(1000, quick=200), bench.count(3000, quick=600)
         found = {}
         for kind in LOGS:
-            less, more = instructions(bench, few, kind), instructions(bench, many, kind)
+            less, more = (instructions_with(bench, messages, kind) for messages in (few, many))
             found[kind] = [(b - a) / (many - few) for a, b in zip(less, more)]
         for kind, (others, log) in found.items():
             beside = {} if kind == "text" else {"text": found["text"][0]}

@@ -57,8 +57,11 @@ TARGETS = [
     Target("queued", "last.rate", 0.90, beside="first tenth"),
     Target("queued", "restart.accepting", 1, most=True, unit=" s"),
     Target("queued", "restart.all", 5, most=True, unit=" s"),
-    *(Target("find", key, 2, most=True, unit=" s") for key in ("sender", "recipient", "header")),
+    *(Target("find", key, 2, most=True, unit=" s") for key in ("sender", "recipient", "header", "id", "state")),
     Target("find", "relay", 0.90, beside="by itself"),
+    Target("logging", "journals.rate", 0.90, beside="text"),
+    *(Target("policy", f"{key}.rate", 0.50, beside="alone")
+      for key in ("loops", "allocates", "fails", "waits", "misbehaving")),
     Target("micro", "ring.hop.p50", 250, most=True, unit=" ns"),
     Target("micro", "ring.hop.p99", 500, most=True, unit=" ns"),
     Target("micro", "ring.one-way.64", 50, unit=" M/s"),

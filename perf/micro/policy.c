@@ -87,15 +87,19 @@ static void load(struct policy_scripts *scripts)
 
 static void begin(void)
 {
-	const struct policy_limits limits = {.memory_bytes = 64 << 20, .instructions = 1000000};
 	struct policy_scripts scripts = {0};
+	const struct policy_start start = {
+		.scripts = &scripts,
+		.limits = {.memory_bytes = 64 << 20, .instructions = 1000000},
+		.ops = &ops,
+	};
 
 	mail_pools_init(&world.pools);
 	body_fill(world.bytes, sizeof(world.bytes));
 	chain_append(&world.body, &world.pools.buffers, world.bytes, sizeof(world.bytes));
 	load(&scripts);
 	world.agent.clock = &fixed;
-	world.policy = policy_create(&world.agent, &scripts, &limits, &ops, NULL, stderr);
+	world.policy = policy_create(&world.agent, &start, stderr);
 	policy_scripts_close(&scripts);
 	if (world.policy == NULL) {
 		errx(2, "the script cannot be run");

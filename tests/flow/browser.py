@@ -1,10 +1,15 @@
-"""A browser without a screen, driven by its DevTools protocol over a pair of pipes."""
+"""A browser without a screen, driven by its DevTools protocol over a pair of pipes.
+
+Whatever it is asked is answered within PATIENCE, all of it and however much else it tells meanwhile, or the test fails
+and says what was not answered."""
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 
@@ -18,27 +23,37 @@ def browser_program():
     return next((found for name in PROGRAMS if (found := shutil.which(name))), None)
 
 
+def pipe():
+    """Its ends, neither of which is what the browser has for its own."""
+    low = os.pipe()
+    ends = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in low]
+    for fd in low:
+        os.close(fd)
+    return ends
+
+
+class Lost(Failure):
+    """It has ended, or answers no more: who waits for its page to change waits in vain."""
+
+
 class Browser:
     """One tab. `complaints` is what the page did wrong: exceptions, and what its policy forbade."""
 
     def __init__(self, flow):
         self.flow = flow
-        to_browser, self.to = os.pipe()
-        self.answers, from_browser = os.pipe()
-
-        def take_pipes():
-            """The browser reads commands from 3 and writes to 4, which may be what we have to move."""
-            spare = [os.dup(to_browser), os.dup(from_browser)]
-            spare = [fd if fd > 4 else os.dup(fd) for fd in spare]
-            os.dup2(spare[0], 3)
-            os.dup2(spare[1], 4)
-
+        to_browser, self.to = pipe()
+        self.answers, from_browser = pipe()
+        os.set_blocking(self.to, False)
         self.log = open(flow.path / "browser.log", "w")
+        # It reads commands from 3 and writes to 4. A shell arranges that, as nothing of Python's should run in a child
+        # of a process with threads: another one's lock may be held there for ever.
         self.process = subprocess.Popen(
-            [browser_program(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            ["sh", "-c", 'in=$1 out=$2; shift 2; exec "$@" 3<"/dev/fd/$in" 4>"/dev/fd/$out"', "sh", str(to_browser), str(from_browser),
+             browser_program(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
              "--no-first-run", "--disable-background-networking", "--hide-scrollbars", "--remote-debugging-pipe",
              f"--user-data-dir={flow.path}/browser", "about:blank"],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, close_fds=False, preexec_fn=take_pipes,
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, pass_fds=(to_browser, from_browser),
+            start_new_session=True,
             env=dict(os.environ, HOME=str(flow.path)))
         os.close(to_browser)
         os.close(from_browser)
@@ -58,21 +73,36 @@ class Browser:
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(PATIENCE)
         os.close(self.answers)
         self.log.close()
 
     # ---- the protocol ----
 
-    def receive(self):
-        deadline = time.monotonic() + PATIENCE
+    def lost(self, words):
+        return Lost(f"{words}; it said: {(self.flow.path / 'browser.log').read_text(errors='replace')[-2000:]}")
+
+    def wait_for_pipe(self, reads, writes, deadline, method):
+        if not any(select.select(reads, writes, [], max(0, deadline - time.monotonic()))):
+            raise self.lost(f"waited {PATIENCE} s for the browser to answer {method}")
+
+    def send(self, message, deadline):
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            self.wait_for_pipe([], [self.to], deadline, message["method"])
+            try:
+                data = data[os.write(self.to, data):]
+            except BrokenPipeError:
+                raise self.lost(f"the browser has ended before {message['method']}") from None
+
+    def receive(self, deadline, method):
+        """The next message; `method` is what it should be the answer to."""
         while b"\0" not in self.unread:
-            if not select.select([self.answers], [], [], max(0, deadline - time.monotonic()))[0]:
-                raise Failure("the browser does not answer")
+            self.wait_for_pipe([self.answers], [], deadline, method)
             data = os.read(self.answers, 1 << 16)
             if not data:
-                raise Failure(f"the browser ended: {(self.flow.path / 'browser.log').read_text()[-2000:]}")
+                raise self.lost(f"the browser ended, and did not answer {method}")
             self.unread += data
         message, _, self.unread = self.unread.partition(b"\0")
         return json.loads(message)
@@ -91,11 +121,13 @@ class Browser:
         message = {"id": self.number, "method": method, "params": params}
         if self.session:
             message["sessionId"] = self.session
-        data = json.dumps(message).encode() + b"\0"
-        while data:
-            data = data[os.write(self.to, data):]
-        while (answer := self.receive()).get("id") != self.number:
+        deadline = time.monotonic() + PATIENCE
+        self.send(message, deadline)
+        while (answer := self.receive(deadline, method)).get("id") != self.number:
             self.note(answer)
+            # What it tells unasked has no end.
+            if time.monotonic() > deadline:
+                raise self.lost(f"waited {PATIENCE} s for the browser to answer {method}, and it told other things")
         expect("error" not in answer, f"{method}: {answer.get('error')}")
         return answer["result"]
 
@@ -106,7 +138,7 @@ class Browser:
         self.call("Page.navigate", url="about:blank")
         found = self.call("Page.navigate", url=url)
         expect("errorText" not in found, f"{url}: {found}")
-        wait_until(lambda: self.run("document.readyState") == "complete" and self.run("location.href").startswith(url), f"{url} to load")
+        self.wait(f"document.readyState === 'complete' && location.href.startsWith({url!r})", f"{url} to load")
 
     def run(self, script):
         """The value of an expression in the page."""
@@ -119,10 +151,14 @@ class Browser:
         def look():
             try:
                 return self.run(script)
+            except Lost as e:
+                raise Lost(f"{e}; while it was asked for {what}") from None
             except (Failure, KeyError):
                 return None
         try:
             return wait_until(look, what)
+        except Lost:
+            raise
         except Failure as e:
             raise Failure(f"{e}; the page says: {self.run('document.body?.innerText')}; {self.complaints}") from None
 

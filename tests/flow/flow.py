@@ -464,9 +464,12 @@ class Flow:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        for closer in reversed(self.closers):
-            closer()
         trouble = [f"{lost} lost wake-ups"] if lost else []
+        for closer in reversed(self.closers):
+            try:
+                closer()
+            except (Failure, subprocess.TimeoutExpired) as e:
+                trouble.append(f"{closer.__qualname__}: {e}")
         for process in self.programs:
             text = self.output(process)
             for mark in ("ERROR: AddressSanitizer", "WARNING: ThreadSanitizer", "runtime error:",

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 
-from flow import LAG_MS, PATIENCE, wait_until
+from flow import LAG_MS, PATIENCE, expect, wait_until
 
 
 class Mail:
@@ -229,7 +229,8 @@ class Peer:
         except OSError:
             pass
         # Not before that has ended: it might accept for another one, whose socket gets the number.
-        self.server.join()
+        self.server.join(PATIENCE)
+        expect(not self.server.is_alive(), f"waited {PATIENCE} s for the peer's thread to end")
         self.listener.close()
         with self.lock:
             sessions = list(self.open)

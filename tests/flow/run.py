@@ -9,6 +9,7 @@ The last line tells the counts."""
 import argparse
 import concurrent.futures
 import contextlib
+import faulthandler
 import importlib
 import io
 import multiprocessing
@@ -52,6 +53,10 @@ def left_by(f):
                 yield f"---- {path.parent.name}/{name} has" + "".join("\n" + line for line in chosen[-10:])
 
 
+# No test takes as long, whatever it waits for: one that does waits without an end.
+LIMIT_S = max(1800, 20 * flow.PATIENCE)
+
+
 def run_case(function, backend, variant, keep):
     f = flow.Flow(function.__name__, variant, backend)
     began = time.monotonic()
@@ -85,8 +90,11 @@ def run_case(function, backend, variant, keep):
 
 def work(file, name, backend, *options):
     """In a worker: one test's verdict, and all that it printed."""
+    # Where each of its threads stands, and the end of the whole run, as this worker then ends.
+    faulthandler.dump_traceback_later(LIMIT_S, exit=True)
     with contextlib.redirect_stdout(io.StringIO()) as said:
         verdict = run_case(getattr(importlib.import_module(file), name), backend, *options)
+    faulthandler.cancel_dump_traceback_later()
     return verdict, said.getvalue()
 
 

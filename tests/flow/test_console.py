@@ -59,10 +59,14 @@ def test_every_command_answers_people_and_scripts(flow):
         "flush domain": ["later.test"], "suspend domain": ["later.test"], "resume domain": ["later.test"],
         "find": ["all"], "hold": ["all", "dry_run"], "release": ["all", "dry_run"], "fail": ["all", "dry_run"],
         "reroute": ["all", "to", "other.test", "dry_run"], "rebind": ["all", "to", "default", "dry_run"],
+        "config get": ["retry_interval"], "config eval": ["domain", "later.test", "retry_interval"],
+        "config locate": ["retry_interval"], "config set": ["max_outbound_connections", "7"],
         "complete": ["domain", "lat"], "counters": ["scheduler.*"], "message fail": [message, "quiet"], "fail domain": ["later.test", "quiet"],
     }
+    # Not possible twice, or on a connection of their own: test_config.py has them.
+    alone = ["config commit", "config rollback", "config writeback", "config unset"]
     last = ["message fail", "fail domain", "fail binding", "trace smtp remove", "shutdown"]
-    for command in [c for c in commands if c not in last]:
+    for command in [c for c in commands if c not in last + alone]:
         words = [*command.split(), *arguments.get(command, [])]
         status, out, errors = run(s.daemon, *words)
         expect_equal((status, errors), (0, ""), f"status and errors of {words}")
@@ -185,6 +189,24 @@ def test_flushes_suspends_resumes_and_fails_a_domain(flow):
 
 
 test_flushes_suspends_resumes_and_fails_a_domain.short = True
+
+
+def test_suspensions_end_by_themselves(flow):
+    s = Setup(flow)
+    v = s.daemon.console("suspend", "domain", "x.test", "for", "2h")
+    expect(v["until_at"] is not None, f"no end: {v}")
+    s.daemon.console("suspend", "binding", "default", "until", "2099-01-31T15:00Z")
+    rows = s.daemon.console("suspensions")["suspensions"]
+    expect_equal(sorted((r["domain"], r["binding"], r["until_at"]) for r in rows),
+                 [("", "default", "2099-01-31T15:00:00Z"), ("x.test", "default", v["until_at"])], "suspensions")
+    expect(all("uid" in r["by"] and r["since_at"] for r in rows), f"who and since when: {rows}")
+    shown = s.daemon.console("domain", "x.test")
+    expect(", until " in shown["reason"] and shown["held_until_at"] == v["until_at"], f"until when: {shown}")
+    s.daemon.console("suspend", "domain", "x.test", "for", "1s")
+    s.daemon.console("suspend", "binding", "default", "for", "1s")
+    s.send("b@x.test")
+    s.peer.wait(1)
+    wait_until(lambda: s.daemon.console("suspensions")["suspensions"] == [], "the end of all suspensions")
 
 
 def test_says_what_it_does_not_understand(flow):

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 
 from certificates import Certificates
-from flow import LIBC, PATIENCE, Daemon, Failure, Skip, die_with_us, expect, expect_equal, free_port, wait_until
+from flow import LIBC, PATIENCE, Daemon, Failure, Skip, die_with_us, expect, expect_equal, wait_until
 from names import NameServer, Zone
 from peer import Peer
 from test_sts import told_of

@@ -131,7 +131,8 @@ def test_every_kind_of_event_is_json(flow):
     delivery = next(e for e in found["delivery"] if e["id"] == x.id)
     check(delivery, {
         **shared, "domain": "away.test", "attempt": 1, "remote_ip": "127.0.0.1", "local_address": "127.0.0.9",
-        "tls_verification": "none", "code": 250, "site": "domain away.test", "stage": None})
+        "tls_verification": "none", "code": 250,
+        "site": f"gateway 10 127.0.0.1:{x.peer.port}", "stage": None})
     expect(delivery["tls_version"].startswith("TLSv1.") and delivery["size_bytes"] > len(HELLO)
            and delivery["queued_ms"] < 600000, f"{delivery}")
     check(found["bounce"][0], {

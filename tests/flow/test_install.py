@@ -9,12 +9,14 @@ import subprocess
 from flow import ROOT, Daemon, expect, expect_equal
 
 PREFIX = "/opt/flywheel"
-PAGES = ("man1/flywheel.1", "man1/flywheel-log.1", "man5/flywheel.conf.5", "man8/flywheeld.8", "man8/flywheel-spool.8")
+PAGES = ("man1/flywheel.1", "man1/flywheel-log.1", "man1/flywheel-config.1", "man5/flywheel.conf.5", "man8/flywheeld.8", "man8/flywheel-spool.8")
 FILES = {
     f"{PREFIX}/sbin/flywheeld": 0o755,
     f"{PREFIX}/sbin/flywheel-spool": 0o755,
     f"{PREFIX}/bin/flywheel": 0o755,
     f"{PREFIX}/lib/systemd/system/flywheel.service": 0o644,
+    f"{PREFIX}/lib/systemd/system/flywheel-config-pull.service": 0o644,
+    f"{PREFIX}/lib/systemd/system/flywheel-config-pull.timer": 0o644,
     f"{PREFIX}/share/flywheel/events.schema.json": 0o644,
     "/etc/flywheel/flywheel.conf.example": 0o644,
     "/etc/flywheel/bounce_rules.example": 0o644,
@@ -144,7 +146,10 @@ def test_unit_starts_what_is_installed(flow):
     expect(" ".join([program, *words, "--check"]) in settings["ExecStartPre"], "the configuration is not checked first")
     expect_equal(settings["AmbientCapabilities"], ["CAP_NET_BIND_SERVICE"], "capabilities")
     expect_equal(settings["Restart"], ["on-failure"], "Restart")
+    expect_equal(settings["Type"], ["notify"], "Type")
     options = {row["name"]: row for row in reference(flow.program("flywheeld"))}
+    expect(int(settings["WatchdogSec"][0]) > 2 * int(options["watchdog_stall"]["default"].rstrip("s")),
+           "systemd aborts a thread that has hardly stalled")
     expect(int(settings["LimitNOFILE"][0]) >= int(options["server_max_file_descriptors"]["default"]),
            "fewer file descriptors than flywheeld asks for")
     expect(int(settings["TimeoutStopSec"][0]) > int(options["stop_timeout"]["default"].rstrip("s")),
@@ -238,13 +243,22 @@ def test_manual_of_the_spool_has_every_flag_and_command(flow):
                  "flags in flywheel-spool.8 and in --help")
 
 
-def test_manual_of_journals_has_every_flag_and_command(flow):
-    told = output(flow.program("flywheel"), "log", "--help")
-    page = (ROOT / "tools/man/flywheel-log.1").read_text()
+def check_manual_of(flow, word):
+    """The page of commands that flywheel itself has behind a word says what its --help says."""
+    told = output(flow.program("flywheel"), word, "--help")
+    page = (ROOT / f"tools/man/flywheel-{word}.1").read_text()
     commands = [title for title, _ in entries(page.split(".SH COMMANDS\n")[1].split(".SH ")[0])]
     titles = [title for title, _ in entries(page.split(".SH OPTIONS\n")[1].split(".SH ")[0])]
     section = told.split("COMMANDS\n")[1].split("\nOPTIONS")[0]
     expect_equal(commands, re.findall(r"^    (\S+)$", section, re.M), "commands")
     flags = set(re.findall(r"(?<![\w-])(--?[a-zA-Z][\w-]*)", told.split("\nOPTIONS")[1].split("EXIT STATUS")[0]))
     expect_equal({word for title in titles for word in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", title)}, flags,
-                 "flags in flywheel-log.1 and in --help")
+                 f"flags in flywheel-{word}.1 and in --help")
+
+
+def test_manual_of_journals_has_every_flag_and_command(flow):
+    check_manual_of(flow, "log")
+
+
+def test_manual_of_repositories_has_every_flag_and_command(flow):
+    check_manual_of(flow, "config")

@@ -1,7 +1,10 @@
 """Journals that flywheeld writes: what they have beside the files, who follows them while mail flows, kills,
 and what is configured of them."""
 
+import json
+import os
 import random
+import re
 
 import books
 import jlog
@@ -18,7 +21,8 @@ MAIN = ' log { main = ( "file:mainlog" "jlog:main.jlog" ) }'
 # Records of a message to so many: an R for each, of some 100 bytes, and a D when it is delivered.
 MANY = 100
 HELD = "suspend_delivery = true"
-KILLS = 10
+# `make kill-journals` takes 100.
+KILLS = int(os.environ.get("FLOW_KILLS", 10))
 
 
 def main_journal(text):
@@ -205,6 +209,32 @@ def test_drops_who_never_reads_at_the_size_limit(flow):
     reader.process.terminate()
     reader.end()
     expect_equal(reader.lines(), lines, "what the live one saw")
+
+
+def subscribers_of(flow, path):
+    return {row["subscriber"]: row for row in json.loads(run(flow, "subscribers", path, "--json"))}
+
+
+def test_tells_who_was_dropped_of_the_gap(flow):
+    daemon = Daemon(flow, text=HELD + main_journal('size_limit = "100K" subscribers = ( "dead" )'))
+    path = daemon.log / "main.jlog"
+    client = daemon.connect()
+    for number in range(30):
+        expect_equal(client.mail(to_many(number), body=HELLO)[0], 250, "reply")
+    wait_counter_of(daemon, "dropped_subscribers", 1)
+    daemon.terminate()
+    expect_equal(subscribers_of(flow, path), {}, "who is there after the drop")
+    daemon.start()
+    wait_until(lambda: '"dead" is back: dropped at 00000000:00000000' in daemon.output(), "stderr to tell")
+    wait_until(lambda: "is back" in str(daemon.console("errors")), "the errors to tell")
+    notice = subscribers_of(flow, path)["dead"]["notice"]
+    said = re.fullmatch(r"dropped at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, lost at least (\d+) records, (\d+) bytes", notice)
+    expect(said is not None and int(said[1]) > 0 and int(said[2]) > 0, f"the notice: {notice}")
+    expect("dropped at" in run(flow, "subscribers", path), "the notice for people")
+    run(flow, "read", path, "-S", "dead")
+    expect_equal(subscribers_of(flow, path)["dead"]["notice"], None, "the notice after reading")
+    run(flow, "repair", path)
+    expect_equal(daemon.terminate()[0], 0, "exit status")
 
 
 def wait_counter_of(daemon, name, least):

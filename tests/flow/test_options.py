@@ -22,11 +22,13 @@ import test_http
 import test_journal_output
 import test_peers
 import test_policy
+import test_policy_libraries
 import test_rotation
 import test_sites
 import test_smtp_input
 import test_sts
 import test_tls
+import test_watchdog
 from flow import Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
 from peer import Peer
 
@@ -582,6 +584,11 @@ SHOWN_BY = {
     ("source", "script"): test_policy.test_several_scripts_run_in_the_order_of_the_file,
     ("max_instructions", "scriptlet"): test_policy.test_the_budget_is_as_configured,
     ("max_memory", "scriptlet"): test_policy.test_others_go_on_whatever_a_script_does,
+    ("uri", "datasource"): test_policy_libraries.test_sqlite_is_asked,
+    ("max_rows", "datasource"): test_policy_libraries.test_answers_are_bounded,
+    ("max_connections", "datasource"): test_policy_libraries.test_connections_are_bounded_and_used_again,
+    ("monitors", "inbound_audit"): test_policy.test_what_clients_do_is_counted_in_windows,
+    ("query_timeout", "datasource"): test_policy_libraries.test_a_query_ends_in_its_time,
     ("mx_rollup", "domain"): test_sites.test_a_domain_may_be_alone,
     ("mx_suffix", "provider"): test_sites.test_a_providers_sets_are_one_site,
     ("hostname", "global"): I.test_greets_and_offers_what_it_has,
@@ -591,6 +598,8 @@ SHOWN_BY = {
     ("reception_budget", "global"): test_puts_off_mail_above_the_reception_budget,
     ("server_max_outbound_connections", "global"): P.test_never_opens_more_connections_than_allowed_in_all,
     ("server_max_file_descriptors", "global"): test_asks_for_so_many_files,
+    ("watchdog_stall", "global"): test_watchdog.test_nobody_watches_when_told_so,
+    ("watchdog_abort", "global"): test_watchdog.test_a_stall_aborts_the_program_and_nothing_is_lost,
     ("stop_timeout", "global"): test_stops_after_the_stop_timeout_at_the_latest,
     ("ring_slots", "global"): test_loses_nothing_with_small_rings,
     ("stall_threshold", "global"): test_counts_stalls_above_the_threshold,

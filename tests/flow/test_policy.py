@@ -2,12 +2,15 @@
 what the console knows of it all."""
 
 import http.server
+import ssl
 import subprocess
 import threading
 
+from certificates import Certificates
 from flow import Daemon, expect, expect_equal, wait_until
 from names import NameServer, Zone
 from peer import Peer
+from test_tls import start_tls, tls_options
 
 SCRIPTLET = 'scriptlet "scriptlet" {{ script "policy" {{ source = "policy.lua" }} {more} }}\n'
 TWO = 'binding "a" { bind_address = "127.0.0.11" }\nbinding "b" { bind_address = "127.0.0.12" }\n'
@@ -212,6 +215,13 @@ def test_message_may_be_refused(flow):
         expect_equal(daemon.terminate()[0], 0, "exit status")
 
 
+def test_the_code_of_a_message_is_read(flow):
+    daemon = policy(flow, module("validate_data(msg, ac, vctx)", "local before = tostring(msg:code()) msg:code('421', 'Too much') "
+                                 "local first = msg:code() msg:code(0, '552 5.3.4 Large') local second = msg:code() "
+                                 "assert(msg:is_mcmt() == false) msg:code(553) msg:code(550, table.concat({ before, first, second, msg:code() }, ', ')) return 0"))
+    expect_equal(send(daemon, wanted=550), "5.7.1 nil, 421 Too much, 552 5.3.4 Large, 553", "reply")
+
+
 def test_client_may_be_dismissed(flow):
     daemon = policy(flow, module("validate_mailfrom(str, ac, vctx)", "vctx:disconnect(421, 'Enough') "
                                  "return msys.core.VALIDATE_DONE"))
@@ -243,6 +253,56 @@ def test_accept_says_who_has_connected_where(flow):
     client.close()
 
 
+def audited(flow, code, more="", **options):
+    """A client is told at EHLO what `code` gives."""
+    return policy(flow, module("validate_ehlo(str, ac, vctx)", f"local a = msys.audit vctx:set_code(550, {code}) return 0"),
+                  text=more, **options)
+
+
+def told(client):
+    return client.say("EHLO c.test")[1].removeprefix("5.7.1 ")
+
+
+def test_sessions_of_all_schedulers_are_counted(flow):
+    """By network and service, whichever scheduler has them; those of a client behind a proxy are its own."""
+    code = ("table.concat({ ac:inbound_session_count(), ac:inbound_session_count('/8'), "
+            "ac:inbound_session_count('127.0.0.0/24', 'SMTP'), ac:inbound_session_count('10.1.2.3'), "
+            "a.inbound_session_count('10.1.0.0/16', 'SMTP'), a.inbound_session_count(nil, 'Control'), "
+            "a.inbound_session_count('/32', 'ECStream'), tostring(pcall(a.inbound_session_count, '/32', 'None')), "
+            "tostring(pcall(a.inbound_session_count, '10.0.0.0/9')) }, ' ')")
+    daemon = audited(flow, code, schedulers=2, listener='xclient_hosts = ( "127.0.0.0/8" )')
+    clients = [daemon.connect() for _ in range(4)]
+    expect_equal(told(clients[0]), "4 4 4 0 0 0 0 false false", "four clients")
+    clients[1].say("XCLIENT ADDR=10.1.2.3", 220)
+    expect_equal(told(clients[0]), "3 3 3 1 1 0 0 false false", "one of them is another client's")
+    clients[1].close()
+    clients[2].close()
+    wait_until(lambda: told(clients[0]) == "2 2 2 0 0 0 0 false false", "two are gone")
+
+
+def test_what_clients_do_is_counted_in_windows(flow):
+    """Connections, mail taken and refusals, on all schedulers; an hour passes at most once in a test."""
+    code = ("(function() local seen = {} for _, f in ipairs({ a.connections, a.receptions, a.rejections }) do "
+            "seen[#seen + 1] = f('3600,2', { startv = 0, endv = 2 }) end "
+            "seen[#seen + 1] = a.connections('3600,2', { cidr = '/24', endv = 1 }) "
+            "seen[#seen + 1] = a.connections('3600,2', '10.0.0.0/8') "
+            "seen[#seen + 1] = tostring(pcall(a.connections, '60,1')) "
+            "seen[#seen + 1] = tostring(pcall(a.connections, '3600,2', { endv = 3 })) "
+            "return table.concat(seen, ' ') end)()")
+    peer = Peer(flow)
+    (flow.path / "policy.lua").write_text(module("validate_mailfrom(str, ac, vctx)", f"local a = msys.audit "
+                                                 f"if str:match('^ask') then vctx:set_code(550, {code}) end return 0"))
+    daemon = Daemon(flow, sink_port=peer.port, schedulers=2,
+                    text=SCRIPTLET.format(more="") + 'inbound_audit { monitors = ( "60,4" "3600,2" ) }\n')
+    for _ in range(3):
+        send(daemon)
+    peer.wait(3)
+    client = daemon.connect()
+    client.say("EHLO c.test", 250)
+    client.say("MAIL FROM:<bad", 501)
+    expect_equal(client.say("MAIL FROM:<ask@b.test>")[1], "5.7.1 4 3 1 4 0 false false", "counts")
+
+
 def test_ehlo_keywords_come_and_go(flow):
     daemon = policy(flow, module("validate_connect(ac, vctx)", "ac:esmtp_capability_add('X-POLICY 1') "
                                  "ac:esmtp_capability_remove('CHUNKING') return msys.core.VALIDATE_CONT"))
@@ -261,6 +321,40 @@ def test_context_of_a_connection_lives_as_long(flow):
     client.say("EHLO one.test", 250)
     expect_equal(client.say("MAIL FROM:<a@b.test>")[1], "5.7.1 one.test one.test", "reply")
     expect_equal(client.say("MAIL FROM:<a@b.test>")[1], "5.7.1 one.test one.test", "second reply")
+
+
+def test_contexts_tell_what_is_known_of_a_message(flow):
+    script = module("validate_data(msg, ac, vctx)", """
+        local seen = { vctx:get(msys.core.VCTX_CONN, 'connection_rcpt_count'), vctx:get(msys.core.VCTX_CONN, 'message_rcpt_count') }
+        for _, name in ipairs { 'rfc2822_date_missing', '#8bitmime' } do
+            seen[#seen + 1] = tostring(vctx:get(msys.core.VCTX_MESS, name))
+        end
+        msg:code(550, table.concat(seen, ' ')) return 0""")
+    client = policy(flow, script).connect()
+    for body, wanted in (("Subject: x\r\n\r\nplain\r\n", "2 2 true nil"), ("Date: x\r\n\r\nnö\r\n", "4 2 nil true")):
+        expect_equal(client.mail(["a@good.test", "b@good.test"], body=body)[1], f"5.7.1 {wanted}", "contexts")
+
+
+def test_contexts_tell_what_is_known_of_a_certificate(flow):
+    c = Certificates(flow)
+    names = ("tls_cipher_usebits", "tls_cipher_algbits", "tls_client_cert_subject", "tls_client_cert_subject_cn",
+             "tls_client_cert_issuer", "tls_client_cert_issuer_cn")
+    script = module("validate_mailfrom(str, ac, vctx)", "local seen = {} for name in ('" + " ".join(names) + "'):gmatch('%S+') do "
+                    "seen[#seen + 1] = tostring(vctx:get(msys.core.VCTX_CONN, name)) end "
+                    "vctx:set_code(550, table.concat(seen, ' ')) return 0")
+    daemon = policy(flow, script, listener=f'{tls_options(c)} tls_client_ca = "{c.ca}"')
+    for certificate, wanted in ((c.make("client.test"), "256 256 CN=client.test client.test CN=root.test root.test"),
+                                (None, "256 256 nil nil nil nil")):
+        client = daemon.connect()
+        client.say("EHLO c.test", 250)
+        context = c.client(certificate)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
+        start_tls(client, context)
+        expect_equal(client.say("MAIL FROM:<a@b.test>")[1], f"5.7.1 {wanted}", "contexts")
+    plain = daemon.connect()
+    plain.say("EHLO c.test", 250)
+    expect_equal(plain.say("MAIL FROM:<a@b.test>")[1], "5.7.1" + " nil" * len(names), "without TLS")
 
 
 def test_context_of_a_message_ends_with_it(flow):
@@ -300,6 +394,34 @@ def test_context_is_kept_and_told_to_loggers(flow):
     wait_until(lambda: daemon.console("told") == "spring 250", "the context in the hook of the delivery")
 
 
+def test_context_of_a_connection_is_told_to_loggers(flow):
+    """As it was when each message was received; kept with it over a kill."""
+    script = module("validate_ehlo(str, ac, vctx)", "vctx:set(msys.core.VCTX_CONN, 'who', str) "
+                    "return msys.core.VALIDATE_CONT end "
+                    "function mod:validate_mailfrom(str, ac, vctx) vctx:set(msys.core.VCTX_CONN, 'last', str) "
+                    "return msys.core.VALIDATE_CONT")
+    peer = Peer(flow)
+    daemon = policy(flow, script, peer, 'custom_logger "custom" { delivery_logfile = "file:custom.log" '
+                    'delivery_format = "%m %vctx_conn{who} %vctx_conn{last} %vctx_mess{who}|" }\n'
+                    'suspend_delivery = true\n', schedulers=1)
+    for who in ("one", "two"):
+        client = daemon.connect()
+        client.say(f"EHLO {who}.test", 250)
+        for sender in ("a", "b"):
+            client.say(f"MAIL FROM:<{who}-{sender}@here.test>", 250)
+            client.say("RCPT TO:<to@good.test>", 250)
+            client.say("DATA", 354)
+            client.say("Subject: x\r\n\r\nx\r\n.", 250)
+    daemon.kill()
+    daemon.start()
+    wait_until(lambda: daemon.queued() == 4, "the messages after a kill")
+    daemon.console("resume", "domain", "good.test")
+    peer.wait(4)
+    wanted = [f"{who}-{s} {who}.test {who}-{s}@here.test |" for who in ("one", "two") for s in ("a", "b")]
+    path = daemon.log / "custom.log"
+    wait_until(lambda: path.exists() and sorted(path.read_text().splitlines()) == wanted, "contexts in the log")
+
+
 def test_recipients_come_and_go(flow):
     script = module("validate_data(msg, ac, vctx)", "vctx:add_recipient('new@good.test') "
                     "vctx:remove_recipient('old@good.test') n = table.concat(vctx:recipient_list(), ' ') "
@@ -313,7 +435,7 @@ def test_recipients_come_and_go(flow):
 
 def test_the_list_of_recipients_may_be_another(flow):
     _, mails = received(flow, module("validate_data(msg, ac, vctx)", "vctx:recipient_list({ 'x@good.test', "
-                                     "'y@good.test' }) return msys.core.VALIDATE_CONT"))
+                                     "'<y@good.test>' }) return msys.core.VALIDATE_CONT"))
     expect_equal(sorted(mails[0].recipients), ["x@good.test", "y@good.test"], "recipients")
 
 
@@ -537,31 +659,55 @@ class Web(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(201)
+        self.send_header("X-Two", "one")
+        self.send_header("X-Two", "more: of it")
         self.end_headers()
         self.wfile.write(self.headers["X-Key"].encode() + b" " + body[::-1])
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
 
     def log_message(self, *arguments):
         pass
 
 
-def test_http_is_asked(flow):
+def web(flow):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    flow.closers.append(lambda: (server.shutdown(), server.server_close()))
+    return server
+
+
+def test_http_is_asked(flow):
+    server = web(flow)
     daemon = policy(flow, module("validate_ehlo(str, ac, vctx)",
                                  "local c = msys.http.client.new() c:set_header('X-Key: k') c:set_timeout(60) "
                                  f"local good = c:do_request('POST', 'http://127.0.0.1:{server.server_port}/', 'abc') "
-                                 "vctx:set_code(550, tostring(good) .. c:get_status() .. c:get_body()) return 0"))
-    expect_equal(daemon.connect().say("EHLO c.test")[1], "5.7.1 true201k cba", "answer")
-    server.shutdown()
-    server.server_close()
+                                 "local h = c:parse_headers(c:get_headers()) local seen = c:parse_headers('HTTP/1.1 100 Go: on\\r\\n"
+                                 "A: b\\r\\n\\r\\nHTTP/1.1 200 OK\\r\\nC:d\\r\\n\\r\\n') "
+                                 "vctx:set_code(550, tostring(good) .. c:get_status() .. c:get_body() .. ' ' .. h['X-Two'] .. "
+                                 "' ' .. c:parse_headers({ 'E: f', 'G: h' }).G .. tostring(seen.A) .. seen.C) return 0"))
+    expect_equal(daemon.connect().say("EHLO c.test")[1], "5.7.1 true201k cba one, more: of it hnild", "answer")
+
+
+def test_http_head_has_no_body(flow):
+    server = web(flow)
+    daemon = policy(flow, module("validate_ehlo(str, ac, vctx)",
+                                 "local c = msys.http.client.new() "
+                                 f"local good = c:do_request('HEAD', 'http://127.0.0.1:{server.server_port}/', nil) "
+                                 "vctx:set_code(550, tostring(good) .. c:get_status() .. c:get_body() .. "
+                                 "c:get_headers():match('Length: %d')) return 0"))
+    expect_equal(daemon.connect().say("EHLO c.test")[1], "5.7.1 true200Length: 5", "answer")
 
 
 def test_files_are_read(flow):
     (flow.path / "data.txt").write_text("from a file")
     path = flow.path / "data.txt"
     daemon = policy(flow, module("validate_ehlo(str, ac, vctx)", f"local none, why = msys.readfile('{path}.not') "
-                                 f"vctx:set_code(550, msys.runInPool('IO', function() return msys.readfile('{path}') end)"
-                                 " .. tostring(none) .. tostring(why ~= nil)) return 0",
+                                 f"vctx:set_code(550, select(2, msys.runInPool('IO', function() return "
+                                 f"msys.readfile('{path}') end)) .. tostring(none) .. tostring(why ~= nil)) return 0",
                                  f"assert(msys.readfile('{path}') == 'from a file')"))
     expect_equal(daemon.connect().say("EHLO c.test")[1], "5.7.1 from a fileniltrue", "answer")
 
@@ -581,6 +727,26 @@ def test_libraries_do_what_they_say(flow):
              "de7c9b85b8b78aa6bc8a7a36f70a90701c9db4d9"),
             ("json.encode({1, 'x', {a = true}})", '[1,"x",{"a":true}]'),
             ("json.decode('{\"a\":[1,null]}').a[1]", "1"), ("json.decode('{') == nil", "true"),
+            ("(function() local o = json.new() o.name = 'value' return tostring(o) .. json.encode({ o }) end)()",
+             '{"name":"value"}[{"name":"value"}]'),
+            ("tostring(json.decode('[1, 2]')) .. tostring(json.decode('3'))", "[1,2]3"),
+            ("(function() local o, code, why = json.decode('{\"a\"') return tostring(o) .. code .. type(why) .. "
+             "json.strerror(code) .. json.ERROR_PARSE_EOF end)()", "nil2stringthe text ends too early2"),
+            ("select(2, json.decode(('['):rep(5000))) == json.ERROR_DEPTH", "true"),
+            ("select(2, json.decode('{bad: 1}')) == json.ERROR_PARSE_UNEXPECTED", "true"),
+            ("json.strerror(-1) .. json.strerror(99) .. json.strerror(json.ERROR_PARSE_NULL)",
+             "unknown errorunknown errornull expected"),
+            ("msys.base64.encode('\\195\\164', false, 'iso-8859-1')", "5A=="),
+            ("msys.base64.decode('5A==', 'iso-8859-1') == '\\195\\164'", "true"),
+            ("msys.base64.decode('5A==') == '\\228'", "true"), ("msys.qp.encode('\\195\\164', 'iso-8859-1')", "=E4"),
+            ("msys.qp.decode('=E4', 'iso-8859-1') == '\\195\\164'", "true"),
+            ("msys.qp.encode(('x'):rep(73) .. '.y', nil, true)", "x" * 73 + "=\r\n..y"),
+            ("msys.qp.encode(('x'):rep(73) .. '.y')", "x" * 73 + "=\r\n.y"),
+            ("pcall(msys.qp.encode, 'x', 'no-such-charset')", "false\tbad argument #2 to '?' (a charset expected in which "
+             "the text can be written)"),
+            ("pcall(msys.base64.encode, '\\226\\130\\172', true, 'iso-8859-1')", "false\tbad argument #3 to '?' (a charset "
+             "expected in which the text can be written)"),
+            ("msys.core.ECTP_COMPLETE_CALLBACK_SCHED ~= msys.core.ECTP_COMPLETE_CALLBACK", "true"),
             ("msys.pcre.match('2024-05', '(\\\\d+)-(\\\\d+)')[2]", "05"),
             ("msys.pcre.replace('aXbX', 'X', '-')", "a-b-"),
             ("table.concat(msys.pcre.split('a, b;c', '[,;] ?'), '|')", "a|b|c"),
@@ -725,7 +891,8 @@ def test_several_scripts_run_in_the_order_of_the_file(flow):
 
 
 def test_a_stop_waits_for_sleeping_scripts_no_longer_than_it_may(flow):
-    script = module("validate_mailfrom(str)", "msys.sleep(3600) return 0",
+    script = module("validate_mailfrom(str)", "msys.runInPool('IO', function() end, function() print('completes') "
+                    "msys.sleep(3600) end) msys.sleep(3600) return 0",
                     "msys.registerControl('doze', function() msys.sleep(3600) end)\n"
                     "function mod:core_log_delivery_v1() msys.sleep(3600) end")
     daemon = policy(flow, script, text='stop_timeout = "500ms"\n')
@@ -736,6 +903,78 @@ def test_a_stop_waits_for_sleeping_scripts_no_longer_than_it_may(flow):
     wait_until(lambda: "doze" in (daemon.log / "paniclog").read_text() if (daemon.log / "paniclog").exists() else False,
                "the order")
     wait_until(lambda: sum(r["suspended"] for r in daemon.console("hooks")["hooks"]) == 1, "the session that waits")
+    daemon.wait_panic("completes")
     expect_equal(daemon.terminate()[0], 0, "exit status")
     console.wait(60)
     expect("the program stops" in flow.output(console), "what the console says")
+
+
+# By the address of who connects: what a script does to that one's sessions, and how often it is asked to.
+MISBEHAVING = {"127.0.0.2": ("while true do end", 10),
+               "127.0.0.3": ("local t = {} while true do t[#t + 1] = ('x'):rep(100000) .. #t end", 10),
+               "127.0.0.4": ("local x = nil return x.y", 100),
+               "127.0.0.5": ("wrong = (wrong or 0) + 1 error('wrong ' .. wrong)", 300)}
+SLEEPING = "127.0.0.6"
+MISBEHAVE = '''
+local mod, faults = {}, {}
+%s
+local function sleep(ac)
+  if ac:peer() == "%s" then msys.sleep(10) end
+  return msys.core.VALIDATE_CONT
+end
+function mod:validate_connect(ac, vctx) return sleep(ac) end
+function mod:validate_ehlo(str, ac, vctx) return sleep(ac) end
+function mod:validate_rcptto(msg, str, ac, vctx) return sleep(ac) end
+function mod:validate_mailfrom(str, ac, vctx)
+  local fault = faults[ac:peer()]
+  if fault then fault() end
+  return sleep(ac)
+end
+msys.registerModule("policy", mod)
+''' % ("\n".join(f'faults["{peer}"] = function() {text} end' for peer, (text, _) in MISBEHAVING.items()), SLEEPING)
+
+
+def misbehave(daemon, source, count, codes):
+    client = daemon.connect(source=source)
+    client.say("EHLO bad.test", 250)
+    for _ in range(count):
+        codes.append(client.say("MAIL FROM:<a@bad.test>")[0])
+
+
+def test_others_lose_nothing_beside_scripts_that_misbehave(flow):
+    peer = Peer(flow)
+    daemon = policy(flow, MISBEHAVE, peer, more="max_memory = 8M", schedulers=1)
+    # Each waits in its first hook by now, or a later one when the test is over.
+    sleeping = [daemon.connect(source=SLEEPING, greet=False) for _ in range(20)]
+    wait_until(lambda: sum(r["suspended"] for r in daemon.console("hooks")["hooks"]) == len(sleeping), "sleeping hooks")
+    codes, replies = {source: [] for source in MISBEHAVING}, []
+
+    def behave(number):
+        client = daemon.connect()
+        for i in range(20):
+            replies.append(client.mail(f"{number}.{i}@good.test", ehlo=i == 0)[0])
+
+    threads = [threading.Thread(target=misbehave, args=(daemon, source, count, codes[source]))
+               for source, (_, count) in MISBEHAVING.items()]
+    threads += [threading.Thread(target=behave, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expect_equal(replies, [250] * 100, "replies to the others")
+    expect_equal(len({recipient for mail in peer.wait(100) for recipient in mail.recipients}), 100, "who got mail")
+    for source, (_, count) in MISBEHAVING.items():
+        expect_equal(codes[source], [451] * count, f"replies to {source}")
+    row = next(r for r in daemon.console("hooks")["hooks"] if r["hook"] == "validate_mailfrom")
+    expect_equal((row["stopped"], row["errors"]), (10, 410), "stopped, errors")
+    expect_equal(daemon.counter("scheduler.policy_errors"), 420, "errors of scripts")
+    # Of an error one entry; of errors that differ as many as an agent tells of.
+    daemon.wait_panic("attempt to index local 'x'")
+    panics = (daemon.log / "paniclog").read_text().splitlines()
+    expect_equal(sum("attempt to index local 'x'" in line for line in panics), 1, "entries of one error")
+    expect(0 < sum(": wrong " in line for line in panics) <= 256, "entries of errors that differ")
+    for client in sleeping:
+        client.close()
+
+
+test_others_lose_nothing_beside_scripts_that_misbehave.short = True

@@ -68,6 +68,7 @@ class Setup:
     def restart(self):
         expect_equal(self.daemon.terminate()[0], 0, "exit status")
         self.daemon.start()
+        wait_until(lambda: self.daemon.console("find", "all")["totals"]["not_recovered"] == 0, "the end of recovery")
 
 
 def test_finds_by_each_selector(flow):
@@ -163,6 +164,41 @@ def test_answers_wrong_words_by_name(flow):
     ):
         answer = s.daemon.console(*words, fail=True)
         expect(wanted in answer, f"{words} was answered {answer}")
+
+
+def test_no_kill_undoes_an_order_that_was_answered(flow):
+    """Killed as soon as the answer is there: what failed stays failed, what was held, sent on or bound
+    anew is where it was put."""
+    s = Setup(flow)
+    for round_ in range(3):
+        for number in range(30):
+            s.send([f"{name}{number}@active.test" for name in ("gone", "stays")])
+        orders = (("fail", "recipient", "gone*", "quiet"), ("fail", "domain", "active.test", "quiet"),
+                  ("fail", "binding", "default", "quiet"))
+        answer = s.daemon.console(*orders[round_])
+        s.daemon.kill()
+        expect("trouble" not in answer, f"trouble: {answer}")
+        s.daemon.start()
+        if round_ == 0:
+            expect_equal(answer["changed"], 30, "failed")
+            s.at_rest(30)
+            expect_equal(s.daemon.console("find", "recipient", "gone*")["totals"]["recipients"], 0, "that came back")
+            s.daemon.console("suspend", "domain", "other.active.test")
+            s.order("reroute", "domain", "active.test", "to", "other.active.test", changed=30)
+            s.at_rest(30)
+            s.order("hold", "all", changed=30)
+            s.at_rest(30)
+            s.order("rebind", "all", "to", "a", changed=30)
+            s.daemon.kill()
+            s.daemon.start()
+            s.at_rest(30)
+            rows = s.rows("all", "limit", "100")
+            expect_equal({(r["domain"], r["binding"], r["state"]) for r in rows}, {("other.active.test", "a", "held")},
+                         "where it is")
+            s.order("fail", "all", "quiet", changed=30)
+        else:
+            expect_equal(answer["messages_failed"], 30, "failed")
+        s.at_rest(0)
 
 
 def test_holds_mail_across_restarts_until_it_is_released(flow):
@@ -380,6 +416,18 @@ def test_mailq_takes_selectors(flow):
     expect_equal(queues("5", "state", "active", "domain", "*"), [("one.test", 2), ("two.test", 1)], "active queues")
     expect_equal(queues("1", "newer", "1h"), [("one.test", 3)], "young mail, one row")
     expect_equal(queues("older", "1h"), [], "old mail")
+
+
+def test_finds_all_of_a_long_queue(flow):
+    """It takes a scheduler several steps, with rests between them, to look at so many."""
+    s = Setup(flow)
+    flow.load(s.daemon, "--messages", "4000", "--sessions", "4", "--size", "600", "--domain-format", "active.test")
+    s.at_rest(4000)
+    for words in (["all"], ["state", "active"], ["recipient", "@active.test"], ["header", "Message-ID", "*"]):
+        found = s.daemon.console("find", *words, "limit", "5")
+        expect_equal((found["totals"]["deliveries"], len(found["deliveries"])), (4000, 5), f"found by {words}")
+    expect_equal(s.daemon.console("hold", "all", "dry_run")["changed"], 4000, "what would be held")
+    expect_equal(s.daemon.console("mailq", "state", "active")["deliveries_matching"], 4000, "what mailq counts")
 
 
 def test_finds_many_while_mail_flows(flow):

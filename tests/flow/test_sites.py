@@ -124,6 +124,71 @@ def test_a_domain_may_be_alone(flow):
     expect_equal(peer.peak, 2, "connections at a time")
 
 
+def test_ten_domains_behind_a_gateway_share_three_connections(flow):
+    """And one that is suspended holds nobody; a narrower limit of a domain's own holds; why and site tell of it."""
+    names, peer, gate, busy, most = domains(10), Peer(flow), [], set(), []
+
+    def begin(session):
+        busy.add(session.number) if session.rcpt.endswith(names[0]) else busy.discard(session.number)
+        most.append(len(busy))
+        return True
+
+    def end(session):
+        busy.discard(session.number)
+        return wait_until(lambda: gate, "the test") and "250 taken"
+
+    peer.replies.update(rcpt=begin, dot=end)
+    daemon = Daemon(flow, sink_port=peer.port, schedulers=1, text='max_outbound_connections = 3\nidle_timeout = "60s"\n'
+                    f'domain "{names[0]}" {{ max_outbound_connections = 1 }}\n')
+    daemon.console("suspend", "domain", names[1])
+    client = daemon.connect()
+    for number in range(4):
+        for name in names:
+            client.mail(f"to{number}@{name}", body=HELLO)
+    wait_until(lambda: len(peer.said("DATA")) == 3, "three connections at work")
+    key = f"gateway 10 127.0.0.1:{peer.port}"
+    # The record of the one that is suspended has not looked where its mail would go.
+    full = (key, 9, 3, 3, "max_outbound_connections")
+    wait_until(lambda: [(r["site"], r["domains"], r["connections"], r["limit"], r["held_by"])
+                        for r in daemon.console("sites")["sites"]] == [full], f"the site {full}")
+    expect_equal([r["site"] for r in daemon.console("site", names[5])["sites"]], [key], "site of a domain")
+    expect_equal([r["site"] for r in daemon.console("site", f"127.0.0.1:{peer.port}")["sites"]], [key], "site of the gateway")
+    reason = daemon.console("why", "domain", names[9])["reasons"][0]
+    expect_equal((reason["reason"], reason["of"], reason["limit"], reason["set_by"]),
+                 ("max_outbound_connections", "site", 3, "the global scope"), "why")
+    expect(f'to its site "{key}" of 9 domains' in reason["what"], reason["what"])
+    gate.append(True)
+    peer.wait(36)
+    daemon.wait_lines("D", 36)
+    expect_equal((peer.peak, max(most)), (3, 1), "connections at a time, and transactions of the first domain")
+    expect_equal(daemon.console("domain", names[1])["queue"]["active"], 4, "mail of the one that is suspended")
+    daemon.console("resume", "domain", names[1])
+    peer.wait(40)
+    expect_equal(peer.peak, 3, "connections at a time")
+    expect_equal(sorted(r for mail in peer.mails for r in mail.recipients),
+                 sorted(f"to{i}@{n}" for i in range(4) for n in names), "recipients")
+
+
+def test_each_scheduler_keeps_connections_to_a_gateway_of_its_own(flow):
+    """Records of domains stay where they are; a gateway in a domain's stanza is that domain's alone."""
+    names, peer = domains(12), Peer(flow)
+    daemon = Daemon(flow, sink_port=peer.port, schedulers=3, text='max_outbound_connections = 2\nidle_timeout = "60s"\n'
+                    f'domain "own.test" {{ gateway = "localhost:{peer.port}" }}\n')
+    client = daemon.connect()
+    for number in range(5):
+        for name in [*names, "own.test"]:
+            client.mail(f"to{number}@{name}", body=HELLO)
+    peer.wait(65)
+    daemon.wait_lines("D", 65)
+    key = f"gateway 10 127.0.0.1:{peer.port}"
+    rows = [r for r in daemon.console("sites")["sites"] if r["site"] == key]
+    expect(1 < len(rows) <= 3 and len({r["home"] for r in rows}) == len(rows), f"a site on each scheduler: {rows}")
+    expect_equal(sum(r["domains"] for r in rows), 12, "domains")
+    expect_equal(daemon.console("domain", "own.test")["site"], "domain own.test", "site of the one with its own")
+    expect(peer.peak <= 3 * 2 + 2, f"{peer.peak} connections")
+    expect_equal(daemon.counter("scheduler.outbound.moves"), 0, "records that moved")
+
+
 def test_a_domain_has_its_own_limit_within_the_sites(flow):
     names = domains(4)
     text = f'max_outbound_connections = 4\ndomain "{names[0]}" {{ max_outbound_connections = 1 }}\n'

@@ -1,6 +1,5 @@
 """The console on a terminal: `flywheel top`, and the prompt."""
 
-import os
 import re
 import stat
 import subprocess
@@ -156,7 +155,7 @@ def test_completes_commands_words_and_names(flow):
     for typed, wanted in (("mai\t", "mailq "), ("dom\t", "domain"), ("trace smtp li\t", "trace smtp list "),
                           ("domain go\t", "domain gone.test "), ("suspend domain wait-\ta\t", "suspend domain wait-a.test "),
                           ("binding def\t", "binding default "), ("trace smtp add direction o\t", "trace smtp add direction out "),
-                          ("trace smtp add domain go\t", "trace smtp add domain gone.test "), ("help sus\t", "help suspend "),
+                          ("trace smtp add domain go\t", "trace smtp add domain gone.test "), ("help shut\t", "help shutdown "),
                           ("busiest 5 qu\t", "busiest 5 queue "), ("message x fu\t", "message x full ")):
         before = len(terminal.written)
         terminal.type(typed)

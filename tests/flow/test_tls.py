@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import time

@@ -301,6 +301,10 @@ def test_an_operators_suspension(flow):
     expect(int(orders[0][0]) - 1 <= seconds_of(since) <= time.time(), f"since {since}, ordered at {orders[0][0]}")
     expect(r["what"].split("it, ")[1].split(", at")[0] in "@".join(orders[0]), f"who: {r['what']}, {orders[0]}")
     expect_equal(v["drain"], {"assumption": "not before that ends"}, "drain")
+    end = daemon.console("suspend", "domain", "held.test", "for", "2h")["until_at"]
+    v = why(daemon, "held.test", "suspended", until=lambda v: v["next_attempt_at"] is not None)
+    expect(f", until {end}" in v["reasons"][0]["what"], v["reasons"][0]["what"])
+    expect(abs(seconds_of(v["next_attempt_at"]) - seconds_of(end)) <= 1, f"the next try, and the end: {v}, {end}")
     daemon.console("resume", "domain", "held.test")
     peer.wait(2)
     expect_equal(why(daemon, "held.test", "nothing")["reasons"], [], "reasons when it was resumed")
@@ -551,6 +555,19 @@ def test_a_disk_without_room(flow):
 
 
 # ---- nothing at all, lists, messages, words ----
+
+
+def test_a_scheduler_with_too_much_to_do(flow):
+    """Any cycle is too long here: what is asked of the other scheduler takes longer."""
+    daemon = Daemon(flow, schedulers=2, text='stall_threshold = "1us"\nsuspend_delivery = true')
+    send(daemon, "held.test")
+
+    def saturated():
+        v = daemon.console("why", "domain", "held.test")
+        return next(((v, r) for r in v["reasons"] if r["reason"] == "scheduler"), None)
+    v, r = wait_until(saturated, "a scheduler that is saturated")
+    expect("has too much to do" in r["what"] and r["option"] == "stall_threshold" and ".conf:" in r["set_at"], r)
+    expect_equal(v["reasons"][0]["reason"], "suspended", "what holds it first")
 
 
 def test_nothing_holds_what_is_being_sent(flow):

@@ -11,6 +11,14 @@ number() {
 	sed -n "s/.*$1 *\([0-9][0-9]*\).*/\1/p" "$2" | tail -1
 }
 
+# The input on which the target with this log failed, for whoever has only what was printed.
+finding() {
+	sed -n 's/.*Test unit written to //p' "$1" | while read -r input; do
+		echo "$input (base64 -d | zcat):"
+		gzip -9nc "$input" | base64
+	done
+}
+
 # One target; its log is build/fuzz/NAME.log.
 one() {
 	local name=$1 log=build/fuzz/$1.log kept
@@ -23,10 +31,12 @@ one() {
 	else
 		echo "$name FAILED:"
 		grep -vE 'NEW|REDUCE|pulse|^"' "$log" | tail -60
+		finding "$log"
+		grep -hE 'does not hold|^SUMMARY' "$log"
 		return 1
 	fi
 }
-export -f one number
+export -f one number finding
 
 if [ $# = 0 ]; then
 	for source in tests/fuzz/fuzz_*.c; do

@@ -28,3 +28,5 @@ void receivers_create(struct scenario *s);
 void operators_create(struct scenario *s);
 /* A life has begun: the control socket will be there. */
 void operators_life_began(void);
+/* The number of schedulers is about to change. */
+void operators_crew_changes(void);

@@ -27,25 +27,45 @@ struct book_domain *books_domain(struct books *b, const char *domain)
 	return d != NULL ? &b->domains[d - world->scenario->domains] : NULL;
 }
 
-/* Domains that share a receiver may all be connected to it; those of the family together as their
- * sites may: one for each set, or one, and each that is alone as it may. */
+static uint32_t own_limit(const struct scenario_domain *d)
+{
+	return d->max_connections != 0 ? d->max_connections : UINT32_MAX / 64;
+}
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/* One that may have more than all behind the gateway together is alone. */
+static bool shares_gateway(const struct scenario_domain *d)
+{
+	return d->behind_gateway && own_limit(d) <= world->scenario->gateway_connections;
+}
+
+/* Domains that share a receiver may all be connected to it. Those of the family together as their
+ * sites may: one for each set, or one. Those behind the global gateway as its site on each
+ * scheduler may. And each that is alone as it may. */
 static uint32_t connections_allowed(const struct scenario_domain *d)
 {
 	const struct scenario *s = world->scenario;
-	uint32_t sum = 0;
+	uint32_t schedulers = s->crew_changes ? SCENARIO_SCHEDULERS_MAX : s->schedulers;
+	uint32_t alone = 0;
 	uint32_t family = 0;
-	uint32_t most = s->family_connections * (s->family_provider ? 1 : s->family_sets);
+	uint32_t behind = 0;
 
 	for (uint32_t i = 0; i < s->domain_count; i++) {
 		const struct scenario_domain *other = &s->domains[i];
-		uint32_t own =
-			other->max_connections != 0 ? other->max_connections : UINT32_MAX / 64;
 
 		if (other->port == d->port) {
-			*(other->in_family && other->rollup ? &family : &sum) += own;
+			*(!other->rollup          ? &alone
+			  : other->in_family      ? &family
+			  : shares_gateway(other) ? &behind
+						  : &alone) += own_limit(other);
 		}
 	}
-	return sum + (family < most ? family : most);
+	return alone + least(behind, s->gateway_connections * schedulers) +
+	       least(family, s->family_connections * (s->family_provider ? 1 : s->family_sets));
 }
 
 /* All domains of a receiver count in the first of them. */

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agents/crew.h"
 #include "config/config.h"
 #include "core/runtime/check.h"
 #include "core/runtime/runtime.h"
@@ -32,6 +33,8 @@
 #define RESTLESS_NS (600 * NS_PER_S)
 /* All mail must have got through this long after the world has become calm. */
 #define CALM_NS_MAX (2 * 3600 * NS_PER_S)
+/* Who changes the number of schedulers does so once in so long, at most. */
+#define CREW_NS_MAX (20 * NS_PER_S)
 /* A stop takes no longer. */
 #define STOP_NS_MAX (3600 * NS_PER_S)
 /* A life that has used so much of the real processor goes round in a circle: it dies by SIGXCPU. */
@@ -53,6 +56,8 @@ struct life {
 	struct runtime *runtime;
 	struct thread threads[RUNTIME_GROUPS_MAX];
 	uint32_t thread_count;
+	/* When somebody wants another number of schedulers; 0: nobody ever does. */
+	uint64_t crew_ns;
 	/* The last life becomes calm at this time; it ends by itself. */
 	uint64_t calm_ns;
 	bool last;
@@ -74,6 +79,10 @@ static void wake(struct thread *t, bool woken)
 /* Ends its sleep if there is a reason; true when it can run. */
 static bool thread_ready(struct thread *t)
 {
+	if (!t->group->live) {
+		t->asleep = false;
+		return false;
+	}
 	if (!t->asleep) {
 		return world->now_ns >= t->lost_until_ns;
 	}
@@ -121,9 +130,19 @@ static uint64_t next_ns(const struct life *l)
 		const struct thread *t = &l->threads[i];
 		uint64_t ns = t->asleep ? t->until_ns : t->lost_until_ns;
 
-		at_ns = ns < at_ns ? ns : at_ns;
+		at_ns = t->group->live && ns < at_ns ? ns : at_ns;
 	}
 	return at_ns > world->now_ns ? at_ns : world->now_ns + 1;
+}
+
+/* Those that have come while it runs. */
+static void find_threads(struct life *l)
+{
+	while (l->thread_count < l->runtime->group_count) {
+		l->threads[l->thread_count] =
+			(struct thread){.group = l->runtime->groups[l->thread_count]};
+		l->thread_count++;
+	}
 }
 
 /* Runs one thread that is ready, any; or lets time go on until there is one. */
@@ -132,6 +151,7 @@ static void step_any(struct life *l)
 	struct thread *ready[RUNTIME_GROUPS_MAX];
 	uint32_t count = 0;
 
+	find_threads(l);
 	for (uint32_t i = 0; i < l->thread_count; i++) {
 		if (thread_ready(&l->threads[i])) {
 			ready[count++] = &l->threads[i];
@@ -215,6 +235,45 @@ static void look_at_the_stop(struct life *l)
 	}
 }
 
+static void on_crew(struct agent *self, void *context, int result)
+{
+	(void)self;
+	(void)context;
+	if (result != 0 && result != -ESHUTDOWN) {
+		world_fail("schedulers cannot be changed: %s", strerror(-result));
+	}
+}
+
+/* Somebody wants more schedulers, or fewer, and other idle strategies. */
+static void change_crew(struct life *l)
+{
+	struct program *p = server_program(l->server);
+	const char *group = config_agent(p->config, CONFIG_AGENT_SCHEDULER)->group;
+	struct crew_plan plan = {.schedulers = 1};
+
+	if (l->crew_ns == 0 || world->now_ns < l->crew_ns || world->calm ||
+	    atomic_load(&l->runtime->state) != RUNTIME_RUNNING) {
+		return;
+	}
+	plan.schedulers = (uint32_t)world_between(1, SCENARIO_SCHEDULERS_MAX);
+	for (uint32_t i = 0; i < SCHEDULERS_MAX; i++) {
+		plan.cores[i] = -1;
+	}
+	plan.idle = world_chance(500) ? (struct idle){.kind = IDLE_PARK}
+				      : (struct idle){.kind = IDLE_BACKOFF,
+						      .max_spins = 5,
+						      .max_yields = 5,
+						      .min_park_ns = NS_PER_US,
+						      .max_park_ns = 20 * NS_PER_MS};
+	if (group != NULL) {
+		snprintf(plan.group, sizeof plan.group, "%s", group);
+	}
+	world_trace("crew", plan.schedulers, plan.idle.kind);
+	crew_set(p->crew, &p->schedulers[0]->base, &plan, on_crew, NULL);
+	operators_crew_changes();
+	l->crew_ns = world->now_ns + world_between(1, CREW_NS_MAX);
+}
+
 static void run(struct life *l)
 {
 	while (atomic_load(&l->runtime->state) != RUNTIME_FINISHED) {
@@ -224,14 +283,20 @@ static void run(struct life *l)
 		kernel_moment();
 		look_for_the_end(l);
 		look_at_the_stop(l);
+		change_crew(l);
 		step_any(l);
 	}
 }
 
 static void begin(struct life *l)
 {
-	struct config *config = config_load(SCENARIO_CONFIG, stderr);
+	struct config *config;
 
+	if (world->life > 1) {
+		/* Whatever operators have written there is mended, or it would not start. */
+		scenario_write_config(world->scenario, "");
+	}
+	config = config_load(SCENARIO_CONFIG, stderr);
 	if (config == NULL && world->scenario->disk_faults) {
 		_exit(LIFE_NOT_STARTED);
 	}
@@ -243,10 +308,7 @@ static void begin(struct life *l)
 		_exit(LIFE_NOT_STARTED);
 	}
 	l->runtime = &server_program(l->server)->runtime;
-	l->thread_count = l->runtime->group_count;
-	for (uint32_t i = 0; i < l->thread_count; i++) {
-		l->threads[i].group = l->runtime->groups[i];
-	}
+	find_threads(l);
 	if (runtime_invoke_start(l->runtime) != 0) {
 		_exit(LIFE_NOT_STARTED);
 	}
@@ -260,7 +322,9 @@ static void end(struct life *l)
 
 	accounts_check_drained(p);
 	for (uint32_t i = l->thread_count; i-- > 0;) {
-		group_finish(l->runtime->groups[i]);
+		if (l->runtime->groups[i]->live) {
+			group_finish(l->runtime->groups[i]);
+		}
 	}
 	accounts_check_torn_down(p);
 	server_destroy(l->server);
@@ -282,6 +346,7 @@ static _Noreturn void live(const struct scenario *s, const struct scenario_life 
 	sanitizer_watch();
 	l.last = last;
 	l.calm_ns = world->now_ns + s->life_ns + (s->clean ? 0 : RESTLESS_NS);
+	l.crew_ns = s->crew_changes ? world->now_ns + world_between(1, CREW_NS_MAX) : 0;
 	kernel_boot(plan->end, last ? UINT64_MAX : world->now_ns + plan->after_ns);
 	accounts_begin();
 	begin(&l);

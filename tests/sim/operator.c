@@ -15,11 +15,16 @@
 #include "tests/sim/books.h"
 #include "tests/sim/kernel.h"
 #include "tests/sim/net.h"
+#include "tests/sim/pace_wrap.h"
 #include "tests/sim/scenario.h"
 #include "tests/sim/world.h"
 
 #define COMMANDS_MAX 16384
 #define ANSWER_FIRST 4096
+/* What a walk looks at in one step, at most. */
+#define STEP_MAX 10
+/* Walks that look on while the number of schedulers changes. */
+#define WALKS 12
 #define SILENCE_NS (90 * NS_PER_S)
 /* A stop is over by then. */
 #define VERDICT_NS (90 * NS_PER_S)
@@ -54,6 +59,17 @@ struct session {
 	size_t answer_len;
 	size_t answer_room;
 };
+
+/* ---- the pace of their walks through queues ---- */
+
+/* Drawn, as the world has no CPU time. What there is to look at is little, and so is a step. */
+int __wrap_pace_begin(struct pace *p, uint64_t mono_ns, uint64_t cpu_ns)
+{
+	(void)mono_ns;
+	(void)cpu_ns;
+	p->rests = world_chance(700);
+	return (int)world_between(1, STEP_MAX);
+}
 
 /* ---- commands ---- */
 
@@ -287,6 +303,31 @@ static void say_selection(struct session *n)
 	}
 }
 
+/* Limits become narrower, queues are suspended, or the file is wrong: what the books know holds,
+ * and say_calm() puts an end to it. */
+static void say_reload(struct session *n)
+{
+	char more[SCENARIO_MORE_MAX] = "";
+	size_t len = 0;
+	uint32_t count = (uint32_t)world_between(1, 3);
+	const struct scenario *s = n->all->scenario;
+
+	for (uint32_t i = 0; i < count; i++) {
+		len += (size_t)snprintf(more + len, sizeof(more) - len,
+					"\ndomain \"%s\" { max_outbound_connections = 1 "
+					"retry_interval = %us suspend_delivery = %s }\n",
+					s->domains[world_below(s->domain_count)].name,
+					(unsigned)world_between(1, 3),
+					world_chance(300) ? "true" : "false");
+	}
+	if (world_chance(300)) {
+		snprintf(more + len, sizeof(more) - len, "nonsense = 1\n");
+	}
+	scenario_write_config(n->all->scenario, world_chance(300) ? "" : more);
+	say(n, "config reload");
+	say(n, "config status");
+}
+
 /* Only in a life that is followed by another one. */
 static bool may_shut_down(const struct scenario *s)
 {
@@ -310,7 +351,9 @@ static void say_any(struct session *n)
 		say_domain(n);
 		break;
 	default:
-		if (world_chance(50)) {
+		if (world_chance(150)) {
+			say_reload(n);
+		} else if (world_chance(50)) {
 			say(n, "reopen logs");
 		} else if (may_shut_down(n->all->scenario)) {
 			say(n, "shutdown");
@@ -338,6 +381,8 @@ static void say_calm(struct session *n)
 {
 	const struct scenario *s = n->all->scenario;
 
+	scenario_write_config(s, "");
+	say(n, "config reload");
 	for (uint32_t i = 0; i < s->domain_count; i++) {
 		say(n, "resume domain %s", s->domains[i].name);
 	}
@@ -510,6 +555,22 @@ static void give_orders(struct operators *all)
 		say_nonsense(n);
 	}
 	n->careless = n->careless || world_chance(100);
+	session_begin(n);
+}
+
+/* They look at all mail, again and again. */
+void operators_crew_changes(void)
+{
+	struct operators *all = world->operators;
+	struct session *n;
+
+	if (!all->scenario->operators || !world_chance(500)) {
+		return;
+	}
+	n = session_new(all);
+	for (unsigned i = 0; i < WALKS; i++) {
+		say(n, "find all limit 1");
+	}
 	session_begin(n);
 }
 

@@ -209,6 +209,23 @@ static void draw_family(struct scenario *s)
 	}
 }
 
+/* Most mail goes by the gateway of the global scope; some domains have one of their own. */
+static void draw_gateway(struct scenario *s)
+{
+	s->gateway_connections = (uint32_t)(world_chance(800) ? between(1, 4) : 32);
+	for (uint32_t i = 0; i < s->domain_count; i++) {
+		struct scenario_domain *d = &s->domains[i];
+
+		d->by_mx = false;
+		d->rollup = world_chance(900);
+		d->behind_gateway = world_chance(800);
+		if (d->behind_gateway) {
+			s->gateway_port = s->gateway_port != 0 ? s->gateway_port : d->port;
+			d->port = s->gateway_port;
+		}
+	}
+}
+
 static void draw_domains(struct scenario *s)
 {
 	bool many = world_chance(100) || has_many_messages(s);
@@ -232,6 +249,8 @@ static void draw_domains(struct scenario *s)
 	s->domain_count = count + 1;
 	if (world_chance(600)) {
 		draw_family(s);
+	} else if (world_chance(500)) {
+		draw_gateway(s);
 	}
 }
 
@@ -451,10 +470,11 @@ static void text_timeouts(struct scenario *s)
 
 static void text_domain(struct scenario *s, const struct scenario_domain *d)
 {
-	text(s,
-	     d->by_mx ? "domain \"%s\" {\n\tremote_smtp_port = %u\n"
-		      : "domain \"%s\" {\n\tgateway = \"127.0.0.1:%u\"\n",
-	     d->name, d->port);
+	text(s, "domain \"%s\" {\n", d->name);
+	if (!d->behind_gateway) {
+		text(s, d->by_mx ? "\tremote_smtp_port = %u\n" : "\tgateway = \"127.0.0.1:%u\"\n",
+		     d->port);
+	}
 	text(s, "\tmax_outbound_connections = %u\n", d->max_connections);
 	text(s, "\tmax_deliveries_per_connection = %u\n", d->max_deliveries_per_connection);
 	text(s, "\tmax_recipients_per_batch = %u\n", d->max_recipients);
@@ -472,13 +492,14 @@ static void text_domain(struct scenario *s, const struct scenario_domain *d)
 	if (!d->bounces) {
 		text(s, "\tgenerate_bounces = false\n");
 	}
-	if (d->in_family && !d->rollup) {
+	if ((d->in_family || d->behind_gateway) && !d->rollup) {
 		text(s, "\tmx_rollup = false\n");
 	}
 	text(s, "}\n");
 }
 
-/* What holds for a site of several domains: of the provider, or of the global scope. */
+/* What holds for a site of several domains: of the provider, or of the global scope, which may have
+ * a gateway. */
 static void text_family(struct scenario *s)
 {
 	if (s->family_sets != 0 && s->family_provider) {
@@ -487,6 +508,10 @@ static void text_family(struct scenario *s)
 	if (s->family_sets != 0) {
 		text(s, "max_outbound_connections = %u", s->family_connections);
 		text(s, s->family_provider ? " }\n" : "\n");
+	}
+	if (s->gateway_port != 0) {
+		text(s, "gateway = \"127.0.0.1:%u\"\nmax_outbound_connections = %u\n",
+		     s->gateway_port, s->gateway_connections);
 	}
 }
 
@@ -504,32 +529,6 @@ static void text_bindings(struct scenario *s)
 		     x->grouped ? " }" : "");
 	}
 }
-
-/* Every hook, some of which wait; nothing that would change a message. */
-const char scenario_script[] =
-	"local m, n = {}, 0\n"
-	"local function pass(seconds)\n"
-	"  n = n + 1\n"
-	"  if n % 7 == 0 then msys.sleep(n % 11 * seconds) end\n"
-	"  if n % 13 == 0 and again ~= n then again = n return msys.core.VALIDATE_AGAIN end\n"
-	"  return msys.core.VALIDATE_CONT\n"
-	"end\n"
-	"function m:validate_connect(ac, vctx) return pass(0.01) end\n"
-	"function m:validate_ehlo(str, ac, vctx) return pass(0.01) end\n"
-	"function m:validate_mailfrom(str, ac, vctx) return pass(0.01) end\n"
-	"function m:validate_rcptto(msg, str, ac, vctx) return pass(0.001) end\n"
-	"function m:validate_data(msg, ac, vctx)\n"
-	"  msg:context_set(msys.core.ECMESS_CTX_MESS, 'sim', msg:mailfrom())\n"
-	"  assert(#msg:header('Received') > 0 and #msg:raw() >= #msg:body())\n"
-	"  return pass(0.1)\n"
-	"end\n"
-	"function m:validate_data_spool_each_rcpt(msg, ac, vctx) return pass(0.0001) end\n"
-	"function m:validate_set_binding(msg) return pass(0.0001) end\n"
-	"function m:core_final_validation(msg, ac, vctx) return pass(0.0001) end\n"
-	"function m:core_log_delivery_v1(msg, note, code) assert(msg:rcptto()) pass(0.1) end\n"
-	"function m:core_log_permanent_failure_v1(msg, note, code) pass(0.1) end\n"
-	"function m:core_log_transient_failure_v1(msg, note, code) pass(0.1) end\n"
-	"msys.registerModule('sim', m)\n";
 
 static void text_script(struct scenario *s)
 {
@@ -549,7 +548,8 @@ struct scenario *scenario_draw(void)
 	draw_mail(s);
 	draw_domains(s);
 	draw_bindings(s);
-	s->schedulers = has_many_messages(s) ? 1 : (uint32_t)between(1, 4);
+	s->schedulers = has_many_messages(s) ? 1 : (uint32_t)between(1, SCENARIO_SCHEDULERS_MAX);
+	s->crew_changes = world_chance(400);
 	s->spool_writers = has_large_mail(s) || has_many_messages(s) ? 1 : (uint32_t)between(1, 3);
 	text_globals(s);
 	text_agents(s);
@@ -632,6 +632,23 @@ static void write_config(const struct scenario *s)
 	}
 	disk_release(d, file);
 	disk_release(d, folder);
+}
+
+void scenario_write_config(const struct scenario *s, const char *more)
+{
+	struct disk *d = world->disk;
+	struct disk_node *file;
+	char text[SCENARIO_MORE_MAX];
+
+	/* Of one length, so that nothing has to be cut off. */
+	memset(text, '\n', sizeof(text));
+	memcpy(text, more, strlen(more));
+	if (disk_open(d, NULL, SCENARIO_CONFIG, O_WRONLY, 0644, &file) != 0) {
+		return;
+	}
+	(void)disk_write(d, file, text, sizeof(text), s->config_len);
+	(void)disk_sync(d, file);
+	disk_release(d, file);
 }
 
 /* A receiver that suddenly takes few connections, for a while. */

@@ -43,6 +43,8 @@ struct scenario_domain {
 	/* Its exchangers are the family's, of this set now; else its own. */
 	bool in_family;
 	unsigned set;
+	/* Goes by the gateway of the global scope. */
+	bool behind_gateway;
 	/* mx_rollup */
 	bool rollup;
 	/* Of its answers, permille: failures, of which those that are for good; silence. */
@@ -73,10 +75,15 @@ struct scenario_binding {
 	bool suspended;
 };
 
+/* That there are at any time. */
+#define SCENARIO_SCHEDULERS_MAX 4
+
 struct scenario {
 	char *config;
 	size_t config_len;
 	uint32_t schedulers;
+	/* ... at first: it changes while mail flows. */
+	bool crew_changes;
 	uint32_t spool_writers;
 	struct scenario_domain domains[SCENARIO_DOMAINS_MAX];
 	/* Domains whose exchangers are in SCENARIO_FAMILY, with one receiver: how many MX sets they
@@ -86,6 +93,10 @@ struct scenario {
 	unsigned family_moves;
 	uint32_t family_connections;
 	bool family_provider;
+	/* The global scope's gateway, to which each scheduler may have so many connections for all
+	 * domains behind it; 0: none. */
+	uint16_t gateway_port;
+	uint32_t gateway_connections;
 	/* With SCENARIO_BOUNCES, which gets no mail of the senders'. */
 	uint32_t domain_count;
 	/* 1: the default one only, and no field of the header is obeyed. */
@@ -129,6 +140,12 @@ struct scenario {
 struct scenario *scenario_create(void);
 /* The first half: draws it and writes the text, nothing else. */
 struct scenario *scenario_draw(void);
+
+/* What is written behind the configuration by operators, with its NUL. */
+#define SCENARIO_MORE_MAX 1024
+
+/* The file is the scenario's own configuration and `more`, from now on. */
+void scenario_write_config(const struct scenario *s, const char *more);
 
 /* What a new life starts with: how it will end (enum life_end) and when (simulated time from now;
  * UINT64_MAX for the last, which runs until the books are settled). */

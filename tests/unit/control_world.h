@@ -27,6 +27,9 @@
 #include <errno.h>
 #include <jansson.h>
 
+#include "agents/generation.h"
+#include "agents/listen_socket.h"
+#include "agents/master.h"
 #include "agents/wheel.h"
 #include "core/queue/throttle.h"
 #include "core/runtime/runtime.h"
@@ -129,6 +132,8 @@ int scheduler_refuses(const struct scheduler *s)
 }
 
 #ifndef CONTROL_WORLD_CONFIG
+#include "tests/unit/control_config.h"
+
 uint32_t config_binding_count(const struct config *config)
 {
 	(void)config;
@@ -189,6 +194,101 @@ const struct listen_options *config_smtp_listen(const struct config *config, uin
 	(void)config;
 	(void)index;
 	return NULL;
+}
+
+void config_release(struct config *config)
+{
+	(void)config;
+}
+
+const char *config_path(const struct config *config)
+{
+	(void)config;
+	return "test.conf";
+}
+
+void generation_begin(struct program *p, struct generation_change *g)
+{
+	(void)p;
+	(void)g;
+	fail();
+}
+
+void generation_begin_other(struct program *p, struct generation_change *g,
+			    const struct generation_ops *ops)
+{
+	(void)p;
+	(void)g;
+	(void)ops;
+	fail();
+}
+
+void generation_change_close(struct generation_change *g)
+{
+	(void)g;
+}
+
+void generation_taken(struct generation_change *g, struct agent *self)
+{
+	(void)g;
+	(void)self;
+}
+
+uint32_t generations_list(const struct program *p, struct generation_fact list[GENERATIONS_MAX])
+{
+	(void)p;
+	list[0] = (struct generation_fact){.number = 1};
+	return 1;
+}
+
+bool generations_busy(const struct program *p)
+{
+	(void)p;
+	return false;
+}
+#else
+/* Generations are the library's, their master and schedulers are not. */
+struct agent *master_agent(struct master *m)
+{
+	(void)m;
+	return &world->schedulers[0].base;
+}
+
+void master_on_generation(struct agent *self, void *change, uint64_t unused)
+{
+	(void)unused;
+	generation_taken(change, self);
+}
+
+struct listen_sockets *listen_sockets_open(const struct program *p, const struct config *config,
+					   const struct config *running, int patience_ms,
+					   FILE *errors)
+{
+	(void)p;
+	(void)config;
+	(void)running;
+	(void)patience_ms;
+	(void)errors;
+	return calloc(1, 64);
+}
+
+void listen_sockets_close(struct listen_sockets *sockets)
+{
+	free(sockets);
+}
+
+void program_find_self(const struct config *config, struct route_self *self)
+{
+	(void)config;
+	*self = (struct route_self){.hostname = "mx.example"};
+}
+
+void scheduler_take(struct scheduler *s, struct generation_change *g, struct config *config,
+		    const struct route_self *self)
+{
+	(void)config;
+	(void)self;
+	generation_taken(g, &s->base);
 }
 #endif
 
@@ -283,6 +383,8 @@ static inline void scheduler_make(uint32_t index, struct group *g)
 	pool_init(&s->requests, "requests", 64, 1);
 	log_client_init(&s->log, &s->base, NULL);
 	dispatcher_init(&s->dispatcher, &s->base, &dispatch_ops, &s->pools, &world->program.limits);
+	world->program.dispatchers[index] = &s->dispatcher;
+	dispatcher_join(&s->dispatcher, world->program.dispatchers, SCHEDULERS, index);
 	runtime_add(&world->program.runtime, g, &s->base);
 	world->program.schedulers[world->program.scheduler_count++] = s;
 }

@@ -29,7 +29,7 @@ static struct jlog_world {
 	char directory[64];
 	char path[96];
 	char said[4096];
-	unsigned events[4];
+	unsigned events[JLOG_TROUBLE + 1];
 	struct jlog_options options;
 } world;
 

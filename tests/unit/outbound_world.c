@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,277 +17,6 @@
 
 #define QUIET_ROUNDS 5
 #define ROUNDS_MAX 20000
-
-/* All that bodies consist of. */
-static const char body_line[] = "0123456789 0123456789 0123456789 0123456789 0123456789 0123";
-
-/* ---- servers ---- */
-
-static void peer_hang_up(struct peer *p, struct peer_connection *c, bool reset)
-{
-	struct linger linger = {.l_onoff = 1, .l_linger = 0};
-
-	if (reset) {
-		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
-	}
-	close(c->fd);
-	c->fd = -1;
-	p->open--;
-}
-
-/* Replies are short and the client reads them, so that they always fit. */
-static void peer_say(struct peer *p, struct peer_connection *c, const char *reply)
-{
-	size_t len = strlen(reply);
-	bool hang_up = len > 0 && reply[len - 1] == '!';
-	char text[8192];
-
-	if (strcmp(reply, PEER_RESET) == 0) {
-		peer_hang_up(p, c, true);
-		return;
-	}
-	len -= hang_up ? 1 : 0;
-	if (len > 0) {
-		assert_true(len + 2 < sizeof text);
-		memcpy(text, reply, len);
-		memcpy(text + len, "\r\n", 2);
-		(void)!send(c->fd, text, len + 2, MSG_NOSIGNAL | MSG_DONTWAIT);
-	}
-	if (hang_up) {
-		peer_hang_up(p, c, false);
-	}
-}
-
-static const char *peer_answer_rcpt(const struct peer_connection *c)
-{
-	if (strncmp(c->line, "RCPT TO:<bad", 12) == 0) {
-		return "550 5.1.1 no such user";
-	}
-	if (strncmp(c->line, "RCPT TO:<later", 14) == 0) {
-		return "451 4.2.1 try later";
-	}
-	return "250 2.1.5 fine";
-}
-
-static void peer_react(struct peer *p, struct peer_connection *c, enum peer_verb verb)
-{
-	const char *reply = p->answer != NULL ? p->answer(p, c, verb) : NULL;
-
-	p->count[verb]++;
-	if (reply == NULL) {
-		reply = p->reply[verb];
-	}
-	if (reply == NULL) {
-		reply = peer_answer_rcpt(c);
-	}
-	if (verb == PEER_DATA && strncmp(reply, "354", 3) == 0) {
-		c->in_data = true;
-	}
-	peer_say(p, c, reply);
-}
-
-static enum peer_verb verb_of(const char *line)
-{
-	static const struct {
-		const char *text;
-		enum peer_verb verb;
-	} verbs[] = {{"EHLO ", PEER_EHLO}, {"HELO ", PEER_HELO}, {"MAIL ", PEER_MAIL},
-		     {"RCPT ", PEER_RCPT}, {"DATA", PEER_DATA},  {"RSET", PEER_RSET},
-		     {"QUIT", PEER_QUIT}};
-
-	for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
-		if (strncmp(line, verbs[i].text, strlen(verbs[i].text)) == 0) {
-			return verbs[i].verb;
-		}
-	}
-	return PEER_OTHER;
-}
-
-/* Octets of a chunk: lines of the body. Returns how many there were. */
-static size_t peer_feed_chunk(struct peer *p, struct peer_connection *c, const char *data,
-			      size_t len)
-{
-	size_t n = len < c->chunk_left ? len : c->chunk_left;
-
-	(void)data;
-	p->body_bytes += n;
-	c->chunk_left -= n;
-	if (c->chunk_left == 0) {
-		p->bodies++;
-		peer_react(p, c, PEER_BODY);
-	}
-	return n;
-}
-
-static void peer_on_line(struct peer *p, struct peer_connection *c)
-{
-	enum peer_verb verb;
-	int len;
-
-	if (c->in_data) {
-		if (strcmp(c->line, ".") == 0) {
-			c->in_data = false;
-			p->bodies++;
-			peer_react(p, c, PEER_BODY);
-		} else {
-			assert_true(p->any_body || strcmp(c->line, body_line) == 0);
-			p->body_bytes += strlen(c->line) + 2;
-		}
-		return;
-	}
-	verb = verb_of(c->line);
-	c->mails += verb == PEER_MAIL ? 1 : 0;
-	if (p->log_len + c->line_len + 2 < sizeof p->log) {
-		len = snprintf(p->log + p->log_len, sizeof p->log - p->log_len, "%s\n", c->line);
-		p->log_len += (unsigned)len;
-	}
-	if (sscanf(c->line, "BDAT %lu LAST", &c->chunk_left) != 1) {
-		peer_react(p, c, verb);
-	}
-}
-
-static void peer_feed(struct peer *p, struct peer_connection *c, const char *data, size_t len)
-{
-	unsigned lines = 0;
-
-	for (size_t i = 0; i < len && c->fd >= 0; i++) {
-		if (c->chunk_left > 0) {
-			i += peer_feed_chunk(p, c, data + i, len - i) - 1;
-			continue;
-		}
-		if (data[i] != '\n') {
-			assert_true(c->line_len + 1 < sizeof c->line);
-			c->line[c->line_len++] = data[i];
-			continue;
-		}
-		assert_true(c->line_len > 0 && c->line[c->line_len - 1] == '\r');
-		c->line[c->line_len - 1] = '\0';
-		lines += c->in_data ? 0 : 1;
-		c->line_len--;
-		peer_on_line(p, c);
-		c->line_len = 0;
-	}
-	p->lines_max = lines > p->lines_max ? lines : p->lines_max;
-}
-
-static int peer_read(struct peer *p, struct peer_connection *c)
-{
-	char data[65536];
-	ssize_t n = recv(c->fd, data, sizeof data, MSG_DONTWAIT);
-
-	if (n > 0) {
-		peer_feed(p, c, data, (size_t)n);
-		return 1;
-	}
-	if (n == 0 || errno != EAGAIN) {
-		peer_hang_up(p, c, false);
-		return 1;
-	}
-	return 0;
-}
-
-static int peer_accept(struct peer *p)
-{
-	int fd = accept4(p->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	int on = 1;
-
-	if (fd < 0) {
-		return 0;
-	}
-	/* Several replies in a row must not wait for each other. */
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
-		struct peer_connection *c = &p->connections[i];
-
-		if (c->fd < 0) {
-			*c = (struct peer_connection){.fd = fd};
-			p->accepted++;
-			p->open++;
-			p->open_max = p->open > p->open_max ? p->open : p->open_max;
-			peer_react(p, c, PEER_BANNER);
-			return 1;
-		}
-	}
-	fail_msg("too many connections to one server");
-	return 0;
-}
-
-static int peer_step(struct peer *p)
-{
-	int work = 0;
-
-	if (p->stalled) {
-		return 0;
-	}
-	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
-		if (p->connections[i].fd >= 0) {
-			work += peer_read(p, &p->connections[i]);
-		}
-	}
-	return work + peer_accept(p);
-}
-
-static struct sockaddr_in loopback(uint16_t port)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
-
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	return a;
-}
-
-static int listen_somewhere(uint16_t *port)
-{
-	struct sockaddr_in a = loopback(0);
-	socklen_t len = sizeof a;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
-	assert_int_equal(listen(fd, 128), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-	*port = ntohs(a.sin_port);
-	return fd;
-}
-
-struct peer *outbound_peer(struct outbound_world *w)
-{
-	struct peer *p = &w->peers[w->peer_count++];
-
-	assert_true(w->peer_count <= OUTBOUND_PEERS_MAX);
-	p->world = w;
-	p->listen_fd = listen_somewhere(&p->port);
-	p->reply[PEER_BANNER] = "220 mx.test ESMTP";
-	p->reply[PEER_EHLO] = PEER_PLAIN;
-	p->reply[PEER_HELO] = "250 mx.test";
-	p->reply[PEER_MAIL] = "250 2.1.0 fine";
-	p->reply[PEER_DATA] = "354 go ahead";
-	p->reply[PEER_BODY] = "250 2.0.0 kept";
-	p->reply[PEER_RSET] = "250 2.0.0 forgotten";
-	p->reply[PEER_QUIT] = "221 2.0.0 bye!";
-	p->reply[PEER_OTHER] = "500 5.5.1 what?";
-	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
-		p->connections[i].fd = -1;
-	}
-	return p;
-}
-
-uint16_t outbound_dead_port(void)
-{
-	uint16_t port;
-
-	close(listen_somewhere(&port));
-	return port;
-}
-
-static void peer_close(struct peer *p)
-{
-	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
-		if (p->connections[i].fd >= 0) {
-			peer_hang_up(p, &p->connections[i], false);
-		}
-	}
-	close(p->listen_fd);
-}
 
 /* ---- what the dispatcher asks for ---- */
 
@@ -438,8 +166,9 @@ static struct outbound_world *world_of_agent(struct agent *self)
 
 static void fill_body(struct outbound_world *w, struct chain *body)
 {
-	for (uint64_t n = 0; n < w->body_bytes; n += sizeof body_line + 1) {
-		chain_append(body, &w->pools.buffers, body_line, sizeof body_line - 1);
+	for (uint64_t n = 0; n < w->body_bytes; n += sizeof OUTBOUND_BODY_LINE + 1) {
+		chain_append(body, &w->pools.buffers, OUTBOUND_BODY_LINE,
+			     sizeof OUTBOUND_BODY_LINE - 1);
 		chain_append(body, &w->pools.buffers, "\r\n", 2);
 	}
 }
@@ -622,7 +351,7 @@ void outbound_free(struct outbound_world *w)
 	assert_int_equal(w->agent.timers.armed, 0);
 	runtime_close(&w->runtime);
 	for (unsigned i = 0; i < w->peer_count; i++) {
-		peer_close(&w->peers[i]);
+		outbound_peer_close(&w->peers[i]);
 	}
 	while (w->stored != NULL) {
 		struct stored_envelope *next = w->stored->next;
@@ -674,6 +403,11 @@ static void check_reasons(const struct domain *d)
 	}
 }
 
+static bool is_lowered(struct dispatcher *x)
+{
+	return CONTAINER_OF(x, struct outbound_world, dispatcher)->lowered;
+}
+
 static void check_domain(void *context, struct domain *d)
 {
 	struct tally *t = context;
@@ -681,7 +415,8 @@ static void check_domain(void *context, struct domain *d)
 	uint32_t attempts = 0;
 
 	assert_true(domain_validate(d));
-	assert_true(d->connection_count <= d->options->max_outbound_connections);
+	assert_true(is_lowered(d->owner) ||
+		    d->connection_count <= d->options->max_outbound_connections);
 	for (const struct connection *c = d->connections; c != NULL; c = c->next) {
 		assert_ptr_equal(c->domain, d);
 		assert_true(c->delivery == NULL || c->delivery->domain == d);
@@ -718,7 +453,8 @@ static void check_site(void *context, struct site *s)
 	struct tally *t = context;
 
 	assert_true(site_validate(s));
-	assert_true(s->connection_count <= s->options->max_outbound_connections);
+	assert_true(is_lowered(s->owner) ||
+		    s->connection_count <= s->options->max_outbound_connections);
 	for (const struct lane *l = s->lanes; l != NULL; l = l->next) {
 		check_lane(l);
 	}
@@ -746,7 +482,7 @@ int outbound_step(struct outbound_world *w)
 		check_books(w);
 	}
 	for (unsigned i = 0; i < w->peer_count; i++) {
-		work += peer_step(&w->peers[i]);
+		work += outbound_peer_step(&w->peers[i]);
 	}
 	return work;
 }
@@ -810,6 +546,7 @@ struct domain_options *outbound_domain(struct outbound_world *w, const char *nam
 	snprintf(d->name, sizeof d->name, "%s", name);
 	d->options = w->options;
 	d->options.gateways = d->gateways;
+	d->options.gateway_count = 0;
 	if (peer != NULL) {
 		outbound_gateway(w, name, peer->port, 10);
 	}
@@ -935,7 +672,7 @@ void outbound_assert_verdict(const struct outbound_world *w, uint32_t number,
 struct host outbound_host(const char *address, uint16_t port, uint16_t preference)
 {
 	struct host h = {.preference = preference};
-	struct sockaddr_in a = loopback(port);
+	struct sockaddr_in a = outbound_loopback(port);
 
 	assert_int_equal(inet_pton(AF_INET, address, &a.sin_addr), 1);
 	memcpy(&h.address, &a, sizeof a);

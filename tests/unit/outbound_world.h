@@ -148,7 +148,12 @@ struct outbound_world {
 	uint16_t envelope_flags;
 	enum envelope_durability durability;
 	bool stopped;
+	/* max_outbound_connections was lowered: there may be more. */
+	bool lowered;
 };
+
+/* All that bodies consist of. */
+#define OUTBOUND_BODY_LINE "0123456789 0123456789 0123456789 0123456789 0123456789 0123"
 
 struct outbound_world *outbound_new(enum mux_backend backend);
 /* Stops if the test did not, and checks that nothing is left. */
@@ -156,8 +161,14 @@ void outbound_free(struct outbound_world *w);
 
 /* A server that answers as a good one does, without pipelining. */
 struct peer *outbound_peer(struct outbound_world *w);
+/* Says on all its connections that it has taken the body, which it was silent about. */
+void outbound_answer_bodies(struct peer *p);
 /* A port of loopback that refuses connections. */
 uint16_t outbound_dead_port(void);
+struct sockaddr_in outbound_loopback(uint16_t port);
+/* For the world: what it has to do now, how much that was; and its end. */
+int outbound_peer_step(struct peer *p);
+void outbound_peer_close(struct peer *p);
 /* Options of a domain of its own, with `peer` (NULL: none) as its only gateway. */
 struct domain_options *outbound_domain(struct outbound_world *w, const char *name,
 				       const struct peer *peer);

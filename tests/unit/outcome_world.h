@@ -1,10 +1,10 @@
 /*
- * A program of two schedulers, a spool writer, a wheel and a log on a real directory, stepped by
- * hand, with SMTP servers of outbound_world.h as next hops: "good.test" and "batch.test" have one,
- * "other.test" and "here.test", where senders live, one each.
+ * A program of two schedulers, or of SCHEDULERS, a spool writer, a wheel and a log on a real
+ * directory, stepped by hand, with SMTP servers of outbound_world.h as next hops: "good.test" and
+ * "batch.test" have one, "other.test" and "here.test", where senders live, one each.
  *
- * Start reading at receive(), then at settle(). For test_outcome*.c only, each of which has its own
- * copy.
+ * Start reading at receive(), then at settle(). For test_outcome*.c, and by move_world.h, only,
+ * each of which has its own copy.
  */
 #pragma once
 
@@ -28,7 +28,9 @@
 #include "core/queue/retry.h"
 #include "tests/unit/outbound_world.h"
 
+#ifndef SCHEDULERS
 #define SCHEDULERS 2
+#endif
 #define RETRY_MS 600000
 #define EXPIRES_MS 6000000
 
@@ -57,6 +59,8 @@ struct rig {
 static struct rig *rig;
 /* Called when agents are there and do not run yet; NULL: nothing. */
 static void (*on_made)(void);
+/* Called when they do not run any more, and are still there; NULL: nothing. */
+static void (*on_ended)(void);
 /* NOTIFY of all recipients of the next messages. */
 static uint16_t notify;
 
@@ -116,7 +120,7 @@ static inline void open_spool(void)
 
 static inline void add_agents(void)
 {
-	static const char *const names[SCHEDULERS] = {"scheduler.0", "scheduler.1"};
+	static const char *const names[] = {"scheduler.0", "scheduler.1", "scheduler.2"};
 	struct program *p = &rig->program;
 	char log_path[80];
 	struct log_options log_options = {.path = log_path, .transient_failures = true};
@@ -126,6 +130,8 @@ static inline void add_agents(void)
 	assert_non_null(rig->log);
 	p->log = log_writer_agent(rig->log);
 	p->scheduler_count = SCHEDULERS;
+	p->home_count = SCHEDULERS;
+	_Static_assert(SCHEDULERS <= sizeof names / sizeof names[0], "they have names");
 	for (uint32_t i = 0; i < SCHEDULERS; i++) {
 		p->schedulers[i] = &rig->schedulers[i];
 		scheduler_init(p->schedulers[i], names[i], p, i);
@@ -198,6 +204,9 @@ static inline void stop(bool hurry)
 	}
 	assert_true(finished);
 	runtime_close(&p->runtime);
+	if (on_ended != NULL) {
+		on_ended();
+	}
 	for (uint32_t i = 0; i < SCHEDULERS; i++) {
 		scheduler_close(&rig->schedulers[i]);
 	}

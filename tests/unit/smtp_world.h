@@ -32,6 +32,7 @@
 
 #define TEXT_SIZE (1 << 20)
 #define STORES_MAX 16
+#define HANDED_ON_MAX 16
 #define SETTLE_MAX 100000
 
 struct store {
@@ -54,6 +55,9 @@ static struct rig {
 	bool store_holds;
 	struct store stores[STORES_MAX];
 	unsigned store_count;
+	/* Connections that are on their way to another scheduler. */
+	struct accept *handed_on[HANDED_ON_MAX];
+	unsigned handed_on_count;
 	uint64_t id_count;
 	int64_t receiving;
 	int receiving_count;
@@ -142,6 +146,13 @@ void scheduler_close_accept(struct scheduler *s, struct accept *a)
 	mux_close(s->base.mux, a->fd);
 	free(a);
 	rig.closed++;
+}
+
+void scheduler_hand_on(struct scheduler *s, struct accept *a)
+{
+	(void)s;
+	assert_true(rig.handed_on_count < HANDED_ON_MAX);
+	rig.handed_on[rig.handed_on_count++] = a;
 }
 
 static inline void note_context(const struct envelope *e)
@@ -257,6 +268,32 @@ const struct listen_options *config_smtp_listen(const struct config *config, uin
 	(void)config;
 	(void)index;
 	return &listen;
+}
+
+/* There is one generation, and it is none. */
+struct config *config_hold(struct config *config)
+{
+	return config;
+}
+
+void config_release(struct config *config)
+{
+	(void)config;
+}
+
+uint64_t config_number(const struct config *config)
+{
+	(void)config;
+	return 1;
+}
+
+bool config_smtp_listen_find(const struct config *config, const struct listen_options *same,
+			     uint32_t *index)
+{
+	(void)config;
+	(void)same;
+	*index = 0;
+	return true;
 }
 
 static inline void answer_stores(struct scheduler *s)
@@ -436,6 +473,26 @@ static inline void stop_listener(bool hurry)
 {
 	agent_current = &rig.scheduler.base;
 	smtp_listener.stop(&rig.scheduler, rig.state, hurry);
+	agent_current = NULL;
+}
+
+/* The scheduler leaves, and what is handed on is kept. */
+static inline void leave_listener(void)
+{
+	agent_current = &rig.scheduler.base;
+	smtp_listener.leave(&rig.scheduler, rig.state);
+	agent_current = NULL;
+}
+
+/* Another scheduler, as it were, goes on with what was handed on. */
+static inline void take_handed_on(void)
+{
+	agent_current = &rig.scheduler.base;
+	listener()->leaving = false;
+	while (rig.handed_on_count > 0) {
+		smtp_listener.serve(&rig.scheduler, rig.state,
+				    rig.handed_on[--rig.handed_on_count]);
+	}
 	agent_current = NULL;
 }
 

@@ -22,195 +22,12 @@
 #include "config/generation.h"
 #include "config/schema.h"
 #include "core/queue/throttle.h"
+#include "tests/unit/config_samples.h"
 #include "tests/unit/config_world.h"
 #include "tests/unit/dkim_keys.h"
 #include "tests/unit/tls_world.h"
 
 enum { TEXT_MAX = 4096 };
-
-/* A value that is nobody's default, and how describe() shows it. */
-struct sample {
-	/* Where several options have it: after the name of a scope. */
-	const char *name;
-	const char *written;
-	const char *shown;
-};
-
-static struct sample samples[] = {
-	{"hostname", "mx7.example.org", "mx7.example.org"},
-	{"node_id", "4711", "4711"},
-	{"multiplexor", "epoll", "2"},
-	{"source", NULL, "policy.lua"},
-	{"max_instructions", "54321", "54321"},
-	{"max_memory", "32M", "33554432"},
-	{"memory_budget", "1G", "1073741824"},
-	{"reception_budget", "100M", "104857600"},
-	{"server_max_outbound_connections", "300", "300"},
-	{"server_max_file_descriptors", "70000", "70000"},
-	{"stop_timeout", "90", "90000"},
-	{"ring_slots", "256", "256"},
-	{"stall_threshold", "5ms", "5000000"},
-	{"path", "\"/somewhere/else\"", "/somewhere/else"},
-	{"segment_size", "128m", "134217728"},
-	{"min_free", "5G", "5368709120"},
-	{"compact_below", "40%", "40"},
-	{"spare_segments", "9", "9"},
-	{"durability", "cached", "1"},
-	{"heartbeat", "7s", "7000"},
-	{"mode", "recursive", "1"},
-	{"forwarders", "( 192.0.2.1 \"2001:db8::1@5353\" )", "2 192.0.2.1 2001:db8::1@5353"},
-	{"resolv_conf", "\"/somewhere/resolv.conf\"", "/somewhere/resolv.conf"},
-	{"hosts_file", "\"/somewhere/hosts\"", "/somewhere/hosts"},
-	{"trust_anchor", "\"example.com. DS 1 8 2 AB\"", "example.com. DS 1 8 2 AB"},
-	{"trust_anchor_file", "\"/somewhere/root.key\"", "/somewhere/root.key"},
-	{"root_hints", "\"/somewhere/root.hints\"", "/somewhere/root.hints"},
-	{"local_zone_file", "\"/somewhere/zone\"", "/somewhere/zone"},
-	{"timeout", "9s", "9000"},
-	{"max_pending", "17", "17"},
-	{"cache_entries", "18", "18"},
-	{"min_ttl", "19s", "19000"},
-	{"max_ttl", "20h", "72000000"},
-	{"port", "4443", "4443"},
-	{"ca", "\"/somewhere/ca.pem\"", "/somewhere/ca.pem"},
-	{"max_fetches", "3", "3"},
-	{"count", "3", "3"},
-	{"cores", "( 3 )", "1 3"},
-	{"core", "5", "5"},
-	{"group", "\"crew\"", "crew"},
-	{"backlog", "77", "77"},
-	{"idle", "\"busy-spin\"", "0"},
-	{"spin", "9us", "9000"},
-	{"coalesce", "5us", "5000"},
-	{"max_spins", "1000", "1000"},
-	{"max_yields", "2000", "2000"},
-	{"min_park", "3us", "3000"},
-	{"max_park", "5ms", "5000000"},
-	{"sleep", "8ms", "8000000"},
-	{"enable", "false", "no listen"},
-	{"listen_backlog", "44", "44"},
-	{"listener_sessions", "55", "55"},
-	{"service_sessions", "66", "66"},
-	{"max_connections_per_peer", "7", "7"},
-	{"file_mode", "0600", "384"},
-	{"banner", "\"ready when you are\"", "ready when you are"},
-	{"relay_hosts", "( 10.0.0.0/8, \"2001:db8::/32\" )", "2 ::ffff:10.0.0.0/104 2001:db8::/32"},
-	{"relay_domains", "( Example.com .Example.net .B\303\234cher.test \"*\" )",
-	 "4 example.com .example.net .xn--bcher-kva.test *"},
-	{"bounce_domains", "( B.example.com .Example.net )", "2 b.example.com .example.net"},
-	{"bounce_rules", "\"/etc/flywheel/bounce_rules\"", "/etc/flywheel/bounce_rules"},
-	{"log_transient_failures", "off", "0"},
-	{"rotate", "daily", "2"},
-	{"rotate_size", "100M", "104857600"},
-	{"keep", "31", "31"},
-	{"compress", "gzip", "2"},
-	{"main", "( \"json:main\" \"file:main2\" )", "2 json:main file:main2"},
-	{"bounce", "( \"json:b\" \"file:b2\" )", "2 json:b file:b2"},
-	{"reject", "( \"json:r\" \"file:r2\" )", "2 json:r file:r2"},
-	{"fbl", "( \"json:f\" \"file:f2\" )", "2 json:f file:f2"},
-	{"panic", "( \"file:p\" \"file:p2\" )", "2 file:p file:p2"},
-	{"acct", "( \"json:a\" \"file:a2\" )", "2 json:a file:a2"},
-	{"context_headers", "( X-Campaign x-tenant )", "2 x-campaign x-tenant"},
-	/* Each stage: its destination, and the line for an event from a;b@c to d@e. */
-	{"mainlog", "\"file:other\"", "1 file:other x;"},
-	{"reception_logfile", "\"file:own\" reception_format = y", "0 file:own y;1 file:c x;"},
-	{"reception_format", "\"%r\"", "0 file:c d;1 file:c x;"},
-	{"delivery_logfile", "\"file:own\" delivery_format = y", "1 file:own y;"},
-	{"delivery_format", "\"%r\"", "1 file:c d;"},
-	{"transient_failure_logfile", "\"file:own\" transient_failure_format = y",
-	 "1 file:c x;2 file:own y;"},
-	{"transient_failure_format", "\"%r\"", "1 file:c x;2 file:c d;"},
-	{"permanent_failure_logfile", "\"file:own\" permanent_failure_format = y",
-	 "1 file:c x;3 file:own y;"},
-	{"permanent_failure_format", "\"%r\"", "1 file:c x;3 file:c d;"},
-	{"rejection_logfile", "\"file:own\" rejection_format = y", "1 file:c x;4 file:own y;"},
-	{"rejection_format", "\"%r\"", "1 file:c x;4 file:c d;"},
-	{"sanitize", "( special_characters \"tr/b/x/\" ) delivery_format = \"%m\"",
-	 "1 file:c a\\;x;"},
-	{"size_limit", "3G", "3221225472"},
-	{"sync", "batch", "2"},
-	{"subscribers", "( billing \"an@lytics\" )", "2 billing an@lytics"},
-	{"max_message_size", "2M", "2097152"},
-	{"max_line_length", "1000", "1000"},
-	{"max_recipients_per_message", "50", "50"},
-	{"max_idle_commands", "3", "3"},
-	{"max_receptions_per_connection", "12", "12"},
-	{"idle_time", "10", "10000"},
-	{"session_timeout", "2m", "120000"},
-	{"bare_lf", "accept_as_data", "1"},
-	{"dkim_sign", "no", "0"},
-	{"binding", "default", "default"},
-	{"binding_header", "X-Way", "X-Way"},
-	{"weight", "9", "9"},
-	{"bind_address", "( \"2001:db8::1\" 192.0.2.1 )", "2 2001:db8::1 ::ffff:192.0.2.1"},
-	{"selector", "s9", "s9"},
-	/* Shown as the kind of key in the file. */
-	{"dkim key", "ed25519.pem", "1"},
-	{"canonicalization", "simple/relaxed", "2"},
-	{"headers", "( From X-Mine from )", "2 from x-mine"},
-	{"oversign", "( Subject To )", "2 subject to"},
-	{"expiration", "14d", "1209600000"},
-	{"tls_certificate", NULL, "both.pem"},
-	{"tls_key", NULL, "key.pem"},
-	{"tls_ciphers", "ECDHE+AESGCM", "ECDHE+AESGCM"},
-	{"tls_protocols", "\"TLSv1.3\"", "TLSv1.3"},
-	{"tls_client_ca", NULL, "ca.pem"},
-	{"tls_verify_mode", "require", "2"},
-	{"tls_verified_peer_can_relay", "true", "1"},
-	{"use_ssl", NULL, "1"},
-	{"starttls_injection_policy", "ignore", "1"},
-	{"certificate", NULL, "both.pem"},
-	{"tls_certificate key", NULL, "both.pem"},
-	{"tls", "verify", "3"},
-	{"tls_ca", NULL, "a client's context"},
-	{"tls_failure_retry", "5m", "300000"},
-	{"mta_sts", "no", "0"},
-	{"gateway", "( \"mx.example.org?pref=20\" \"[2001:db8::1]:2525\" )",
-	 "2 2001:db8::1 2525 10 mx.example.org 25 20"},
-	{"remote_smtp_port", "2525", "2525"},
-	{"address_family", "ipv6", "2"},
-	{"max_outbound_connections", "3", "3"},
-	{"max_deliveries_per_connection", "11", "11"},
-	{"max_recipients_per_batch", "1", "1"},
-	{"retry_interval", "7m", "420000"},
-	{"max_retry_interval", "10h", "36000000"},
-	{"message_expiration", "7d", "604800000"},
-	{"connect_timeout", "11s", "11000"},
-	{"ehlo_timeout", "12s", "12000"},
-	{"mailfrom_timeout", "13s", "13000"},
-	{"rcptto_timeout", "14s", "14000"},
-	{"body_timeout", "15s", "15000"},
-	{"rset_timeout", "16s", "16000"},
-	{"idle_timeout", "0", "0"},
-	{"host_failure_retry", "1h", "3600000"},
-	{"mx_rollup", "no", "0"},
-	{"mx_suffix", "( .Google.com .googlemail.com )", "2 .google.com .googlemail.com"},
-	{"suspend_delivery", "yes", "1"},
-	{"generate_bounces", "disabled", "0"},
-	{"generate_delay_dsn", "enabled", "1"},
-	{"delay_dsn_retry_interval", "4h", "14400000"},
-	{"ehlo_hostname", "out.example.org", "out.example.org"},
-	{"mailerdaemon", "\"bounces@example.org\"", "bounces@example.org"},
-	{"auth_file", "\"/dev/null\"", "/dev/null"},
-	{"allow_plain_auth", "true", "1"},
-	{"require_authentication", "on", "1"},
-	{"xclient_hosts", "( \"192.0.2.0/24\" )", "1 ::ffff:192.0.2.0/120"},
-	{"proxy_protocol", "true", "1"},
-	{"use_chunking", "false", "0"},
-	{"downgrade_8bit", "bounce", "1"},
-	{"max_auth_failures", "7/hour", "7/3600"},
-	{"outbound_throttle_messages", "100/60", "100/60"},
-	{"outbound_throttle_connections", "5/min", "5/60"},
-	{"token", "open-sesame", "open-sesame"},
-	{"token_file", "\"token.txt\"", "token.txt"},
-	{"max_header_size", "32K", "32768"},
-	{"max_requests", "21", "21"},
-	{"max_event_clients", "22", "22"},
-	{"metrics_top_domains", "23", "23"},
-	{"metrics_interval", "24s", "24000"},
-	{"server", "\"192.0.2.1:2004\"", "192.0.2.1:2004"},
-	{"interval", "25s", "25000"},
-	{"prefix", "mail.x", "mail.x"},
-};
 
 /* What stands around an option of each kind of scope. */
 static const char *contexts[SCOPES] = {
@@ -222,6 +39,8 @@ static const char *contexts[SCOPES] = {
 	[SCOPE_RESOLVER] = "resolver { %s }",
 	[SCOPE_STS] = "mta_sts { %s }",
 	[SCOPE_SCRIPTLET] = "scriptlet scriptlet { %s }",
+	[SCOPE_INBOUND_AUDIT] = "inbound_audit { %s }",
+	[SCOPE_DATASOURCE] = "datasource data { uri = \"sqlite:/x\" %s }",
 	[SCOPE_GROUP] = "group crew { %s } agent wheel { group = crew }",
 	[SCOPE_AGENT] = "agent scheduler { %s } group crew { }",
 	[SCOPE_SERVICE_AGENT] = "agent wheel { %s } group crew { }",
@@ -291,6 +110,9 @@ static void describe_list(const struct schema_option *option, const void *items,
 			   option->type == TYPE_NAME_SERVERS || option->type == TYPE_DESTINATIONS ||
 			   option->type == TYPE_SUBSCRIBERS) {
 			fprintf(out, " %s", ((const char *const *)items)[i]);
+		} else if (option->type == TYPE_MONITORS) {
+			const struct inbound_monitor *m = (const struct inbound_monitor *)items + i;
+			fprintf(out, " %u,%u", m->interval_s, m->windows);
 		} else if (option->type == TYPE_GATEWAYS) {
 			const struct gateway *g = (const struct gateway *)items + i;
 			fprintf(out, " %s %u %u", g->host, g->port, g->preference);
@@ -340,6 +162,7 @@ static void describe_field(const struct schema_option *option, const void *base,
 	case TYPE_BIND_ADDRESSES:
 	case TYPE_DESTINATIONS:
 	case TYPE_SUBSCRIBERS:
+	case TYPE_MONITORS:
 		memcpy(&pointer, field, sizeof(pointer));
 		memcpy(&count, (const char *)base + option->count_offset, sizeof(count));
 		describe_list(option, pointer, count, out);
@@ -471,6 +294,9 @@ static void describe(const struct config *config, const struct schema_option *op
 		break;
 	case TARGET_CUSTOM:
 		describe_custom(config, out);
+		break;
+	case TARGET_SOURCE:
+		describe_field(option, config_source(config, "data"), out);
 		break;
 	case TARGET_SCRIPT:
 		fputs(strrchr(config_scripts(config)->list[0].path, '/') + 1, out);

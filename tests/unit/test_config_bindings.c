@@ -63,6 +63,26 @@ static void test_groups_weights_and_suspension(void **state)
 	free(errors);
 }
 
+/* A pattern that is found in the empty text is about domains, not about bindings. */
+static void test_patterns_of_domains_suspend_no_bindings(void **state)
+{
+	char *errors;
+	struct config *config = load(
+		"domain \"/.*/\" { suspend_delivery = true }\n"
+		"binding_group g { domain \"/^/\" { suspend_delivery = true } binding a { } }\n"
+		"binding b { domain \"/$/\" { suspend_delivery = true } }\n" LISTEN,
+		&errors);
+
+	(void)state;
+	assert_string_equal(errors, "");
+	assert_int_equal(config_binding_count(config), 2);
+	assert_false(config_binding(config, 0)->suspend_delivery);
+	assert_false(config_binding(config, 1)->suspend_delivery);
+	assert_true(config_domain(config, "b", "x.test", 6)->suspend_delivery);
+	config_release(config);
+	free(errors);
+}
+
 static void test_clients_get_bindings(void **state)
 {
 	struct in6_addr peer;
@@ -169,6 +189,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_groups_weights_and_suspension),
+		cmocka_unit_test(test_patterns_of_domains_suspend_no_bindings),
 		cmocka_unit_test(test_clients_get_bindings),
 		cmocka_unit_test(test_what_is_wrong),
 		cmocka_unit_test(test_addresses_of_other_machines),

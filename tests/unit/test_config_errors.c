@@ -130,9 +130,9 @@ static const struct broken names[] = {
 	{"domain \"a b\" { }\n",
 	 "1: scope domain \"a b\": its name is not a domain; expected a domain such as "
 	 "\"example.com\"\n"},
-	{"domain \"/^mx/\" { }\n",
-	 "1: scope domain \"/^mx/\": its name is a regular expression, which is not "
-	 "supported; expected a domain such as \"example.com\"\n"},
+	{"domain \"/^mx\" { }\n",
+	 "1: scope domain \"/^mx\": its name is no regular expression between slashes; "
+	 "expected a pattern such as \"/\\.example\\.com$/\"\n"},
 	{"binding \"a:b\" { }\n",
 	 "1: scope binding \"a:b\": its name is empty or has a space or colon in it; "
 	 "expected a name such as \"alpha\"\n"},

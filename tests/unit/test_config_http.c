@@ -134,6 +134,60 @@ static void test_errors_when_tokens_are_wrong(void **state)
 		     "them\n");
 }
 
+/* It is copied into tickets and mail; where the token is in a file, that is said. */
+static void test_dump_has_no_secrets(void **state)
+{
+	static const char text[] = MAIL "http_listener { listen \"127.0.0.1:8026\" { token = "
+					"\"a-secret-of-sixteen\" } listen \"127.0.0.1:8027\" "
+					"{ token_file = \"token\" } }\n";
+	char *dumped = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&dumped, &size);
+	struct config *config = config_load_text("test.conf", text, strlen(text), stderr);
+	struct config *again;
+
+	(void)state;
+	assert_non_null(config);
+	config_dump(config, out);
+	fclose(out);
+	assert_null(strstr(dumped, "a-secret"));
+	assert_null(strstr(dumped, "a-token-of-a-file"));
+	assert_non_null(strstr(dumped, "# token is a secret\t# test.conf:2\n"));
+	assert_non_null(strstr(dumped, "token_file = \"token\""));
+	again = config_load_text("again.conf", dumped, strlen(dumped), stderr);
+	assert_non_null(again);
+	config_release(again);
+	config_release(config);
+	free(dumped);
+}
+
+static char *dump_of(const char *text)
+{
+	char *dumped = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&dumped, &size);
+	struct config *config = load_valid(text);
+
+	assert_non_null(out);
+	config_dump(config, out);
+	fclose(out);
+	config_release(config);
+	return dumped;
+}
+
+/* The rest of it is shown; it is not read back. */
+static void test_dump_has_no_passwords(void **state)
+{
+	char *dumped = dump_of(MAIL "datasource r { uri = \"redis:a\\\"b@10.0.0.1:6379/2\" }\n"
+				    "datasource s { uri = sqlite:a@b }\n");
+
+	(void)state;
+	assert_null(strstr(dumped, "b@10"));
+	assert_non_null(strstr(dumped, "\t# uri = \"redis:***@10.0.0.1:6379/2\"\t# test.conf:2\n"));
+	assert_non_null(strstr(dumped, "\turi = \"sqlite:a@b\"\t# test.conf:3\n"));
+	free(dumped);
+}
+
 static void test_errors_when_values_do_not_suit(void **state)
 {
 	(void)state;
@@ -185,6 +239,8 @@ int main(void)
 		cmocka_unit_test(test_tokens_when_nobody_else_can_connect),
 		cmocka_unit_test(test_errors_when_anybody_could_read),
 		cmocka_unit_test(test_errors_when_tokens_are_wrong),
+		cmocka_unit_test(test_dump_has_no_secrets),
+		cmocka_unit_test(test_dump_has_no_passwords),
 		cmocka_unit_test(test_errors_when_values_do_not_suit),
 		cmocka_unit_test(test_graphite_when_servers_differ),
 	};

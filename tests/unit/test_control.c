@@ -26,7 +26,8 @@ static void test_unknown_commands_are_told_apart(void **state)
 	(void)state;
 	assert_error("sumary", "unknown command \"sumary\"; \"help\" lists");
 	assert_error("flush", "did you mean \"flush domain NAME [BINDING]\"?");
-	assert_error("suspend example.net", "did you mean \"suspend domain NAME [BINDING]\"?");
+	assert_error("suspend example.net",
+		     "did you mean \"suspend domain NAME [BINDING] [for TIME | until MOMENT]\"?");
 	assert_error("", "an empty command");
 	assert_error("   \t ", "an empty command");
 	assert_error("domain \"a", "a double quote is not closed");

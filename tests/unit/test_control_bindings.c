@@ -310,6 +310,136 @@ static void test_records_are_found_where_they_are(void **state)
 	json_decref(v);
 }
 
+static const json_t *suspension(const json_t *list, const char *binding)
+{
+	const json_t *rows = at(list, "suspensions");
+
+	for (size_t i = 0; i < json_array_size(rows); i++) {
+		if (strcmp(text_at(json_array_get(rows, i), "binding"), binding) == 0) {
+			return json_array_get(rows, i);
+		}
+	}
+	fail_msg("nothing of %s is suspended", binding);
+	return NULL;
+}
+
+/* Who, since when and until when: in the list, in `domain` and in `why`. */
+static void test_suspensions_have_an_end(void **state)
+{
+	json_t *v;
+
+	(void)state;
+	configure();
+	queue_mail_by("b", "d.example", 1, 0);
+	v = result_of("suspend domain d.example b for 2h");
+	assert_string_equal(text_at(v, "until_at"), "2023-11-15T00:13:20Z");
+	json_decref(v);
+	v = result_of("suspend binding a until 2023-11-15T10:00Z");
+	assert_string_equal(text_at(v, "until_at"), "2023-11-15T10:00:00Z");
+	json_decref(v);
+	v = result_of("suspensions");
+	assert_int_equal(json_array_size(at(v, "suspensions")), 2);
+	assert_string_equal(text_at(suspension(v, "a"), "until_at"), "2023-11-15T10:00:00Z");
+	assert_string_equal(text_at(suspension(v, "a"), "domain"), "");
+	assert_string_equal(text_at(suspension(v, "b"), "until_at"), "2023-11-15T00:13:20Z");
+	assert_string_equal(text_at(suspension(v, "b"), "domain"), "d.example");
+	assert_non_null(strstr(text_at(suspension(v, "b"), "by"), "uid"));
+	json_decref(v);
+	v = result_of("domain d.example b");
+	assert_string_equal(text_at(v, "held_until_at"), "2023-11-15T00:13:20Z");
+	assert_non_null(strstr(text_at(v, "reason"), "until "));
+	json_decref(v);
+	/* Said again, it has another end, or none. */
+	json_decref(result_of("suspend binding a for 40s"));
+	json_decref(result_of("suspend domain d.example b"));
+	v = result_of("suspensions");
+	assert_true(json_is_null(at(suspension(v, "b"), "until_at")));
+	json_decref(v);
+	pass_s(41);
+	v = result_of("suspensions");
+	assert_int_equal(json_array_size(at(v, "suspensions")), 1);
+	json_decref(v);
+	assert_error("suspend domain d.example for never", "is no time such as");
+	assert_error("suspend domain d.example until 15:00", "is no moment such as");
+	assert_error("suspend domain d.example until 2001-01-01T00:00:00Z", "is over");
+	assert_error("suspend domain d.example b c", "usage: suspend domain");
+	assert_error("suspend binding a b", "usage: suspend binding");
+}
+
+/* Asks, and has no answer yet. */
+static void begin(const char *command)
+{
+	char c;
+
+	tell(world->client, command);
+	step(50);
+	assert_int_equal(recv(world->client, &c, 1, 0), -1);
+}
+
+/* A record that is between two schedulers when the order comes is reached where it arrives. */
+static void test_orders_reach_a_record_that_travels(void **state)
+{
+	struct dispatcher *x;
+	struct domain *d;
+	json_t *v;
+
+	(void)state;
+	configure();
+	queue_mail_by("b", "here.example", 1, 60);
+	queue_mail_by("b", "d.example", 1, 60);
+	for (unsigned i = 0; i < 2; i++) {
+		d = record_by("b", "d.example");
+		x = d->owner;
+		agent_current = x->self;
+		domain_take(&x->domains, d);
+		x->moves++;
+		agent_current = NULL;
+		begin(i == 0 ? "flush binding b\n" : "fail binding b quiet\n");
+		agent_current = x->self;
+		domain_put(&x->domains, d);
+		x->moves--;
+		counter_inc(x->moved);
+		agent_current = NULL;
+		v = hear(world->client);
+		assert_int_equal(number_at(v, "result.domains"), 2);
+		assert_int_equal(
+			number_at(v, i == 0 ? "result.messages_flushed" : "result.messages_failed"),
+			2);
+		assert_null(json_object_get(at(v, "result"), "trouble"));
+		json_decref(v);
+	}
+	assert_int_equal(world->failed, 2);
+}
+
+/* What failed is answered when the spool has it, or after a while with a warning. */
+static void test_fail_waits_for_the_spool(void **state)
+{
+	static const char *const orders[] = {"fail binding b\n", "fail domain d.example b\n"};
+	json_t *v;
+
+	(void)state;
+	configure();
+	for (unsigned i = 0; i < 2; i++) {
+		queue_mail_by("b", "d.example", 1, 60);
+		world->schedulers[1].orders_waiting = 3;
+		begin(orders[i]);
+		world->schedulers[1].orders_waiting = 0;
+		v = hear(world->client);
+		assert_int_equal(number_at(v, "result.messages_failed"), 1);
+		assert_null(json_object_get(at(v, "result"), "trouble"));
+		json_decref(v);
+	}
+	queue_mail_by("b", "d.example", 1, 60);
+	world->schedulers[1].orders_waiting = 3;
+	begin(orders[0]);
+	pass_s(11);
+	v = hear(world->client);
+	assert_int_equal(number_at(v, "result.not_yet_written"), 3);
+	assert_non_null(strstr(text_at(v, "result.trouble"), "has not written all"));
+	json_decref(v);
+	world->schedulers[1].orders_waiting = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -320,6 +450,9 @@ int main(void)
 		TEST(test_binding_is_suspended_and_resumed),
 		TEST(test_resume_ends_suspend_delivery),
 		TEST(test_flush_and_fail_a_binding),
+		TEST(test_suspensions_have_an_end),
+		TEST(test_orders_reach_a_record_that_travels),
+		TEST(test_fail_waits_for_the_spool),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

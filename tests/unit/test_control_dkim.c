@@ -41,9 +41,12 @@ static int set_up_keys(void **state)
 	write_key("two.pem", dkim_rsa_6376);
 	world->program.config = load_valid("dkim one.example { selector = a key = one.pem\n"
 					   "signature b { key = two.pem } }\n");
+	world->program.generations = generations_create(&world->program);
+	generations_open(&world->program, 0);
 	for (uint32_t i = 0; i < SCHEDULERS; i++) {
 		struct scheduler *s = &world->schedulers[i];
 
+		s->config = world->program.config;
 		signing_init(&s->signing, s->base.counters);
 	}
 	return 0;
@@ -51,13 +54,13 @@ static int set_up_keys(void **state)
 
 static int tear_down_keys(void **state)
 {
-	struct config *config = world->program.config;
+	struct generations *generations = world->program.generations;
 
 	for (uint32_t i = 0; i < SCHEDULERS; i++) {
 		signing_close(&world->schedulers[i].signing);
 	}
 	tear_down(state);
-	config_release(config);
+	generations_destroy(generations);
 	return 0;
 }
 
@@ -149,6 +152,20 @@ static void test_reload_changes_nothing_when_a_file_is_broken(void **state)
 	assert_string_equal(sign(1), "er");
 }
 
+/* The answer is one line, however the reason was written. */
+static void test_reload_changes_nothing_when_the_program_stops(void **state)
+{
+	json_t *answer;
+
+	(void)state;
+	world->schedulers[0].stopping = true;
+	answer = ask("dkim reload");
+	assert_string_equal(text_at(answer, "error"), "nothing has changed: no thread pool runs, "
+						      "or the program stops");
+	json_decref(answer);
+	world->schedulers[0].stopping = false;
+}
+
 /* Steps all but the second scheduler until other keys than `keys` are in use, and longer. */
 static void step_past_publication(const struct dkim_key *const *keys)
 {
@@ -185,13 +202,16 @@ static void test_keys_last_until_every_scheduler_has_let_go(void **state)
 	/* Another one has to wait. */
 	close(world->client);
 	world->client = connect_client();
+	write_key("two.pem", dkim_ed25519_8463);
 	tell(world->client, "dkim reload\n");
 	step_groups(2, 100);
-	answer = hear(world->client);
-	assert_non_null(strstr(text_at(answer, "error"), "keys are being read already"));
-	json_decref(answer);
+	assert_int_equal(recv(world->client, &byte, 1, 0), -1);
+	assert_string_equal(sign(0), "er");
 	step(100);
-	assert_string_equal(sign(1), "er");
+	answer = hear(world->client);
+	assert_int_equal(number_at(answer, "result.keys_reloaded"), 1);
+	json_decref(answer);
+	assert_string_equal(sign(1), "ee");
 	assert_reload(0, 2);
 	dkim_keyring_destroy(ring);
 }
@@ -237,6 +257,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		KEYS_TEST(test_reload_takes_up_what_has_changed),
 		KEYS_TEST(test_reload_changes_nothing_when_a_file_is_broken),
+		KEYS_TEST(test_reload_changes_nothing_when_the_program_stops),
 		KEYS_TEST(test_keys_last_until_every_scheduler_has_let_go),
 		KEYS_TEST(test_old_keys_are_wiped),
 		KEYS_TEST(test_reload_ends_when_nobody_waits_for_it),

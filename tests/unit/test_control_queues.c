@@ -137,6 +137,26 @@ static void test_unknown_domain_is_an_error_with_a_hint(void **state)
 	assert_error("fail domain nothere.example", "no record");
 }
 
+/* Its first home of now asks the one of before, which has said already that it knows nothing. */
+static void test_unknown_domain_is_told_while_homes_change(void **state)
+{
+	char command[64];
+	char name[32];
+	unsigned i = 0;
+
+	(void)state;
+	do {
+		snprintf(name, sizeof(name), "gone%u.example", i++);
+	} while (home(name) == &world->schedulers[0]);
+	for (i = 0; i < SCHEDULERS; i++) {
+		relocate_adopt(&world->schedulers[i].dispatcher, 1, 1);
+	}
+	snprintf(command, sizeof(command), "domain %s", name);
+	for (i = 0; i < 3; i++) {
+		assert_error(command, "nothing has been queued for it");
+	}
+}
+
 static void test_domains_lists_all_of_many(void **state)
 {
 	json_t *v;
@@ -271,9 +291,23 @@ static void test_busiest_is_sorted_and_cut(void **state)
 	assert_string_equal(text_at(v, "0.domain"), "q30.example");
 	assert_string_equal(text_at(v, "19.domain"), "q11.example");
 	json_decref(v);
+	/* Of equals the first names are kept, wherever they are met. */
+	for (unsigned i = 1; i <= 30; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "same%02u.example", i);
+		for (unsigned n = 0; n < 40; n++) {
+			queue_mail(name, 1, 60);
+		}
+	}
+	v = result_of("busiest 7 queue");
+	assert_int_equal(json_array_size(v), 7);
+	assert_string_equal(text_at(v, "0.domain"), "same01.example");
+	assert_string_equal(text_at(v, "6.domain"), "same07.example");
+	json_decref(v);
 	/* Nothing is to be said of a record without mail. */
 	v = result_of("busiest 1000 connections");
-	assert_int_equal(json_array_size(v), 31);
+	assert_int_equal(json_array_size(v), 61);
 	json_decref(v);
 	assert_error("busiest 0", "busiest shows 1 to 1000 domains");
 	assert_error("busiest 1001", "busiest shows 1 to 1000 domains");
@@ -477,6 +511,7 @@ int main(void)
 		TEST(test_domain_says_what_holds_it_and_until_when),
 		TEST(test_domain_names_hosts_and_the_last_trouble),
 		TEST(test_unknown_domain_is_an_error_with_a_hint),
+		TEST(test_unknown_domain_is_told_while_homes_change),
 		TEST(test_domains_lists_all_of_many),
 		TEST(test_listing_starts_anew_when_the_table_grows),
 		TEST(test_active_and_delayed_show_only_longer_queues),

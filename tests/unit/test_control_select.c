@@ -255,6 +255,36 @@ static void test_held_mail_expires(void **state)
 	assert_int_equal(world->failed, 1);
 }
 
+/* Mail of the last run that the spool has not handed out is no mail of any queue. */
+static void test_answers_say_that_recovery_is_not_finished(void **state)
+{
+	static const char *const commands[][3] = {
+		{"find all", "totals.not_recovered", "totals.trouble"},
+		{"hold all dry_run", "not_recovered", "trouble"},
+		{"mailq state active", "not_recovered", "trouble"},
+	};
+	struct counter_set *set = counter_set_create("spool.0");
+	struct counter *left = counter_create(set, "recovery_left", COUNTER_GAUGE, "left");
+	json_t *v;
+
+	(void)state;
+	queue_mail("a.example", 1, 0);
+	counter_set_value(left, 7);
+	for (unsigned i = 0; i < 3; i++) {
+		v = result_of(commands[i][0]);
+		assert_int_equal(number_at(v, commands[i][1]), 7);
+		assert_string_equal(text_at(v, commands[i][2]),
+				    "recovery not finished: 7 messages not yet seen");
+		json_decref(v);
+	}
+	counter_set_value(left, 0);
+	v = result_of("find all");
+	assert_int_equal(number_at(v, "totals.not_recovered"), 0);
+	assert_null(json_object_get(at(v, "totals"), "trouble"));
+	json_decref(v);
+	counter_set_destroy(set);
+}
+
 static void test_mailq_counts_what_matches(void **state)
 {
 	json_t *v;
@@ -289,6 +319,7 @@ int main(void)
 		TEST(test_held_mail_is_left_alone_but_fails_with_its_domain),
 		TEST(test_reroute_and_rebind_send_on),
 		TEST(test_held_mail_expires),
+		TEST(test_answers_say_that_recovery_is_not_finished),
 		TEST(test_mailq_counts_what_matches),
 	};
 

@@ -223,6 +223,34 @@ static void test_scheduler_with_too_much_to_do_is_told(void **state)
 	json_decref(answer);
 }
 
+/* The record is on its way to its first home, and when the program stops it never comes. */
+static void test_order_to_a_record_on_its_way_ends_when_the_program_stops(void **state)
+{
+	struct runtime *rt = &world->program.runtime;
+	struct domain *d;
+	json_t *answer;
+	char c;
+
+	(void)state;
+	queue_mail("busy.example", 1, 0);
+	d = record("busy.example");
+	assert_ptr_equal(((struct dispatcher *)d->owner)->self, &world->schedulers[1].base);
+	d->travel = DOMAIN_EXPECTED;
+	tell(world->client, "why domain busy.example\n");
+	step(50);
+	assert_int_equal(recv(world->client, &c, 1, 0), -1);
+	/* Its thread takes a step while the stop is asked for, and the stop goes no further. */
+	atomic_store(&rt->stop_requested, true);
+	world->now.mono_ns += NS_PER_MS;
+	group_cycle(rt->groups[1]);
+	atomic_store(&rt->stop_requested, false);
+	answer = hear(world->client);
+	assert_true(json_is_false(at(answer, "ok")));
+	assert_non_null(strstr(text_at(answer, "error"), "flywheeld stops"));
+	json_decref(answer);
+	d->travel = DOMAIN_AT_HOME;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -234,6 +262,7 @@ int main(void)
 		TEST(test_longest_queues_come_first_and_are_cut),
 		TEST(test_pressure_is_told_after_what_holds),
 		TEST(test_scheduler_with_too_much_to_do_is_told),
+		TEST(test_order_to_a_record_on_its_way_ends_when_the_program_stops),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

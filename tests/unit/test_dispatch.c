@@ -175,7 +175,7 @@ static void test_many_domains_of_which_one_hangs(void **state)
 
 static void test_message_throttle(void **state)
 {
-	struct throttle t;
+	static struct throttle t;
 
 	(void)state;
 	throttle_init(&t, 60, 60, "domain");
@@ -195,7 +195,7 @@ static void test_message_throttle(void **state)
 
 static void test_connection_throttle(void **state)
 {
-	struct throttle t;
+	static struct throttle t;
 
 	(void)state;
 	throttle_init(&t, 6, 60, "domain");
@@ -225,7 +225,7 @@ static const char *close_second_mail(struct peer *p, struct peer_connection *c, 
 
 static void test_throttle_is_given_back_when_not_tried(void **state)
 {
-	struct throttle t;
+	static struct throttle t;
 
 	(void)state;
 	throttle_init(&t, 3, 1, "domain");

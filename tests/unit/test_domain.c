@@ -15,7 +15,10 @@
 
 static const struct domain_options options = {.max_outbound_connections = 1};
 
-/* Table, one record, and deliveries of one message; no message is needed in a queue. */
+/* Received one after the other, the last one first. */
+static struct message messages[DELIVERIES];
+
+/* Table, one record, and deliveries of as many messages. */
 struct fixture {
 	struct domain_table table;
 	struct domain *domain;
@@ -38,6 +41,8 @@ static int set_up(void **state)
 	for (unsigned i = 0; i < DELIVERIES; i++) {
 		f->deliveries[i].magic = DELIVERY_MAGIC;
 		f->deliveries[i].index = (uint16_t)i;
+		f->deliveries[i].message = &messages[i];
+		messages[i].received_ms = 1000 - i;
 	}
 	f->seed = 0x2545f4914f6cdd1d;
 	*state = f;
@@ -124,6 +129,7 @@ static void model_compare(const struct fixture *f)
 		assert_ptr_equal(x, f->active[i]);
 		x = x->next;
 	}
+	assert_null(x);
 	if (f->delayed_count == 0) {
 		assert_null(domain_peek_delayed(f->domain));
 	} else {
@@ -133,6 +139,16 @@ static void model_compare(const struct fixture *f)
 
 /* ---- operations ---- */
 
+static unsigned model_urgent(const struct fixture *f)
+{
+	unsigned count = 0;
+
+	while (count < f->active_count && f->active[count]->urgent) {
+		count++;
+	}
+	return count;
+}
+
 static void push(struct fixture *f, bool front)
 {
 	struct delivery *d = draw_in(f, DELIVERY_TRANSIT);
@@ -140,12 +156,13 @@ static void push(struct fixture *f, bool front)
 	if (d == NULL) {
 		return;
 	}
+	d->urgent = draw(f, 4) == 0;
 	if (front) {
 		domain_push_active_front(&f->table, f->domain, d);
-		model_insert(f, 0, d);
+		model_insert(f, d->urgent ? 0 : model_urgent(f), d);
 	} else {
 		domain_push_active(&f->table, f->domain, d);
-		model_insert(f, f->active_count, d);
+		model_insert(f, d->urgent ? model_urgent(f) : f->active_count, d);
 	}
 }
 
@@ -288,6 +305,30 @@ static void test_active_is_first_in_first_out(void **state)
 		assert_int_equal(domain_pop_active(&f->table, f->domain)->index, i);
 	}
 	assert_null(domain_pop_active(&f->table, f->domain));
+}
+
+static void test_urgent_ones_go_first(void **state)
+{
+	static const unsigned order[] = {5, 1, 3, 6, 0, 2, 4};
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < 7; i++) {
+		f->deliveries[i].urgent = i % 2 != 0;
+	}
+	for (unsigned i = 0; i < 5; i++) {
+		domain_push_active(&f->table, f->domain, &f->deliveries[i]);
+	}
+	domain_push_active_front(&f->table, f->domain, &f->deliveries[5]);
+	domain_push_active_front(&f->table, f->domain, &f->deliveries[6]);
+	assert_true(domain_validate(f->domain));
+	assert_int_equal(domain_oldest_active(f->domain)->index, 6);
+	f->deliveries[5].urgent = false;
+	assert_false(domain_validate(f->domain));
+	f->deliveries[5].urgent = true;
+	for (unsigned i = 0; i < 7; i++) {
+		assert_int_equal(domain_pop_active(&f->table, f->domain)->index, order[i]);
+	}
+	assert_null(f->domain->urgent_tail);
 }
 
 /* The validator is what other tests rely on: it must see what is wrong. */
@@ -445,6 +486,7 @@ int main(void)
 		TEST(test_delayed_comes_out_in_order),
 		TEST(test_due_ones_are_counted_up_to_a_number),
 		TEST(test_active_is_first_in_first_out),
+		TEST(test_urgent_ones_go_first),
 		TEST(test_validate_when_something_is_wrong),
 		TEST(test_table_grows_and_finds_all),
 		TEST(test_each_visits_every_record_once),

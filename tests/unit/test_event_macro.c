@@ -14,7 +14,7 @@ static struct event_sanitizer sanitizer;
 
 static struct event event_of(void)
 {
-	static const char pairs[] = "x-mine:\0mine, ours\0tenant\0t1";
+	static const char pairs[] = "x-mine:\0mine, ours\0tenant\0t1\0:conn:tenant\0t2";
 
 	return (struct event){.kind = EVENT_BOUNCE,
 			      .stage = SMTP_STAGE_DURING_RCPT,
@@ -86,7 +86,7 @@ static void test_every_macro(void **state)
 		{"%c %C", "Invalid Recipient 10"},
 		{"%T %T{0} %T{3}", "61.99 61 61.999"},
 		{"%vctx_mess{tenant}|%vctx_mess{x-mine}", "t1|"},
-		{"%vctx_conn{tenant}", ""},
+		{"%vctx_conn{tenant}|%vctx_conn{x-mine}", "t2|"},
 		{"100%% of\t%%r", "100% of\t%r"},
 		{"plain", "plain"},
 		{"", ""},

@@ -190,6 +190,27 @@ static void test_rows_when_there_are_many_domains(void **state)
 	end();
 }
 
+/* All of it is of a domain that has a row. */
+static void test_others_when_mail_is_delivered_meanwhile(void **state)
+{
+	(void)state;
+	begin(2, 1000);
+	delivered(BINDING_DEFAULT, "only.example", 5);
+	for (unsigned round = 0; round < 3; round++) {
+		unsigned before = told;
+
+		ask_for_one();
+		for (unsigned i = 0; i < 1000 && told == before; i++) {
+			step(1);
+			delivered(BINDING_DEFAULT, "only.example", 1);
+		}
+		assert_int_equal(told, before + 1);
+		assert_true(g.latest.domains[0].sums[GATHER_DELIVERED] >= 5);
+		assert_int_equal(g.latest.other_domains[GATHER_DELIVERED], 0);
+	}
+	end();
+}
+
 static void test_rows_when_none_are_wanted(void **state)
 {
 	const struct snapshot *s;
@@ -301,6 +322,7 @@ int main(void)
 		TEST(test_sums_when_a_domain_has_several_bindings),
 		TEST(test_rows_when_another_domain_grows),
 		TEST(test_rows_when_there_are_many_domains),
+		TEST(test_others_when_mail_is_delivered_meanwhile),
 		TEST(test_rows_when_none_are_wanted),
 		TEST(test_bindings_when_there_are_more_than_rows),
 		TEST(test_refusals_when_schedulers_heard_the_same),

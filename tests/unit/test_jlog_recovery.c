@@ -1,6 +1,7 @@
 /* Journals left in any state, and what the next start makes of them; and their size limit. */
 #include "core/log/jlog_recovery.h"
 
+#include "core/log/jlog_dropped.h"
 #include "core/log/jlog_index.h"
 #include "core/log/jlog_upkeep.h"
 #include "tests/unit/jlog_world.h"
@@ -418,6 +419,98 @@ static void test_limit_warns_and_then_drops_who_never_reads(void **state)
 	jlog_writer_close(w);
 }
 
+/* Whether "dead", dropped, knows; what it has lost into `d`. */
+static bool has_notice(struct jlog_dropped *d)
+{
+	int fd = jlog_directory_open(world.path);
+	bool found = jlog_dropped_get(fd, "dead", world_checkpoint("dead"), d);
+
+	close(fd);
+	return found;
+}
+
+/* "dead" has read 15 records, of 10 a segment, and loses the rest of what is removed. Reopened. */
+static struct jlog_writer *drop_and_reopen(void)
+{
+	static const char *const names[] = {"dead"};
+	struct jlog_writer *w;
+
+	world.options.limit_bytes = 20000;
+	world.options.subscribers = names;
+	world.options.subscriber_count = 1;
+	w = world_writer();
+	world_write_many(w, "a", 20);
+	int fd = jlog_directory_open(world.path);
+	assert_int_equal(jlog_checkpoint_write(fd, "dead", (struct jlog_id){1, 5}, false), 0);
+	close(fd);
+	for (unsigned i = 2; i < 40; i++) {
+		world_write_many(w, "a", 10);
+	}
+	assert_int_equal(world.events[JLOG_DROPPED], 1);
+	assert_int_equal(jlog_writer_close(w), 0);
+	return world_writer();
+}
+
+static void test_dropped_subscriber_is_told_when_it_is_back(void **state)
+{
+	struct jlog_dropped d;
+	struct jlog_segments list;
+	struct jlog_reader *r;
+	struct jlog_writer *w = drop_and_reopen();
+	int fd = jlog_directory_open(world.path);
+
+	(void)state;
+	assert_int_equal(world.events[JLOG_RETURNED], 1);
+	assert_non_null(
+		strstr(world.said, "\"dead\" is back: dropped at 00000001:00000005, on at "));
+	assert_int_equal(jlog_segments_list(fd, &list), 0);
+	assert_true(has_notice(&d));
+	assert_true(d.wall_ms > 0);
+	assert_int_equal(d.at.log, 1);
+	/* All up to what is there, but 10 and 5 that it has read. */
+	assert_int_equal(d.lost_records, 10 * list.items[0].log - 15);
+	assert_int_equal(d.lost_bytes, list.items[0].bytes * (list.items[0].log - 2));
+	jlog_segments_free(&list);
+	close(fd);
+	/* Once, but it is there until the subscriber reads. */
+	jlog_writer_close(w);
+	w = world_writer();
+	assert_int_equal(world.events[JLOG_RETURNED], 1);
+	assert_true(has_notice(&d));
+	r = world_reader("dead");
+	world_expect_many(r, "a", 0, 3);
+	assert_int_equal(jlog_reader_checkpoint(r, jlog_reader_position(r)), 0);
+	assert_false(has_notice(&d));
+	assert_int_equal(world_size("dr.64656164"), sizeof(d));
+	jlog_writer_close(w);
+	w = world_writer();
+	assert_int_equal(world_size("dr.64656164"), -1);
+	assert_int_equal(world.events[JLOG_RETURNED], 1);
+	jlog_reader_close(r);
+	jlog_writer_close(w);
+}
+
+static void test_dropped_again_before_it_is_told_adds_up(void **state)
+{
+	struct jlog_dropped first;
+	struct jlog_dropped second;
+	struct jlog_writer *w = drop_and_reopen();
+
+	(void)state;
+	assert_true(has_notice(&first));
+	for (unsigned i = 0; i < 40; i++) {
+		world_write_many(w, "a", 10);
+	}
+	assert_int_equal(world.events[JLOG_DROPPED], 2);
+	jlog_writer_close(w);
+	w = world_writer();
+	assert_int_equal(world.events[JLOG_RETURNED], 2);
+	assert_true(has_notice(&second));
+	assert_true(second.lost_records > first.lost_records);
+	assert_true(second.lost_records > 200 && second.lost_records <= 785);
+	jlog_writer_close(w);
+}
+
 static void test_limit_drops_the_slowest_first(void **state)
 {
 	struct jlog_writer *w;
@@ -476,6 +569,8 @@ int main(void)
 		TEST(test_checkpoint_beyond_the_end_is_set_back),
 		TEST(test_limit_without_subscribers_keeps_the_newest),
 		TEST(test_limit_warns_and_then_drops_who_never_reads),
+		TEST(test_dropped_subscriber_is_told_when_it_is_back),
+		TEST(test_dropped_again_before_it_is_told_adds_up),
 		TEST(test_limit_drops_the_slowest_first),
 		TEST(test_limit_makes_segments_small_enough),
 	};

@@ -184,7 +184,7 @@ static void test_parameter(void **state)
 
 static void test_unstuff(void **state)
 {
-	static const char wire[] = "..a\r\n.b.\r\n...\r\nc\r\n";
+	static const char wire[] = "..a\r\n.b.\r\n...\r\nc\n.d\r\n";
 	struct chain c = CHAIN_EMPTY;
 	struct pool buffers;
 	size_t len;
@@ -194,7 +194,7 @@ static void test_unstuff(void **state)
 	pool_init(&buffers, "buffers", CHAIN_BUFFER_SIZE, 0);
 	chain_append(&c, &buffers, wire, sizeof(wire) - 1);
 	text = mime_unstuff(&c, 1000, &len);
-	assert_string_equal(text, ".a\r\nb.\r\n..\r\nc\r\n");
+	assert_string_equal(text, ".a\r\nb.\r\n..\r\nc\n.d\r\n");
 	assert_int_equal(len, strlen(text));
 	free(text);
 	text = mime_unstuff(&c, 6, &len);

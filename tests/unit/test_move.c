@@ -2,12 +2,8 @@
  * Records that travel between two schedulers: what comes along, what comes after, what is waited
  * for, what a stop in the middle leaves; and what a record weighs.
  */
-#include "core/queue/site.h"
-#include "tests/unit/outcome_world.h"
+#include "tests/unit/move_world.h"
 
-#include "agents/scheduler_request.h"
-
-#define TTL_MS 1000
 /* Debug builds and the sanitizers have memory and time of their own. */
 #if defined(FLYWHEEL_DEBUG) || defined(__SANITIZE_THREAD__)
 #define MANY 20000U
@@ -15,114 +11,17 @@
 #define MANY 1000000U
 #endif
 
-/* The MX set of every domain; of domains of the measurement one of 50. */
-static const char *mx_now;
-static struct dispatch_ops ops;
-/* Whose mail it is. */
-static const char *by;
-
-static void on_answer(struct agent *self, void *object, uint64_t value)
+/* Domains of the measurement have one of 50 MX sets, all others mx_now. */
+static const char *set_of_many(const char *domain)
 {
-	struct domain *d = object;
-	struct host h = outbound_host("127.0.0.1", rig->good->port, 10);
-	struct route_verdict v = {.result = ROUTE_HOSTS, .count = 1, .ttl_ms = TTL_MS};
+	static char set[64];
 	unsigned number;
-	char set[64];
 
-	(void)self;
-	(void)value;
-	if (sscanf(d->name, "many%u.test", &number) == 1) {
-		snprintf(set, sizeof set, "10 mx%u.many.test", number % 50);
-		v.mx = strdup(set);
-	} else {
-		v.mx = strdup(mx_now);
+	if (sscanf(domain, "many%u.test", &number) != 1) {
+		return mx_now;
 	}
-	v.hosts = malloc(sizeof h);
-	assert_non_null(v.hosts);
-	*v.hosts = h;
-	dispatch_resolved(d->owner, d, &v);
-}
-
-static void on_resolve(struct dispatcher *x, struct domain *d)
-{
-	agent_send(x->self, x->self, on_answer, d, 0);
-}
-
-static void answer_here(void)
-{
-	ops = scheduler_dispatch_ops;
-	ops.resolve = on_resolve;
-	for (unsigned i = 0; i < SCHEDULERS; i++) {
-		rig->schedulers[i].dispatcher.ops = &ops;
-	}
-}
-
-static int set_up_moves(void **state)
-{
-	by = BINDING_DEFAULT;
-	on_made = answer_here;
-	return set_up(state);
-}
-
-/* An MX set whose site has its home on scheduler `home`; `which` tells them apart. */
-static const char *set_at(uint32_t home, unsigned which)
-{
-	static char sets[4][32];
-	char key[64];
-
-	for (unsigned i = 0;; i++) {
-		snprintf(sets[which], sizeof sets[which], "10 mx%u.set%u.test", i, which);
-		snprintf(key, sizeof key, SITE_OF_MX "%s", sets[which]);
-		if (home_of(&rig->program, by, key) == home) {
-			return sets[which];
-		}
-	}
-}
-
-/* A domain whose record has its first home on scheduler 0. */
-static const char *domain_at_0(void)
-{
-	static char name[32];
-
-	for (unsigned i = 0;; i++) {
-		snprintf(name, sizeof name, "d%u.test", i);
-		if (home_of(&rig->program, by, name) == 0) {
-			return name;
-		}
-	}
-}
-
-static struct dispatcher *dispatcher_at(uint32_t index)
-{
-	return &rig->schedulers[index].dispatcher;
-}
-
-static struct domain *record_at(uint32_t index, const char *name)
-{
-	return domain_find(&dispatcher_at(index)->domains, by, name);
-}
-
-static void mail(const char *local, const char *domain)
-{
-	char to[64];
-
-	snprintf(to, sizeof to, "%s@%s", local, domain);
-	receive("me@here.test", to, ENVELOPE_SYNCED);
-}
-
-/* The messages of its active queue are in the order in which they were received. */
-static void assert_in_order(const struct domain *d, uint32_t count)
-{
-	struct message_id last = {0, 0};
-
-	assert_non_null(d);
-	assert_int_equal(d->active_count, count);
-	for (const struct delivery *x = d->active_head; x != NULL; x = x->next) {
-		assert_ptr_equal(x->domain, d);
-		assert_true(x->message->id.high > last.high ||
-			    (x->message->id.high == last.high && x->message->id.low > last.low));
-		last = x->message->id;
-	}
+	snprintf(set, sizeof set, "10 mx%u.many.test", number % 50);
+	return set;
 }
 
 static void test_record_goes_to_the_home_of_its_site(void **state)
@@ -176,32 +75,6 @@ static void test_queues_keep_their_order_on_the_way(void **state)
 	assert_nothing_left();
 }
 
-/* A delivery in transit, as it comes to scheduler `s`, which is entered. */
-static struct delivery *delivery_for(struct scheduler *s, const char *domain)
-{
-	struct envelope_builder b;
-	struct delivery *delivery;
-	struct message *m;
-	char to[64];
-
-	snprintf(to, sizeof to, "to@%s", domain);
-	envelope_builder_init(&b);
-	envelope_set_sender(&b, "me@here.test", 12);
-	envelope_add_recipient(&b, to, strlen(to));
-	envelope_set_binding(&b, strcmp(by, BINDING_DEFAULT) != 0 ? by : NULL);
-	m = message_create(&s->pools, envelope_size(&b));
-	envelope_build(&b, message_envelope(m));
-	message_envelope(m)->id = scheduler_new_id(s);
-	message_envelope(m)->received_ms = agent_wall_ms(&s->base);
-	message_set_resident(m, &s->pools);
-	delivery = delivery_create(&s->pools, m, 0);
-	OWNER_CLAIM(delivery);
-	message_use_content(m, 1);
-	delivery->uses_content = true;
-	envelope_builder_close(&b);
-	return delivery;
-}
-
 /* While the record is on its way back, mail waits in its place, and comes after what the record
  * has. */
 static void test_mail_waits_for_a_record_that_comes_back(void **state)
@@ -241,6 +114,79 @@ static void test_mail_waits_for_a_record_that_comes_back(void **state)
 	rig->program.limits.connections_max = 100;
 	pass_ms(1000);
 	assert_int_equal(TOTAL(delivered), 6);
+}
+
+static void hold_first(struct scheduler *s, struct domain *d)
+{
+	enter(s);
+	assert_true(dispatch_hold_delivery(&s->dispatcher, d->active_head, true));
+	leave(s);
+	assert_int_equal(d->writing_count + d->settling_count, 1);
+}
+
+/* Requests of two schedulers for one delivery would know no order. */
+static void test_record_waits_for_what_the_spool_writes(void **state)
+{
+	const char *name = domain_at_0();
+	struct domain *d;
+
+	(void)state;
+	rig->program.limits.connections_max = 0;
+	mx_now = set_at(1, 0);
+	mail("a", name);
+	mail("b", name);
+	settle();
+	d = record_at(1, name);
+	assert_non_null(d);
+	hold_first(&rig->schedulers[1], d);
+	mx_now = set_at(0, 1);
+	rig->now.mono_ns += (TTL_MS + 1) * NS_PER_MS;
+	rig->now.wall_ns += (TTL_MS + 1) * NS_PER_MS;
+	cycles_without_spool();
+	assert_ptr_equal(record_at(1, name), d);
+	assert_int_equal(d->travel, DOMAIN_LEAVING);
+	settle();
+	assert_null(record_at(1, name));
+	assert_int_equal(record_at(0, name)->held_count, 1);
+	assert_int_equal(record_at(0, name)->writing_count, 0);
+}
+
+/* What waits in its place may be held by an operator meanwhile. */
+static void test_record_waits_for_orders_to_its_place(void **state)
+{
+	struct scheduler *s = &rig->schedulers[0];
+	const char *name = domain_at_0();
+	struct domain *place;
+	unsigned steps = 0;
+
+	(void)state;
+	rig->program.limits.connections_max = 0;
+	mx_now = set_at(1, 0);
+	mail("a", name);
+	mail("b", name);
+	settle();
+	assert_in_order(record_at(1, name), 2);
+	mx_now = set_at(0, 1);
+	rig->now.mono_ns += (TTL_MS + 1) * NS_PER_MS;
+	rig->now.wall_ns += (TTL_MS + 1) * NS_PER_MS;
+	while ((place = record_at(0, name)) == NULL) {
+		group_cycle(rig->program.runtime.groups[steps % rig->program.runtime.group_count]);
+		assert_true(++steps < 100000);
+	}
+	enter(s);
+	scheduler_on_delivery(&s->base, delivery_for(s, name), 0);
+	leave(s);
+	hold_first(s, place);
+	cycles_without_spool();
+	assert_ptr_equal(record_at(0, name), place);
+	assert_int_equal(place->travel, DOMAIN_EXPECTED);
+	settle();
+	assert_int_equal(record_at(0, name)->travel, DOMAIN_AT_HOME);
+	assert_in_order(record_at(0, name), 2);
+	assert_int_equal(record_at(0, name)->held_count, 1);
+	rig->program.limits.connections_max = 100;
+	pass_ms(1000);
+	assert_int_equal(TOTAL(delivered), 2);
 }
 
 static void test_delayed_mail_is_due_at_the_new_home(void **state)
@@ -502,6 +448,90 @@ static void test_resume_that_a_travelling_record_misses(void **state)
 	}
 }
 
+/* ---- providers ---- */
+
+/* Whose customers all are, as each scheduler knows it, and what their sites have. */
+static const char *provider_at[SCHEDULERS];
+static struct domain_options of_provider[SCHEDULERS];
+
+static const char *on_provider(struct dispatcher *x, struct binding_record *b, const char *mx)
+{
+	(void)b;
+	(void)mx;
+	return provider_at[x->index];
+}
+
+static const char *on_same_provider(struct dispatcher *x, const char *name)
+{
+	(void)x;
+	return name;
+}
+
+static const struct domain_options *on_options(struct dispatcher *x, struct binding_record *b,
+					       const char *domain, const char *provider)
+{
+	const struct domain_options *all = scheduler_dispatch_ops.options(x, b, domain, NULL);
+	struct domain_options *own;
+
+	if (provider == NULL || domain != NULL) {
+		return all;
+	}
+	own = &of_provider[provider[0] == 'a' ? 0 : 1];
+	*own = *all;
+	return own;
+}
+
+/* A provider whose site has its home on scheduler 1. */
+static const char *provider_called(char letter)
+{
+	static char names[2][16];
+	char *name = names[letter == 'a' ? 0 : 1];
+	char key[64];
+
+	for (unsigned i = 0;; i++) {
+		snprintf(name, sizeof names[0], "%c%u", letter, i);
+		snprintf(key, sizeof key, SITE_OF_PROVIDER "%s", name);
+		if (home_of(&rig->program, by, key) == 1) {
+			return name;
+		}
+	}
+}
+
+/* The scheduler that it comes from does not know yet that its exchangers are another one's. */
+static void test_record_of_a_provider_that_has_changed(void **state)
+{
+	const char *name = domain_at_0();
+	const char *a = provider_called('a');
+	const char *b = provider_called('b');
+	const struct site *first;
+	char other[32];
+
+	(void)state;
+	ops.provider = on_provider;
+	ops.same_provider = on_same_provider;
+	ops.options = on_options;
+	provider_at[0] = provider_at[1] = a;
+	mx_now = "10 mx.test";
+	mail("a", name);
+	settle();
+	first = record_at(1, name)->lane->site;
+	assert_string_equal(first->key + strlen(SITE_OF_PROVIDER), a);
+	provider_at[1] = b;
+	for (unsigned i = 0;; i++) {
+		snprintf(other, sizeof other, "other%u.test", i);
+		if (home_of(&rig->program, by, other) == 0) {
+			break;
+		}
+	}
+	mail("a", other);
+	settle();
+	assert_string_equal(record_at(1, other)->lane->site->key + strlen(SITE_OF_PROVIDER), b);
+	assert_ptr_equal(record_at(1, other)->lane->site->options, &of_provider[1]);
+	assert_ptr_equal(record_at(1, name)->lane->site, first);
+	assert_ptr_equal(first->options, &of_provider[0]);
+	assert_int_equal(TOTAL(delivered), 2);
+}
+
 /* ---- weight ---- */
 
 static uint64_t resident_bytes(void)
@@ -542,6 +572,7 @@ static void test_a_record_weighs_less_than_a_kib(void **state)
 	uint64_t each;
 
 	(void)state;
+	mx_of = set_of_many;
 	rig->program.limits.connections_max = 0;
 	for (unsigned i = 0; i < MANY; i++) {
 		queue_one(i);
@@ -570,13 +601,13 @@ static void test_a_record_weighs_less_than_a_kib(void **state)
 	}
 }
 
-#define MOVE(function) cmocka_unit_test_setup_teardown(function, set_up_moves, tear_down)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		MOVE(test_record_goes_to_the_home_of_its_site),
 		MOVE(test_queues_keep_their_order_on_the_way),
+		MOVE(test_record_waits_for_what_the_spool_writes),
+		MOVE(test_record_waits_for_orders_to_its_place),
 		MOVE(test_delayed_mail_is_due_at_the_new_home),
 		MOVE(test_record_waits_for_its_connections),
 		MOVE(test_unused_record_goes_home_and_is_freed),
@@ -586,6 +617,7 @@ int main(void)
 		MOVE(test_record_is_its_bindings_where_it_lives),
 		MOVE(test_suspension_of_an_unknown_binding_comes_along),
 		MOVE(test_resume_that_a_travelling_record_misses),
+		MOVE(test_record_of_a_provider_that_has_changed),
 		MOVE(test_a_record_weighs_less_than_a_kib),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

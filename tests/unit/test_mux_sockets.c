@@ -1,6 +1,7 @@
 /* Connections over each back end: accept, connect, receive and send. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -562,6 +563,53 @@ static void test_send_when_the_reader_is_slow(void **state)
 	free(data);
 }
 
+static uint32_t segments_received(int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+	return info.tcpi_segs_in;
+}
+
+/* Words and the end that follows them are one segment, with mux_send() two. */
+static void test_send_when_these_are_the_last_words(void **state)
+{
+	struct mux *m = make(state);
+	struct probe out;
+	struct probe in;
+	uint32_t before;
+	int fds[2];
+
+	make_tcp_pair(fds);
+	probe_init(&out, m, on_result);
+	probe_init(&in, m, on_recv);
+	before = segments_received(fds[1]);
+	for (int round = 0; round < 2; round++) {
+		struct iovec iov = {.iov_base = (char[]){"221 Bye\r\n"}, .iov_len = 9};
+
+		if (round == 0) {
+			mux_send(m, &out.op, fds[0], &iov, 1);
+		} else {
+			mux_send_last(m, &out.op, fds[0], &iov, 1);
+		}
+		run_until(m, &out.runs, round + 1);
+		assert_int_equal(out.result, 9);
+	}
+	mux_close(m, fds[0]);
+	for (int i = 1; in.bytes < 18; i++) {
+		mux_recv(m, &in.op, fds[1]);
+		run_until(m, &in.runs, i);
+		assert_true(in.result > 0);
+	}
+	mux_recv(m, &in.op, fds[1]);
+	run_until(m, &in.runs, in.runs + 1);
+	assert_int_equal(in.result, 0);
+	assert_int_equal(segments_received(fds[1]) - before, 2);
+	mux_close(m, fds[1]);
+	mux_destroy(m);
+}
+
 static void test_send_when_nothing_is_to_be_sent(void **state)
 {
 	struct mux *m = make(state);
@@ -648,6 +696,7 @@ static const struct CMUnitTest each_backend[] = {
 	cmocka_unit_test(test_recv_when_buffers_run_out),
 	cmocka_unit_test(test_recv_when_cancelled_for_want_of_buffers),
 	cmocka_unit_test(test_send_when_the_reader_is_slow),
+	cmocka_unit_test(test_send_when_these_are_the_last_words),
 	cmocka_unit_test(test_send_when_nothing_is_to_be_sent),
 	cmocka_unit_test(test_send_when_the_peer_is_gone),
 	cmocka_unit_test(test_send_when_cancelled),

@@ -131,7 +131,7 @@ static void test_limits_of_site_and_domain_are_two(void **state)
 
 static void test_a_throttle_says_when_its_next_slot_comes(void **state)
 {
-	struct throttle t;
+	static struct throttle t;
 	uint64_t now_ms;
 
 	(void)state;
@@ -156,7 +156,7 @@ static void test_a_throttle_says_when_its_next_slot_comes(void **state)
 
 static void test_a_limit_and_a_throttle_at_once(void **state)
 {
-	struct throttle t;
+	static struct throttle t;
 
 	(void)state;
 	throttle_init(&t, 1, 3600, "domain");
@@ -174,7 +174,7 @@ static void test_a_limit_and_a_throttle_at_once(void **state)
 
 static void test_throttles_of_connections(void **state)
 {
-	struct throttle t;
+	static struct throttle t;
 
 	(void)state;
 	throttle_init(&t, 1, 3600, "domain");
@@ -213,7 +213,7 @@ static void test_the_whole_programs_limit(void **state)
 /* What would be charged after the limit that was met first. */
 static void test_limits_of_domain_and_program_at_once(void **state)
 {
-	struct throttle t;
+	static struct throttle t;
 
 	(void)state;
 	throttle_init(&t, 1, 3600, "domain");
@@ -229,7 +229,7 @@ static void test_limits_of_domain_and_program_at_once(void **state)
 
 static void test_an_order_comes_first_and_the_rest_after_it(void **state)
 {
-	struct throttle t;
+	static struct throttle t;
 	struct binding_record *b;
 
 	(void)state;

@@ -129,6 +129,99 @@ static const char *two_a_connection(struct peer *p, struct peer_connection *c, e
 	return verb == PEER_MAIL && c->mails > 2 ? "421 4.7.0 enough!" : NULL;
 }
 
+/* At its end mail goes, whoever looks. */
+static void test_suspension_ends_at_its_time(void **state)
+{
+	struct dispatcher *x = &w->dispatcher;
+	struct domain *d;
+	struct obstacle first;
+	uint64_t wall_ms = w->now.wall_ns / NS_PER_MS;
+
+	(void)state;
+	outbound_enter(w);
+	d = dispatch_find(x, BINDING_DEFAULT, DOMAIN);
+	dispatch_suspend(x, d, true);
+	dispatch_suspend_note(x, d, "uid 0", wall_ms, wall_ms + 7200000);
+	outbound_leave(w);
+	outbound_queue(w, DOMAIN, "a");
+	outbound_settle(w);
+	outbound_enter(w);
+	first = obstacle_first(x, d);
+	outbound_leave(w);
+	assert_int_equal(first.why, DOMAIN_SUSPENDED);
+	assert_int_equal(first.until_ms, w->now.mono_ns / NS_PER_MS + 7200000);
+	outbound_pass(w, 7199000);
+	assert_int_equal(w->outcome_count, 0);
+	outbound_pass(w, 1100);
+	outbound_until(w, 1);
+	assert_null(d->suspension);
+	assert_false(d->suspended);
+	/* Resumed before, the end is forgotten. */
+	wall_ms = w->now.wall_ns / NS_PER_MS;
+	outbound_enter(w);
+	dispatch_suspend(x, d, true);
+	dispatch_suspend_note(x, d, "uid 0", wall_ms, wall_ms + 1000);
+	dispatch_suspend(x, d, false);
+	dispatch_suspend(x, d, true);
+	dispatch_suspend_note(x, d, "uid 0", wall_ms, 0);
+	outbound_leave(w);
+	outbound_pass(w, 2000);
+	assert_true(d->suspended);
+}
+
+/* What the configuration suspends is so again. */
+static void test_suspension_ends_in_what_is_configured(void **state)
+{
+	struct dispatcher *x = &w->dispatcher;
+	struct domain *d;
+	uint64_t wall_ms = w->now.wall_ns / NS_PER_MS;
+
+	(void)state;
+	w->domains[0].options.suspend_delivery = true;
+	outbound_enter(w);
+	d = dispatch_find(x, BINDING_DEFAULT, DOMAIN);
+	dispatch_suspend(x, d, true);
+	dispatch_suspend_note(x, d, "uid 0", wall_ms, wall_ms + 1000);
+	outbound_leave(w);
+	outbound_queue(w, DOMAIN, "a");
+	outbound_pass(w, 2000);
+	assert_null(d->suspension);
+	assert_true(d->suspended);
+	assert_int_equal(w->outcome_count, 0);
+}
+
+static void test_suspension_of_a_binding_ends_at_its_time(void **state)
+{
+	struct dispatcher *x = &w->dispatcher;
+	struct binding_record *b;
+	struct domain *idle;
+	uint64_t wall_ms = w->now.wall_ns / NS_PER_MS;
+
+	(void)state;
+	outbound_domain(w, "idle.test", peer);
+	outbound_enter(w);
+	idle = dispatch_find(x, BINDING_DEFAULT, "idle.test");
+	outbound_leave(w);
+	b = idle->binding_record;
+	outbound_enter(w);
+	dispatch_order_binding(x, b, BINDING_SUSPENDED, "uid 0", wall_ms, wall_ms + 100000);
+	dispatch_binding_order(x, idle);
+	outbound_leave(w);
+	outbound_queue(w, DOMAIN, "a");
+	outbound_settle(w);
+	assert_int_equal(obstacle_first(x, outbound_record(w, DOMAIN)).why,
+			 DOMAIN_BINDING_SUSPENDED);
+	outbound_pass(w, 99000);
+	assert_int_equal(w->outcome_count, 0);
+	outbound_pass(w, 1100);
+	outbound_until(w, 1);
+	assert_int_equal(b->order, BINDING_AS_CONFIGURED);
+	assert_null(b->suspension);
+	/* Nor does one wait that had no mail then. */
+	outbound_queue(w, "idle.test", "a");
+	outbound_until(w, 2);
+}
+
 static void test_421_on_a_used_connection_is_no_attempt(void **state)
 {
 	(void)state;
@@ -164,6 +257,12 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_record_stays_while_an_order_stands, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(test_suspension_ends_at_its_time, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_suspension_ends_in_what_is_configured, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_suspension_of_a_binding_ends_at_its_time,
+						set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_421_on_a_used_connection_is_no_attempt, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_banner_with_5xx_is_not_final, set_up,

@@ -76,6 +76,47 @@ static void test_put_above_keep_max_frees(void **state)
 	pool_close(&p);
 }
 
+/* What was not used between two calls goes, half of it each time, and no more than is allowed. */
+static void test_trim_gives_back_what_lay_unused(void **state)
+{
+	struct pool p;
+	void *objects[10];
+
+	(void)state;
+	pool_init(&p, "test", sizeof(struct object), 16);
+	for (unsigned i = 0; i < 10; i++) {
+		objects[i] = pool_get(&p);
+	}
+	for (unsigned i = 0; i < 10; i++) {
+		pool_put(&p, objects[i]);
+	}
+	/* None was there all the time. */
+	pool_trim(&p, 100);
+	assert_int_equal(p.kept, 10);
+	for (unsigned i = 0; i < 4; i++) {
+		objects[i] = pool_get(&p);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		pool_put(&p, objects[i]);
+	}
+	pool_trim(&p, 100);
+	assert_int_equal(p.kept, 7);
+	pool_trim(&p, 2);
+	assert_int_equal(p.kept, 5);
+	for (unsigned i = 0; i < 3; i++) {
+		pool_trim(&p, 100);
+	}
+	assert_int_equal(p.kept, 0);
+	assert_int_equal(p.live, 0);
+	pool_trim(&p, 100);
+	objects[0] = pool_get(&p);
+	pool_put(&p, objects[0]);
+	assert_int_equal(p.kept, 1);
+	pool_empty(&p);
+	assert_int_equal(p.kept, 0);
+	pool_close(&p);
+}
+
 static void test_put_null_is_ignored(void **state)
 {
 	struct pool p;
@@ -113,6 +154,7 @@ int main(void)
 		cmocka_unit_test(test_get_when_empty_allocates),
 		cmocka_unit_test(test_get_when_kept_reuses_the_latest),
 		cmocka_unit_test(test_put_above_keep_max_frees),
+		cmocka_unit_test(test_trim_gives_back_what_lay_unused),
 		cmocka_unit_test(test_put_null_is_ignored),
 		cmocka_unit_test(test_put_into_another_pool_balances_in_sum),
 	};

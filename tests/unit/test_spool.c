@@ -66,6 +66,7 @@ static void test_restart_brings_back_what_is_unfinished(void **state)
 	world_start(w);
 	assert_int_equal(w->found.messages, 15);
 	assert_int_equal(w->recovered, 5 * 1 + 5 * 1 + 5 * 3);
+	assert_int_equal(counter_get(world_store_of(w, 0)->stats.recovery_left), 0);
 	assert_int_equal(spool_highest_id(w->spool), 20);
 	assert_true(store_validate(world_store_of(w, 0)));
 	world_stop(w);

@@ -536,11 +536,18 @@ static unsigned hand_out(struct spool *s, struct mail_pools *pools, unsigned lim
 	return count;
 }
 
+static uint64_t left_of(struct segment_store *s)
+{
+	store_count_recovered(s);
+	return counter_get(s->stats.recovery_left);
+}
+
 /* What was read with its neighbours is a guess: when it is not right, the disk is asked again. */
 static void test_what_was_read_ahead_is_not_trusted(void **state)
 {
 	struct world *w = world_new(true);
 	struct model_message *m[MESSAGES];
+	struct counter_set *counters = counter_set_create("spool.0");
 	struct segment_store *store;
 	struct mail_pools pools;
 	uint64_t places[2];
@@ -567,19 +574,24 @@ static void test_what_was_read_ahead_is_not_trusted(void **state)
 	s = spool_open(&w->options, stderr, &w->found);
 	assert_non_null(s);
 	store = spool_store(s, 0);
+	store_stats_create(store, counters);
 	flip(w->path, id, places[0]);
 	flip(w->path, id, places[1]);
+	assert_int_equal(left_of(store), MESSAGES);
 	assert_int_equal(hand_out(s, &pools, 1), 1);
+	assert_int_equal(left_of(store), MESSAGES - 1);
 	assert_non_null(store->recovered.heads.segment);
 	assert_non_null(store->recovered.states.segment);
 	flip(w->path, id, places[0]);
 	flip(w->path, id, places[1]);
 	assert_int_equal(hand_out(s, &pools, MESSAGES), MESSAGES - 1);
+	assert_int_equal(left_of(store), 0);
 	assert_int_equal(counter_get(store->stats.damaged), 0);
 	/* Both are gone with the last. */
 	assert_null(store->recovered.heads.data);
 	assert_null(store->recovered.states.data);
 	spool_close(s);
+	counter_set_destroy(counters);
 	mail_pools_close(&pools);
 	world_free(w);
 }

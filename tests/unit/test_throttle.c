@@ -17,7 +17,7 @@ static void test_init_when_slower_than_one_a_second(void **state)
 	struct throttle t;
 	(void)state;
 	throttle_init(&t, 100, 60, "domain \"example.com\"");
-	assert_int_equal(t.interval_ns, 600 * NS_PER_MS);
+	assert_int_equal(atomic_load(&t.own.interval_ns), 600 * NS_PER_MS);
 	assert_int_equal(t.count, 100);
 	assert_int_equal(t.period_s, 60);
 	assert_string_equal(t.scope, "domain \"example.com\"");
@@ -32,12 +32,12 @@ static void test_take_when_bucket_is_one_second(void **state)
 		assert_int_equal(throttle_take(&t, START_NS), 0);
 	}
 	assert_int_equal(throttle_take(&t, START_NS), 100 * NS_PER_MS);
-	assert_int_equal(atomic_load(&t.held), 1);
+	assert_int_equal(atomic_load(&t.own.held), 1);
 	/* What was refused was not taken: the wait stays the same. */
 	assert_int_equal(throttle_take(&t, START_NS), 100 * NS_PER_MS);
 	assert_int_equal(throttle_take(&t, START_NS + 100 * NS_PER_MS), 0);
 	assert_int_equal(throttle_take(&t, START_NS + 100 * NS_PER_MS), 100 * NS_PER_MS);
-	assert_int_equal(atomic_load(&t.held), 3);
+	assert_int_equal(atomic_load(&t.own.held), 3);
 }
 
 static void test_take_when_bucket_is_one_cell(void **state)
@@ -107,7 +107,7 @@ static void test_wait_takes_nothing(void **state)
 	}
 	assert_int_equal(throttle_take(&t, START_NS), 0);
 	assert_int_equal(throttle_wait_ns(&t, START_NS + 4 * NS_PER_S), 6 * NS_PER_S);
-	assert_int_equal(atomic_load(&t.held), 0);
+	assert_int_equal(atomic_load(&t.own.held), 0);
 }
 
 enum { THREADS = 4, TRIES = 5000 };
@@ -138,7 +138,7 @@ static void test_take_when_many_threads_share_one(void **state)
 		granted += (uintptr_t)result;
 	}
 	assert_int_equal(granted, 7000);
-	assert_int_equal(atomic_load(&t.held), THREADS * TRIES - 7000);
+	assert_int_equal(atomic_load(&t.own.held), THREADS * TRIES - 7000);
 }
 
 static void test_wait_for_many_is_when_the_last_could_be_taken(void **state)

@@ -66,11 +66,25 @@ static void test_decode_accepts_one_form_only(void **state)
 	}
 }
 
+static void test_clean_replaces_what_is_no_character(void **state)
+{
+	static const char mixed[] = "a\xff\xc3\xa9\xe2\x82z\xc3";
+	char to[3 * sizeof(mixed)];
+
+	(void)state;
+	assert_int_equal(utf8_clean(mixed, sizeof(mixed) - 1, "?", to), 8);
+	assert_memory_equal(to, "a?\xc3\xa9??z?", 8);
+	assert_int_equal(utf8_clean(mixed, 3, "\xef\xbf\xbd", to), 7);
+	assert_memory_equal(to, "a\xef\xbf\xbd\xef\xbf\xbd", 7);
+	assert_int_equal(utf8_clean(mixed, 0, "?", to), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_decode_takes_each_character_and_no_surrogate),
 		cmocka_unit_test(test_decode_accepts_one_form_only),
+		cmocka_unit_test(test_clean_replaces_what_is_no_character),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,7 @@ SECTIONS = [
     ("Journals", ["journal"]),
     ("Name service", ["resolver"]),
     ("Policies of MTA-STS", ["mta_sts"]),
-    ("Policy in Lua", ["scriptlet", "script"]),
+    ("Policy in Lua", ["scriptlet", "script", "datasource", "inbound_audit"]),
     ("Agents and groups", ["agent", "group"]),
     ("SMTP clients", ["esmtp_listener"]),
     ("Certificates by name", ["tls_certificate"]),
