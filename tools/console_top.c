@@ -39,6 +39,8 @@ struct top {
 	struct top_sample before;
 	char trouble[128];
 	struct termios saved;
+	/* While keys are waited for; else a change of the window's size waits. */
+	sigset_t waiting;
 };
 
 /* Set by signals. */
@@ -61,10 +63,6 @@ static json_t *ask(struct top *t, const char *command)
 	json_t *answer = console_ask(t->console, command);
 	json_t *result;
 
-	/* Whoever drags the window's corner sends signals as fast as we ask. */
-	while (answer == NULL && errno == EINTR && !leave) {
-		answer = console_ask(t->console, command);
-	}
 	result = json_incref(json_object_get(answer, "result"));
 	if (answer == NULL) {
 		snprintf(t->trouble, sizeof(t->trouble), "flywheeld does not answer: %s",
@@ -268,25 +266,34 @@ static bool on_key(struct top *t, char key)
 	}
 }
 
+/* Until a key, a signal, or for so long. */
+static bool wait_for_key(const struct top *t, double left_s)
+{
+	struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+	struct timespec left = {.tv_sec = (time_t)left_s};
+
+	left.tv_nsec = (long)((left_s - (double)left.tv_sec) * 1e9);
+	return ppoll(&in, 1, t->screen.paused ? NULL : &left, &t->waiting) > 0;
+}
+
 /* Keys until it is time for the next sample; each is obeyed, and seen, at once. */
 static void wait_for_keys(struct top *t, double until_s)
 {
 	while (!leave) {
-		double left = until_s - clock_s();
-		struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+		double left_s = until_s - clock_s();
 		char key;
-		int n;
+		bool typed;
 
-		if (left <= 0 && !t->screen.paused) {
+		if (left_s <= 0 && !t->screen.paused) {
 			return;
 		}
-		n = poll(&in, 1, t->screen.paused ? -1 : (int)(left * 1000) + 1);
+		typed = wait_for_key(t, left_s);
 		if (resized) {
 			measure(&t->screen);
 			fputs("\033[2J", stdout);
 			put_view(t);
 		}
-		if (n <= 0) {
+		if (!typed) {
 			continue;
 		}
 		if (read(STDIN_FILENO, &key, 1) != 1) {
@@ -305,14 +312,18 @@ static int run_live(struct top *t)
 {
 	static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH};
 	struct sigaction saved[4];
+	sigset_t window;
 
 	leave = 0;
-	measure(&t->screen);
 	if (!enter(t)) {
 		perror("flywheel: top");
 		return 2;
 	}
+	sigemptyset(&window);
+	sigaddset(&window, SIGWINCH);
+	sigprocmask(SIG_BLOCK, &window, &t->waiting);
 	catch (numbers, 4, saved);
+	measure(&t->screen);
 	for (unsigned long n = 0; !leave && (t->count == 0 || n < t->count); n++) {
 		take_sample(t);
 		if (!leave) {
@@ -324,6 +335,7 @@ static int run_live(struct top *t)
 	for (unsigned i = 0; i < 4; i++) {
 		sigaction(numbers[i], &saved[i], NULL);
 	}
+	sigprocmask(SIG_SETMASK, &t->waiting, NULL);
 	return 0;
 }
 

@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import termios
@@ -20,7 +19,7 @@ ESCAPE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])|\x1b[()=>]\S?")
 class Terminal:
     def __init__(self, flow, *arguments, rows=24, columns=80, **environment):
         self.master, slave = pty.openpty()
-        self.resize(rows, columns, tell=False)
+        self.resize(rows, columns)
         environment = {**os.environ, "TERM": "xterm", "HOME": str(flow.path), **environment}
 
         def prepare():
@@ -34,11 +33,10 @@ class Terminal:
         self.written = ""
         flow.closers.append(self.close)
 
-    def resize(self, rows, columns, tell=True):
+    def resize(self, rows, columns):
+        """The kernel tells the program, once, when the size is another one."""
         self.rows, self.columns = rows, columns
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        if tell:
-            self.process.send_signal(signal.SIGWINCH)
 
     def type(self, text):
         os.write(self.master, text.encode())
@@ -71,12 +69,15 @@ class Terminal:
         self.wait(lambda: text in plain(self.written[after:]), repr(text))
         return len(self.written)
 
+    def at_prompt(self, prompt="flywheel> "):
+        """It is there, and so is who reads keys: what is typed between the two is the terminal's affair."""
+        return plain(self.written).endswith(prompt) and self.gives_keys()
+
     def run(self, line, prompt="flywheel> "):
         """Types a line, and waits for the next prompt; what came in between."""
         before = len(self.written)
         self.type(line + "\n")
-        self.wait(lambda: "\n" in self.written[before:] and
-                  plain(self.written[before:]).rsplit("\n", 1)[1].endswith(prompt), f"prompt after {line!r}")
+        self.wait(lambda: "\n" in self.written[before:] and self.at_prompt(prompt), f"prompt after {line!r}")
         return plain(self.written[before:]).rsplit("\n", 1)[0]
 
     def screen(self):
@@ -122,6 +123,10 @@ class Terminal:
             if time.monotonic() > end:
                 raise Failure(f"the program does not end: {self.written[-3000:]!r}")
         return self.process.wait(PATIENCE)
+
+    def gives_keys(self):
+        """Keys one by one, not lines."""
+        return not termios.tcgetattr(self.master)[3] & termios.ICANON
 
     def is_as_before(self):
         """Lines are taken whole and shown, and ^C is a signal, as where no program has changed it."""
