@@ -80,7 +80,6 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t yours)
 	const char *binding = binding_of(delivery);
 	const char *domain = domain_of(delivery);
 	struct domain *d = domain_find(&x->domains, binding, domain);
-	bool theirs = yours != 0;
 
 	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
 	OWNER_CLAIM(delivery);
@@ -89,11 +88,11 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t yours)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
-	elsewhere = d == NULL ? dispatch_elsewhere(x, binding, domain, &theirs) : NULL;
+	elsewhere = d == NULL ? dispatch_elsewhere(x, binding, domain, &yours) : NULL;
 	if (elsewhere != NULL) {
 		counter_inc(x->forwarded);
 		OWNER_RELEASE(delivery);
-		agent_send(self, elsewhere->self, scheduler_on_delivery, delivery, theirs);
+		agent_send(self, elsewhere->self, scheduler_on_delivery, delivery, yours);
 		return;
 	}
 	deliver_to(s, d != NULL ? d : dispatch_find(x, binding, domain), delivery);

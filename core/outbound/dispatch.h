@@ -185,6 +185,9 @@ struct dispatcher {
 	uint32_t layout;
 	uint32_t peer_count_before;
 	struct relocation relocation;
+	/* The latest trip of a record that is known here: a clock that goes from dispatcher to
+	 * dispatcher with records, entries and `yours`, so that what follows is later. */
+	uint64_t trip;
 	/* Records that were sent and have not been confirmed, or are to come back. */
 	uint32_t moves;
 	/* Those of them that began under an earlier layout. */
@@ -258,13 +261,17 @@ struct domain *dispatch_find(struct dispatcher *x, const char *binding, const ch
 
 /*
  * Where mail and orders for (binding, `domain`) are to go that has no record here: NULL: nowhere
- * else, a record may be made; else to that dispatcher, which has it, or knows. `*yours` false: as
- * it is; true: what is sent there says `yours`, as it would be sent back otherwise. `yours`: it
- * came with that.
+ * else, a record may be made; else to that dispatcher, which has it, or knows. `*yours` 0: as it
+ * is; else what is sent there says `yours`, as it would be sent back otherwise, by that number.
+ * `*yours` before: it came with that.
  */
 BOUND
 struct dispatcher *dispatch_elsewhere(struct dispatcher *x, const char *binding, const char *domain,
-				      bool *yours);
+				      uint64_t *yours);
+
+/* A record may be made for what came with `yours`: its trips are to be later than all before. */
+BOUND
+void dispatch_heard(struct dispatcher *x, uint64_t trip);
 
 /* The dispatcher that a record has moved to which has its first home here; NULL: it is not away. It
  * is there when a task that is sent now arrives, and stays until then. */

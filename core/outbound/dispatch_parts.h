@@ -179,7 +179,7 @@ void relocate_note_arrival(struct dispatcher *x, const struct domain *d);
 BOUND
 void relocate_note_place(struct dispatcher *x, const struct domain *d);
 BOUND
-void relocate_note_departure(struct dispatcher *x, const struct domain *d, uint32_t first);
+void relocate_note_departure(struct dispatcher *x, const struct move *m);
 /* A site was made that may have connections elsewhere still: it opens none before those are closed.
  * And one has none any more. */
 BOUND
@@ -203,6 +203,8 @@ struct move {
 	uint64_t order_until_ms;
 	/* The layout that it began under. */
 	uint32_t layout;
+	/* Later than all before: dispatcher.trip. */
+	uint64_t trip;
 	/* It was suspended, or not, as its options said. */
 	bool suspended_as_configured;
 	/* Its first home, and where it goes, by index. */

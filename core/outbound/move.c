@@ -86,6 +86,7 @@ static void let_go(struct dispatcher *x, struct move *m)
 	}
 	m->suspended_as_configured = d->suspended == dispatch_begins_suspended(d);
 	domain_take(&x->domains, d);
+	m->trip = ++x->trip;
 	count_begun(x, m);
 	counter_inc(x->moved);
 }
@@ -145,6 +146,7 @@ static void take_in(struct dispatcher *x, struct move *m)
 {
 	struct domain *d = m->domain;
 
+	dispatch_heard(x, m->trip);
 	domain_put(&x->domains, d);
 	dispatch_adopt(x, d);
 	obey_binding(x, d, m);
@@ -205,7 +207,8 @@ static void depart(struct dispatcher *x, struct move *m)
 
 	let_go(x, m);
 	m->from = x;
-	forward_add(&x->forwards, d->binding, d->name, d->hash, (uint8_t)m->to);
+	forward_add(&x->forwards, d->binding, d->name, d->hash, (uint8_t)m->to,
+		    m->trip);
 	agent_send(x->self, agent_of(x, m->to), on_arrive, m, m->to);
 }
 
@@ -330,7 +333,7 @@ static void go_home(struct dispatcher *x, struct move *m)
 	/* Counted since it asked. */
 	count_ended(x, m->layout);
 	let_go(x, m);
-	relocate_note_departure(x, m->domain, m->first);
+	relocate_note_departure(x, m);
 	agent_send(x->self, agent_of(x, m->first), on_return, m, m->first);
 }
 

@@ -45,6 +45,8 @@ struct named {
 	/* Of `from` when it asked. */
 	uint32_t layout;
 	uint32_t home;
+	/* Of an entry. */
+	uint64_t trip;
 	char *binding;
 	char *name;
 };
@@ -121,32 +123,40 @@ struct dispatcher *dispatch_before(const struct dispatcher *x, const char *bindi
 }
 
 struct dispatcher *dispatch_elsewhere(struct dispatcher *x, const char *binding, const char *domain,
-				      bool *yours)
+				      uint64_t *yours)
 {
 	uint64_t hash = domain_hash(binding, domain, strlen(domain));
 	const struct forward *f = forward_find(&x->forwards, binding, domain, hash);
 	uint32_t home = dispatch_home(x, hash);
 	uint32_t before = home_before(x, hash);
-	bool mine = *yours;
+	uint64_t mine = *yours;
 
-	*yours = false;
+	*yours = 0;
+	dispatch_heard(x, mine);
 	if (f != NULL) {
 		/* At its new first home it may have been freed since, or never been made. */
-		*yours = before == x->index && f->home == home;
+		if (before == x->index && f->home == home) {
+			*yours = ++x->trip;
+		}
 		return x->peers[f->home];
 	}
-	if (mine) {
+	if (mine != 0) {
 		return NULL;
 	}
 	if (home == x->index) {
 		return before == home ? NULL : x->peers[before];
 	}
 	if (x->peer_count_before != 0 && before == x->index) {
+		*yours = ++x->trip;
 		forward_add(&x->forwards, binding_open(&x->bindings, binding)->name, domain, hash,
-			    (uint8_t)home);
-		*yours = true;
+			    (uint8_t)home, *yours);
 	}
 	return x->peers[home];
+}
+
+void dispatch_heard(struct dispatcher *x, uint64_t trip)
+{
+	x->trip = trip > x->trip ? trip : x->trip;
 }
 
 /* ---- sites ---- */
@@ -229,27 +239,41 @@ static void on_entry_taken(struct agent *self, void *object, uint64_t unused)
 	name_free(n);
 }
 
-/* On the new first home of a record that is away. What is known here already is newer. */
+/* On the new first home of a record that is away. It may have come and gone again since; and what
+ * is known of that may be older than what the other one knows. */
+static void take_entry(struct dispatcher *x, const struct named *n)
+{
+	uint64_t hash = domain_hash(n->binding, n->name, strlen(n->name));
+	struct forward *f = forward_find(&x->forwards, n->binding, n->name, hash);
+
+	dispatch_heard(x, n->trip);
+	if (n->home == x->index || domain_find(&x->domains, n->binding, n->name) != NULL) {
+		return;
+	}
+	if (f == NULL) {
+		forward_add(&x->forwards, binding_open(&x->bindings, n->binding)->name, n->name,
+			    hash, (uint8_t)n->home, n->trip);
+	} else if (n->trip > f->trip) {
+		f->home = (uint8_t)n->home;
+		f->trip = n->trip;
+	}
+}
+
 static void on_entry(struct agent *self, void *object, uint64_t index)
 {
 	struct named *n = object;
-	struct dispatcher *x = n->from->peers[index];
-	uint64_t hash = domain_hash(n->binding, n->name, strlen(n->name));
 
-	if (n->home != x->index && domain_find(&x->domains, n->binding, n->name) == NULL &&
-	    forward_find(&x->forwards, n->binding, n->name, hash) == NULL) {
-		forward_add(&x->forwards, binding_open(&x->bindings, n->binding)->name, n->name,
-			    hash, (uint8_t)n->home);
-	}
+	take_entry(n->from->peers[index], n);
 	agent_send(self, n->from->self, on_entry_taken, n, 0);
 }
 
 static void send_entry(struct dispatcher *x, const char *binding, const char *text, uint32_t home,
-		       uint32_t to)
+		       uint64_t trip, uint32_t to)
 {
 	struct named *n = name(x, binding, text);
 
 	n->home = home;
+	n->trip = trip;
 	x->relocation.entries++;
 	x->relocation.activity++;
 	agent_send(x->self, x->peers[to]->self, on_entry, n, to);
@@ -288,12 +312,14 @@ void relocate_note_place(struct dispatcher *x, const struct domain *d)
 	r->found++;
 }
 
-void relocate_note_departure(struct dispatcher *x, const struct domain *d, uint32_t first)
+void relocate_note_departure(struct dispatcher *x, const struct move *m)
 {
+	const struct domain *d = m->domain;
+
 	if (x->peer_count_before != 0 &&
 	    forward_find(&x->forwards, d->binding, d->name, d->hash) == NULL) {
 		forward_add(&x->forwards, binding_open(&x->bindings, d->binding)->name, d->name,
-			    d->hash, (uint8_t)first);
+			    d->hash, (uint8_t)m->first, m->trip);
 	}
 }
 
@@ -318,7 +344,8 @@ static bool look_at_record(struct dispatcher *x, struct domain *d)
 		/* It stays with its site, and had its first home here: there is no entry yet. */
 		if (!at_first_home && !d->first_told && home_before(x, d->hash) == x->index) {
 			d->first_told = true;
-			send_entry(x, d->binding, d->name, x->index, dispatch_home(x, d->hash));
+			send_entry(x, d->binding, d->name, x->index, ++x->trip,
+				   dispatch_home(x, d->hash));
 		}
 		return false;
 	}
@@ -351,7 +378,7 @@ static void look_at_entry(struct dispatcher *x, struct forward *f)
 	} else if (f->home != home) {
 		x->relocation.found++;
 		x->relocation.began++;
-		send_entry(x, f->binding, f->name, f->home, home);
+		send_entry(x, f->binding, f->name, f->home, f->trip, home);
 		f->home = (uint8_t)home;
 	}
 }

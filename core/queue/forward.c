@@ -58,7 +58,7 @@ static void table_grow(struct forward_table *t)
 }
 
 void forward_add(struct forward_table *t, const char *binding, const char *name, uint64_t hash,
-		 uint8_t home)
+		 uint8_t home, uint64_t trip)
 {
 	size_t len = strlen(name) + 1;
 	struct forward *f = malloc(offsetof(struct forward, name) + len);
@@ -73,6 +73,7 @@ void forward_add(struct forward_table *t, const char *binding, const char *name,
 	f->binding = binding;
 	f->hash = (uint32_t)(hash >> 32);
 	f->home = home;
+	f->trip = trip;
 	memcpy(f->name, name, len);
 	bucket = bucket_of(t, f->hash);
 	f->next = *bucket;

@@ -1,5 +1,5 @@
 /*
- * Forwarding entries: at the first home of a domain record that lives elsewhere, where that is. 24
+ * Forwarding entries: at the first home of a domain record that lives elsewhere, where that is. 29
  * bytes and the name, for as long as the record is away.
  */
 #pragma once
@@ -13,6 +13,8 @@ BOUND
 struct forward {
 	struct forward *next;
 	const char *binding;
+	/* The record's trip that it knows of: of two entries for one record the later one is right. */
+	uint64_t trip;
 	/* The upper half of the record's hash, which the buckets are chosen by. */
 	uint32_t hash;
 	/* The scheduler. */
@@ -33,10 +35,10 @@ void forward_table_init(struct forward_table *t);
 BOUND
 struct forward *forward_find(const struct forward_table *t, const char *binding, const char *name,
 			     uint64_t hash);
-/* A record has gone to scheduler `home`; there is no entry yet. `binding` is not copied. */
+/* A record has gone to scheduler `home` by `trip`; there is no entry yet. `binding` is not copied. */
 BOUND
 void forward_add(struct forward_table *t, const char *binding, const char *name, uint64_t hash,
-		 uint8_t home);
+		 uint8_t home, uint64_t trip);
 /* It comes back. */
 SINGLE
 void forward_remove(struct forward_table *t, struct forward *f);

@@ -39,6 +39,8 @@ static bool first_home_record(struct part *p, struct scheduler *s, const struct 
 	}
 	if (d == NULL && away == NULL && p->absent != p->bucket + 1) {
 		away = dispatch_before(&s->dispatcher, b->name, domain);
+	} else if (d == NULL && away == NULL) {
+		dispatch_heard(&s->dispatcher, p->absent_trip);
 	}
 	if (away != NULL) {
 		p->away_by = b->name;
@@ -75,12 +77,13 @@ static void away_record(struct part *p, struct scheduler *s, order_domain_fn eac
 		p->pass_to = away->self;
 		return;
 	} else {
-		bool yours = false;
+		uint64_t yours = 0;
 
 		/* Nothing is known here, nor will be, or that it went to its first home, which may
 		 * make one. */
 		dispatch_elsewhere(&s->dispatcher, p->away_by, domain, &yours);
-		p->absent = yours ? p->bucket + 1 : 0;
+		p->absent = yours != 0 ? p->bucket + 1 : 0;
+		p->absent_trip = yours;
 	}
 	p->away_by = NULL;
 	p->pass_to = p->agent;

@@ -83,9 +83,10 @@ struct part {
 	struct agent *pass_to;
 	/* A domain's record by this binding is what it is there for; NULL: it is no such visit. */
 	const char *away_by;
-	/* The step of the binding, plus one, of which the home of the layout before has no record.
-	 */
+	/* The step of the binding, plus one, of which the home of the layout before has no record,
+	 * and what dispatch_elsewhere() said there. */
 	uint32_t absent;
+	uint64_t absent_trip;
 	/* What it found: a value, or text of JSON values separated by commas. */
 	json_t *json;
 	char *text;

@@ -265,7 +265,7 @@ static void send_away(const char *by, const char *domain)
 	timer_cancel(&d->hold_timer);
 	timer_cancel(&d->delayed_timer);
 	domain_take(&from->domains, d);
-	forward_add(&from->forwards, d->binding, d->name, d->hash, (uint8_t)to->index);
+	forward_add(&from->forwards, d->binding, d->name, d->hash, (uint8_t)to->index, 1);
 	agent_current = to->self;
 	domain_put(&to->domains, d);
 	dispatch_adopt(to, d);
