@@ -5,11 +5,10 @@ import email
 import email.policy
 import os
 import pathlib
-import socket
 import sqlite3
 import subprocess
 
-from flow import Skip, die_with_us, expect, expect_equal, wait_until
+from flow import Skip, die_with_us, expect, expect_equal, free_port, wait_until
 from peer import Peer
 from test_policy import data_hook, module, policy, received, send, told
 
@@ -109,12 +108,6 @@ def test_connections_are_bounded_and_used_again(flow):
     files = pathlib.Path(f"/proc/{daemon.process.pid}/fd")
     held = [f for f in files.iterdir() if f.is_symlink() and os.path.realpath(f) == str(path)]
     expect_equal(len(held), 1, f"connections that are open ({held})")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def redis(flow, *arguments):

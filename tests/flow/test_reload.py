@@ -8,7 +8,7 @@ import socket
 import threading
 
 from certificates import Certificates
-from flow import Client, Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
+from flow import PATIENCE, Client, Daemon, Sink, can_connect, expect, expect_equal, free_port, wait_until
 from peer import Peer
 
 HELLO = "Subject: hello\r\n\r\nhello\r\n"
@@ -267,20 +267,10 @@ def test_certificates_follow(flow):
     expect_equal(serial(daemon.port, certificates), "one.test", "name")
 
 
-class Gate:
-    """Transactions wait at the end of their bodies until they are let go."""
-
-    def __init__(self):
-        self.opened = threading.Event()
-
-    def __call__(self, session):
-        self.opened.wait(60)
-        return True
-
-
 def test_a_limit_is_raised_and_lowered(flow):
-    gate = Gate()
-    peer = Peer(flow, dot=gate)
+    # Transactions wait at the end of their bodies until they are let go.
+    gate = threading.Semaphore(0)
+    peer = Peer(flow, dot=lambda session: gate.acquire(timeout=PATIENCE))
     daemon = Daemon(flow, text='domain "a.test" { max_outbound_connections = 2 max_deliveries_per_connection = 1 }',
                     sink_port=peer.port)
     for _ in range(12):
@@ -295,7 +285,12 @@ def test_a_limit_is_raised_and_lowered(flow):
     wait_until(lambda: connections() == 5, "five connections")
     change(daemon, "max_outbound_connections = 5", "max_outbound_connections = 1")
     reload(daemon)
-    gate.opened.set()
+    gate.release(5)
+    daemon.wait_lines("D", 5)
+    wait_until(lambda: len(peer.said("DATA")) == 6 and connections() == 1, "one connection")
+    reason = daemon.console("why", "domain", "a.test")["reasons"][0]
+    expect_equal((reason["reason"], reason["limit"]), ("max_outbound_connections", 1), "what holds the others")
+    gate.release(7)
     daemon.wait_for_rest()
     expect_equal(len(peer.wait(12)), 12, "messages")
     alone(daemon)
@@ -310,9 +305,8 @@ def test_throttles_keep_their_place(flow):
     daemon.wait_lines("D", 1)
     change(daemon, '"before"', '"after"')
     reload(daemon)
-    row = wait_until(lambda: (v := daemon.console("why", "domain", "a.test")) and v["reason"] == "outbound_throttle_messages" and v,
-                     "the throttle to hold it")
-    expect(row, "the throttle has forgotten what it has let through")
+    wait_until(lambda: daemon.console("why", "domain", "a.test")["reason"] == "outbound_throttle_messages",
+               "the throttle to hold it, as it remembers what it has let through")
     # A higher rate holds at once, although the slot of the lower one is a day away.
     change(daemon, '"1/day"', '"1000/sec"')
     reload(daemon)

@@ -1,5 +1,6 @@
 /*
- * For tests of configurations in files: loads a text, says what is wrong with it, writes key files.
+ * For tests of configurations: loads a text, says what is wrong with it; files in a working
+ * directory of the program's own, which cmocka_run_group_tests() makes by enter_folder().
  */
 #pragma once
 
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "config/config.h"
 
@@ -39,12 +41,35 @@ static inline struct config *load_valid(const char *text)
 	return config;
 }
 
-/* A key file in the working directory. */
-static inline void write_key(const char *name, const char *pem)
+static char folder[] = "/tmp/flywheel-config-XXXXXX";
+
+static inline int enter_folder(void **state)
+{
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(chdir(folder), 0);
+	return 0;
+}
+
+/* Whatever is in it. */
+static inline int leave_folder(void **state)
+{
+	char command[64];
+	(void)state;
+	snprintf(command, sizeof(command), "rm -rf %s", folder);
+	return chdir("/") != 0 || system(command) != 0 ? -1 : 0;
+}
+
+static inline void write_file(const char *name, const char *text)
 {
 	FILE *file = fopen(name, "w");
 	assert_non_null(file);
-	fputs(pem, file);
+	fputs(text, file);
 	fclose(file);
+}
+
+static inline void write_key(const char *name, const char *pem)
+{
+	write_file(name, pem);
 	assert_int_equal(chmod(name, 0640), 0);
 }

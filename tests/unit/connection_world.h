@@ -1,6 +1,6 @@
 /*
- * What the tests of outbound connections share: a world with one server and one domain, and short
- * words for what became of a message. For these test programs only.
+ * An outbound world with one server and one domain, and short words for what became of a message.
+ * For tests of what is sent only, each of which has its own copy.
  */
 #pragma once
 
@@ -72,6 +72,14 @@ static inline void assert_said(uint32_t number, enum smtp_stage stage, unsigned 
 	assert_int_equal(a->stage, stage);
 	assert_int_equal(a->code, code);
 	assert_string_equal(a->text, text);
+}
+
+/* One message after the other. */
+static inline void queue_many(const char *domain, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		outbound_queue(w, domain, "a");
+	}
 }
 
 /* Sends one message and waits for its end. */

@@ -2,8 +2,8 @@
  * The program of outcome_world.h with a name service that says what a test wants, so that records
  * travel between its schedulers.
  *
- * Start reading at mx_now, then at set_at() and mail(). For test_move.c, test_relocate.c and
- * test_crew.c only, each of which has its own copy.
+ * Start reading at mx_now, then at set_at() and mail(). For test_move.c, and by relocate_world.h
+ * and crew_world.h, only, each of which has its own copy.
  */
 #pragma once
 
@@ -13,6 +13,8 @@
 
 /* What is said of a domain holds so long. */
 #define TTL_MS 1000
+/* A while, in which timers of moves go off. */
+#define PASS_MS 5
 
 /* The MX set of every domain, unless mx_of says otherwise; NULL: it has none, and is alone. */
 static const char *mx_now;
@@ -58,15 +60,31 @@ static inline void answer_here(void)
 	}
 }
 
-static inline int set_up_moves(void **state)
+/* `made`: what is done to agents that do not run yet. */
+static inline int set_up_with(void **state, void (*made)(void))
 {
 	by = BINDING_DEFAULT;
 	mx_now = NULL;
 	mx_of = NULL;
 	hold_answers = false;
 	held_question = NULL;
-	on_made = answer_here;
+	on_made = made;
 	return set_up(state);
+}
+
+static inline int set_up_moves(void **state)
+{
+	return set_up_with(state, answer_here);
+}
+
+/* From the beginning, with `more` in the configuration. */
+static inline void configure(const char *more)
+{
+	size_t used = strlen(rig->config);
+
+	stop(false);
+	snprintf(rig->config + used, sizeof rig->config - used, "%s", more);
+	start();
 }
 
 /* An MX set whose site has its home on scheduler `home`; `which` tells them apart. */

@@ -9,11 +9,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
-#include "core/policy/policy.h"
+#include "tests/unit/policy_script.h"
 
 #define PRINTED 4096
 
@@ -28,14 +27,6 @@ struct world {
 	char printed[PRINTED];
 	char errors[PRINTED];
 };
-
-static uint64_t tell_time(void *context)
-{
-	(void)context;
-	return UINT64_C(1000000000);
-}
-
-static const struct clock fixed = {.monotonic_ns = tell_time, .wall_ns = tell_time};
 
 static void on_print(void *context, const char *text, size_t len)
 {
@@ -66,25 +57,21 @@ static inline struct world *open_world(const char *body, const char *text, size_
 		.ops = &ops,
 		.context = w,
 	};
-	char why[POLICY_WHY];
-	char path[64];
-	FILE *f;
+	char script[8192];
+	int used;
 
-	snprintf(path, sizeof(path), "/tmp/flywheel-policy-%d.lua", (int)getpid());
-	f = fopen(path, "w");
 	assert_non_null(w);
-	assert_non_null(f);
-	fprintf(f,
+	used = snprintf(
+		script, sizeof(script),
 		"msys.registerModule('m', { validate_data = function(self, msg, ac, vctx)\n%s\n"
 		"return 0 end })",
 		body);
-	fclose(f);
-	assert_int_equal(policy_scripts_add(&scripts, "test", path, why), 0);
+	assert_in_range(used, 1, sizeof(script) - 1);
+	add_script(&scripts, "test", script);
 	w->agent.clock = &fixed;
 	w->policy = policy_create(&w->agent, &start, stderr);
 	assert_non_null(w->policy);
 	policy_scripts_close(&scripts);
-	remove(path);
 	policy_subject_init(&w->subject, w->policy, &no_facts, w);
 	pool_init(&w->buffers, "buffers", CHAIN_BUFFER_SIZE, 0);
 	policy_mail_init(&w->mail);

@@ -21,8 +21,8 @@
 
 #include "agents/wheel.h"
 #include "core/mail/dns.h"
-#include "core/policy/policy.h"
 #include "core/runtime/runtime.h"
+#include "tests/unit/policy_script.h"
 
 #define JOBS_MAX 64
 #define TEXT_MAX 8192
@@ -184,21 +184,12 @@ static inline void load(const char *text)
 		.limits = {.memory_bytes = MEMORY_BYTES, .instructions = instructions},
 		.ops = &ops,
 	};
-	char path[64];
-	char why[POLICY_WHY];
-	FILE *f;
 
 	assert_null(world->policy);
-	snprintf(path, sizeof(path), "/tmp/flywheel-policy_world.%d.lua", (int)getpid());
-	f = fopen(path, "w");
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-	assert_int_equal(policy_scripts_add(&scripts, "test", path, why), 0);
+	add_script(&scripts, "test", text);
 	world->policy = policy_create(&world->agent, &start, stderr);
 	assert_non_null(world->policy);
 	policy_scripts_close(&scripts);
-	remove(path);
 	policy_subject_init(&world->subject, world->policy, &no_facts, world);
 	policy_start_timers(world->policy);
 }

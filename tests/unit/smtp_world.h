@@ -4,7 +4,8 @@
  * a socket pair. Start reading at set_up(), then at client_in_data().
  *
  * It defines what the listener asks of the scheduler, the log and the configuration, in place of
- * the library's: for test_smtp_session*.c only, each of which has its own copy.
+ * the library's: for test_smtp_session*.c and test_smtp_handover.c only, each of which has its own
+ * copy.
  */
 #pragma once
 
@@ -574,6 +575,13 @@ static inline void client_read(int fd)
 	rig.got[rig.got_len] = '\0';
 }
 
+/* What has come since; it is in rig.got. */
+static inline void hear(int fd)
+{
+	rig.got_len = 0;
+	client_read(fd);
+}
+
 static inline void client_send(int fd, const void *data, size_t len)
 {
 	assert_int_equal(send(fd, data, len, MSG_NOSIGNAL), (ssize_t)len);
@@ -584,8 +592,7 @@ static inline void say_bytes(int fd, const void *data, size_t len)
 {
 	client_send(fd, data, len);
 	settle();
-	rig.got_len = 0;
-	client_read(fd);
+	hear(fd);
 }
 
 static inline void say(int fd, const char *text)
@@ -606,6 +613,13 @@ static inline void expect_lines(const char *expected, unsigned lines)
 	}
 }
 
+/* So does what has come since. */
+static inline void expect_heard(int fd, const char *expected, unsigned lines)
+{
+	hear(fd);
+	expect_lines(expected, lines);
+}
+
 static inline void expect(int fd, const char *command, const char *reply)
 {
 	say(fd, command);
@@ -617,8 +631,7 @@ static inline int client_greeted(void)
 	int fd = client_open("192.0.2.1");
 
 	settle();
-	rig.got_len = 0;
-	client_read(fd);
+	hear(fd);
 	assert_string_equal(rig.got, "220 mx.example.com ESMTP flywheel\r\n");
 	return fd;
 }
@@ -673,6 +686,18 @@ static inline void say_data(int fd, unsigned lines)
 		}
 	}
 	settle();
+}
+
+/* Asks and does not read, until replies are stuck. */
+static inline void clog_replies(int fd, const struct smtp_session *ss)
+{
+	rig.options.max_idle_commands = 0;
+	while (!stream_send_busy(&ss->stream)) {
+		for (unsigned i = 0; i < 100; i++) {
+			client_send(fd, "HELP\r\n", 6);
+		}
+		settle();
+	}
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -8,30 +8,9 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/outbound_world.h"
+#include "tests/unit/connection_world.h"
 
-#define DOMAIN "d.test"
-
-static struct outbound_world *w;
-static struct peer *peer;
-static struct domain_options *options;
 static struct in6_addr addresses[2];
-
-static int set_up(void **state)
-{
-	(void)state;
-	w = outbound_new(MUX_POLL);
-	peer = outbound_peer(w);
-	options = outbound_domain(w, DOMAIN, peer);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	outbound_free(w);
-	return 0;
-}
 
 /* IPv4 as "::ffff:192.0.2.1"; NULL: only one. */
 static void bind_to(const char *first, const char *second)
@@ -63,9 +42,7 @@ static void test_address_of_another_machine(void **state)
 
 	(void)state;
 	bind_to("::ffff:192.0.2.1", NULL);
-	for (unsigned i = 0; i < 3; i++) {
-		outbound_queue(w, DOMAIN, "a");
-	}
+	queue_many(DOMAIN, 3);
 	outbound_until(w, 1);
 	d = outbound_record(w, DOMAIN);
 	assert_int_equal(w->outcomes[0].number, 1);

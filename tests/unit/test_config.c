@@ -833,25 +833,18 @@ static void test_reference_has_a_line_for_each_option(void **state)
 	free(text);
 }
 
-static char folder[] = "/tmp/test_config-XXXXXX";
-
-static int enter_folder(void **state)
+static int make_files(void **state)
 {
-	assert_non_null(mkdtemp(folder));
-	assert_int_equal(chdir(folder), 0);
+	enter_folder(state);
 	write_key("rsa.pem", dkim_rsa_8463);
 	write_key("ed25519.pem", dkim_ed25519_8463);
 	write_key("token.txt", "open-sesame\n");
 	return name_files(state);
 }
 
-static int leave_folder(void **state)
+static int remove_files(void **state)
 {
-	assert_int_equal(unlink("rsa.pem"), 0);
-	assert_int_equal(unlink("ed25519.pem"), 0);
-	assert_int_equal(unlink("token.txt"), 0);
-	assert_int_equal(rmdir(folder), 0);
-	return tls_remove_files(state);
+	return leave_folder(state) != 0 ? -1 : tls_remove_files(state);
 }
 
 int main(void)
@@ -874,5 +867,5 @@ int main(void)
 		cmocka_unit_test(test_hold_when_released_by_others),
 		cmocka_unit_test(test_reference_has_a_line_for_each_option),
 	};
-	return cmocka_run_group_tests(tests, enter_folder, leave_folder);
+	return cmocka_run_group_tests(tests, make_files, remove_files);
 }

@@ -2,8 +2,6 @@
  * Questions about a generation by the names that people write, and what the console lays over the
  * files: where values come from, what falls back to what, what two generations differ in.
  */
-#include <unistd.h>
-
 #include "config/ask.h"
 #include "config/overlay.h"
 #include "config/schema.h"
@@ -12,22 +10,6 @@
 #define NS_PER_S UINT64_C(1000000000)
 /* 2026-11-23T13:00:00Z */
 #define MOMENT_NS (UINT64_C(1795438800) * NS_PER_S)
-
-static char folder[] = "/tmp/config_ask.XXXXXX";
-
-static int make_folder(void **state)
-{
-	(void)state;
-	return mkdtemp(folder) == NULL || chdir(folder) != 0 ? -1 : 0;
-}
-
-static int remove_folder(void **state)
-{
-	char command[64];
-	(void)state;
-	snprintf(command, sizeof(command), "rm -rf %s", folder);
-	return chdir("/") != 0 || system(command) != 0 ? -1 : 0;
-}
 
 /* ---- names ---- */
 
@@ -354,9 +336,7 @@ static struct config *load_over(const struct overlay *overlay, char **errors)
 	size_t size;
 	struct config_source source = {.path = "main.conf", .overlay = overlay};
 	FILE *out = open_memstream(errors, &size);
-	FILE *file = fopen("main.conf", "w");
-	fputs(layers, file);
-	fclose(file);
+	write_file("main.conf", layers);
 	struct config *config = config_load_from(&source, out);
 	fclose(out);
 	return config;
@@ -501,5 +481,5 @@ int main(void)
 		cmocka_unit_test(test_overlay_when_a_value_is_wrong),
 		cmocka_unit_test(test_compare_when_generations_differ),
 	};
-	return cmocka_run_group_tests(tests, make_folder, remove_folder);
+	return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }

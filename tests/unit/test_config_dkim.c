@@ -19,24 +19,11 @@
 #include "tests/unit/config_world.h"
 #include "tests/unit/dkim_keys.h"
 
-static char folder[] = "/tmp/test_config_dkim-XXXXXX";
-
-static int enter_folder(void **state)
+static int make_keys(void **state)
 {
-	(void)state;
-	assert_non_null(mkdtemp(folder));
-	assert_int_equal(chdir(folder), 0);
+	enter_folder(state);
 	write_key("rsa.pem", dkim_rsa_8463);
 	write_key("ed25519.pem", dkim_ed25519_8463);
-	return 0;
-}
-
-static int leave_folder(void **state)
-{
-	(void)state;
-	assert_int_equal(unlink("rsa.pem"), 0);
-	assert_int_equal(unlink("ed25519.pem"), 0);
-	assert_int_equal(rmdir(folder), 0);
 	return 0;
 }
 
@@ -283,5 +270,5 @@ int main(void)
 		cmocka_unit_test(test_renewal_is_alone),
 		cmocka_unit_test(test_warnings_when_keys_are_poor),
 	};
-	return cmocka_run_group_tests(tests, enter_folder, leave_folder);
+	return cmocka_run_group_tests(tests, make_keys, leave_folder);
 }

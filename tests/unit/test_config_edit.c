@@ -3,8 +3,6 @@
  * files, too. Saving what the console has set: through folders and layers, refused where it must
  * be.
  */
-#include <unistd.h>
-
 #include "config/edit.h"
 #include "config/parser.h"
 #include "config/schema.h"
@@ -271,32 +269,12 @@ static void test_set_when_in_shipped_files(void **state)
 
 /* ---- files ---- */
 
-static char folder[] = "/tmp/config_edit.XXXXXX";
 static char told[1024];
 
-static int make_folder(void **state)
+static int leave_root(void **state)
 {
-	(void)state;
-	if (getcwd(root, sizeof(root)) == NULL) {
-		return -1;
-	}
-	return mkdtemp(folder) == NULL || chdir(folder) != 0 ? -1 : 0;
-}
-
-static int remove_folder(void **state)
-{
-	char command[64];
-	(void)state;
-	snprintf(command, sizeof(command), "rm -rf %s", folder);
-	return chdir("/") != 0 || system(command) != 0 ? -1 : 0;
-}
-
-static void write_file(const char *name, const char *text)
-{
-	FILE *file = fopen(name, "w");
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
+	assert_non_null(getcwd(root, sizeof(root)));
+	return enter_folder(state);
 }
 
 static void check_file(const char *name, const char *wanted)
@@ -525,5 +503,5 @@ int main(void)
 		cmocka_unit_test(test_writeback_when_a_later_file_cannot_be_written),
 		cmocka_unit_test(test_writeback_when_the_file_is_a_link),
 	};
-	return cmocka_run_group_tests(tests, make_folder, remove_folder);
+	return cmocka_run_group_tests(tests, leave_root, leave_folder);
 }

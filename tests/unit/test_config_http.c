@@ -20,26 +20,12 @@
 /* A listen that takes mail, lest that is warned of. */
 #define MAIL "esmtp_listener { listen 127.0.0.1:25 { } }\n"
 
-static char folder[] = "/tmp/test_config_http-XXXXXX";
-
-static int enter_folder(void **state)
+static int make_tokens(void **state)
 {
-	(void)state;
-	assert_non_null(mkdtemp(folder));
-	assert_int_equal(chdir(folder), 0);
+	enter_folder(state);
 	write_key("token", "  a-token-of-a-file \r\nsecond line\n");
 	write_key("short", "abc\n");
 	write_key("empty", "");
-	return 0;
-}
-
-static int leave_folder(void **state)
-{
-	(void)state;
-	assert_int_equal(unlink("token"), 0);
-	assert_int_equal(unlink("short"), 0);
-	assert_int_equal(unlink("empty"), 0);
-	assert_int_equal(rmdir(folder), 0);
 	return 0;
 }
 
@@ -245,5 +231,5 @@ int main(void)
 		cmocka_unit_test(test_graphite_when_servers_differ),
 	};
 
-	return cmocka_run_group_tests(tests, enter_folder, leave_folder);
+	return cmocka_run_group_tests(tests, make_tokens, leave_folder);
 }

@@ -2,35 +2,15 @@
  * Layers of files: what is said on a node, on its subcluster, everywhere; in this order a name is
  * looked for.
  */
-#include <unistd.h>
-
 #include "tests/unit/config_world.h"
 
-static char folder[] = "/tmp/config_search.XXXXXX";
-
-static int make_folder(void **state)
-{
-	(void)state;
-	return mkdtemp(folder) == NULL || chdir(folder) != 0 ? -1 : 0;
-}
-
-static int remove_folder(void **state)
-{
-	char command[64];
-	(void)state;
-	snprintf(command, sizeof(command), "rm -rf %s", folder);
-	return chdir("/") != 0 || system(command) != 0 ? -1 : 0;
-}
-
-static void write_file(const char *name, const char *text)
+/* Its folders are made. */
+static void write_deep(const char *name, const char *text)
 {
 	char command[256];
 	snprintf(command, sizeof(command), "mkdir -p $(dirname %s)", name);
 	assert_int_equal(system(command), 0);
-	FILE *file = fopen(name, "w");
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
+	write_file(name, text);
 }
 
 static struct config *load_on(const char *path, const char *node, char **errors)
@@ -71,13 +51,13 @@ static unsigned limit_on(const char *path, const char *node)
 
 static void write_layers(void)
 {
-	write_file("etc/main.conf", "include limits.conf\n");
-	write_file("etc/limits.conf", "max_outbound_connections = 1\n");
-	write_file("etc/subcluster/east/limits.conf", "max_outbound_connections = 2\n");
-	write_file("etc/node/n1/limits.conf", "max_outbound_connections = 3\n");
-	write_file("etc/node/n1/subcluster", "east\n");
-	write_file("etc/node/n2/subcluster", "east");
-	write_file("etc/node/n3/other.conf", "");
+	write_deep("etc/main.conf", "include limits.conf\n");
+	write_deep("etc/limits.conf", "max_outbound_connections = 1\n");
+	write_deep("etc/subcluster/east/limits.conf", "max_outbound_connections = 2\n");
+	write_deep("etc/node/n1/limits.conf", "max_outbound_connections = 3\n");
+	write_deep("etc/node/n1/subcluster", "east\n");
+	write_deep("etc/node/n2/subcluster", "east");
+	write_deep("etc/node/n3/other.conf", "");
 }
 
 static void test_include_when_layers_have_it(void **state)
@@ -102,9 +82,9 @@ static void test_include_when_the_machine_has_a_folder(void **state)
 	(void)state;
 	assert_int_equal(gethostname(name, sizeof(name)), 0);
 	snprintf(path, sizeof(path), "mine/node/%s/limits.conf", name);
-	write_file("mine/main.conf", "include limits.conf");
-	write_file("mine/limits.conf", "max_outbound_connections = 1\n");
-	write_file(path, "max_outbound_connections = 9\n");
+	write_deep("mine/main.conf", "include limits.conf");
+	write_deep("mine/limits.conf", "max_outbound_connections = 1\n");
+	write_deep(path, "max_outbound_connections = 9\n");
 	assert_int_equal(limit_on("mine/main.conf", NULL), 9);
 }
 
@@ -113,8 +93,8 @@ static void test_include_when_a_layer_includes_its_own_name(void **state)
 {
 	(void)state;
 	write_layers();
-	write_file("etc/node/n1/limits.conf", "include limits.conf\nremote_smtp_port = 1026\n");
-	write_file("etc/subcluster/east/limits.conf",
+	write_deep("etc/node/n1/limits.conf", "include limits.conf\nremote_smtp_port = 1026\n");
+	write_deep("etc/subcluster/east/limits.conf",
 		   "include limits.conf\nremote_smtp_port = 1025\nring_slots = 64\n");
 	struct config *config = load_good("etc/main.conf", "n1");
 	assert_int_equal(limit(config), 1);
@@ -133,16 +113,16 @@ static void test_include_when_a_layer_includes_its_own_name(void **state)
 static void test_include_when_it_is_a_folder_or_deeper(void **state)
 {
 	(void)state;
-	write_file("deep/main.conf", "include conf.d");
-	write_file("deep/conf.d/10", "include more.conf");
-	write_file("deep/conf.d/more.conf", "max_outbound_connections = 1\n");
-	write_file("deep/more.conf", "max_outbound_connections = 2\n");
+	write_deep("deep/main.conf", "include conf.d");
+	write_deep("deep/conf.d/10", "include more.conf");
+	write_deep("deep/conf.d/more.conf", "max_outbound_connections = 1\n");
+	write_deep("deep/more.conf", "max_outbound_connections = 2\n");
 	assert_int_equal(limit_on("deep/main.conf", "n1"), 1);
 	assert_int_equal(unlink("deep/conf.d/more.conf"), 0);
 	assert_int_equal(limit_on("deep/main.conf", "n1"), 2);
-	write_file("deep/node/n1/conf.d/20", "max_outbound_connections = 3\n");
+	write_deep("deep/node/n1/conf.d/20", "max_outbound_connections = 3\n");
 	assert_int_equal(limit_on("deep/main.conf", "n1"), 3);
-	write_file("deep/node/n1/more.conf", "max_outbound_connections = 4\n");
+	write_deep("deep/node/n1/more.conf", "max_outbound_connections = 4\n");
 	assert_int_equal(limit_on("deep/main.conf", "n1"), 3);
 }
 
@@ -161,28 +141,28 @@ static void test_load_when_the_subcluster_is_wrong(void **state)
 {
 	(void)state;
 	write_layers();
-	write_file("etc/node/n4/subcluster", "west\n");
+	write_deep("etc/node/n4/subcluster", "west\n");
 	check_refused("etc/main.conf", "n4",
 		      "etc/main.conf: etc/node/n4/subcluster: there is no etc/subcluster/west; "
 		      "expected that folder\n");
-	write_file("etc/node/n4/subcluster", "../east\n");
+	write_deep("etc/node/n4/subcluster", "../east\n");
 	check_refused("etc/main.conf", "n4",
 		      "etc/node/n4/subcluster: is not the name of a subcluster; expected a line "
 		      "with a name\n");
-	write_file("etc/node/n4/subcluster", "");
+	write_deep("etc/node/n4/subcluster", "");
 	check_refused("etc/main.conf", "n4", "is not the name of a subcluster");
 }
 
 static void test_include_when_it_is_nowhere(void **state)
 {
 	(void)state;
-	write_file("none/main.conf", "\ninclude nothing.conf");
-	write_file("none/node/n1/x", "");
+	write_deep("none/main.conf", "\ninclude nothing.conf");
+	write_deep("none/node/n1/x", "");
 	check_refused("none/main.conf", "n1",
 		      "none/main.conf:2: include \"none/nothing.conf\": No such file");
 	/* A node is no path. */
-	write_file("secret/limits.conf", "max_outbound_connections = 7");
-	write_file("none/main.conf", "include limits.conf");
+	write_deep("secret/limits.conf", "max_outbound_connections = 7");
+	write_deep("none/main.conf", "include limits.conf");
 	check_refused("none/main.conf", "../../secret", "No such file");
 }
 
@@ -196,5 +176,5 @@ int main(void)
 		cmocka_unit_test(test_load_when_the_subcluster_is_wrong),
 		cmocka_unit_test(test_include_when_it_is_nowhere),
 	};
-	return cmocka_run_group_tests(tests, make_folder, remove_folder);
+	return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }

@@ -211,9 +211,7 @@ static void test_max_deliveries_per_connection(void **state)
 	(void)state;
 	options->max_outbound_connections = 1;
 	options->max_deliveries_per_connection = 3;
-	for (unsigned i = 0; i < 7; i++) {
-		outbound_queue(w, DOMAIN, "a");
-	}
+	queue_many(DOMAIN, 7);
 	outbound_until(w, 7);
 	assert_int_equal(peer->accepted, 3);
 	assert_int_equal(peer->count[PEER_QUIT], 2);
@@ -227,9 +225,7 @@ static void test_max_deliveries_when_quit_is_not_answered(void **state)
 	options->max_deliveries_per_connection = 1;
 	options->max_outbound_connections = 10;
 	peer->reply[PEER_QUIT] = PEER_SILENT;
-	for (unsigned i = 0; i < 5; i++) {
-		outbound_queue(w, DOMAIN, "a");
-	}
+	queue_many(DOMAIN, 5);
 	outbound_until(w, 5);
 	assert_int_equal(peer->bodies, 5);
 	outbound_pass(w, options->rset_timeout_ms);

@@ -17,23 +17,6 @@
 #include "tests/unit/dkim_keys.h"
 #include "tests/unit/seed_watch.h"
 
-static char folder[] = "/tmp/test_control_dkim-XXXXXX";
-
-static int enter_folder(void **state)
-{
-	(void)state;
-	assert_non_null(mkdtemp(folder));
-	return chdir(folder);
-}
-
-static int leave_folder(void **state)
-{
-	(void)state;
-	unlink("one.pem");
-	unlink("two.pem");
-	return rmdir(folder);
-}
-
 static int set_up_keys(void **state)
 {
 	set_up(state);

@@ -14,40 +14,11 @@
 #include <cmocka.h>
 
 #include "core/queue/throttle.h"
-#include "tests/unit/outbound_world.h"
-
-#define DOMAIN "example.net"
-
-static struct outbound_world *w;
-static struct peer *peer;
-static struct domain_options *options;
-
-static int set_up(void **state)
-{
-	(void)state;
-	w = outbound_new(MUX_POLL);
-	peer = outbound_peer(w);
-	options = outbound_domain(w, DOMAIN, peer);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	outbound_free(w);
-	return 0;
-}
+#include "tests/unit/connection_world.h"
 
 static struct domain *record(void)
 {
 	return outbound_record(w, DOMAIN);
-}
-
-static void queue_many(const char *domain, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		outbound_queue(w, domain, "a");
-	}
 }
 
 static unsigned delivered(uint32_t number)
@@ -66,15 +37,6 @@ static void assert_code(uint32_t number, unsigned code)
 }
 
 /* A peer that answers the body of a message only when told. */
-static void answer_bodies(struct peer *p)
-{
-	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
-		if (p->connections[i].fd >= 0) {
-			assert_int_equal(write(p->connections[i].fd, "250 2.0.0 kept\r\n", 16), 16);
-		}
-	}
-}
-
 static void test_order_is_first_in_first_out(void **state)
 {
 	(void)state;
@@ -100,11 +62,11 @@ static void test_max_outbound_connections(void **state)
 	assert_int_equal(peer->open, 4);
 	assert_int_equal(outbound_hold(record()), DOMAIN_CONNECTIONS);
 	assert_int_equal(record()->active_count, 8);
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_until(w, 4);
 	assert_int_equal(peer->open, 4);
 	peer->reply[PEER_BODY] = "250 2.0.0 kept";
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_until(w, 12);
 	assert_int_equal(peer->open_max, 4);
 	assert_int_equal(record()->connections_max, 4);
@@ -142,7 +104,7 @@ static void test_server_limit(void **state)
 			 DOMAIN_SERVER_CONNECTIONS);
 	assert_true(atomic_load(&w->limits.refused) > 0);
 	peer->reply[PEER_BODY] = "250 2.0.0 kept";
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_settle(w);
 	for (unsigned i = 0; i < 50 && w->outcome_count < 7; i++) {
 		outbound_pass(w, 200);
@@ -210,7 +172,7 @@ static void test_connection_throttle(void **state)
 	outbound_pass(w, 150);
 	assert_int_equal(peer->accepted, 2);
 	/* A connection that is idle needs no new one. */
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_settle(w);
 	assert_int_equal(record()->active_count, 0);
 	assert_int_equal(peer->accepted, 2);
@@ -330,7 +292,7 @@ static void test_refused_further_connection_is_no_attempt(void **state)
 	assert_int_equal(record()->active_count, 8);
 	accepted = peer->accepted;
 	for (unsigned i = 1; i <= 5; i++) {
-		answer_bodies(peer);
+		outbound_answer_bodies(peer);
 		outbound_until(w, i * 2);
 	}
 	assert_int_equal(record()->delivered, 10);
@@ -693,7 +655,7 @@ static void test_stop_lets_transactions_finish(void **state)
 	assert_false(outbound_stop(w, false));
 	assert_int_equal(outbound_hold(record()), DOMAIN_STOPPING);
 	assert_int_equal(w->outcome_count, 0);
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_until(w, 2);
 	assert_int_equal(record()->delivered, 2);
 	assert_true(dispatch_drained(&w->dispatcher));

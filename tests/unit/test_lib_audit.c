@@ -10,9 +10,7 @@
 
 #include <cmocka.h>
 
-#include "core/policy/policy.h"
-
-#define SCRIPT "/tmp/flywheel-test_lib_audit.lua"
+#include "tests/unit/policy_script.h"
 
 struct world {
 	struct agent agent;
@@ -22,14 +20,6 @@ struct world {
 };
 
 static struct world *world;
-
-static uint64_t tell_time(void *context)
-{
-	(void)context;
-	return NS_PER_S;
-}
-
-static const struct clock fixed = {.monotonic_ns = tell_time, .wall_ns = tell_time};
 
 static void set_time(double now_s)
 {
@@ -64,22 +54,16 @@ static int setup(void **state)
 		.limits = {.memory_bytes = 4 << 20, .instructions = 100000000},
 		.ops = &ops,
 	};
-	char why[POLICY_WHY];
-	FILE *f = fopen(SCRIPT, "w");
 
 	(void)state;
-	assert_non_null(f);
-	fputs(script, f);
-	fclose(f);
 	world = calloc(1, sizeof(*world));
 	assert_non_null(world);
 	set_time(1000);
 	world->agent.clock = &fixed;
-	assert_int_equal(policy_scripts_add(&scripts, "test", SCRIPT, why), 0);
+	add_script(&scripts, "test", script);
 	world->policy = policy_create(&world->agent, &start, stderr);
 	assert_non_null(world->policy);
 	policy_scripts_close(&scripts);
-	remove(SCRIPT);
 	return 0;
 }
 

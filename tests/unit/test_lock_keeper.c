@@ -13,10 +13,9 @@
 
 #include "agents/lock_keeper.h"
 #include "core/mail/dns.h"
-#include "core/policy/policy.h"
 #include "core/runtime/runtime.h"
+#include "tests/unit/policy_script.h"
 
-#define SCRIPT "/tmp/flywheel-test_lock_keeper.lua"
 #define PLAYERS 2
 #define ASKED_MAX 8
 
@@ -45,12 +44,6 @@ struct world {
 };
 
 static struct world *world;
-
-static uint64_t tell_time(void *context)
-{
-	(void)context;
-	return NS_PER_S;
-}
 
 static int do_nothing(struct agent *self)
 {
@@ -136,24 +129,17 @@ static void open_player(struct player *p, const struct policy_scripts *scripts)
 static void load(void)
 {
 	struct policy_scripts scripts = {0};
-	char why[POLICY_WHY];
-	FILE *f = fopen(SCRIPT, "w");
 
-	assert_non_null(f);
-	fputs(script, f);
-	fclose(f);
-	assert_int_equal(policy_scripts_add(&scripts, "test", SCRIPT, why), 0);
+	add_script(&scripts, "test", script);
 	for (int i = 0; i < PLAYERS; i++) {
 		open_player(&world->players[i], &scripts);
 	}
 	policy_scripts_close(&scripts);
-	remove(SCRIPT);
 }
 
 static int setup(void **state)
 {
 	static const struct agent_ops agent_ops = {.kind = "test", .do_work = do_nothing};
-	static const struct clock clock = {tell_time, tell_time, NULL};
 	const struct idle idle = {.kind = IDLE_NOOP};
 	struct group *g;
 
@@ -161,7 +147,7 @@ static int setup(void **state)
 	world = aligned_alloc(CACHE_LINE, sizeof(*world));
 	assert_non_null(world);
 	memset(world, 0, sizeof(*world));
-	runtime_init(&world->rt, &clock);
+	runtime_init(&world->rt, &fixed);
 	world->rt.backend = MUX_POLL;
 	g = runtime_group(&world->rt, "group", -1, &idle);
 	agent_init(&world->players[0].agent, &agent_ops, "a", 0);

@@ -3,6 +3,7 @@
  */
 #include <arpa/inet.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -107,6 +108,7 @@ static void test_row_asked_for_longest_ago_goes_first(void **state)
 
 struct race {
 	struct network_counts *t;
+	_Atomic bool looks;
 	_Atomic bool over;
 	_Atomic uint64_t missing;
 	_Atomic uint64_t wrong;
@@ -127,6 +129,7 @@ static void *look(void *context)
 		} else if (row[0] != 4711 || row[1] != 4711 || row[2] != 4711) {
 			atomic_fetch_add(&r->wrong, 1);
 		}
+		atomic_store(&r->looks, true);
 	}
 	return NULL;
 }
@@ -139,6 +142,9 @@ static void test_reader_finds_what_is_there_all_the_time(void **state)
 	(void)state;
 	add(r.t, "::ffff:10.0.0.1", 128, 4711);
 	assert_int_equal(pthread_create(&reader, NULL, look, &r), 0);
+	while (!atomic_load(&r.looks)) {
+		sched_yield();
+	}
 	for (uint32_t i = 0; i < CHANGES; i++) {
 		struct in6_addr a = address("::ffff:11.0.0.0");
 

@@ -10,45 +10,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "core/outbound/host_list.h"
 #include "core/outbound/obstacle.h"
 #include "core/queue/throttle.h"
-#include "tests/unit/outbound_world.h"
+#include "tests/unit/connection_world.h"
 
-#define DOMAIN "example.net"
 #define SET "10 mx.one.test"
 
-static struct outbound_world *w;
-static struct peer *peer;
-static struct domain_options *options;
 static struct obstacle list[OBSTACLES_MAX];
-
-static int set_up(void **state)
-{
-	(void)state;
-	w = outbound_new(MUX_POLL);
-	peer = outbound_peer(w);
-	options = outbound_domain(w, DOMAIN, peer);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	outbound_free(w);
-	return 0;
-}
-
-static void queue_many(const char *domain, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		outbound_queue(w, domain, "a");
-	}
-}
 
 /* The reasons of a domain are these, in this order; up to DOMAIN_FREE. They are in `list`. */
 static void assert_reasons(const char *domain, const enum domain_hold *expected)
@@ -68,16 +40,6 @@ static void assert_reasons(const char *domain, const enum domain_hold *expected)
 #define ASSERT_REASONS(domain, ...)                                                                \
 	assert_reasons(domain, (const enum domain_hold[]){__VA_ARGS__, DOMAIN_FREE})
 #define ASSERT_NO_REASON(domain) assert_reasons(domain, (const enum domain_hold[]){DOMAIN_FREE})
-
-static void answer_bodies(void)
-{
-	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
-		if (peer->connections[i].fd >= 0) {
-			assert_int_equal(write(peer->connections[i].fd, "250 2.0.0 kept\r\n", 16),
-					 16);
-		}
-	}
-}
 
 static void test_nothing_stands_in_the_way_of_a_queue_that_is_empty(void **state)
 {
@@ -167,7 +129,7 @@ static void test_a_limit_and_a_throttle_at_once(void **state)
 	queue_many(DOMAIN, 3);
 	outbound_settle(w);
 	ASSERT_REASONS(DOMAIN, DOMAIN_CONNECTIONS, DOMAIN_THROTTLE_MESSAGES);
-	answer_bodies();
+	outbound_answer_bodies(peer);
 	outbound_until(w, 1);
 	ASSERT_REASONS(DOMAIN, DOMAIN_THROTTLE_MESSAGES);
 }
@@ -202,7 +164,7 @@ static void test_the_whole_programs_limit(void **state)
 	assert_int_equal(list[0].in_use, 1);
 	assert_int_equal(list[0].limit, 1);
 	/* It is looked at again at the time that was noted, although there is room now. */
-	answer_bodies();
+	outbound_answer_bodies(peer);
 	peer->reply[PEER_BODY] = "250 2.0.0 kept";
 	outbound_until(w, 1);
 	outbound_pass(w, 250);
@@ -330,7 +292,7 @@ static void test_a_peer_that_takes_no_further_connection(void **state)
 	assert_int_equal(outbound_record(w, DOMAIN)->connection_count, 1);
 	/* The one that works goes on. */
 	peer->reply[PEER_BODY] = "250 2.0.0 kept";
-	answer_bodies();
+	outbound_answer_bodies(peer);
 	outbound_until(w, 3);
 	ASSERT_NO_REASON(DOMAIN);
 }

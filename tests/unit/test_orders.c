@@ -9,29 +9,9 @@
 #include <cmocka.h>
 
 #include "core/outbound/dispatch_parts.h"
-#include "tests/unit/outbound_world.h"
+#include "tests/unit/connection_world.h"
 
-#define DOMAIN "example.net"
 #define KEEP_MS 600000
-
-static struct outbound_world *w;
-static struct peer *peer;
-
-static int set_up(void **state)
-{
-	(void)state;
-	w = outbound_new(MUX_POLL);
-	peer = outbound_peer(w);
-	outbound_domain(w, DOMAIN, peer);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	outbound_free(w);
-	return 0;
-}
 
 static void suspend(bool on)
 {
@@ -46,9 +26,7 @@ static void queue_long(unsigned count)
 	outbound_queue(w, DOMAIN, "a");
 	outbound_until(w, 1);
 	suspend(true);
-	for (unsigned i = 0; i < count; i++) {
-		outbound_queue(w, DOMAIN, "a");
-	}
+	queue_many(DOMAIN, count);
 }
 
 static void test_fail_works_in_slices(void **state)
@@ -226,9 +204,7 @@ static void test_421_on_a_used_connection_is_no_attempt(void **state)
 {
 	(void)state;
 	peer->answer = two_a_connection;
-	for (unsigned i = 0; i < 9; i++) {
-		outbound_queue(w, DOMAIN, "a");
-	}
+	queue_many(DOMAIN, 9);
 	outbound_until(w, 9);
 	assert_int_equal(outbound_record(w, DOMAIN)->delivered, 9);
 	for (unsigned i = 0; i < w->outcome_count; i++) {

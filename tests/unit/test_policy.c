@@ -12,9 +12,8 @@
 #include <cmocka.h>
 
 #include "core/mail/dns.h"
-#include "core/policy/policy.h"
+#include "tests/unit/policy_script.h"
 
-#define SCRIPT "/tmp/flywheel-test_policy.lua"
 #define PRINTED 4096
 
 /* A policy with a script, and what it asked for. */
@@ -30,14 +29,6 @@ struct world {
 	unsigned errors_max;
 	unsigned done;
 };
-
-static uint64_t tell_time(void *context)
-{
-	(void)context;
-	return UINT64_C(1000000000);
-}
-
-static const struct clock fixed = {.monotonic_ns = tell_time, .wall_ns = tell_time};
 
 static void on_print(void *context, const char *text, size_t len)
 {
@@ -98,18 +89,12 @@ static struct policy *load(struct world *w, const char *text, FILE *errors)
 		.context = w,
 		.before = w->policy,
 	};
-	char why[POLICY_WHY];
-	FILE *f = fopen(SCRIPT, "w");
 	struct policy *p;
 
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-	assert_int_equal(policy_scripts_add(&scripts, "test", SCRIPT, why), 0);
+	add_script(&scripts, "test", text);
 	w->agent.clock = &fixed;
 	p = policy_create(&w->agent, &start, errors);
 	policy_scripts_close(&scripts);
-	remove(SCRIPT);
 	return p;
 }
 
@@ -207,12 +192,14 @@ static void test_script_that_fails_ends_the_start(void **state)
 static void test_error_names_its_place_and_way(void **state)
 {
 	struct world *w = open_world(EHLO("local t = nil\nreturn t.x"));
+	char told[128];
 
 	(void)state;
 	assert_int_equal(run(w, POLICY_EHLO, "x"), POLICY_FAILED);
 	assert_int_equal(w->error_count, 1);
-	assert_non_null(
-		strstr(w->errors, "flywheel-test_policy.lua:2: attempt to index local 't'"));
+	snprintf(told, sizeof(told), "%s:2: attempt to index local 't'",
+		 strrchr(script_path(), '/') + 1);
+	assert_non_null(strstr(w->errors, told));
 	assert_non_null(strstr(w->errors, "stack traceback:"));
 	assert_int_equal(count(&policy_module_at(w->policy, 0)->stats[POLICY_EHLO]->errors), 1);
 	close_world(w);
@@ -590,19 +577,9 @@ static void test_deinit_may_not_require(void **state)
 
 static void make_scripts(struct policy_scripts *s, const char *first, const char *second)
 {
-	const char *const texts[] = {first, second};
-	char why[POLICY_WHY];
-
 	*s = (struct policy_scripts){0};
-	for (int i = 0; i < 2; i++) {
-		FILE *f = fopen(SCRIPT, "w");
-
-		assert_non_null(f);
-		fputs(texts[i], f);
-		fclose(f);
-		assert_int_equal(policy_scripts_add(s, i == 0 ? "a" : "b", SCRIPT, why), 0);
-		remove(SCRIPT);
-	}
+	add_script(s, "a", first);
+	add_script(s, "b", second);
 }
 
 static void test_digest_tells_other_scripts(void **state)

@@ -1,55 +1,19 @@
+/*
+ * A new generation of options while mail flows: what holds at once, what ends first, what stays.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "core/outbound/connection.h"
 #include "core/queue/site.h"
 #include "core/queue/throttle.h"
-#include "tests/unit/outbound_world.h"
-
-#define DOMAIN "a.test"
-
-static struct outbound_world *w;
-static struct peer *peer;
-static struct domain_options *options;
-
-static int set_up(void **state)
-{
-	(void)state;
-	w = outbound_new(MUX_POLL);
-	peer = outbound_peer(w);
-	options = outbound_domain(w, DOMAIN, peer);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	outbound_free(w);
-	return 0;
-}
-
-static void queue_many(unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		outbound_queue(w, DOMAIN, "a");
-	}
-}
-
-static void answer_bodies(struct peer *p)
-{
-	for (unsigned i = 0; i < PEER_CONNECTIONS_MAX; i++) {
-		if (p->connections[i].fd >= 0) {
-			assert_int_equal(write(p->connections[i].fd, "250 2.0.0 kept\r\n", 16), 16);
-		}
-	}
-}
+#include "tests/unit/connection_world.h"
 
 /* Options of another generation, which say the same for now. */
 static struct domain_options *begin_generation(struct peer *to)
@@ -93,7 +57,7 @@ static void test_raised_limit_holds_at_once(void **state)
 	(void)state;
 	options->max_outbound_connections = 2;
 	peer->reply[PEER_BODY] = PEER_SILENT;
-	queue_many(12);
+	queue_many(DOMAIN, 12);
 	outbound_settle(w);
 	assert_int_equal(peer->open, 2);
 	fresh = begin_generation(peer);
@@ -102,7 +66,7 @@ static void test_raised_limit_holds_at_once(void **state)
 	outbound_pass(w, 10);
 	assert_int_equal(peer->open, 5);
 	peer->reply[PEER_BODY] = "250 2.0.0 kept";
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_until(w, 12);
 	assert_int_equal(peer->open_max, 5);
 }
@@ -114,7 +78,7 @@ static void test_lowered_limit_opens_no_more(void **state)
 	(void)state;
 	options->max_outbound_connections = 4;
 	peer->reply[PEER_BODY] = PEER_SILENT;
-	queue_many(12);
+	queue_many(DOMAIN, 12);
 	outbound_settle(w);
 	assert_int_equal(peer->open, 4);
 	fresh = begin_generation(peer);
@@ -122,13 +86,13 @@ static void test_lowered_limit_opens_no_more(void **state)
 	w->lowered = true;
 	take(fresh);
 	outbound_pass(w, 10);
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_until(w, 4);
 	outbound_settle(w);
 	/* Those above it have ended with their transactions, but for the one that there may be. */
 	assert_int_equal(peer->open, 1);
 	peer->reply[PEER_BODY] = "250 2.0.0 kept";
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_until(w, 12);
 	assert_in_range(peer->accepted, 4, 5);
 }
@@ -138,11 +102,11 @@ static void test_same_options_keep_connections(void **state)
 	struct lane *lane;
 
 	(void)state;
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 1);
 	lane = outbound_lane(outbound_record(w, DOMAIN));
 	take(begin_generation(peer));
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 2);
 	assert_ptr_equal(outbound_lane(outbound_record(w, DOMAIN)), lane);
 	assert_ptr_equal(lane->options, options);
@@ -155,7 +119,7 @@ static void test_other_connections_are_opened_when_they_differ(void **state)
 	struct domain_options *fresh;
 
 	(void)state;
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 1);
 	assert_int_equal(peer->open, 1);
 	fresh = begin_generation(peer);
@@ -163,7 +127,7 @@ static void test_other_connections_are_opened_when_they_differ(void **state)
 	take(fresh);
 	outbound_settle(w);
 	assert_int_equal(peer->open, 0);
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 2);
 	assert_int_equal(peer->accepted, 2);
 }
@@ -176,7 +140,7 @@ static void test_what_is_under_way_goes_on(void **state)
 	(void)state;
 	peer->reply[PEER_BODY] = PEER_SILENT;
 	options->max_outbound_connections = 1;
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_settle(w);
 	fresh = begin_generation(peer);
 	fresh->ehlo_hostname = "other.test";
@@ -184,7 +148,7 @@ static void test_what_is_under_way_goes_on(void **state)
 	outbound_settle(w);
 	assert_int_equal(peer->open, 1);
 	peer->reply[PEER_BODY] = "250 2.0.0 kept";
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_until(w, 1);
 	outbound_settle(w);
 	assert_int_equal(peer->open, 0);
@@ -196,10 +160,10 @@ static void test_gateways_change_for_the_next_attempt(void **state)
 	struct peer *other = outbound_peer(w);
 
 	(void)state;
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 1);
 	take(begin_generation(other));
-	queue_many(2);
+	queue_many(DOMAIN, 2);
 	outbound_until(w, 3);
 	assert_int_equal(peer->bodies, 1);
 	assert_int_equal(other->bodies, 2);
@@ -210,12 +174,12 @@ static void test_suspension_follows_but_orders_stay(void **state)
 	struct domain_options *fresh;
 
 	(void)state;
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 1);
 	fresh = begin_generation(peer);
 	fresh->suspend_delivery = true;
 	take(fresh);
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_pass(w, 10);
 	assert_int_equal(outbound_hold(outbound_record(w, DOMAIN)), DOMAIN_SUSPENDED);
 	/* What operators have said is none of the configuration's. */
@@ -224,7 +188,7 @@ static void test_suspension_follows_but_orders_stay(void **state)
 	outbound_leave(w);
 	outbound_until(w, 2);
 	take(begin_generation(peer));
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 3);
 }
 
@@ -241,7 +205,7 @@ static void test_a_throttle_goes_on_where_it_is(void **state)
 	throttle_detach(&after);
 	throttle_inherit(&after, &before);
 	options->throttle_messages = &before;
-	queue_many(2);
+	queue_many(DOMAIN, 2);
 	outbound_until(w, 1);
 	fresh = begin_generation(peer);
 	fresh->throttle_messages = &after;
@@ -289,7 +253,7 @@ static void test_a_lane_entered_meanwhile_goes_over(void **state)
 		assert_ptr_equal(c->options, &w->options);
 	}
 	peer->reply[PEER_BODY] = "250 2.0.0 kept";
-	answer_bodies(peer);
+	outbound_answer_bodies(peer);
 	outbound_until(w, 2);
 }
 

@@ -101,8 +101,7 @@ static int proxied(const char *header, size_t len)
 		client_send(fd, header + i, 1);
 		settle();
 	}
-	rig.got_len = 0;
-	client_read(fd);
+	hear(fd);
 	return fd;
 }
 

@@ -27,8 +27,13 @@
 struct sloth {
 	struct agent base;
 	_Atomic bool still;
+	/* It does. */
+	_Atomic bool stands;
 	_Atomic uint64_t cycles;
 };
+
+#define SLOTH_STALLS "thread sloth.0 has been in one duty cycle"
+#define I_STALL "thread me has been in one duty cycle"
 
 /* What the program writes to stderr meanwhile. */
 struct heard {
@@ -37,6 +42,9 @@ struct heard {
 };
 
 static struct sloth sloth;
+/* The test's own thread, which has no duty cycles. */
+static struct watched me;
+static const struct counter no_cycles;
 
 static void sleep_ms(unsigned ms)
 {
@@ -50,7 +58,7 @@ static void sleep_ms(unsigned ms)
 __attribute__((noinline)) static void stand_still(struct sloth *s)
 {
 	while (atomic_load(&s->still)) {
-		atomic_signal_fence(memory_order_seq_cst);
+		atomic_store(&s->stands, true);
 	}
 }
 
@@ -104,6 +112,14 @@ static void wait_for(const struct heard *h, const char *words)
 	}
 }
 
+static void wait_for_both(const struct heard *h, const char *words, const char *then)
+{
+	wait_for(h, words);
+	while (strstr(strstr(heard(h), words) + 1, then) == NULL) {
+		sleep_ms(5);
+	}
+}
+
 static void *run(void *rt)
 {
 	runtime_run(rt);
@@ -135,6 +151,14 @@ static void open_zoo(struct zoo *z, const struct watchdog_options *options, bool
 	}
 }
 
+static void make_it_stand(void)
+{
+	atomic_store(&sloth.still, true);
+	while (!atomic_load(&sloth.stands)) {
+		sleep_ms(1);
+	}
+}
+
 static void close_zoo(struct zoo *z)
 {
 	runtime_stop(&z->rt);
@@ -153,16 +177,14 @@ static void test_tells_the_stack_of_a_thread_that_stands_still(void **state)
 	(void)state;
 	listen_in(&h);
 	open_zoo(&z, &options, false);
-	atomic_store(&sloth.still, true);
+	make_it_stand();
 	wait_for(&h, "watchdog: thread sloth.0 has been in one duty cycle for 0.");
 	/* At least stand_still(), do_work, agent_duty(), group_cycle() and group_run(). */
 	wait_for(&h, "\nflywheeld: watchdog:   #4 ");
 	assert_non_null(strstr(heard(&h), "test_watchdog+0x"));
 	assert_int_equal(counter_total("watchdog_stalled"), 1);
 	/* Once more when it has taken twice as long. */
-	while (strstr(strstr(heard(&h), "one duty cycle") + 1, "one duty cycle") == NULL) {
-		sleep_ms(5);
-	}
+	wait_for_both(&h, SLOTH_STALLS, SLOTH_STALLS);
 	atomic_store(&sloth.still, false);
 	wait_for(&h, "watchdog: thread sloth.0 goes on, after ");
 	/* A busy machine may have kept it waiting at other times. */
@@ -172,32 +194,32 @@ static void test_tells_the_stack_of_a_thread_that_stands_still(void **state)
 	stop_listening(&h);
 }
 
-/* Longer than a stall, in the kernel by its own will; then awake, without a cycle. */
+/* For as long as another one stalls, in the kernel by its own will; then awake, without a cycle. */
 static void test_a_thread_that_rests_is_no_stall(void **state)
 {
-	const struct watchdog_options options = {.stall_ns = 50 * NS_PER_MS};
-	struct watchdog *w;
-	struct watched me;
-	struct counter cycles = {0};
+	const struct watchdog_options options = {.stall_ns = 200 * NS_PER_MS};
+	struct zoo z;
 	struct heard h;
 
 	(void)state;
 	listen_in(&h);
-	w = watchdog_create(&options);
-	watchdog_enter(w, &me, "me", &cycles);
+	open_zoo(&z, &options, false);
+	watchdog_enter(z.rt.watchdog, &me, "me", &no_cycles);
 	watched_rest(&me, true);
-	sleep_ms(300);
-	assert_string_equal(heard(&h), "");
+	make_it_stand();
+	wait_for_both(&h, SLOTH_STALLS, SLOTH_STALLS);
+	/* Before that, a busy machine may have kept it from resting. */
+	assert_null(strstr(strstr(heard(&h), SLOTH_STALLS), I_STALL));
+	atomic_store(&sloth.still, false);
+	wait_for(&h, "thread sloth.0 goes on, after ");
 	watched_rest(&me, false);
-	wait_for(&h, "thread me has been in one duty cycle");
-	wait_for(&h, "#1 ");
-	watchdog_leave(w, &me);
-	assert_int_equal(counter_total("watchdog_stalled"), 0);
-	watchdog_destroy(w);
+	wait_for_both(&h, I_STALL, "#1 ");
+	watchdog_leave(z.rt.watchdog, &me);
+	close_zoo(&z);
 	stop_listening(&h);
 }
 
-/* A worker of the thread pool takes as long as its job does. */
+/* A worker of the thread pool takes as long as its job does; another thread's stall is told. */
 static void test_who_may_block_is_not_watched(void **state)
 {
 	const struct watchdog_options options = {.stall_ns = 20 * NS_PER_MS};
@@ -207,10 +229,13 @@ static void test_who_may_block_is_not_watched(void **state)
 	(void)state;
 	listen_in(&h);
 	open_zoo(&z, &options, true);
-	atomic_store(&sloth.still, true);
-	sleep_ms(200);
+	make_it_stand();
+	watchdog_enter(z.rt.watchdog, &me, "me", &no_cycles);
+	wait_for_both(&h, I_STALL, I_STALL);
+	assert_null(strstr(heard(&h), "sloth"));
+	watchdog_leave(z.rt.watchdog, &me);
+	assert_int_equal(counter_total("watchdog_stalled"), 0);
 	atomic_store(&sloth.still, false);
-	assert_string_equal(heard(&h), "");
 	close_zoo(&z);
 	stop_listening(&h);
 }
@@ -242,7 +267,7 @@ static void test_aborts_when_it_is_to(void **state)
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFSIGNALED(status));
 	assert_int_equal(WTERMSIG(status), SIGABRT);
-	assert_non_null(strstr(heard(&h), "thread sloth.0 has been in one duty cycle"));
+	assert_non_null(strstr(heard(&h), SLOTH_STALLS));
 	assert_non_null(strstr(heard(&h), "watchdog: aborts the program\n"));
 	stop_listening(&h);
 }
