@@ -87,6 +87,28 @@ static void test_what_needs_a_restart_is_kept_and_told(void **state)
 	config_release(two);
 }
 
+/* They do not wait for a restart, whatever else does. */
+static void test_bindings_and_weights_follow(void **state)
+{
+	struct config *one = load_valid("spool { path = /one }\nbinding gone { weight = 2 }\n"
+					"binding_group g { binding a { weight = 2 } }\n");
+	struct config_kept *kept;
+	struct config *two =
+		follow("spool { path = /two }\n"
+		       "binding_group g { binding a { weight = 3 } binding b { weight = 4 } }\n",
+		       one, &kept);
+
+	(void)state;
+	assert_string_equal(kept->option, "path");
+	assert_null(kept->next);
+	assert_int_equal(config_binding_count(two), 2);
+	assert_int_equal(config_binding(two, 0)->weight, 3);
+	assert_int_equal(config_binding(two, 1)->weight, 4);
+	config_kept_free(kept);
+	config_release(one);
+	config_release(two);
+}
+
 static const char *place_of(const struct config_kept *kept, const char *option)
 {
 	while (kept != NULL && strcmp(kept->option, option) != 0) {
@@ -227,6 +249,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_is_dynamic_is_new),
 		cmocka_unit_test(test_what_needs_a_restart_is_kept_and_told),
+		cmocka_unit_test(test_bindings_and_weights_follow),
 		cmocka_unit_test(test_places_of_what_nobody_says),
 		cmocka_unit_test(test_passwords_of_what_is_kept_are_not_told),
 		cmocka_unit_test(test_what_does_not_go_together_is_refused),
