@@ -76,10 +76,9 @@ static void forget(struct overlay *overlay, const struct config_scope *scope, co
 		(overlay->count - index) * sizeof(*overlay->changes));
 }
 
-void overlay_change(struct overlay *overlay, const struct config_scope *scope, const char *option,
+void overlay_append(struct overlay *overlay, const struct config_scope *scope, const char *option,
 		    const char *value, const char *who, uint64_t wall_ns)
 {
-	forget(overlay, scope, option);
 	struct overlay_change *change = add(overlay);
 	*change = (struct overlay_change){
 		.scope = config_scope_copy(scope),
@@ -88,6 +87,13 @@ void overlay_change(struct overlay *overlay, const struct config_scope *scope, c
 		.wall_ns = wall_ns,
 	};
 	snprintf(change->who, sizeof(change->who), "%s", who);
+}
+
+void overlay_change(struct overlay *overlay, const struct config_scope *scope, const char *option,
+		    const char *value, const char *who, uint64_t wall_ns)
+{
+	forget(overlay, scope, option);
+	overlay_append(overlay, scope, option, value, who, wall_ns);
 }
 
 void overlay_unset(struct overlay *overlay, const struct config_scope *scope, const char *option,

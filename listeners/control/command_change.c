@@ -164,11 +164,7 @@ static void change_option(struct order *o, const struct setting *s, const char *
 	uint64_t now_ns = o->scheduler->base.now.wall_ns;
 	json_t *v = value_object();
 
-	if (value != NULL) {
-		overlay_change(&draft->changes, &s->scope, s->option, value, o->who, now_ns);
-	} else {
-		overlay_unset(&draft->changes, &s->scope, s->option, o->who, now_ns);
-	}
+	overlay_append(&draft->changes, &s->scope, s->option, value, o->who, now_ns);
 	value_set_text(v, "scope", s->scope_text);
 	value_set_text(v, "option", s->option);
 	value_set_text(v, "value", value);

@@ -191,6 +191,12 @@ def test_transaction_takes_effect_as_a_whole(flow):
     one.good("config set domain a.test retry_interval 6m")
     one.good("config commit")
     expect_equal((value_of(d, "retry_interval"), value_of(d, "max_outbound_connections")), ("6m", "8"), "mended")
+    # What is said twice is done twice: the console's own value goes, and the files say nothing.
+    for line in ("config begin", "config set domain a.test retry_interval 7m", "config unset domain a.test retry_interval"):
+        one.good(line)
+    expect_equal(one.good("config commit")["changes"], 2, "steps")
+    expect_equal(value_of(d, "retry_interval"), None, "unset after set")
+    one.good("config set domain a.test retry_interval 6m")
     # Two of the same option: the second is told.
     one.good("config begin")
     two.good("config begin")
