@@ -162,12 +162,14 @@ static void change_option(struct order *o, const struct setting *s, const char *
 	bool gathering = o->draft != NULL && *o->draft != NULL;
 	struct draft *draft = gathering ? *o->draft : draft_create(order_config(o));
 	uint64_t now_ns = o->scheduler->base.now.wall_ns;
+	char *shown = value != NULL ? config_value_shown(&s->scope, s->option, value) : NULL;
 	json_t *v = value_object();
 
 	overlay_append(&draft->changes, &s->scope, s->option, value, o->who, now_ns);
 	value_set_text(v, "scope", s->scope_text);
 	value_set_text(v, "option", s->option);
-	value_set_text(v, "value", value);
+	value_set_text(v, "value", shown);
+	free(shown);
 	if (gathering) {
 		value_set_number(v, "changes", draft->changes.count);
 		value_set_text(v, "lasts", "takes effect with config commit");
