@@ -67,12 +67,12 @@ static void scope_text(const struct tree_scope *scope, char *text, size_t size)
 	}
 }
 
-static void tell_option(const struct config *config, const struct tree_scope *scope,
-			const struct tree_option *option, config_setting_fn tell, void *context)
+static void tell_as(const struct config *config, const struct tree_scope *scope,
+		    const struct tree_option *option, const char *value, config_setting_fn tell,
+		    void *context)
 {
 	char where[CONFIG_SCOPE_TEXT];
 	char place[PATH_MAX + 16];
-	char *value = shown_text(option);
 	struct config_setting setting = {
 		.scope = where,
 		.option = option->name,
@@ -85,6 +85,14 @@ static void tell_option(const struct config *config, const struct tree_scope *sc
 
 	scope_text(scope, where, sizeof(where));
 	tell(context, &setting);
+}
+
+static void tell_option(const struct config *config, const struct tree_scope *scope,
+			const struct tree_option *option, config_setting_fn tell, void *context)
+{
+	char *value = shown_text(option);
+
+	tell_as(config, scope, option, value, tell, context);
 	free(value);
 }
 
@@ -264,7 +272,7 @@ static void locate(const struct config *config, const struct tree_scope *scope, 
 		}
 		char *text = shown_text(o);
 		if (value == NULL || strcmp(text, value) == 0) {
-			tell_option(config, scope, o, tell, context);
+			tell_as(config, scope, o, text, tell, context);
 		}
 		free(text);
 	}
@@ -374,13 +382,12 @@ static void compare_pair(const struct settings *a, const struct settings_row *ro
 {
 	struct told told_a = {.value = NULL};
 	struct told told_b = {.value = NULL};
-	const struct config_setting *in_a = told_row(a, row_a, &told_a);
-	const struct config_setting *in_b = told_row(b, row_b, &told_b);
 
-	if (in_a == NULL || in_b == NULL ||
-	    !tree_value_same(&row_a->option->value, &row_b->option->value)) {
-		tell(context, in_a, in_b);
+	if (row_a != NULL && row_b != NULL &&
+	    tree_value_same(&row_a->option->value, &row_b->option->value)) {
+		return;
 	}
+	tell(context, told_row(a, row_a, &told_a), told_row(b, row_b, &told_b));
 	free(told_a.value);
 	free(told_b.value);
 }
