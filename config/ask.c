@@ -169,17 +169,13 @@ static bool eval_outbound(const struct config *config, const struct config_scope
 			  const char *option, config_setting_fn tell, void *context)
 {
 	struct scopes scopes = outbound_scopes(config, scope);
+	const struct tree_scope *at;
+	const struct tree_option *found = scopes_decide(config, &scopes, option, &at);
 
-	for (int i = SCOPES_PLACES; i >= 0; i--) {
-		const struct tree_scope *at = i > 0 ? scopes.at[i - 1] : config->tree.root;
-		const struct tree_option *found = at != NULL ? tree_option_find(at, option) : NULL;
-
-		if (found != NULL) {
-			tell_option(config, at, found, tell, context);
-			return true;
-		}
+	if (found != NULL) {
+		tell_option(config, at, found, tell, context);
 	}
-	return false;
+	return found != NULL;
 }
 
 /* All others fall back to the scopes around them, of which some may not be there. */

@@ -43,17 +43,10 @@ void config_outbound_origin(const struct config *config, const char *binding, co
 {
 	struct scopes_key key = scopes_key(config, binding, provider, domain, domain_len);
 	struct scopes scopes = scopes_find(config, &key);
+	const struct tree_scope *at;
+	const struct tree_option *set = scopes_decide(config, &scopes, option, &at);
 
-	for (int i = SCOPES_PLACES - 1; i >= 0; i--) {
-		const struct tree_option *set =
-			scopes.at[i] != NULL ? tree_option_find(scopes.at[i], option) : NULL;
-
-		if (set != NULL) {
-			tell(config, scopes.at[i], set, origin);
-			return;
-		}
-	}
-	tell(config, config->tree.root, tree_option_find(config->tree.root, option), origin);
+	tell(config, at, set, origin);
 }
 
 void config_program_origin(const struct config *config, const char *scope, const char *option,
