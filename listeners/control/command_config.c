@@ -122,7 +122,7 @@ void command_config_status(struct order *o)
 	value_set_number(v, "generation", list[0].number);
 	value_set_number(v, "alive", count);
 	value_set_bool(v, "changing", generations_busy(o->program));
-	value_set_text(v, "file", config_path(o->scheduler->config));
+	value_set_text(v, "file", config_path(order_config(o)));
 	for (uint32_t i = 0; i < count; i++) {
 		json_t *row = value_object();
 

@@ -99,7 +99,7 @@ static void reply_value(struct order *o, json_t *value)
 
 struct config *order_config(const struct order *o)
 {
-	return o->program->config;
+	return o->scheduler->config;
 }
 
 void order_answer(struct order *o, json_t *result)
