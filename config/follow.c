@@ -74,8 +74,7 @@ static uint32_t add_file(struct tree *to, const struct tree_file *file)
 			return i;
 		}
 	}
-	return file->console ? tree_add_console(to, file->path)
-			     : tree_add_file(to, file->path, file->readonly);
+	return tree_add_file(to, file->path, file->readonly);
 }
 
 static void graft_open(struct graft *g)

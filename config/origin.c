@@ -27,12 +27,9 @@ static void tell(const struct config *config, const struct tree_scope *scope,
 		 const struct tree_option *set, struct config_origin *origin)
 {
 	*origin = (struct config_origin){.file = "default", .scope = "default"};
-	if (set != NULL && set->value.source.file != SOURCE_DEFAULT.file) {
+	if (set != NULL && !tree_option_is_default(set)) {
 		origin->file = tree_path(&config->tree, set->value.source);
-		/* The console has no lines. */
-		origin->line = config->tree.files[set->value.source.file].console
-				       ? 0
-				       : set->value.source.line;
+		origin->line = set->value.source.line;
 		describe_scope(scope, origin->scope, sizeof(origin->scope));
 	}
 }

@@ -159,8 +159,7 @@ static struct source source_of(const struct overlay_change *change, struct tree 
 	char time[32];
 
 	snprintf(label, sizeof(label), "set by the console, %s", time_text(change->wall_ns, time));
-	/* There is no line, but it is no default either. */
-	return (struct source){.file = tree_add_console(tree, label), .line = 1};
+	return (struct source){.file = tree_add_file(tree, label, true)};
 }
 
 static const char *interned(struct tree *tree, const char *text)
