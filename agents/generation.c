@@ -379,6 +379,7 @@ static bool prepare_config(struct generation_change *g, struct config *running, 
 		return false;
 	}
 	program_find_self(fresh, &g->self);
+	g->reroutes = !config_providers_agree(running, fresh);
 	g->config = fresh;
 	return true;
 }

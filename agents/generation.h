@@ -84,6 +84,8 @@ struct generation_change {
 	struct route_self self;
 	/* The same, where it stays. */
 	const struct route_self *self_of;
+	/* Domains may have other providers than before. */
+	bool reroutes;
 	struct listen_sockets *sockets;
 	uint32_t waiting;
 };

@@ -249,7 +249,6 @@ void scheduler_take(struct scheduler *s, struct generation_change *g, struct con
 		    const struct route_self *self)
 {
 	struct dispatcher *x = &s->dispatcher;
-	bool routes = !config_providers_agree(s->config, config);
 
 	ASSERT(s->taking == NULL && s->old == NULL);
 	s->taking = g;
@@ -269,7 +268,7 @@ void scheduler_take(struct scheduler *s, struct generation_change *g, struct con
 			l->renew(s, s->listener_state[i]);
 		}
 	}
-	dispatch_renew(x, routes);
+	dispatch_renew(x, g->reroutes);
 }
 
 /* Some of what is left of the generation before. */

@@ -67,12 +67,12 @@ static void scope_text(const struct tree_scope *scope, char *text, size_t size)
 	}
 }
 
-static void tell_option(const struct config *config, const struct tree_scope *scope,
-			const struct tree_option *option, config_setting_fn tell, void *context)
+static void tell_as(const struct config *config, const struct tree_scope *scope,
+		    const struct tree_option *option, const char *value, config_setting_fn tell,
+		    void *context)
 {
 	char where[CONFIG_SCOPE_TEXT];
 	char place[PATH_MAX + 16];
-	char *value = shown_text(option);
 	struct config_setting setting = {
 		.scope = where,
 		.option = option->name,
@@ -85,6 +85,14 @@ static void tell_option(const struct config *config, const struct tree_scope *sc
 
 	scope_text(scope, where, sizeof(where));
 	tell(context, &setting);
+}
+
+static void tell_option(const struct config *config, const struct tree_scope *scope,
+			const struct tree_option *option, config_setting_fn tell, void *context)
+{
+	char *value = shown_text(option);
+
+	tell_as(config, scope, option, value, tell, context);
 	free(value);
 }
 
@@ -161,17 +169,13 @@ static bool eval_outbound(const struct config *config, const struct config_scope
 			  const char *option, config_setting_fn tell, void *context)
 {
 	struct scopes scopes = outbound_scopes(config, scope);
+	const struct tree_scope *at;
+	const struct tree_option *found = scopes_decide(config, &scopes, option, &at);
 
-	for (int i = SCOPES_PLACES; i >= 0; i--) {
-		const struct tree_scope *at = i > 0 ? scopes.at[i - 1] : config->tree.root;
-		const struct tree_option *found = at != NULL ? tree_option_find(at, option) : NULL;
-
-		if (found != NULL) {
-			tell_option(config, at, found, tell, context);
-			return true;
-		}
+	if (found != NULL) {
+		tell_option(config, at, found, tell, context);
 	}
-	return false;
+	return found != NULL;
 }
 
 /* All others fall back to the scopes around them, of which some may not be there. */
@@ -264,7 +268,7 @@ static void locate(const struct config *config, const struct tree_scope *scope, 
 		}
 		char *text = shown_text(o);
 		if (value == NULL || strcmp(text, value) == 0) {
-			tell_option(config, scope, o, tell, context);
+			tell_as(config, scope, o, text, tell, context);
 		}
 		free(text);
 	}
@@ -374,13 +378,12 @@ static void compare_pair(const struct settings *a, const struct settings_row *ro
 {
 	struct told told_a = {.value = NULL};
 	struct told told_b = {.value = NULL};
-	const struct config_setting *in_a = told_row(a, row_a, &told_a);
-	const struct config_setting *in_b = told_row(b, row_b, &told_b);
 
-	if (in_a == NULL || in_b == NULL ||
-	    !tree_value_same(&row_a->option->value, &row_b->option->value)) {
-		tell(context, in_a, in_b);
+	if (row_a != NULL && row_b != NULL &&
+	    tree_value_same(&row_a->option->value, &row_b->option->value)) {
+		return;
 	}
+	tell(context, told_row(a, row_a, &told_a), told_row(b, row_b, &told_b));
 	free(told_a.value);
 	free(told_b.value);
 }

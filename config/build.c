@@ -346,12 +346,12 @@ static void check_descriptors(struct builder *b, const struct tree_scope *root)
 	const struct global_options *global = &b->config->global;
 	uint32_t descriptors = global->server_max_file_descriptors;
 	uint32_t connections = global->server_max_outbound_connections;
-	struct source source = source_of(root, "server_max_file_descriptors");
+	const struct tree_option *said = tree_option_find(root, "server_max_file_descriptors");
 	if (descriptors >= connections) {
 		return;
 	}
-	if (source.line != 0) {
-		report_error(b->report, source,
+	if (said != NULL && !tree_option_is_default(said)) {
+		report_error(b->report, said->value.source,
 			     "option \"server_max_file_descriptors\": less than "
 			     "server_max_outbound_connections; expected at least %u",
 			     connections);

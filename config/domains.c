@@ -94,11 +94,11 @@ static void check_intervals(struct builder *b, const struct tree_scope *scope,
 	if (options->retry_interval_ms <= options->max_retry_interval_ms) {
 		return;
 	}
-	if (retry != NULL && retry->value.source.line != 0) {
+	if (retry != NULL && !tree_option_is_default(retry)) {
 		report_error(b->report, retry->value.source,
 			     "option \"retry_interval\": longer than max_retry_interval; expected "
 			     "at most that");
-	} else if (max != NULL && max->value.source.line != 0) {
+	} else if (max != NULL && !tree_option_is_default(max)) {
 		report_error(b->report, max->value.source,
 			     "option \"max_retry_interval\": shorter than retry_interval; expected "
 			     "at least that");

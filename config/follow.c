@@ -59,7 +59,7 @@ SINGLE
 struct graft {
 	struct tree *to;
 	const struct tree *from;
-	/* The numbers that they have there. */
+	/* The numbers that they have there, plus one; 0: nothing that was copied is of it. */
 	uint32_t *files;
 	enum part part;
 	struct kinds kinds;
@@ -74,27 +74,29 @@ static uint32_t add_file(struct tree *to, const struct tree_file *file)
 			return i;
 		}
 	}
-	return file->console ? tree_add_console(to, file->path)
-			     : tree_add_file(to, file->path, file->readonly);
+	return tree_add_file(to, file->path, file->readonly);
 }
 
-static void add_files(struct graft *g)
+static void graft_open(struct graft *g)
 {
 	g->files = calloc((size_t)g->from->file_count + 1, sizeof(g->files[0]));
 	if (g->files == NULL) {
 		fatal("configuration: out of memory (%u files)", g->from->file_count);
 	}
-	for (uint32_t i = 0; i < g->from->file_count; i++) {
-		g->files[i] = add_file(g->to, &g->from->files[i]);
-	}
 }
 
 static struct source copy_source(const struct graft *g, struct source source)
 {
-	if (source.file < g->from->file_count) {
-		source.file = g->files[source.file];
+	uint32_t *number;
+
+	if (source.file >= g->from->file_count) {
+		return source;
 	}
-	return source;
+	number = &g->files[source.file];
+	if (*number == 0) {
+		*number = add_file(g->to, &g->from->files[source.file]) + 1;
+	}
+	return (struct source){*number - 1, source.line};
 }
 
 static const char *copy_text(struct graft *g, const char *text)
@@ -132,11 +134,18 @@ static bool is_of_part(const struct graft *g, const struct tree_scope *scope,
 /* The scope of the other tree that this one is copied to, opened when there is something in it. */
 static struct tree_scope *counterpart(struct graft *g, const struct tree_scope *scope)
 {
+	struct tree_scope *parent;
+	struct tree_scope *found;
+
 	if (scope->parent == NULL) {
 		return g->to->root;
 	}
-	return tree_scope_open(g->to, counterpart(g, scope->parent), copy_text(g, scope->name),
-			       copy_text(g, scope->instance), copy_source(g, scope->source));
+	parent = counterpart(g, scope->parent);
+	found = tree_scope_find_text(g->to, parent, scope->name, scope->instance);
+	return found != NULL ? found
+			     : tree_scope_open(g->to, parent, copy_text(g, scope->name),
+					       copy_text(g, scope->instance),
+					       copy_source(g, scope->source));
 }
 
 static void copy_options(struct graft *g, const struct tree_scope *scope, bool whole)
@@ -172,7 +181,7 @@ static void copy_part(struct tree *to, const struct tree *from, enum part part)
 {
 	struct graft g = {.to = to, .from = from, .part = part, .kinds = find_kinds()};
 
-	add_files(&g);
+	graft_open(&g);
 	copy_options(&g, from->root, false);
 	copy_scopes(&g, from->root);
 	free(g.files);
@@ -183,7 +192,7 @@ static void copy_root(struct tree *to, const struct tree *from)
 {
 	struct graft g = {.to = to, .from = from, .part = PART_DYNAMIC, .kinds = find_kinds()};
 
-	add_files(&g);
+	graft_open(&g);
 	copy_options(&g, from->root, false);
 	free(g.files);
 }

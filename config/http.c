@@ -126,7 +126,7 @@ void graphite_build(struct builder *b, const struct tree_scope *scope)
 	struct listen_options server = {.name = g->server};
 	const struct sockaddr_in *in = (const void *)&server.address;
 	const char *problem = "is missing";
-	bool said = option != NULL && option->value.source.line != 0;
+	bool said = option != NULL && !tree_option_is_default(option);
 
 	if (g->server != NULL && strcmp(g->server, "none") != 0) {
 		problem = word_listen(g->server, &server.address, &server.address_len);
@@ -134,7 +134,7 @@ void graphite_build(struct builder *b, const struct tree_scope *scope)
 					strchr(g->server, '*') != NULL || g->server[0] == ':')) {
 			problem = "is not one that can be connected to";
 		}
-	} else if (said || scope->source.line == 0) {
+	} else if (said || scope->source.file == SOURCE_DEFAULT.file) {
 		g->server = NULL;
 		return;
 	}

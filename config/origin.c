@@ -27,12 +27,9 @@ static void tell(const struct config *config, const struct tree_scope *scope,
 		 const struct tree_option *set, struct config_origin *origin)
 {
 	*origin = (struct config_origin){.file = "default", .scope = "default"};
-	if (set != NULL && set->value.source.file != SOURCE_DEFAULT.file) {
+	if (set != NULL && !tree_option_is_default(set)) {
 		origin->file = tree_path(&config->tree, set->value.source);
-		/* The console has no lines. */
-		origin->line = config->tree.files[set->value.source.file].console
-				       ? 0
-				       : set->value.source.line;
+		origin->line = set->value.source.line;
 		describe_scope(scope, origin->scope, sizeof(origin->scope));
 	}
 }
@@ -43,17 +40,10 @@ void config_outbound_origin(const struct config *config, const char *binding, co
 {
 	struct scopes_key key = scopes_key(config, binding, provider, domain, domain_len);
 	struct scopes scopes = scopes_find(config, &key);
+	const struct tree_scope *at;
+	const struct tree_option *set = scopes_decide(config, &scopes, option, &at);
 
-	for (int i = SCOPES_PLACES - 1; i >= 0; i--) {
-		const struct tree_option *set =
-			scopes.at[i] != NULL ? tree_option_find(scopes.at[i], option) : NULL;
-
-		if (set != NULL) {
-			tell(config, scopes.at[i], set, origin);
-			return;
-		}
-	}
-	tell(config, config->tree.root, tree_option_find(config->tree.root, option), origin);
+	tell(config, at, set, origin);
 }
 
 void config_program_origin(const struct config *config, const char *scope, const char *option,

@@ -76,10 +76,9 @@ static void forget(struct overlay *overlay, const struct config_scope *scope, co
 		(overlay->count - index) * sizeof(*overlay->changes));
 }
 
-void overlay_change(struct overlay *overlay, const struct config_scope *scope, const char *option,
+void overlay_append(struct overlay *overlay, const struct config_scope *scope, const char *option,
 		    const char *value, const char *who, uint64_t wall_ns)
 {
-	forget(overlay, scope, option);
 	struct overlay_change *change = add(overlay);
 	*change = (struct overlay_change){
 		.scope = config_scope_copy(scope),
@@ -88,6 +87,13 @@ void overlay_change(struct overlay *overlay, const struct config_scope *scope, c
 		.wall_ns = wall_ns,
 	};
 	snprintf(change->who, sizeof(change->who), "%s", who);
+}
+
+void overlay_change(struct overlay *overlay, const struct config_scope *scope, const char *option,
+		    const char *value, const char *who, uint64_t wall_ns)
+{
+	forget(overlay, scope, option);
+	overlay_append(overlay, scope, option, value, who, wall_ns);
 }
 
 void overlay_unset(struct overlay *overlay, const struct config_scope *scope, const char *option,
@@ -153,8 +159,7 @@ static struct source source_of(const struct overlay_change *change, struct tree 
 	char time[32];
 
 	snprintf(label, sizeof(label), "set by the console, %s", time_text(change->wall_ns, time));
-	/* There is no line, but it is no default either. */
-	return (struct source){.file = tree_add_console(tree, label), .line = 1};
+	return (struct source){.file = tree_add_file(tree, label, true)};
 }
 
 static const char *interned(struct tree *tree, const char *text)

@@ -44,7 +44,12 @@ SINGLE
 void overlay_change(struct overlay *overlay, const struct config_scope *scope, const char *option,
 		    const char *value, const char *who, uint64_t wall_ns);
 
-/* What is said of it; NULL: nothing. */
+/* The same behind what was said of it before: one step of what is to be merged later. */
+SINGLE
+void overlay_append(struct overlay *overlay, const struct config_scope *scope, const char *option,
+		    const char *value, const char *who, uint64_t wall_ns);
+
+/* What is said of it, the first; NULL: nothing. */
 READONLY
 const struct overlay_change *overlay_find(const struct overlay *overlay,
 					  const struct config_scope *scope, const char *option);

@@ -553,7 +553,7 @@ const struct schema_option schema_options[] = {
 
 	/* binding { } */
 	{ .name = "weight", .type = TYPE_NUMBER, .min = 1, .max = 1000000, .fallback = NULL,
-	  TO_BINDING(weight), .scopes = BIT(SCOPE_BINDING), .restart = true,
+	  TO_BINDING(weight), .scopes = BIT(SCOPE_BINDING),
 	  .help = "Its share of the mail that its binding_group is given, beside the others'; 1 if "
 		  "not said." },
 

@@ -81,3 +81,19 @@ struct scopes scopes_find(const struct config *config, const struct scopes_key *
 	}
 	return s;
 }
+
+const struct tree_option *scopes_decide(const struct config *config, const struct scopes *scopes,
+					const char *option, const struct tree_scope **at)
+{
+	for (int i = SCOPES_PLACES - 1; i >= 0; i--) {
+		const struct tree_option *set =
+			scopes->at[i] != NULL ? tree_option_find(scopes->at[i], option) : NULL;
+
+		if (set != NULL) {
+			*at = scopes->at[i];
+			return set;
+		}
+	}
+	*at = config->tree.root;
+	return tree_option_find(*at, option);
+}

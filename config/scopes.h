@@ -49,6 +49,12 @@ struct scopes_key scopes_key(const struct config *config, const char *binding, c
 READONLY
 struct scopes scopes_find(const struct config *config, const struct scopes_key *key);
 
+/* What decides of an option: the last of them that sets it, else the global scope, which is `*at`
+ * then. NULL: nobody says anything. */
+READONLY
+const struct tree_option *scopes_decide(const struct config *config, const struct scopes *scopes,
+					const char *option, const struct tree_scope **at);
+
 /* The child of `scope` with that name and instance; NULL: none, or there is no such scope. */
 READONLY
 const struct tree_scope *scopes_stanza_in(const struct config *config,

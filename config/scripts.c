@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "config/build.h"
+#include "core/policy/db.h"
 #include "core/policy/policy.h"
 #include "core/policy/scripts.h"
 #include "core/runtime/check.h"
@@ -34,6 +35,7 @@ static void build_source(struct builder *b, struct tree_scope *scope)
 		reallocarray(c->sources, c->source_count + 1, sizeof(*c->sources));
 	const struct tree_option *uri = tree_option_find(scope, "uri");
 	struct targets targets = {.base = {NULL}};
+	const char *target;
 
 	if (grown == NULL) {
 		fatal("configuration: out of memory (%u datasources)", c->source_count);
@@ -44,8 +46,7 @@ static void build_source(struct builder *b, struct tree_scope *scope)
 	targets.base[TARGET_SOURCE] = grown;
 	assign_missing(b, scope, TARGET_BIT(TARGET_SOURCE));
 	assign_scope(b, scope, &targets);
-	if (uri == NULL || (grown->uri != NULL && strncmp(grown->uri, "sqlite:", 7) != 0 &&
-			    strncmp(grown->uri, "redis:", 6) != 0)) {
+	if (uri == NULL || (grown->uri != NULL && db_driver_of(grown->uri, &target) == NULL)) {
 		report_error(b->report, uri != NULL ? uri->value.source : scope->source,
 			     "datasource \"%.100s\": expected option \"uri\", sqlite:PATH or "
 			     "redis:HOST",

@@ -95,13 +95,6 @@ uint32_t tree_add_file(struct tree *tree, const char *path, bool readonly)
 	return number;
 }
 
-uint32_t tree_add_console(struct tree *tree, const char *label)
-{
-	uint32_t number = tree_add_file(tree, label, true);
-	tree->files[number].console = true;
-	return number;
-}
-
 const char *tree_text_instance(struct tree *tree, const char *scope, const char *text, size_t len)
 {
 	bool pattern = len > 0 && text[0] == '/';
@@ -115,8 +108,7 @@ const char *tree_text_instance(struct tree *tree, const char *scope, const char 
 
 const char *tree_place_text(const struct tree *tree, struct source source, char *text, size_t size)
 {
-	bool file = source.file < tree->file_count && !tree->files[source.file].console;
-	if (file && source.line != 0) {
+	if (source.file < tree->file_count && source.line != 0) {
 		snprintf(text, size, "%s:%u", tree_path(tree, source), source.line);
 	} else {
 		snprintf(text, size, "%s", tree_path(tree, source));

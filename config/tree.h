@@ -18,7 +18,7 @@
 struct schema_option;
 struct search;
 
-/* A place in a file; line 0 is the file as a whole. */
+/* A place in a file; line 0 is the file as a whole, or what the console has set. */
 READONLY
 struct source {
 	uint32_t file;
@@ -109,8 +109,6 @@ struct tree_file {
 	const char *path;
 	/* Came by readonly_include. */
 	bool readonly;
-	/* No file: the path says who set what has it as its source. */
-	bool console;
 	/* Of its text: whether it was changed since; zero of what was in memory. */
 	unsigned char digest[TREE_DIGEST];
 	/* When places are kept: what it says. */
@@ -162,13 +160,10 @@ const char *tree_text_folded(struct tree *tree, const char *text, size_t len);
 SINGLE
 const char *tree_text_domain(struct tree *tree, const char *text, size_t len);
 
-/* Registers a file under the name to show in messages; returns its number for `struct source`. */
+/* Registers a file under the name to show in messages; returns its number for `struct source`. What
+ * the console has set has a file of its own, whose name says so, and no lines. */
 SINGLE
 uint32_t tree_add_file(struct tree *tree, const char *path, bool readonly);
-
-/* The same of what the console has set: `label` says so. */
-SINGLE
-uint32_t tree_add_console(struct tree *tree, const char *label);
 
 /* A scope's instance as it is kept: domains and kinds of agents have no case, but patterns of
  * domains do; names of bindings and files have, too. */

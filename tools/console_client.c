@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -14,6 +15,10 @@ struct console {
 	/* NULL: no connection. */
 	FILE *in;
 	bool renewed;
+	/* `config begin` was answered, and nothing has ended it. */
+	bool gathers;
+	/* It did, on a connection that is no more, and nobody was told. */
+	bool lost;
 	char *line;
 	size_t line_size;
 };
@@ -127,6 +132,28 @@ static json_t *ask(struct console *c, const char *command)
 	return parse_answer(c->line, (size_t)len);
 }
 
+/* `verb` NULL: with whatever comes then. */
+static bool is_config(const char *command, const char *verb)
+{
+	char words[2][16];
+	int count = sscanf(command, "%15s %15s", words[0], words[1]);
+
+	return count > 0 && strcasecmp(words[0], "config") == 0 &&
+	       (verb == NULL || (count > 1 && strcasecmp(words[1], verb) == 0));
+}
+
+/* `answer` NULL: none came, and what became of the command is not known. */
+static void note_transaction(struct console *c, const char *command, const json_t *answer)
+{
+	bool refused = json_is_false(json_object_get(answer, "ok"));
+
+	if (is_config(command, "begin")) {
+		c->gathers |= answer != NULL && !refused;
+	} else if (is_config(command, "commit") || is_config(command, "rollback")) {
+		c->gathers &= refused;
+	}
+}
+
 json_t *console_ask(struct console *c, const char *command)
 {
 	json_t *answer;
@@ -144,8 +171,16 @@ json_t *console_ask(struct console *c, const char *command)
 			return NULL;
 		}
 		c->renewed = true;
+		c->lost |= c->gathers;
+		c->gathers = false;
+	}
+	if (c->lost && is_config(command, NULL)) {
+		c->lost = false;
+		errno = ESTALE;
+		return NULL;
 	}
 	answer = ask(c, command);
+	note_transaction(c, command, answer);
 	if (answer == NULL) {
 		/* What may still come is the answer to something that nobody waits for. */
 		saved = errno;

@@ -1,7 +1,8 @@
 /*
  * The console's side of a control connection: one command on a line, one JSON document back. A
  * connection that was lost, or that the server closed because it was idle for long, is made anew
- * before the next command; a command is never sent twice.
+ * before the next command; a command is never sent twice. A transaction of `config begin` ends with
+ * its connection.
  */
 #pragma once
 
@@ -20,7 +21,8 @@ struct console *console_connect(const char *path);
  * Sends `command` (no newline) and waits for the answer. Returns it, with "ok" and "result" or
  * "error", or NULL with errno set when there is no connection, or it is lost: ECONNRESET when the
  * server closed it, EINTR when a signal came first, EPROTO when what came is no answer, EINVAL for
- * a command with a newline in it.
+ * a command with a newline in it, ESTALE, once, for a command of `config` that was not sent, as it
+ * may have been meant for a transaction that is lost.
  */
 SINGLE
 json_t *console_ask(struct console *c, const char *command);

@@ -137,6 +137,12 @@ static void say_lost(const char *path, int error)
 		say_cannot_connect(path, error);
 		return;
 	}
+	if (error == ESTALE) {
+		fputs("flywheel: the connection was lost, and with it the transaction: nothing has "
+		      "changed; expected config begin\n",
+		      stderr);
+		return;
+	}
 	if (error == EPROTO) {
 		why = "what answers there is not flywheeld";
 	} else if (error == ECONNRESET || error == EPIPE) {

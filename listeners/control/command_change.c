@@ -1,9 +1,9 @@
 /*
  * Changes of the configuration by the console: `config set`, `unset`, `begin`, `commit`,
- * `rollback`, `writeback`. Each becomes a generation (agents/generation.h) of what the files say
- * and what the console has set, or nothing changes. What the console has set belongs to the program
- * and is changed only when a change is done, of which one is under way at a time: so load() may
- * read it on the pool.
+ * `rollback`, `writeback`, `reload`. Each becomes a generation (agents/generation.h) of what the
+ * files say and what the console has set, or nothing changes. What the console has set belongs to
+ * the program and is changed only when a change is done, of which one is under way at a time: so
+ * load() may read it on the pool.
  *
  * Start reading at begin().
  */
@@ -25,7 +25,8 @@ SINGLE
 struct console_change {
 	struct generation_change change;
 	struct order *order;
-	/* What changes; NULL: what the console has set is written into the files. */
+	/* What changes; NULL: what the console has set is written into the files, or these are
+	 * loaded again. */
 	struct draft *draft;
 	/* It was begun by `config begin`. */
 	bool gathered;
@@ -100,9 +101,9 @@ static void answer(struct console_change *c)
 	json_t *v = command_change_value(&c->change);
 
 	json_object_update_missing(v, c->answer);
-	if (c->draft == NULL) {
+	if (c->change.load == write_back) {
 		value_set(v, "files", json_incref(c->wrote));
-	} else if (c->order->program->overlay.count > 0) {
+	} else if (c->draft != NULL && c->order->program->overlay.count > 0) {
 		value_set_text(v, "lasts", LASTS);
 	}
 	order_answer(c->order, v);
@@ -112,7 +113,7 @@ static void on_done(struct generation_change *g)
 {
 	struct console_change *c = change_of(g);
 
-	if (g->result == 0) {
+	if (g->result == 0 && g->load != NULL) {
 		take_overlay(c);
 	}
 	if (order_back(c->order)) {
@@ -131,7 +132,7 @@ static void on_done(struct generation_change *g)
 	free(c);
 }
 
-/* Takes over `draft` and `answer`. */
+/* Takes over `draft` and `told`. */
 static struct console_change *begin(struct order *o, struct draft *draft, json_t *told)
 {
 	struct console_change *c = calloc(1, sizeof(*c));
@@ -162,16 +163,14 @@ static void change_option(struct order *o, const struct setting *s, const char *
 	bool gathering = o->draft != NULL && *o->draft != NULL;
 	struct draft *draft = gathering ? *o->draft : draft_create(order_config(o));
 	uint64_t now_ns = o->scheduler->base.now.wall_ns;
+	char *shown = value != NULL ? config_value_shown(&s->scope, s->option, value) : NULL;
 	json_t *v = value_object();
 
-	if (value != NULL) {
-		overlay_change(&draft->changes, &s->scope, s->option, value, o->who, now_ns);
-	} else {
-		overlay_unset(&draft->changes, &s->scope, s->option, o->who, now_ns);
-	}
+	overlay_append(&draft->changes, &s->scope, s->option, value, o->who, now_ns);
 	value_set_text(v, "scope", s->scope_text);
 	value_set_text(v, "option", s->option);
-	value_set_text(v, "value", value);
+	value_set_text(v, "value", shown);
+	free(shown);
 	if (gathering) {
 		value_set_number(v, "changes", draft->changes.count);
 		value_set_text(v, "lasts", "takes effect with config commit");
@@ -372,4 +371,12 @@ void command_config_writeback(struct order *o)
 	v = value_object();
 	value_set_number(v, "changes", o->program->overlay.count);
 	run(begin(o, NULL, v));
+}
+
+void command_config_reload(struct order *o)
+{
+	struct console_change *c = begin(o, NULL, value_object());
+
+	c->change.load = NULL;
+	run(c);
 }

@@ -1,19 +1,11 @@
 /*
- * `config reload`: the files are loaded again and become the next generation, or nothing changes.
- * `config status`: which generations there are.
+ * `config status`: which generations there are; and what is told of one that is to come.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "agents/generation.h"
 #include "listeners/control/command.h"
-
-SINGLE
-struct config_change {
-	struct generation_change change;
-	struct order *order;
-	uint64_t began_ns;
-};
 
 static json_t *kept_rows(const struct config_kept *kept)
 {
@@ -83,35 +75,6 @@ json_t *command_change_value(const struct generation_change *g)
 	return v;
 }
 
-static void on_done(struct generation_change *g)
-{
-	struct config_change *c = CONTAINER_OF(g, struct config_change, change);
-	struct order *o = c->order;
-
-	if (order_back(o)) {
-		if (g->result != 0) {
-			command_fail_change(o, g, NULL);
-		} else {
-			order_answer(o, command_change_value(g));
-		}
-	}
-	generation_change_close(g);
-	free(c);
-}
-
-void command_config_reload(struct order *o)
-{
-	struct config_change *c = calloc(1, sizeof(*c));
-
-	if (c == NULL) {
-		fatal("out of memory for a command");
-	}
-	c->order = o;
-	c->change.on_done = on_done;
-	order_wait(o);
-	generation_begin(o->program, &c->change);
-}
-
 void command_config_status(struct order *o)
 {
 	struct generation_fact list[GENERATIONS_MAX];
@@ -122,7 +85,7 @@ void command_config_status(struct order *o)
 	value_set_number(v, "generation", list[0].number);
 	value_set_number(v, "alive", count);
 	value_set_bool(v, "changing", generations_busy(o->program));
-	value_set_text(v, "file", config_path(o->scheduler->config));
+	value_set_text(v, "file", config_path(order_config(o)));
 	for (uint32_t i = 0; i < count; i++) {
 		json_t *row = value_object();
 

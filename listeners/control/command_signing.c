@@ -58,7 +58,7 @@ static json_t *signature_row(const struct dkim_signature *g, const struct dkim_k
 
 void command_signing_stats(struct order *o)
 {
-	const struct config *config = o->scheduler->config;
+	const struct config *config = order_config(o);
 	json_t *v = value_object();
 	json_t *rows = value_array();
 

@@ -85,7 +85,7 @@ static const char *take_peer(struct order *o, struct trace_spec *spec, const cha
 
 static const char *take_binding(struct order *o, struct trace_spec *spec, const char *word)
 {
-	const struct config *config = o->scheduler->config;
+	const struct config *config = order_config(o);
 
 	text_copy(spec->binding, sizeof(spec->binding), word);
 	for (uint32_t i = 0; i < config_binding_count(config); i++) {
@@ -98,7 +98,7 @@ static const char *take_binding(struct order *o, struct trace_spec *spec, const 
 
 static const char *take_listener(struct order *o, struct trace_spec *spec, const char *word)
 {
-	const struct config *config = o->scheduler->config;
+	const struct config *config = order_config(o);
 
 	text_copy(spec->listener, sizeof(spec->listener), word);
 	for (uint32_t i = 0; i < config_smtp_listen_count(config); i++) {

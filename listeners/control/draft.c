@@ -85,7 +85,9 @@ unsigned draft_conflicts(const struct draft *draft, const struct config *running
 	for (uint32_t i = 0; i < draft->changes.count; i++) {
 		const struct overlay_change *c = &draft->changes.changes[i];
 
-		if (!config_same_setting(draft->base, running, &c->scope, c->option)) {
+		/* Each option is told once. */
+		if (overlay_find(&draft->changes, &c->scope, c->option) == c &&
+		    !config_same_setting(draft->base, running, &c->scope, c->option)) {
 			count++;
 			tell_conflict(c, draft->base, running, errors);
 		}

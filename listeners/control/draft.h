@@ -10,6 +10,7 @@
 
 BOUND
 struct draft {
+	/* One after the other, as they were given. */
 	struct overlay changes;
 	/* Held. */
 	struct config *base;

@@ -99,7 +99,7 @@ static void reply_value(struct order *o, json_t *value)
 
 struct config *order_config(const struct order *o)
 {
-	return o->program->config;
+	return o->scheduler->config;
 }
 
 void order_answer(struct order *o, json_t *result)
@@ -267,7 +267,8 @@ static void parts_make(struct order *o, uint32_t count, order_step_fn step, orde
 	ASSERT(o->parts == NULL && count > 0);
 	o->step = step;
 	o->merge = merge;
-	o->parts = make(count, sizeof(*o->parts));
+	/* Schedulers may join meanwhile, and parts stay where they are. */
+	o->parts = make(count > SCHEDULERS_MAX ? count : SCHEDULERS_MAX, sizeof(*o->parts));
 	o->part_count = count;
 	o->waiting = count;
 }
@@ -279,6 +280,8 @@ static void part_send(struct order *o, uint32_t index, struct agent *to)
 	p->order = o;
 	p->agent = to;
 	p->bucket_count = UINT32_MAX;
+	p->moves = 0;
+	p->unwritten = 0;
 	p->sent_ns = o->scheduler->base.now.mono_ns;
 	/* Who has left, or is about to, has nothing to add. */
 	if (agent_reaches(&o->scheduler->base, to)) {
@@ -307,6 +310,15 @@ void order_again(struct order *o, order_step_fn step, order_merge_fn merge)
 		o->parts[i].waits = false;
 		o->parts[i].cycle_ns = 0;
 		part_send(o, i, o->parts[i].agent);
+	}
+}
+
+void order_take_on(struct order *o)
+{
+	ASSERT(o->waiting == 0);
+	while (o->part_count < o->program->scheduler_count) {
+		o->parts[o->part_count].agent = &o->program->schedulers[o->part_count]->base;
+		o->part_count++;
 	}
 }
 

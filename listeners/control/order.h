@@ -233,6 +233,10 @@ void order_on_schedulers(struct order *o, order_step_fn step, order_merge_fn mer
 BOUND
 void order_again(struct order *o, order_step_fn step, order_merge_fn merge);
 
+/* Before that, of all schedulers: those that have joined since are asked, too. */
+BOUND
+void order_take_on(struct order *o);
+
 /* Asks one agent. */
 BOUND
 void order_on_agent(struct order *o, struct agent *agent, order_step_fn step, order_merge_fn merge);

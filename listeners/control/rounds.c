@@ -31,13 +31,15 @@ bool rounds_over(struct order *o)
 		moves += o->parts[i].moves;
 		moved += o->parts[i].moved;
 	}
-	settled = o->rounds > 0 && moves == 0 && moved == o->moved;
+	settled = o->rounds > 0 && moves == 0 && moved == o->moved &&
+		  o->part_count == o->program->scheduler_count;
 	/* While some are on their way this is never what it is when none is. */
 	o->moved = moves == 0 ? moved : UINT64_MAX;
 	o->unsettled = !settled && (o->rounds == ROUNDS_MAX || o->scheduler->stopping);
 	if (settled || o->unsettled) {
 		return true;
 	}
+	order_take_on(o);
 	o->rounds++;
 	return false;
 }

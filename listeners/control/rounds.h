@@ -28,8 +28,8 @@ bool rounds_look_step(struct part *p, struct agent *self);
 BOUND
 void rounds_note(struct part *p, const struct scheduler *s);
 /* All parts are back: no record was on its way when this round ended, nor when the one before did,
- * and none has moved in between, so that all were where they are when this one came by; or it is
- * given up, and o->unsettled set. Else another round is to come. */
+ * none has moved in between, and nobody has joined, so that all were where they are when this one
+ * came by; or it is given up, and o->unsettled set. Else another round is to come. */
 BOUND
 bool rounds_over(struct order *o);
 /* Whether the part still waits for the spool to have what its scheduler was ordered: for so long as

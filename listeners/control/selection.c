@@ -393,7 +393,7 @@ static bool take_target(struct selection *sel, unsigned index)
 
 	if (sel->verb == SELECTION_REBIND) {
 		sel->to = o->arguments[index];
-		if (!is_binding(o->scheduler->config, sel->to)) {
+		if (!is_binding(order_config(o), sel->to)) {
 			order_fail(o, "there is no binding \"%.64s\"; \"bindings\" lists them",
 				   sel->to);
 			return false;

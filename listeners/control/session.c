@@ -88,8 +88,8 @@ static void on_idle(struct timer *t)
 {
 	struct session *n = CONTAINER_OF(t, struct session, idle);
 
-	/* An order may take its time: its peer waits for us. */
-	if (n->order != NULL && !n->order->answered) {
+	/* An order may take its time: its peer waits for us. So may who writes a transaction. */
+	if (n->order != NULL ? !n->order->answered : n->draft != NULL) {
 		touch(n);
 		return;
 	}

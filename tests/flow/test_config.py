@@ -191,6 +191,12 @@ def test_transaction_takes_effect_as_a_whole(flow):
     one.good("config set domain a.test retry_interval 6m")
     one.good("config commit")
     expect_equal((value_of(d, "retry_interval"), value_of(d, "max_outbound_connections")), ("6m", "8"), "mended")
+    # What is said twice is done twice: the console's own value goes, and the files say nothing.
+    for line in ("config begin", "config set domain a.test retry_interval 7m", "config unset domain a.test retry_interval"):
+        one.good(line)
+    expect_equal(one.good("config commit")["changes"], 2, "steps")
+    expect_equal(value_of(d, "retry_interval"), None, "unset after set")
+    one.good("config set domain a.test retry_interval 6m")
     # Two of the same option: the second is told.
     one.good("config begin")
     two.good("config begin")
@@ -210,12 +216,12 @@ def test_secrets_are_shown_to_nobody(flow):
     d = Server(flow, scope='token = "whisper-of-the-file"').daemon
     one = Console(d)
     one.good("config begin")
-    one.good("config set http_listener token whisper-of-one")
-    d.console("config", "set", "http_listener", "token", '"whisper-of-another"')
+    told = [one.good("config set http_listener token whisper-of-one"),
+            d.console("config", "set", "http_listener", "token", '"whisper-of-another"')]
     diff = one.good("config diff")
     expect_equal([[row["value"] for row in diff[rows]] for rows in ("transaction", "console")], [["(a secret)"]] * 2, "diff")
     expect_equal([(r["running"], r["files"]) for r in diff["differences"]], [("(a secret)", "(a secret)")], "differences")
-    told = [diff] + [one.good(f"config {words}") for words in ("get http_listener token", "eval http_listener token",
+    told += [diff] + [one.good(f"config {words}") for words in ("get http_listener token", "eval http_listener token",
                                                                "show http_listener", "locate token")]
     expect("whisper" not in json.dumps(told), f"a secret is told: {told}")
     # That it was changed meanwhile is told, though both are shown alike.

@@ -5,7 +5,7 @@ import signal
 import stat
 import subprocess
 
-from flow import Daemon, expect, expect_equal, wait_until
+from flow import PATIENCE, Daemon, expect, expect_equal, wait_until
 from peer import Peer
 from terminal import Terminal, plain
 
@@ -278,6 +278,45 @@ def test_interrupts_what_runs_and_not_itself(flow):
     expect("Hostname:" in terminal.run("version"), "the console goes on")
     terminal.type("quit\n")
     expect_equal(terminal.ended(), 0, "exit status")
+
+
+def test_a_transaction_is_not_gone_on_with_after_a_restart(flow):
+    daemon = Daemon(flow)
+    terminal = prompt(flow, daemon)
+    for line in ("config begin", "config set domain a.test retry_interval 5m"):
+        terminal.run(line)
+    daemon.terminate()
+    expect("cannot connect" in terminal.run("config set domain a.test max_retry_interval 3h"), "no word of that")
+    daemon.start()
+    # What asks besides takes nothing from the warning.
+    terminal.run("version")
+    text = terminal.run("config set domain a.test max_retry_interval 3h")
+    expect("with it the transaction" in text, f"set on another connection: {text!r}")
+    expect_equal(daemon.console("config", "diff")["console"], [], "what the console has set")
+    # From there it is a console like any other.
+    for line in ("config begin", "config set domain a.test retry_interval 5m", "config commit"):
+        terminal.run(line)
+    daemon.terminate()
+    daemon.start()
+    text = terminal.run("config set domain a.test retry_interval 5m")
+    expect("the transaction" not in text, f"after a commit: {text!r}")
+    expect_equal(len(daemon.console("config", "diff")["console"]), 1, "what the console has set")
+
+
+def test_a_transaction_that_was_lost_ends_a_script(flow):
+    daemon = Daemon(flow)
+    script = subprocess.Popen([flow.program("flywheel"), "-s", daemon.control, "--json"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    flow.closers.append(script.kill)
+    script.stdin.write("config begin\n")
+    script.stdin.flush()
+    script.stdout.readline()
+    daemon.terminate()
+    daemon.start()
+    _, said = script.communicate("config set retry_interval 5m\nconfig set max_retry_interval 3h\n", timeout=PATIENCE)
+    expect("with it the transaction" in said, f"stderr: {said!r}")
+    expect_equal(script.returncode, 2, "exit status")
+    expect_equal(daemon.console("config", "diff")["console"], [], "what the console has set")
 
 
 def test_finds_the_program_again_after_a_restart(flow):

@@ -303,6 +303,8 @@ static const struct broken values[] = {
 };
 
 static const struct broken combinations[] = {
+	{"datasource d { uri = \"sqlite:\" }\n",
+	 "1: datasource \"d\": expected option \"uri\", sqlite:PATH or redis:HOST\n"},
 	{"signature s { }\n", "1: scope signature \"s\": not possible here; expected it in dkim\n"},
 	{"spool { segment_size = 16M }\n\nmax_message_size = 9M\n",
 	 "3: option \"max_message_size\": more than half of the spool's segment_size; "

@@ -1,4 +1,5 @@
 #include "config/config.h"
+#include "config/generation.h"
 #include "core/queue/throttle.h"
 #include "core/runtime/clock.h"
 #include "tests/unit/config_world.h"
@@ -85,6 +86,56 @@ static void test_what_needs_a_restart_is_kept_and_told(void **state)
 	/* Nothing of the first one is needed. */
 	assert_string_equal(config_global(two)->spool_path, "/one");
 	config_release(two);
+}
+
+/* They do not wait for a restart, whatever else does. */
+static void test_bindings_and_weights_follow(void **state)
+{
+	struct config *one = load_valid("spool { path = /one }\nbinding gone { weight = 2 }\n"
+					"binding_group g { binding a { weight = 2 } }\n");
+	struct config_kept *kept;
+	struct config *two =
+		follow("spool { path = /two }\n"
+		       "binding_group g { binding a { weight = 3 } binding b { weight = 4 } }\n",
+		       one, &kept);
+
+	(void)state;
+	assert_string_equal(kept->option, "path");
+	assert_null(kept->next);
+	assert_int_equal(config_binding_count(two), 2);
+	assert_int_equal(config_binding(two, 0)->weight, 3);
+	assert_int_equal(config_binding(two, 1)->weight, 4);
+	config_kept_free(kept);
+	config_release(one);
+	config_release(two);
+}
+
+/* Which are others each time, as with what the console sets. */
+static void test_files_of_what_is_gone_are_not_kept(void **state)
+{
+	struct config *running = load_valid("spool { path = /one }\n");
+	struct config_kept *kept;
+
+	(void)state;
+	for (unsigned i = 0; i < 10; i++) {
+		static const char text[] = "spool { path = /two }\nbanner = hello\n"
+					   "esmtp_listener { listen \"127.0.0.1:25\" { } }\n";
+		char name[32];
+		struct config *fresh;
+		struct config *next;
+
+		snprintf(name, sizeof(name), "%u.conf", i);
+		fresh = config_load_text(name, text, strlen(text), stderr);
+		assert_non_null(fresh);
+		next = config_follow(fresh, running, &kept, stderr);
+		assert_non_null(next);
+		config_kept_free(kept);
+		config_release(running);
+		running = next;
+		/* Of its banner, and of the path. */
+		assert_int_equal(running->tree.file_count, 2);
+	}
+	config_release(running);
 }
 
 static const char *place_of(const struct config_kept *kept, const char *option)
@@ -227,6 +278,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_is_dynamic_is_new),
 		cmocka_unit_test(test_what_needs_a_restart_is_kept_and_told),
+		cmocka_unit_test(test_bindings_and_weights_follow),
+		cmocka_unit_test(test_files_of_what_is_gone_are_not_kept),
 		cmocka_unit_test(test_places_of_what_nobody_says),
 		cmocka_unit_test(test_passwords_of_what_is_kept_are_not_told),
 		cmocka_unit_test(test_what_does_not_go_together_is_refused),

@@ -120,6 +120,17 @@ static void test_idle_session_is_closed_after_a_minute(void **state)
 	assert_null(hear(world->client));
 }
 
+static void test_idle_session_in_a_transaction_stays(void **state)
+{
+	(void)state;
+	json_decref(result_of("config begin"));
+	pass_s(600);
+	assert_int_equal(world->closed, 0);
+	json_decref(result_of("config rollback"));
+	pass_s(61);
+	assert_int_equal(world->closed, 1);
+}
+
 static void test_client_that_leaves_during_an_order_harms_nothing(void **state)
 {
 	(void)state;
@@ -336,6 +347,7 @@ int main(void)
 		TEST(test_long_line_is_refused_and_the_connection_closed),
 		TEST(test_nul_in_a_line_is_refused),
 		TEST(test_idle_session_is_closed_after_a_minute),
+		TEST(test_idle_session_in_a_transaction_stays),
 		TEST(test_client_that_leaves_during_an_order_harms_nothing),
 		TEST(test_stop_closes_idle_sessions_and_lets_orders_end),
 		TEST(test_peer_must_be_root_or_of_our_user_or_group),

@@ -411,6 +411,57 @@ static void test_orders_reach_a_record_that_travels(void **state)
 	assert_int_equal(world->failed, 2);
 }
 
+static void queue_mail_on(uint32_t scheduler)
+{
+	char name[32];
+
+	for (uint32_t i = 0;; i++) {
+		snprintf(name, sizeof(name), "d%u.example", i);
+		if (home_by("b", name) == &world->schedulers[scheduler]) {
+			queue_mail_by("b", name, 1, 60);
+			return;
+		}
+	}
+}
+
+static void test_orders_reach_a_scheduler_that_joins(void **state)
+{
+	struct dispatcher *x = &world->schedulers[0].dispatcher;
+	json_t *v;
+
+	(void)state;
+	configure();
+	queue_mail_on(1);
+	world->program.scheduler_count = 1;
+	x->moves = 1;
+	begin("flush binding b\n");
+	x->moves = 0;
+	world->program.scheduler_count = 2;
+	v = hear(world->client);
+	assert_int_equal(number_at(v, "result.messages_flushed"), 1);
+	assert_null(json_object_get(at(v, "result"), "trouble"));
+	json_decref(v);
+}
+
+/* Whoever leaves has nothing on its way any more. */
+static void test_orders_do_not_wait_for_a_scheduler_that_left(void **state)
+{
+	struct agent *first = &world->schedulers[0].base;
+	struct scheduler *s = &world->schedulers[1];
+	json_t *v;
+
+	(void)state;
+	configure();
+	s->dispatcher.moves = 1;
+	begin("flush binding b\n");
+	s->dispatcher.moves = 0;
+	first->out_leaving = UINT64_C(1) << s->base.id;
+	v = hear(world->client);
+	assert_null(json_object_get(at(v, "result"), "trouble"));
+	json_decref(v);
+	first->out_leaving = 0;
+}
+
 /* What failed is answered when the spool has it, or after a while with a warning. */
 static void test_fail_waits_for_the_spool(void **state)
 {
@@ -452,6 +503,8 @@ int main(void)
 		TEST(test_flush_and_fail_a_binding),
 		TEST(test_suspensions_have_an_end),
 		TEST(test_orders_reach_a_record_that_travels),
+		TEST(test_orders_reach_a_scheduler_that_joins),
+		TEST(test_orders_do_not_wait_for_a_scheduler_that_left),
 		TEST(test_fail_waits_for_the_spool),
 	};
 
