@@ -479,7 +479,7 @@ static int count(lua_State *state)
 	lua_settop(state, 2);
 	first = option_number(state, "startv", 0);
 	last = option_number(state, "endv", first);
-	if (first < 0 || last < first || last >= s->windows) {
+	if (!(first >= 0 && last >= first && last < s->windows)) {
 		return luaL_error(state, "windows 0 to %d expected", (int)s->windows - 1);
 	}
 	push_option(state, "key");
@@ -548,7 +548,7 @@ static int count_events(lua_State *state, enum policy_event event)
 	lua_settop(state, 2);
 	first = option_number(state, "startv", 0);
 	last = option_number(state, "endv", first);
-	if (first < 0 || last < first || last > asked.windows) {
+	if (!(first >= 0 && last >= first && last <= asked.windows)) {
 		return luaL_error(state, "windows 0 to %d expected", (int)asked.windows);
 	}
 	asked.first = (uint32_t)first;

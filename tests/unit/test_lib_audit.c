@@ -167,6 +167,22 @@ static void test_count_when_keys_are_networks(void **state)
 	assert_true(world->failed);
 }
 
+static void test_windows_that_are_none(void **state)
+{
+	static const char *const bad[] = {"startv = 0 / 0", "endv = 0 / 0", "startv = -1",
+					  "startv = 2, endv = 1", "endv = 7"};
+	char code[256];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		snprintf(code, sizeof(code), "count('n', { key = 'k', %s })", bad[i]);
+		assert_non_null(strstr(ask(code), "windows 0 to 3 expected"));
+		snprintf(code, sizeof(code),
+			 "msys.audit.connections('60,6', { cidr = '192.0.2.1', %s })", bad[i]);
+		assert_non_null(strstr(ask(code), "windows 0 to 6 expected"));
+	}
+}
+
 static void test_remove_when_one_or_all(void **state)
 {
 	(void)state;
@@ -196,6 +212,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_count_when_the_clock_goes_back, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_count_when_keys_are_networks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_windows_that_are_none, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_remove_when_one_or_all, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forget_when_keys_are_too_many, setup,
 						teardown),
