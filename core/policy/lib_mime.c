@@ -60,7 +60,8 @@ static const char *text_of(lua_State *state, int index, const char *name, size_t
 	const char *text;
 
 	lua_getfield(state, index, name);
-	text = lua_tolstring(state, -1, len);
+	/* The text that a number becomes would be nobody's. */
+	text = lua_type(state, -1) == LUA_TSTRING ? lua_tolstring(state, -1, len) : NULL;
 	if (text == NULL) {
 		luaL_error(state, "this part has no \"%s\" any more", name);
 	}

@@ -180,6 +180,8 @@ static void test_only_what_may_be_changed_is(void **state)
 		 "more than 32 parts in parts;"},
 		{"p[1].raw_body = {} print(pcall(p[1].header, p[1], 'a', 'b'))", NULL,
 		 "false\tthis part has no \"raw_body\" any more;"},
+		{"p[1].raw_body = 12345 print(pcall(p[1].text, p[1]))", NULL,
+		 "false\tthis part has no \"raw_body\" any more;"},
 	};
 
 	(void)state;
