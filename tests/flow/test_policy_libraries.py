@@ -364,6 +364,14 @@ def test_macros_are_expanded(flow):
     expect_equal(len(lines[0].split()[1]), 26, "id")
 
 
+def test_macros_of_fields_say_what_is_in_the_header(flow):
+    _, mails = received(flow, data_hook(
+        "msg:context_set(msys.core.ECMESS_CTX_MESS, 'subject:', 'context') "
+        "msg:context_set(msys.core.ECMESS_CTX_MESS, 'long', ('x'):rep(3000)) "
+        "msg:header('X-Macros', msys.expandMacro('%h{Subject} %h{subject}'))"))
+    expect(b"\r\nX-Macros: test test\r\n" in mails[0].data, f"expanded: {mails[0].data}")
+
+
 # ---- counts ----
 
 
