@@ -145,12 +145,17 @@ def test_redis_is_asked(flow):
         for item in msys.db.query('people', 'LRANGE list 0 -1') do all[#all + 1] = item[1] end
         print(row[1], none, why, table.concat(all, ','), msys.db.fetch_row('people', 'INCRBY n ?', { 7 })[1])
         print(msys.db.execute('people', 'INCR list', nil, { raise_error = false }))
-        print(msys.db.execute('people', 'GET ?', {}, { raise_error = false }))"""
+        print(msys.db.execute('people', 'GET ?', {}, { raise_error = false }))
+        for _, verb in ipairs { 'MULTI', 'select 1', 'Subscribe x', '?' } do
+            print(msys.db.execute('people', verb, { 'CLIENT' }, { raise_error = false }))
+        end"""
     daemon = policy(flow, console("ask", code), text=datasource(f"redis:{path}"))
     lines = daemon.console("ask").splitlines()
     expect_equal(lines[0], "with spaces\tnil\tnil\tone,two\t7", "answers")
     expect("WRONGTYPE" in lines[1], f"an error of redis: {lines[1]}")
     expect_equal(lines[2], 'false\tredis: parameter "?" is missing', "an error before it")
+    expect_equal(lines[3:], [f"false\tredis: {verb} cannot be used: queries share their connections"
+                             for verb in ("MULTI", "select", "Subscribe", "CLIENT")], "what is of a connection")
 
 
 def test_a_database_that_is_away_comes_back(flow):

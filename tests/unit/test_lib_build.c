@@ -45,12 +45,11 @@ static void test_fields_are_whole_and_no_more_than_they_are(void **state)
 
 	(void)state;
 	assert_int_equal(run(w), POLICY_GO_ON);
-	assert_string_equal(w->printed,
-			    "true\tA: b C: d\r\n e;"
-			    "build: \"A:\" is not the name of a header field;"
-			    "build: \"A\r\nB\" is not the name of a header field;"
-			    "build: \"A B\" is not the name of a header field;"
-			    "build: \"\" is not the name of a header field;");
+	assert_string_equal(w->printed, "true\tA: b C: d\r\n e;"
+					"build: \"A:\" is not the name of a header field;"
+					"build: \"A\r\nB\" is not the name of a header field;"
+					"build: \"A B\" is not the name of a header field;"
+					"build: \"\" is not the name of a header field;");
 	close_world(w);
 }
 

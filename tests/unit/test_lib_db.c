@@ -86,6 +86,9 @@ static void test_what_is_wrong_is_returned_or_raised(void **state)
 	assert_says("print(q('SELECT 1', { {} }))", "parameters are text, numbers or booleans;");
 	assert_says("local t = {} for i = 1, 257 do t[i] = i end print(q('SELECT 1', t))",
 		    "too many parameters;");
+	assert_says("print(q(\"ATTACH ':memory:' AS other\"))",
+		    "sqlite: too many attached databases - max 0;");
+	assert_says("print(q('VACUUM'))", "sqlite: too many attached databases - max 0;");
 	assert_says("print(pcall(q, 'SELECT 1', 'x'))",
 		    "false\tmsys.db:8: bad argument #3 to 'ask' (table expected, got string);");
 	assert_int_equal(world->error_count, 0);

@@ -103,8 +103,9 @@ static void test_parts_are_changed(void **state)
 		 "true\tquoted-printable;"},
 		/* Its last character is in another state than the first one. */
 		{"p[3]:unlink() p[2]:unlink() p[1]:text('\\227\\129\\130', 'text/x', 'iso-2022-jp')",
-		 HEAD "--b\r\nContent-Type: text/x; charset=iso-2022-jp\r\n"
-		      "Content-Transfer-Encoding: quoted-printable\r\n\r\n=1B$B$\"=1B(B\r\n--b--\r\n",
+		 HEAD
+		 "--b\r\nContent-Type: text/x; charset=iso-2022-jp\r\n"
+		 "Content-Transfer-Encoding: quoted-printable\r\n\r\n=1B$B$\"=1B(B\r\n--b--\r\n",
 		 NULL},
 		{"p[1]:body_replace('o(n)', '[$1]') print(p[1]:body(), p[1]:body_match('n')[0])",
 		 HEAD "--b\r\nContent-Type: text/plain\r\n\r\n[n]e\r\n--b\r\n" TWO
