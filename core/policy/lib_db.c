@@ -111,13 +111,70 @@ void policy_close_sources(struct policy *p)
 	while (p->sources != NULL) {
 		struct db_source *x = p->sources;
 
+		ASSERT(x->idle_count == 0);
 		p->sources = x->next;
-		while (x->idle_count > 0) {
-			x->driver->close(x->idle[--x->idle_count].handle);
-		}
 		free(x->name);
 		free(x->uri);
 		free(x);
+	}
+}
+
+/* ---- the end of idle connections ---- */
+
+SINGLE
+struct db_closing {
+	struct policy_job job;
+	struct policy *policy;
+	const struct db_driver *driver;
+	uint32_t count;
+	void *handles[CONNECTIONS_MAX];
+};
+
+/* On a thread of the pool. */
+static void close_there(struct policy_job *job)
+{
+	struct db_closing *c = CONTAINER_OF(job, struct db_closing, job);
+
+	while (c->count > 0) {
+		c->driver->close(c->handles[--c->count]);
+	}
+}
+
+static void on_closed(struct policy_job *job, int result)
+{
+	struct db_closing *c = CONTAINER_OF(job, struct db_closing, job);
+	struct policy *p = c->policy;
+
+	if (result != 0) {
+		/* Too many tasks wait. */
+		p->ops->run(p->context, job);
+		return;
+	}
+	p->outside--;
+	free(c);
+}
+
+static void close_idle(struct policy *p, struct db_source *s)
+{
+	struct db_closing *c = make(sizeof(*c));
+
+	c->job = (struct policy_job){.work = close_there, .on_done = on_closed};
+	c->policy = p;
+	c->driver = s->driver;
+	s->open_count -= s->idle_count;
+	while (s->idle_count > 0) {
+		c->handles[c->count++] = s->idle[--s->idle_count].handle;
+	}
+	p->outside++;
+	p->ops->run(p->context, &c->job);
+}
+
+void policy_close_connections(struct policy *p)
+{
+	for (struct db_source *s = p->sources; s != NULL; s = s->next) {
+		if (s->idle_count > 0) {
+			close_idle(p, s);
+		}
 	}
 }
 
@@ -267,6 +324,9 @@ static void on_asked(struct policy_job *job, int result)
 	}
 	keep(a);
 	serve_next(a->source);
+	if (!p->timers_run) {
+		policy_close_connections(p);
+	}
 	if (a->wait.run != NULL) {
 		policy_run_wake(&a->wait, push_rows, a);
 	}

@@ -100,7 +100,7 @@ struct policy {
 	/* Under way: calls that wait, and orders. */
 	struct policy_call *calls;
 	struct policy_order *orders;
-	/* Set, or running; how many; and they go off, as the agent runs. */
+	/* Set, or running; how many; and they go off, as the agent runs, until the state ends. */
 	struct policy_timer *timers;
 	uint32_t timer_count;
 	bool timers_run;
@@ -192,6 +192,9 @@ SINGLE
 void policy_close_pool(struct policy *p);
 SINGLE
 void policy_close_sources(struct policy *p);
+/* Ends connections that no query uses, on a thread of the pool: the state ends. */
+SINGLE
+void policy_close_connections(struct policy *p);
 SINGLE
 void policy_close_series(struct policy *p);
 /* Raises the error that says why nothing may wait here. */

@@ -189,7 +189,9 @@ struct policy *policy_create(struct agent *self, const struct policy_start *star
 BOUND
 void policy_start_timers(struct policy *p);
 
-/* No timer of a script's goes off any more, and what one of them began is dropped. */
+/* The state ends: no timer of a script's goes off any more, and what one of them began is dropped;
+ * connections to databases are closed once no query uses them, which is waited for as for others
+ * who work for it. */
 BOUND
 void policy_stop_timers(struct policy *p);
 

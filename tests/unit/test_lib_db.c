@@ -205,6 +205,27 @@ static void test_nobody_left_in_the_queue(void **state)
 	assert_says("print(q('SELECT * FROM t'))", "firstnil;");
 }
 
+/* Also the one of a query that is under way then, and whatever the pool says. */
+static void test_connections_are_closed_on_a_thread_that_may_block(void **state)
+{
+	(void)state;
+	ask("print(q('SELECT 1 AS a', nil, 'two'))");
+	ask("print(q('SELECT 2 AS a', nil, 'two'))");
+	work_next(0);
+	policy_stop_timers(world->policy);
+	/* The query; the connection of 'one', idle since set_up_source(); that of 'two'. */
+	assert_int_equal(world->job_count, 3);
+	work_next(0);
+	assert_int_equal(world->job_count, 3);
+	for (int i = 0; i < 3; i++) {
+		work_next(-EAGAIN);
+	}
+	assert_false(policy_idle(world->policy));
+	work_all();
+	assert_true(policy_idle(world->policy));
+	assert_printed("1nil;2nil;");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up_source, tear_down_source)
 
 int main(void)
@@ -219,6 +240,7 @@ int main(void)
 		TEST(test_pool_that_is_full_is_told),
 		TEST(test_query_of_who_is_gone),
 		TEST(test_nobody_left_in_the_queue),
+		TEST(test_connections_are_closed_on_a_thread_that_may_block),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
