@@ -172,6 +172,25 @@ static void test_texts_are_replaced(void **state)
 	}
 }
 
+static void test_message_is_written_once_for_all_texts(void **state)
+{
+	struct world *w = open_world("msg:text_replace('[nx]', 'y')", MESSAGE, strlen(MESSAGE));
+	struct policy_text raw = {0};
+	uint32_t whole;
+
+	(void)state;
+	policy_mail_set_raw(&w->mail, MESSAGE, strlen(MESSAGE));
+	whole = w->mail.changes;
+	assert_int_equal(run(w), POLICY_GO_ON);
+	assert_int_equal(w->mail.changes, 2 * whole);
+	policy_mail_raw(&w->mail, &raw);
+	assert_non_null(strstr(raw.data, "oye"));
+	assert_non_null(strstr(raw.data, "y1"));
+	assert_non_null(strstr(raw.data, "y2"));
+	policy_text_close(&raw);
+	close_world(w);
+}
+
 static void test_only_what_may_be_changed_is(void **state)
 {
 	static const struct row rows[] = {
@@ -220,6 +239,7 @@ int main(void)
 		cmocka_unit_test(test_parts_are_put_in_and_taken_out),
 		cmocka_unit_test(test_parts_are_changed),
 		cmocka_unit_test(test_texts_are_replaced),
+		cmocka_unit_test(test_message_is_written_once_for_all_texts),
 		cmocka_unit_test(test_only_what_may_be_changed_is),
 		cmocka_unit_test(test_message_of_too_many_parts_is_not_changed),
 	};
