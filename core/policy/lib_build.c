@@ -548,7 +548,7 @@ static int boundary_of(lua_State *state)
 /* The part that the text is, which may be put into a message. */
 static int push_made(lua_State *state, struct policy_text *t)
 {
-	policy_push_parts(state, t->data, t->len);
+	policy_push_all_parts(state, t->data, t->len);
 	policy_text_close(t);
 	lua_pushboolean(state, 1);
 	lua_setfield(state, -2, "writable");

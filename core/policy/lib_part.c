@@ -108,9 +108,6 @@ static void put(struct writing *w, const char *text, size_t len)
 static void put_part(struct writing *w, const struct mime_part *part)
 {
 	put(w, part->header, part->header_len);
-	if (part->header_len > 0 && part->header[part->header_len - 1] != '\n') {
-		put(w, "\r\n", 2);
-	}
 	put(w, "\r\n", 2);
 	put(w, part->body, part->body_len);
 }
@@ -269,9 +266,7 @@ static void set_raw(lua_State *state, int index)
 	size_t len;
 	const char *text = lua_tolstring(state, -1, &len);
 
-	if (!policy_push_parts(state, text, len)) {
-		luaL_error(state, "more than %d parts: they cannot be changed", MIME_PARTS_MAX);
-	}
+	policy_push_all_parts(state, text, len);
 	let_go(state, index);
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		lua_getfield(state, -1, fields[i]);

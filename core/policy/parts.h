@@ -282,6 +282,9 @@ void policy_push_raw(lua_State *state, struct policy_mail *m);
  * parts than there may be, which are left out. */
 SINGLE
 bool policy_push_parts(lua_State *state, const char *text, size_t len);
+/* The same, so that they can be changed; raises an error when there are more. */
+SINGLE
+void policy_push_all_parts(lua_State *state, const char *text, size_t len);
 /* Raises an error unless what is at `index` is a part. */
 SINGLE
 void policy_check_part(lua_State *state, int index);

@@ -140,6 +140,25 @@ static void test_parts_are_changed(void **state)
 }
 
 /* In charset and encoding of each part; what was plain is encoded when it must be. */
+static void test_header_that_ends_at_a_delimiter(void **state)
+{
+	static const char text[] = HEAD "--b\r\nContent-Type: text/plain\r\n--b--\r\n";
+	struct world *w = open_world("local p = msg:mime(false):children()[1] p:header('X-A', '1') "
+				     "p:body_replace('$', 'x') "
+				     "print(p:content_type(), p:header('X-A')[1])",
+				     text, strlen(text));
+	struct policy_text raw = {0};
+
+	(void)state;
+	assert_int_equal(run(w), POLICY_GO_ON);
+	assert_string_equal(w->printed, "text/plain\t1;");
+	policy_mail_raw(&w->mail, &raw);
+	assert_string_equal(raw.data,
+			    HEAD "--b\r\nContent-Type: text/plain\r\nX-A: 1\r\n\r\nx\r\n--b--\r\n");
+	policy_text_close(&raw);
+	close_world(w);
+}
+
 static void test_texts_are_replaced(void **state)
 {
 	static const struct row rows[] = {
@@ -226,10 +245,12 @@ static void test_message_of_too_many_parts_is_not_changed(void **state)
 		strcat(text, "--b\r\n\r\nx\r\n");
 	}
 	strcat(text, "--b--\r\n");
-	w = open_world("print(#msg:mime():children()) print(pcall(msg.mime, msg, false))", text,
-		       strlen(text));
+	w = open_world("print(#msg:mime():children()) print(pcall(msg.mime, msg, false)) "
+		       "print(pcall(msg.makePart, msg, 'multipart/mixed; boundary=b', msg:body()))",
+		       text, strlen(text));
 	assert_int_equal(run(w), POLICY_GO_ON);
-	assert_string_equal(w->printed, "63;false\tmore than 64 parts: they cannot be changed;");
+	assert_string_equal(w->printed, "63;false\tmore than 64 parts: they cannot be changed;"
+					"false\tmore than 64 parts: they cannot be changed;");
 	close_world(w);
 }
 
@@ -238,6 +259,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parts_are_put_in_and_taken_out),
 		cmocka_unit_test(test_parts_are_changed),
+		cmocka_unit_test(test_header_that_ends_at_a_delimiter),
 		cmocka_unit_test(test_texts_are_replaced),
 		cmocka_unit_test(test_message_is_written_once_for_all_texts),
 		cmocka_unit_test(test_only_what_may_be_changed_is),
