@@ -51,6 +51,7 @@ struct db_ask {
 	struct db_result result;
 	/* NULL: to be made. */
 	void *handle;
+	uint64_t idle_since_ms;
 	bool stale;
 	struct db_ask *next;
 };
@@ -263,6 +264,7 @@ static void begin(struct db_ask *a)
 		const struct db_connection *c = &s->idle[--s->idle_count];
 
 		a->handle = c->handle;
+		a->idle_since_ms = c->idle_since_ms;
 		a->stale = agent_now_ms(a->policy->agent) - c->idle_since_ms > IDLE_MAX_MS;
 	} else {
 		s->open_count++;
@@ -281,7 +283,7 @@ static void keep(struct db_ask *a)
 	}
 	s->idle[s->idle_count++] = (struct db_connection){
 		.handle = a->handle,
-		.idle_since_ms = agent_now_ms(a->policy->agent),
+		.idle_since_ms = a->idle_since_ms,
 	};
 	a->handle = NULL;
 }
@@ -321,6 +323,8 @@ static void on_asked(struct policy_job *job, int result)
 	p->outside--;
 	if (result != 0) {
 		snprintf(a->result.why, DB_WHY, "too many tasks wait (pool backlog)");
+	} else {
+		a->idle_since_ms = agent_now_ms(p->agent);
 	}
 	keep(a);
 	serve_next(a->source);

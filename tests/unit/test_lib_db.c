@@ -132,6 +132,10 @@ static void test_connection_is_made_anew_when_it_was_idle_for_long(void **state)
 	step_ms(IDLE_MS);
 	assert_says("print(q('SELECT a FROM mine'))", "7nil;");
 	step_ms(IDLE_MS + 1);
+	/* A query that did not come to it has not used it. */
+	ask("print(q('SELECT a FROM mine'))");
+	work_next(-EAGAIN);
+	assert_printed("too many tasks wait (pool backlog);");
 	assert_says("print(q('SELECT a FROM mine'))", "sqlite: no such table: mine;");
 }
 
