@@ -366,7 +366,7 @@ static int rbldnsd(lua_State *state)
  * until the next can be had. */
 static const char wrapper[] =
 	"local msys, make, fill, rbldnsd, type, next, error, print = ...\n"
-	"local sets, kinds = {}, {}\n"
+	"local sets, kinds, timers = {}, {}, {}\n"
 	"function kinds.empty() return {} end\n"
 	"function kinds.rbldnsd(name, o)\n"
 	"  local text, why = msys.readfile(o.source)\n"
@@ -395,7 +395,8 @@ static const char wrapper[] =
 	"end\n"
 	"local function define(name, o)\n"
 	"  if type(o) ~= 'table' then o = { type = o } end\n"
-	"  sets[name] = o.type and o or nil\n"
+	"  if timers[name] then timers[name]:stop() end\n"
+	"  sets[name], timers[name] = o.type and o or nil, nil\n"
 	"  make(name, o)\n"
 	"  if not o.type then return fill(name, o) end\n"
 	"  if not kinds[o.type] then\n"
@@ -406,7 +407,7 @@ static const char wrapper[] =
 	"  if o.type == 'rbldnsd' or msys.asyncOk() then reload(name)\n"
 	"  else msys.timer.after(0, again, 'cidr ' .. name) end\n"
 	"  local refresh = o.refresh or 1800\n"
-	"  if refresh > 0 then msys.timer.every(refresh, again, 'cidr ' .. name) end\n"
+	"  if refresh > 0 then timers[name] = msys.timer.every(refresh, again, 'cidr ' .. name) end\n"
 	"end\n"
 	"return define, reload";
 
