@@ -90,7 +90,6 @@ struct policy {
 	int controls;
 	int counters;
 	int networks;
-	int locks;
 	/* Path of the script that is run; NULL: none is. */
 	const char *folder;
 	/* Whose counts its modules go on with, at the start. */
