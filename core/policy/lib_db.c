@@ -56,32 +56,14 @@ struct db_ask {
 	struct db_ask *next;
 };
 
-static void *make(size_t size)
-{
-	void *block = calloc(1, size);
-
-	if (block == NULL) {
-		fatal("out of memory for a query of a script");
-	}
-	return block;
-}
-
-static char *copy(const char *text, size_t len)
-{
-	char *c = make(len + 1);
-
-	memcpy(c, text, len);
-	return c;
-}
-
 /* ---- sources ---- */
 
 static struct db_source *make_source(struct policy *p, const struct policy_source *s)
 {
-	struct db_source *x = make(sizeof(*x));
+	struct db_source *x = policy_make(sizeof(*x));
 
-	x->name = copy(s->name, strlen(s->name));
-	x->uri = copy(s->uri, strlen(s->uri));
+	x->name = policy_copy(s->name, strlen(s->name));
+	x->uri = policy_copy(s->uri, strlen(s->uri));
 	x->driver = db_driver_of(x->uri, &x->target);
 	x->max_rows = s->max_rows;
 	x->max_connections =
@@ -157,7 +139,7 @@ static void on_closed(struct policy_job *job, int result)
 
 static void close_idle(struct policy *p, struct db_source *s)
 {
-	struct db_closing *c = make(sizeof(*c));
+	struct db_closing *c = policy_make(sizeof(*c));
 
 	c->job = (struct policy_job){.work = close_there, .on_done = on_closed};
 	c->policy = p;
@@ -186,12 +168,6 @@ static void free_ask(struct db_ask *a)
 	db_query_close(&a->query);
 	db_result_close(&a->result);
 	free(a);
-}
-
-static void abandon(struct policy_wait *w)
-{
-	/* Its end frees it, or its turn. */
-	(void)w;
 }
 
 /* On a thread of the pool. */
@@ -356,7 +332,7 @@ static bool set_value(lua_State *state, struct db_parameter *x)
 	case LUA_TSTRING:
 		text = lua_tolstring(state, -1, &x->len);
 		x->type = DB_TEXT;
-		x->text = copy(text, x->len);
+		x->text = policy_copy(text, x->len);
 		return true;
 	default:
 		return false;
@@ -366,7 +342,7 @@ static bool set_value(lua_State *state, struct db_parameter *x)
 /* The table at 3; NULL, or what is wrong with it. */
 static const char *take_parameters(lua_State *state, struct db_query *q)
 {
-	q->parameters = make(DB_PARAMETERS_MAX * sizeof(*q->parameters));
+	q->parameters = policy_make(DB_PARAMETERS_MAX * sizeof(*q->parameters));
 	lua_pushnil(state);
 	while (lua_next(state, 3) != 0) {
 		struct db_parameter *x = &q->parameters[q->parameter_count];
@@ -381,7 +357,7 @@ static const char *take_parameters(lua_State *state, struct db_query *q)
 		if (lua_type(state, -2) == LUA_TSTRING) {
 			const char *name = lua_tolstring(state, -2, &len);
 
-			x->name = copy(name, len);
+			x->name = policy_copy(name, len);
 		} else {
 			x->index = (int)lua_tointeger(state, -2);
 		}
@@ -421,12 +397,12 @@ static int ask(lua_State *state)
 	if (s->waiting >= WAITING_MAX) {
 		return refuse(state, "too many queries wait for a connection");
 	}
-	a = make(sizeof(*a));
-	a->wait.abandon = abandon;
+	a = policy_make(sizeof(*a));
 	a->policy = p;
 	a->source = s;
-	a->query = (struct db_query){
-		.text = copy(text, len), .max_rows = s->max_rows, .timeout_ms = s->timeout_ms};
+	a->query = (struct db_query){.text = policy_copy(text, len),
+				     .max_rows = s->max_rows,
+				     .timeout_ms = s->timeout_ms};
 	if (lua_istable(state, 3) != 0) {
 		wrong = take_parameters(state, &a->query);
 	}

@@ -10,6 +10,8 @@
 #include <luajit-2.1/lauxlib.h>
 #include <luajit-2.1/lua.h>
 #include <luajit-2.1/lualib.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "core/policy/policy.h"
 #include "core/runtime/check.h"
@@ -55,7 +57,7 @@ SINGLE
 struct policy_wait {
 	/* NULL: nobody waits any more. */
 	struct policy_run *run;
-	/* Nobody waits any more: end it, or let it end by itself. */
+	/* Nobody waits any more: end it. NULL: its end, which comes, frees it. */
 	void (*abandon)(struct policy_wait *w);
 };
 
@@ -116,6 +118,27 @@ struct policy {
 	/* Of a thread of the pool: no agent, and what takes time is waited for in place. */
 	bool blocking;
 };
+
+/* Zeroed memory for what outlives a call of Lua's, and a copy of a text in it; free(). */
+SINGLE
+static inline void *policy_make(size_t size)
+{
+	void *block = calloc(1, size);
+
+	if (block == NULL) {
+		fatal("out of memory for what a script asked for");
+	}
+	return block;
+}
+
+SINGLE
+static inline char *policy_copy(const char *text, size_t len)
+{
+	char *c = policy_make(len + 1);
+
+	memcpy(c, text, len);
+	return c;
+}
 
 /* The policy that a state belongs to. */
 static inline struct policy *policy_of(lua_State *state)
