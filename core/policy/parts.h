@@ -322,6 +322,10 @@ void policy_set_part_string(lua_State *state, const char *name, const char *text
 /* Type and encoding of the part on top are those that its header says now. */
 SINGLE
 void policy_describe_part(lua_State *state);
+/* "192.0.2.0/24" or an address alone, perhaps in brackets; of IPv4 as v4-mapped, `prefix` of 128
+ * bits. False: it is none. */
+SINGLE
+bool policy_read_network(const char *text, struct in6_addr *address, unsigned *prefix);
 /* Raises an error unless `domain` may be one. */
 SINGLE
 void policy_check_domain(lua_State *state, const char *domain);

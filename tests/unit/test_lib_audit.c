@@ -154,6 +154,15 @@ static void test_count_when_the_clock_goes_back(void **state)
 
 static void test_count_when_keys_are_networks(void **state)
 {
+	static const char *const bad[][2] = {
+		{"'four', '192.0.2.1/23'", "a network of 32, 24, 16 or 8 bits expected"},
+		{"'six', '2001:db8::/33'", "a network of 128, 64, 48 or 32 bits expected"},
+		{"'four', '192.0.2.1/24x'", "is not a network such as"},
+		{"'four', '192.0.2'", "is not a network such as"},
+		{"'four', '2001:db8::1'", "an address of IPv4 expected"},
+		{"'six', '192.0.2.1'", "an address of IPv6 expected"},
+	};
+
 	(void)state;
 	ask("add('four', '192.0.2.1') add('four', '192.0.2.9') add('four', '192.0.7.1')");
 	assert_string_equal(ask("print(count('four', '192.0.2.1'), count('four', '192.0.2.7/24'), "
@@ -163,7 +172,13 @@ static void test_count_when_keys_are_networks(void **state)
 	assert_string_equal(ask("print(count('six', '2001:db8:1:2::9/64'), "
 				"count('six', '2001:db8:1::/48'))"),
 			    "1\t2");
-	assert_non_null(strstr(ask("print(count('four', '192.0.2.1/23'))"), "expected"));
+	assert_string_equal(ask("print(count('six', '[2001:db8:1:2::1]'))"), "1");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		char code[128];
+
+		snprintf(code, sizeof(code), "count(%s)", bad[i][0]);
+		assert_non_null(strstr(ask(code), bad[i][1]));
+	}
 	assert_true(world->failed);
 }
 
