@@ -6,12 +6,8 @@
 #include "agents/network_counts.h"
 #include "core/runtime/check.h"
 
-#define PREFIXES 4
 /* Of networks with the same hash: 128 KB of pointers. */
 #define CHAINS 16384
-
-/* Of v4-mapped addresses, and of others. */
-static const unsigned prefixes[2][PREFIXES] = {{128, 120, 112, 104}, {128, 64, 48, 32}};
 
 struct inbound_audit {
 	struct network_counts *sessions;
@@ -22,11 +18,6 @@ struct inbound_audit {
 	/* Numbers of a network. */
 	uint32_t width;
 };
-
-static const unsigned *prefixes_of(const struct in6_addr *address)
-{
-	return prefixes[IN6_IS_ADDR_V4MAPPED(address) ? 0 : 1];
-}
 
 /* A monitor has the windows of before, and the one that goes on. */
 static uint32_t slots(const struct inbound_monitor *m)
@@ -94,10 +85,10 @@ void inbound_audit_destroy(struct inbound_audit *a)
 
 void inbound_audit_begin(struct inbound_audit *a, uint32_t service, const struct in6_addr *client)
 {
-	const unsigned *list = prefixes_of(client);
+	const unsigned *list = policy_networks(client);
 
 	ASSERT(service < INBOUND_SERVICES);
-	for (int i = 0; i < PREFIXES; i++) {
+	for (int i = 0; i < POLICY_NETWORKS; i++) {
 		_Atomic uint64_t *row = network_counts_row(a->sessions, client, list[i]);
 
 		network_counts_set(&row[service], network_counts_get(&row[service]) + 1);
@@ -116,10 +107,10 @@ static bool is_empty(const _Atomic uint64_t *row)
 
 void inbound_audit_end(struct inbound_audit *a, uint32_t service, const struct in6_addr *client)
 {
-	const unsigned *list = prefixes_of(client);
+	const unsigned *list = policy_networks(client);
 
 	ASSERT(service < INBOUND_SERVICES);
-	for (int i = 0; i < PREFIXES; i++) {
+	for (int i = 0; i < POLICY_NETWORKS; i++) {
 		_Atomic uint64_t *row = network_counts_row(a->sessions, client, list[i]);
 		uint64_t now = network_counts_get(&row[service]);
 
@@ -168,12 +159,12 @@ static void add(const struct inbound_monitor *m, _Atomic uint64_t *row, enum pol
 void inbound_audit_note(struct inbound_audit *a, const struct in6_addr *client,
 			enum policy_event event, uint64_t now_s)
 {
-	const unsigned *list = prefixes_of(client);
+	const unsigned *list = policy_networks(client);
 
 	if (a->events == NULL) {
 		return;
 	}
-	for (int i = 0; i < PREFIXES; i++) {
+	for (int i = 0; i < POLICY_NETWORKS; i++) {
 		_Atomic uint64_t *row = network_counts_row(a->events, client, list[i]);
 
 		for (uint32_t k = 0; k < a->monitor_count; k++) {

@@ -35,15 +35,6 @@ static const char *known(struct facts *f, struct policy_subject *s, const char *
 	return text != NULL ? scratch : NULL;
 }
 
-static void add_pairs(struct facts *f, const struct policy_mail *m)
-{
-	for (uint32_t i = 0; i < m->context.count; i++) {
-		const struct policy_pair *p = &m->context.list[i];
-
-		context_add(&f->context, p->name, p->value, p->value_len, CONTEXT_MAX);
-	}
-}
-
 /* Fields of the header that the format names, by their first value. */
 static void add_fields(struct facts *f, struct policy_mail *m, const struct event_macro *macro)
 {
@@ -96,7 +87,6 @@ static void take_mail(struct facts *f, struct policy_mail *m, const struct event
 	f->event.text[EVENT_DOMAIN] = m->routing_domain[0] != '\0' ? m->routing_domain
 				      : at != NULL                 ? at + 1
 								   : "";
-	add_pairs(f, m);
 	add_fields(f, m, macro);
 	f->event.context = f->context.pairs;
 	f->event.context_len = f->context.len;

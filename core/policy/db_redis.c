@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/policy/db.h"
 
@@ -138,6 +139,26 @@ static bool add_word(struct words *w, const struct db_query *q, const char *from
 	return true;
 }
 
+/* What changes the connection, which the next query has too, or brings more or less than one
+ * answer. */
+static bool is_of_connection(const char *verb, size_t len)
+{
+	static const char *const verbs[] = {
+		"ASKING",       "AUTH",        "CLIENT",     "DISCARD",    "EXEC",
+		"HELLO",        "MONITOR",     "MULTI",      "PSUBSCRIBE", "PSYNC",
+		"PUNSUBSCRIBE", "QUIT",        "READONLY",   "READWRITE",  "REPLCONF",
+		"RESET",        "SELECT",      "SSUBSCRIBE", "SUBSCRIBE",  "SUNSUBSCRIBE",
+		"SYNC",         "UNSUBSCRIBE", "UNWATCH",    "WATCH",
+	};
+
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+		if (strlen(verbs[i]) == len && strncasecmp(verbs[i], verb, len) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
 static bool split(struct words *w, const struct db_query *q, char why[DB_WHY])
 {
 	const char *at = q->text;
@@ -163,8 +184,14 @@ static bool split(struct words *w, const struct db_query *q, char why[DB_WHY])
 	}
 	if (w->count == 0) {
 		snprintf(why, DB_WHY, "redis: a command expected");
+		return false;
 	}
-	return w->count > 0;
+	if (is_of_connection(w->list[0], w->lengths[0])) {
+		snprintf(why, DB_WHY, "redis: %.*s cannot be used: queries share their connections",
+			 (int)w->lengths[0], w->list[0]);
+		return false;
+	}
+	return true;
 }
 
 /* ---- answers ---- */

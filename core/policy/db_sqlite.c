@@ -33,6 +33,8 @@ static void *open_file(const char *target, uint64_t timeout_ms, char why[DB_WHY]
 	sqlite3_busy_timeout(db, (int)timeout_ms);
 	/* Scripts must not load code, or write through the back door. */
 	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+	/* Nor use other files than this one: ATTACH, and VACUUM, which needs a file for a while. */
+	sqlite3_limit(db, SQLITE_LIMIT_ATTACHED, 0);
 	return db;
 }
 

@@ -5,7 +5,6 @@
  *
  * msys.audit: what the program itself counts of clients, on all schedulers.
  */
-#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,12 +18,8 @@
 #define BUCKETS_MIN 64
 /* All series together may take this part of the state's memory. */
 #define SHARE 2
-/* Of an address: the networks that it counts for. */
-#define MASKS 4
 
 enum series_type { SERIES_CIDR, SERIES_CIDR_IPV6, SERIES_STRING };
-
-static const unsigned masks[2][MASKS] = {{32, 24, 16, 8}, {128, 64, 48, 32}};
 
 SINGLE
 struct audit_item {
@@ -323,17 +318,17 @@ static int define(lua_State *state)
 	return 0;
 }
 
-/* The key of a network: the address, of which `mask` bits count. */
-static void set_network(struct audit_key *k, const unsigned char *address, size_t len,
-			unsigned mask)
+/* The key of a network: the address, of which `prefix` bits count. */
+static void set_network(struct audit_key *k, const struct in6_addr *address, unsigned prefix)
 {
-	k->len = len + 1;
-	for (size_t i = 0; i < len; i++) {
-		unsigned bits = mask > 8 * i ? mask - 8 * (unsigned)i : 0;
+	k->len = sizeof(*address) + 1;
+	for (unsigned i = 0; i < sizeof(*address); i++) {
+		unsigned bits = prefix > 8 * i ? prefix - 8 * i : 0;
+		unsigned char byte = address->s6_addr[i];
 
-		k->bytes[i] = (char)(bits >= 8 ? address[i] : address[i] & ~(0xffU >> bits));
+		k->bytes[i] = (char)(bits >= 8 ? byte : byte & ~(0xffU >> bits));
 	}
-	k->bytes[len] = (char)mask;
+	k->bytes[sizeof(*address)] = (char)prefix;
 }
 
 /* The text of argument `index`: of an accept construct, its peer; of "/MASK", and of nothing, that
@@ -360,38 +355,38 @@ static const char *address_text(lua_State *state, int index)
 	return lua_tostring(state, -1);
 }
 
-/* Address and mask (of the whole address by default) in a text; the address's length. */
-static size_t read_network(lua_State *state, const char *text, bool six, unsigned char address[16],
-			   unsigned *mask)
+/* The network that argument `index` is, one of those that are counted; its bits of 128. */
+static unsigned check_network(lua_State *state, int index, struct in6_addr *address)
 {
-	size_t len = strcspn(text, "/");
-	char bare[INET6_ADDRSTRLEN];
-	unsigned i = 0;
+	const char *text = address_text(state, index);
+	const unsigned *networks;
+	unsigned prefix;
 
-	*mask = text[len] == '/' ? (unsigned)strtoul(text + len + 1, NULL, 10) : masks[six][0];
-	if (text[0] == '[' && len > 2 && text[len - 1] == ']') {
-		text++;
-		len -= 2;
+	if (!policy_read_network(text, address, &prefix)) {
+		luaL_error(state, "\"%s\" is not a network such as \"192.0.2.0/24\"", text);
 	}
-	snprintf(bare, sizeof(bare), "%.*s", (int)len, text);
-	if (inet_pton(six ? AF_INET6 : AF_INET, bare, address) != 1) {
-		luaL_error(state, "\"%s\" is no address of %s", bare, six ? "IPv6" : "IPv4");
+	networks = policy_networks(address);
+	for (unsigned i = 0; i < POLICY_NETWORKS; i++) {
+		if (networks[i] == prefix) {
+			return prefix;
+		}
 	}
-	while (i < MASKS && masks[six][i] != *mask) {
-		i++;
-	}
-	if (i == MASKS) {
-		luaL_error(state, "a network of %s bits expected",
-			   six ? "128, 64, 48 or 32" : "32, 24, 16 or 8");
-	}
-	return six ? 16 : 4;
+	return (unsigned)luaL_error(state, "a network of %s bits expected",
+				    IN6_IS_ADDR_V4MAPPED(address) ? "32, 24, 16 or 8"
+								  : "128, 64, 48 or 32");
 }
 
-static size_t check_network(lua_State *state, const struct audit_series *s, int index,
-			    unsigned char address[16], unsigned *mask)
+/* The one on top, of the family that the series is about. */
+static unsigned check_key_network(lua_State *state, const struct audit_series *s,
+				  struct in6_addr *address)
 {
-	return read_network(state, address_text(state, index), s->type == SERIES_CIDR_IPV6, address,
-			    mask);
+	unsigned prefix = check_network(state, 3, address);
+
+	if (IN6_IS_ADDR_V4MAPPED(address) != (s->type == SERIES_CIDR)) {
+		luaL_error(state, "an address of %s expected",
+			   s->type == SERIES_CIDR ? "IPv4" : "IPv6");
+	}
+	return prefix;
 }
 
 /* A field of the options, pushed; of what is no table, which is the key itself, that. */
@@ -431,10 +426,10 @@ static int add(lua_State *state)
 {
 	struct audit_series *s = series_at(state);
 	struct audit_key k;
-	unsigned char address[16];
-	unsigned mask;
+	struct in6_addr address;
+	const unsigned *networks;
+	unsigned prefix;
 	double change;
-	size_t len;
 
 	lua_settop(state, 2);
 	change = option_number(state, "count", 1);
@@ -444,10 +439,11 @@ static int add(lua_State *state)
 		add_to(state, s, &k, change);
 		return 0;
 	}
-	len = check_network(state, s, 3, address, &mask);
-	for (unsigned i = 0; i < MASKS; i++) {
-		if (masks[len == 16][i] <= mask) {
-			set_network(&k, address, len, masks[len == 16][i]);
+	prefix = check_key_network(state, s, &address);
+	networks = policy_networks(&address);
+	for (unsigned i = 0; i < POLICY_NETWORKS; i++) {
+		if (networks[i] <= prefix) {
+			set_network(&k, &address, networks[i]);
 			add_to(state, s, &k, change);
 		}
 	}
@@ -456,15 +452,14 @@ static int add(lua_State *state)
 
 static void check_key(lua_State *state, const struct audit_series *s, struct audit_key *k)
 {
-	unsigned char address[16];
-	unsigned mask;
+	struct in6_addr address;
+	unsigned prefix;
 
 	if (s->type == SERIES_STRING) {
 		check_text(state, k);
 	} else {
-		size_t len = check_network(state, s, 3, address, &mask);
-
-		set_network(k, address, len, mask);
+		prefix = check_key_network(state, s, &address);
+		set_network(k, &address, prefix);
 	}
 }
 
@@ -479,7 +474,7 @@ static int count(lua_State *state)
 	lua_settop(state, 2);
 	first = option_number(state, "startv", 0);
 	last = option_number(state, "endv", first);
-	if (first < 0 || last < first || last >= s->windows) {
+	if (!(first >= 0 && last >= first && last < s->windows)) {
 		return luaL_error(state, "windows 0 to %d expected", (int)s->windows - 1);
 	}
 	push_option(state, "key");
@@ -511,21 +506,6 @@ static int remove_item(lua_State *state)
 
 /* ---- what the program counts ---- */
 
-/* The network that argument `index` is, of either family; without one, the client's address. */
-static unsigned check_client(lua_State *state, int index, struct in6_addr *client)
-{
-	const char *text = address_text(state, index);
-	bool six = strchr(text, ':') != NULL;
-	unsigned char address[16];
-	unsigned mask;
-	size_t len = read_network(state, text, six, address, &mask);
-
-	memset(client, 0, sizeof(*client));
-	memset(client->s6_addr + 10, 0xff, 2);
-	memcpy(client->s6_addr + sizeof(*client) - len, address, len);
-	return six ? mask : 96 + mask;
-}
-
 /* "300,6": a monitor of inbound_audit. */
 static void check_monitor(lua_State *state, struct policy_events *asked)
 {
@@ -548,7 +528,7 @@ static int count_events(lua_State *state, enum policy_event event)
 	lua_settop(state, 2);
 	first = option_number(state, "startv", 0);
 	last = option_number(state, "endv", first);
-	if (first < 0 || last < first || last > asked.windows) {
+	if (!(first >= 0 && last >= first && last <= asked.windows)) {
 		return luaL_error(state, "windows 0 to %d expected", (int)asked.windows);
 	}
 	asked.first = (uint32_t)first;
@@ -558,7 +538,7 @@ static int count_events(lua_State *state, enum policy_event event)
 	} else {
 		lua_pushvalue(state, 2);
 	}
-	asked.prefix = check_client(state, 3, &asked.address);
+	asked.prefix = check_network(state, 3, &asked.address);
 	sum = p->ops->events != NULL ? p->ops->events(p->context, &asked) : -1;
 	if (sum < 0) {
 		return luaL_error(state, "inbound_audit has no monitor \"%s\"",
@@ -588,7 +568,7 @@ int policy_push_sessions(lua_State *state, int index)
 	struct policy *p = policy_of(state);
 	const char *service = luaL_optstring(state, index + 1, "SMTP");
 	struct in6_addr client;
-	unsigned prefix = check_client(state, index, &client);
+	unsigned prefix = check_network(state, index, &client);
 	int64_t count = p->ops->sessions != NULL
 				? p->ops->sessions(p->context, service, &client, prefix)
 				: -1;

@@ -16,7 +16,6 @@
 #define DRAFT "message"
 #define BOUNDARY_BYTES 12
 #define TYPE_BYTES 256
-#define FIELD_BYTES 998
 /* Alternatives and attachments; addresses that a message is forwarded to. */
 #define PARTS_MAX 64
 
@@ -43,17 +42,9 @@ static void add(struct policy_text *t, const char *text)
 	policy_text_append(t, text, strlen(text));
 }
 
-/* One field; what would end it early becomes a space. */
 static void add_field(struct policy_text *t, const char *name, const char *value)
 {
-	add(t, name);
-	add(t, ": ");
-	for (size_t i = 0; value[i] != '\0' && i < FIELD_BYTES; i++) {
-		if (value[i] != '\r') {
-			policy_text_append(t, value[i] == '\n' ? " " : &value[i], 1);
-		}
-	}
-	add(t, "\r\n");
+	policy_field_set(t, name, value, strlen(value), POLICY_FIELD_APPEND);
 }
 
 static void add_body(lua_State *state, struct policy_text *t, const char *text, size_t len,
@@ -149,6 +140,10 @@ static void add_headers(lua_State *state, struct policy_text *t, int index)
 		lua_rawgeti(state, -1, i);
 		lua_pushvalue(state, -1);
 		lua_gettable(state, index);
+		if (!policy_field_is_name(lua_tostring(state, -2))) {
+			luaL_error(state, "build: \"%s\" is not the name of a header field",
+				   lua_tostring(state, -2));
+		}
 		add_field(t, lua_tostring(state, -2), luaL_checkstring(state, -1));
 		lua_pop(state, 2);
 	}
@@ -553,7 +548,7 @@ static int boundary_of(lua_State *state)
 /* The part that the text is, which may be put into a message. */
 static int push_made(lua_State *state, struct policy_text *t)
 {
-	policy_push_parts(state, t->data, t->len);
+	policy_push_all_parts(state, t->data, t->len);
 	policy_text_close(t);
 	lua_pushboolean(state, 1);
 	lua_setfield(state, -2, "writable");

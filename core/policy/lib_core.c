@@ -1,5 +1,5 @@
 /*
- * What every script needs: registration, print(), require(), msys.core, counters, locks.
+ * What every script needs: registration, print(), require(), msys.core, counters.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -51,36 +51,19 @@ struct db_ask {
 	struct db_result result;
 	/* NULL: to be made. */
 	void *handle;
+	uint64_t idle_since_ms;
 	bool stale;
 	struct db_ask *next;
 };
-
-static void *make(size_t size)
-{
-	void *block = calloc(1, size);
-
-	if (block == NULL) {
-		fatal("out of memory for a query of a script");
-	}
-	return block;
-}
-
-static char *copy(const char *text, size_t len)
-{
-	char *c = make(len + 1);
-
-	memcpy(c, text, len);
-	return c;
-}
 
 /* ---- sources ---- */
 
 static struct db_source *make_source(struct policy *p, const struct policy_source *s)
 {
-	struct db_source *x = make(sizeof(*x));
+	struct db_source *x = policy_make(sizeof(*x));
 
-	x->name = copy(s->name, strlen(s->name));
-	x->uri = copy(s->uri, strlen(s->uri));
+	x->name = policy_copy(s->name, strlen(s->name));
+	x->uri = policy_copy(s->uri, strlen(s->uri));
 	x->driver = db_driver_of(x->uri, &x->target);
 	x->max_rows = s->max_rows;
 	x->max_connections =
@@ -111,13 +94,70 @@ void policy_close_sources(struct policy *p)
 	while (p->sources != NULL) {
 		struct db_source *x = p->sources;
 
+		ASSERT(x->idle_count == 0);
 		p->sources = x->next;
-		while (x->idle_count > 0) {
-			x->driver->close(x->idle[--x->idle_count].handle);
-		}
 		free(x->name);
 		free(x->uri);
 		free(x);
+	}
+}
+
+/* ---- the end of idle connections ---- */
+
+SINGLE
+struct db_closing {
+	struct policy_job job;
+	struct policy *policy;
+	const struct db_driver *driver;
+	uint32_t count;
+	void *handles[CONNECTIONS_MAX];
+};
+
+/* On a thread of the pool. */
+static void close_there(struct policy_job *job)
+{
+	struct db_closing *c = CONTAINER_OF(job, struct db_closing, job);
+
+	while (c->count > 0) {
+		c->driver->close(c->handles[--c->count]);
+	}
+}
+
+static void on_closed(struct policy_job *job, int result)
+{
+	struct db_closing *c = CONTAINER_OF(job, struct db_closing, job);
+	struct policy *p = c->policy;
+
+	if (result != 0) {
+		/* Too many tasks wait. */
+		p->ops->run(p->context, job);
+		return;
+	}
+	p->outside--;
+	free(c);
+}
+
+static void close_idle(struct policy *p, struct db_source *s)
+{
+	struct db_closing *c = policy_make(sizeof(*c));
+
+	c->job = (struct policy_job){.work = close_there, .on_done = on_closed};
+	c->policy = p;
+	c->driver = s->driver;
+	s->open_count -= s->idle_count;
+	while (s->idle_count > 0) {
+		c->handles[c->count++] = s->idle[--s->idle_count].handle;
+	}
+	p->outside++;
+	p->ops->run(p->context, &c->job);
+}
+
+void policy_close_connections(struct policy *p)
+{
+	for (struct db_source *s = p->sources; s != NULL; s = s->next) {
+		if (s->idle_count > 0) {
+			close_idle(p, s);
+		}
 	}
 }
 
@@ -128,12 +168,6 @@ static void free_ask(struct db_ask *a)
 	db_query_close(&a->query);
 	db_result_close(&a->result);
 	free(a);
-}
-
-static void abandon(struct policy_wait *w)
-{
-	/* Its end frees it, or its turn. */
-	(void)w;
 }
 
 /* On a thread of the pool. */
@@ -206,6 +240,7 @@ static void begin(struct db_ask *a)
 		const struct db_connection *c = &s->idle[--s->idle_count];
 
 		a->handle = c->handle;
+		a->idle_since_ms = c->idle_since_ms;
 		a->stale = agent_now_ms(a->policy->agent) - c->idle_since_ms > IDLE_MAX_MS;
 	} else {
 		s->open_count++;
@@ -224,7 +259,7 @@ static void keep(struct db_ask *a)
 	}
 	s->idle[s->idle_count++] = (struct db_connection){
 		.handle = a->handle,
-		.idle_since_ms = agent_now_ms(a->policy->agent),
+		.idle_since_ms = a->idle_since_ms,
 	};
 	a->handle = NULL;
 }
@@ -264,9 +299,14 @@ static void on_asked(struct policy_job *job, int result)
 	p->outside--;
 	if (result != 0) {
 		snprintf(a->result.why, DB_WHY, "too many tasks wait (pool backlog)");
+	} else {
+		a->idle_since_ms = agent_now_ms(p->agent);
 	}
 	keep(a);
 	serve_next(a->source);
+	if (!p->timers_run) {
+		policy_close_connections(p);
+	}
 	if (a->wait.run != NULL) {
 		policy_run_wake(&a->wait, push_rows, a);
 	}
@@ -292,7 +332,7 @@ static bool set_value(lua_State *state, struct db_parameter *x)
 	case LUA_TSTRING:
 		text = lua_tolstring(state, -1, &x->len);
 		x->type = DB_TEXT;
-		x->text = copy(text, x->len);
+		x->text = policy_copy(text, x->len);
 		return true;
 	default:
 		return false;
@@ -302,7 +342,7 @@ static bool set_value(lua_State *state, struct db_parameter *x)
 /* The table at 3; NULL, or what is wrong with it. */
 static const char *take_parameters(lua_State *state, struct db_query *q)
 {
-	q->parameters = make(DB_PARAMETERS_MAX * sizeof(*q->parameters));
+	q->parameters = policy_make(DB_PARAMETERS_MAX * sizeof(*q->parameters));
 	lua_pushnil(state);
 	while (lua_next(state, 3) != 0) {
 		struct db_parameter *x = &q->parameters[q->parameter_count];
@@ -317,7 +357,7 @@ static const char *take_parameters(lua_State *state, struct db_query *q)
 		if (lua_type(state, -2) == LUA_TSTRING) {
 			const char *name = lua_tolstring(state, -2, &len);
 
-			x->name = copy(name, len);
+			x->name = policy_copy(name, len);
 		} else {
 			x->index = (int)lua_tointeger(state, -2);
 		}
@@ -357,12 +397,12 @@ static int ask(lua_State *state)
 	if (s->waiting >= WAITING_MAX) {
 		return refuse(state, "too many queries wait for a connection");
 	}
-	a = make(sizeof(*a));
-	a->wait.abandon = abandon;
+	a = policy_make(sizeof(*a));
 	a->policy = p;
 	a->source = s;
-	a->query = (struct db_query){
-		.text = copy(text, len), .max_rows = s->max_rows, .timeout_ms = s->timeout_ms};
+	a->query = (struct db_query){.text = policy_copy(text, len),
+				     .max_rows = s->max_rows,
+				     .timeout_ms = s->timeout_ms};
 	if (lua_istable(state, 3) != 0) {
 		wrong = take_parameters(state, &a->query);
 	}

@@ -108,12 +108,9 @@ static int envelope(lua_State *state)
 const char *policy_check_field(lua_State *state, int index)
 {
 	const char *name = luaL_checkstring(state, index);
-	bool good = name[0] != '\0' && strlen(name) <= 128;
 
-	for (const char *c = name; *c != '\0'; c++) {
-		good = good && *c > ' ' && *c < 127 && *c != ':';
-	}
-	luaL_argcheck(state, good, index, "the name of a header field expected");
+	luaL_argcheck(state, policy_field_is_name(name), index,
+		      "the name of a header field expected");
 	return name;
 }
 

@@ -37,7 +37,14 @@ static void push_part(lua_State *state, const struct mime_part *part)
 	lua_newtable(state);
 	luaL_getmetatable(state, CLASS);
 	lua_setmetatable(state, -2);
-	policy_set_part_string(state, "headers", part->header, part->header_len);
+	lua_pushlstring(state, part->header, part->header_len);
+	if (part->header_len > 0 && part->header[part->header_len - 1] != '\n') {
+		/* A delimiter comes right behind: fields that are added must not go on with this.
+		 */
+		lua_pushliteral(state, "\r\n");
+		lua_concat(state, 2);
+	}
+	lua_setfield(state, -2, "headers");
 	policy_set_part_string(state, "raw_body", part->body, part->body_len);
 	set_kind(state, part);
 	lua_newtable(state);
@@ -60,7 +67,8 @@ static const char *text_of(lua_State *state, int index, const char *name, size_t
 	const char *text;
 
 	lua_getfield(state, index, name);
-	text = lua_tolstring(state, -1, len);
+	/* The text that a number becomes would be nobody's. */
+	text = lua_type(state, -1) == LUA_TSTRING ? lua_tolstring(state, -1, len) : NULL;
 	if (text == NULL) {
 		luaL_error(state, "this part has no \"%s\" any more", name);
 	}
@@ -125,6 +133,13 @@ bool policy_push_parts(lua_State *state, const char *text, size_t len)
 	return all;
 }
 
+void policy_push_all_parts(lua_State *state, const char *text, size_t len)
+{
+	if (!policy_push_parts(state, text, len)) {
+		luaL_error(state, "more than %d parts: they cannot be changed", MIME_PARTS_MAX);
+	}
+}
+
 /* mime([readonly]): the message as a part, with its parts in it: a copy, or with false one whose
  * changes are the message's. */
 static int mime(lua_State *state)
@@ -134,18 +149,14 @@ static int mime(lua_State *state)
 		writable ? policy_check_writable(state) : policy_check_mail(state, 1);
 	const char *text;
 	size_t len;
-	bool all;
 
 	policy_push_raw(state, m);
 	text = lua_tolstring(state, -1, &len);
-	all = policy_push_parts(state, text, len);
 	if (!writable) {
+		policy_push_parts(state, text, len);
 		return 1;
 	}
-	if (!all) {
-		return luaL_error(state, "more than %d parts: they cannot be changed",
-				  MIME_PARTS_MAX);
-	}
+	policy_push_all_parts(state, text, len);
 	lua_pushboolean(state, 1);
 	lua_setfield(state, -2, "writable");
 	lua_pushvalue(state, 1);

@@ -11,10 +11,10 @@
 
 #include "core/policy/parts.h"
 
-/* "192.0.2.0/24" or an address alone, as v4-mapped IPv6. */
-static bool parse(const char *text, struct in6_addr *address, unsigned *prefix)
+bool policy_read_network(const char *text, struct in6_addr *address, unsigned *prefix)
 {
-	char copy[INET6_ADDRSTRLEN + 4];
+	char copy[sizeof("[]/128") + INET6_ADDRSTRLEN];
+	char *bare = copy;
 	struct in_addr v4;
 	unsigned width = 128;
 	char *slash;
@@ -29,13 +29,17 @@ static bool parse(const char *text, struct in6_addr *address, unsigned *prefix)
 	if (slash != NULL) {
 		*slash = '\0';
 	}
-	if (inet_pton(AF_INET, copy, &v4) == 1) {
+	if (copy[0] == '[' && copy[strlen(copy) - 1] == ']') {
+		copy[strlen(copy) - 1] = '\0';
+		bare++;
+	}
+	if (inet_pton(AF_INET, bare, &v4) == 1) {
 		memset(address, 0, sizeof(*address));
 		address->s6_addr[10] = 0xff;
 		address->s6_addr[11] = 0xff;
 		memcpy(&address->s6_addr[12], &v4, sizeof(v4));
 		width = 32;
-	} else if (inet_pton(AF_INET6, copy, address) != 1) {
+	} else if (inet_pton(AF_INET6, bare, address) != 1) {
 		return false;
 	}
 	bits = width;
@@ -110,7 +114,7 @@ static void add(lua_State *state, int nets)
 	if (lua_type(state, -2) != LUA_TSTRING) {
 		luaL_error(state, "cidr.define: networks are strings");
 	}
-	if (!parse(lua_tostring(state, -2), &address, &prefix)) {
+	if (!policy_read_network(lua_tostring(state, -2), &address, &prefix)) {
 		luaL_error(state, "\"%s\" is not a network such as \"192.0.2.0/24\"",
 			   lua_tostring(state, -2));
 	}
@@ -181,7 +185,7 @@ static int query(lua_State *state)
 			return luaL_error(state, "cidr.query: there is no session here");
 		}
 	}
-	luaL_argcheck(state, parse(luaL_checkstring(state, 2), &address, &prefix), 2,
+	luaL_argcheck(state, policy_read_network(luaL_checkstring(state, 2), &address, &prefix), 2,
 		      "an address expected");
 	check_set(state, "query");
 	found = find(state, &address);
@@ -275,7 +279,7 @@ static bool put_entry(lua_State *state, char *entry)
 
 	if (dash != NULL) {
 		*dash = '\0';
-	} else if (parse(entry, &address, &bits)) {
+	} else if (policy_read_network(entry, &address, &bits)) {
 		lua_pushvalue(state, -1);
 		lua_setfield(state, -3, entry);
 		return true;
@@ -366,7 +370,7 @@ static int rbldnsd(lua_State *state)
  * until the next can be had. */
 static const char wrapper[] =
 	"local msys, make, fill, rbldnsd, type, next, error, print = ...\n"
-	"local sets, kinds = {}, {}\n"
+	"local sets, kinds, timers = {}, {}, {}\n"
 	"function kinds.empty() return {} end\n"
 	"function kinds.rbldnsd(name, o)\n"
 	"  local text, why = msys.readfile(o.source)\n"
@@ -395,7 +399,8 @@ static const char wrapper[] =
 	"end\n"
 	"local function define(name, o)\n"
 	"  if type(o) ~= 'table' then o = { type = o } end\n"
-	"  sets[name] = o.type and o or nil\n"
+	"  if timers[name] then timers[name]:stop() end\n"
+	"  sets[name], timers[name] = o.type and o or nil, nil\n"
 	"  make(name, o)\n"
 	"  if not o.type then return fill(name, o) end\n"
 	"  if not kinds[o.type] then\n"
@@ -406,7 +411,7 @@ static const char wrapper[] =
 	"  if o.type == 'rbldnsd' or msys.asyncOk() then reload(name)\n"
 	"  else msys.timer.after(0, again, 'cidr ' .. name) end\n"
 	"  local refresh = o.refresh or 1800\n"
-	"  if refresh > 0 then msys.timer.every(refresh, again, 'cidr ' .. name) end\n"
+	"  if refresh > 0 then timers[name] = msys.timer.every(refresh, again, 'cidr ' .. name) end\n"
 	"end\n"
 	"return define, reload";
 

@@ -108,9 +108,6 @@ static void put(struct writing *w, const char *text, size_t len)
 static void put_part(struct writing *w, const struct mime_part *part)
 {
 	put(w, part->header, part->header_len);
-	if (part->header_len > 0 && part->header[part->header_len - 1] != '\n') {
-		put(w, "\r\n", 2);
-	}
 	put(w, "\r\n", 2);
 	put(w, part->body, part->body_len);
 }
@@ -269,9 +266,7 @@ static void set_raw(lua_State *state, int index)
 	size_t len;
 	const char *text = lua_tolstring(state, -1, &len);
 
-	if (!policy_push_parts(state, text, len)) {
-		luaL_error(state, "more than %d parts: they cannot be changed", MIME_PARTS_MAX);
-	}
+	policy_push_all_parts(state, text, len);
 	let_go(state, index);
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		lua_getfield(state, -1, fields[i]);
@@ -447,27 +442,33 @@ static bool replace_in(lua_State *state, int index, const char *pattern, const c
 	return true;
 }
 
-/* In the part on top, and all parts in it. */
-static void replace_all(lua_State *state, const char *pattern, const char *with, int depth)
+/* In the part on top, and all parts in it, whose bodies are made anew: true when that changed any.
+ */
+static bool replace_all(lua_State *state, const char *pattern, const char *with, int depth)
 {
 	int index = lua_gettop(state);
 	struct mime_part part = policy_part_at(state, index);
+	bool changed = false;
 
 	if (depth > DEPTH_MAX) {
 		luaL_error(state, "more than %d parts in parts", DEPTH_MAX);
 	}
 	luaL_checkstack(state, 16, "parts");
-	if (strncmp(part.type, "text/", 5) == 0 && replace_in(state, index, pattern, with)) {
-		pass_up(state, index);
+	if (strncmp(part.type, "text/", 5) == 0) {
+		return replace_in(state, index, pattern, with);
 	}
 	lua_getfield(state, index, "parts");
 	luaL_checktype(state, -1, LUA_TTABLE);
 	for (int i = 1; i <= (int)lua_objlen(state, index + 1); i++) {
 		lua_rawgeti(state, index + 1, i);
-		replace_all(state, pattern, with, depth + 1);
+		changed |= replace_all(state, pattern, with, depth + 1);
 		lua_settop(state, index + 1);
 	}
 	lua_settop(state, index);
+	if (changed) {
+		make_body(state);
+	}
+	return changed;
 }
 
 /* text_replace(pattern, text): in all its texts, in UTF-8. */
@@ -478,7 +479,9 @@ static int text_replace(lua_State *state)
 
 	check_writable(state, 1);
 	lua_pushvalue(state, 1);
-	replace_all(state, pattern, with, 0);
+	if (replace_all(state, pattern, with, 0)) {
+		pass_up(state, 1);
+	}
 	return 0;
 }
 

@@ -369,21 +369,11 @@ static void on_worked(struct policy_job *job, int result)
 
 /* ---- what scripts call ---- */
 
-static void abandon(struct policy_wait *w)
-{
-	/* Its end frees it, or its turn. */
-	(void)w;
-}
-
 static struct pool_task *make_task(struct policy *p, bool detached, int completion)
 {
-	struct pool_task *t = calloc(1, sizeof(*t));
+	struct pool_task *t = policy_make(sizeof(*t));
 
-	if (t == NULL) {
-		fatal("out of memory for a function of a script");
-	}
 	t->policy = p;
-	t->wait.abandon = abandon;
 	t->detached = detached;
 	t->completion = completion;
 	return t;

@@ -250,15 +250,16 @@ static int vctx_recipient_list(lua_State *state)
 	luaL_checktype(state, 2, LUA_TTABLE);
 	lua_settop(state, 2);
 	push_recipients(state, s);
+	/* Those of argument 2 without brackets. */
+	lua_newtable(state);
 	for (int i = 1; i <= (int)lua_objlen(state, 2); i++) {
 		lua_rawgeti(state, 2, i);
-		add_recipient(state, s, 4);
-		/* As it is compared with below: without brackets. */
-		lua_rawseti(state, 2, i);
+		add_recipient(state, s, 5);
+		lua_rawseti(state, 4, i);
 	}
 	for (int i = 1; i <= (int)lua_objlen(state, 3); i++) {
 		lua_rawgeti(state, 3, i);
-		if (!in_list(state, 2, lua_tostring(state, -1))) {
+		if (!in_list(state, 4, lua_tostring(state, -1))) {
 			s->ops->remove_recipient(s->owner, lua_tostring(state, -1));
 		}
 		lua_pop(state, 1);

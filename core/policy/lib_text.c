@@ -183,6 +183,10 @@ bool policy_convert(lua_State *state, const char *to, const char *from)
 		return false;
 	}
 	rc = iconv(c, &in, &len, &out, &room);
+	/* Some charsets end in the state in which they began. */
+	if (rc != (size_t)-1) {
+		rc = iconv(c, NULL, NULL, &out, &room);
+	}
 	iconv_close(c);
 	if (rc == (size_t)-1) {
 		lua_pop(state, 1);

@@ -162,6 +162,7 @@ void policy_stop_timers(struct policy *p)
 		}
 		release(t);
 	}
+	policy_close_connections(p);
 }
 
 void policy_close_timers(struct policy *p)

@@ -21,16 +21,6 @@
 #define HTTP_TIMEOUT_S 30
 #define HTTP_CLASS "http_client"
 
-static void *make(size_t size)
-{
-	void *block = calloc(1, size);
-
-	if (block == NULL) {
-		fatal("out of memory for what a script waits for");
-	}
-	return block;
-}
-
 static int push_nothing(lua_State *state, void *context)
 {
 	(void)state;
@@ -86,7 +76,7 @@ static int sleep_for(lua_State *state)
 		return 0;
 	}
 	policy_run_check(state, "msys.sleep");
-	s = make(sizeof(*s));
+	s = policy_make(sizeof(*s));
 	s->wait.abandon = abandon_sleep;
 	timer_init(&s->timer, p->agent, on_awake);
 	timer_arm(&s->timer, agent_now_ms(p->agent) + (uint64_t)(seconds * 1000) + 1);
@@ -102,12 +92,6 @@ struct name_wait {
 	struct policy_lookup lookup;
 	const struct dns_answer *answer;
 };
-
-static void abandon_name(struct policy_wait *w)
-{
-	/* The answer ends it. */
-	(void)w;
-}
 
 static void push_record(lua_State *state, const struct dns_answer *a, const struct dns_record *r)
 {
@@ -182,8 +166,7 @@ static int dns_lookup(lua_State *state)
 	luaL_argcheck(state, name[0] != '\0' && strlen(name) <= POLICY_DOMAIN_MAX, 1,
 		      "a name expected");
 	policy_run_check(state, "msys.dnsLookup");
-	n = make(sizeof(*n));
-	n->wait.abandon = abandon_name;
+	n = policy_make(sizeof(*n));
 	n->policy = p;
 	n->lookup = (struct policy_lookup){.type = (int)type, .on_answer = on_answer};
 	strcpy(n->lookup.name, name);
@@ -227,27 +210,12 @@ static void free_job(struct job_wait *j)
 	free(j);
 }
 
-static char *copy(const char *text, size_t len)
-{
-	char *c = make(len + 1);
-
-	memcpy(c, text, len);
-	return c;
-}
-
-static void abandon_job(struct policy_wait *w)
-{
-	/* Its end frees it. */
-	(void)w;
-}
-
 static struct job_wait *make_job(struct policy *p, const char *target)
 {
-	struct job_wait *j = make(sizeof(*j));
+	struct job_wait *j = policy_make(sizeof(*j));
 
-	j->wait.abandon = abandon_job;
 	j->policy = p;
-	j->target = copy(target, strlen(target));
+	j->target = policy_copy(target, strlen(target));
 	j->client = LUA_NOREF;
 	return j;
 }
@@ -554,9 +522,9 @@ static int http_do_request(lua_State *state)
 	client = policy_reference(state);
 	j = make_job(p, address);
 	j->client = client;
-	j->verb = copy(verb, strlen(verb));
+	j->verb = policy_copy(verb, strlen(verb));
 	if (data != NULL) {
-		j->sent = copy(data, len);
+		j->sent = policy_copy(data, len);
 		j->sent_len = len;
 	}
 	take_settings(state, j);

@@ -10,6 +10,8 @@
 #include <luajit-2.1/lauxlib.h>
 #include <luajit-2.1/lua.h>
 #include <luajit-2.1/lualib.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "core/policy/policy.h"
 #include "core/runtime/check.h"
@@ -55,7 +57,7 @@ SINGLE
 struct policy_wait {
 	/* NULL: nobody waits any more. */
 	struct policy_run *run;
-	/* Nobody waits any more: end it, or let it end by itself. */
+	/* Nobody waits any more: end it. NULL: its end, which comes, frees it. */
 	void (*abandon)(struct policy_wait *w);
 };
 
@@ -90,7 +92,6 @@ struct policy {
 	int controls;
 	int counters;
 	int networks;
-	int locks;
 	/* Path of the script that is run; NULL: none is. */
 	const char *folder;
 	/* Whose counts its modules go on with, at the start. */
@@ -100,7 +101,7 @@ struct policy {
 	/* Under way: calls that wait, and orders. */
 	struct policy_call *calls;
 	struct policy_order *orders;
-	/* Set, or running; how many; and they go off, as the agent runs. */
+	/* Set, or running; how many; and they go off, as the agent runs, until the state ends. */
 	struct policy_timer *timers;
 	uint32_t timer_count;
 	bool timers_run;
@@ -117,6 +118,27 @@ struct policy {
 	/* Of a thread of the pool: no agent, and what takes time is waited for in place. */
 	bool blocking;
 };
+
+/* Zeroed memory for what outlives a call of Lua's, and a copy of a text in it; free(). */
+SINGLE
+static inline void *policy_make(size_t size)
+{
+	void *block = calloc(1, size);
+
+	if (block == NULL) {
+		fatal("out of memory for what a script asked for");
+	}
+	return block;
+}
+
+SINGLE
+static inline char *policy_copy(const char *text, size_t len)
+{
+	char *c = policy_make(len + 1);
+
+	memcpy(c, text, len);
+	return c;
+}
 
 /* The policy that a state belongs to. */
 static inline struct policy *policy_of(lua_State *state)
@@ -192,6 +214,9 @@ SINGLE
 void policy_close_pool(struct policy *p);
 SINGLE
 void policy_close_sources(struct policy *p);
+/* Ends connections that no query uses, on a thread of the pool: the state ends. */
+SINGLE
+void policy_close_connections(struct policy *p);
 SINGLE
 void policy_close_series(struct policy *p);
 /* Raises the error that says why nothing may wait here. */
@@ -279,6 +304,9 @@ void policy_push_raw(lua_State *state, struct policy_mail *m);
  * parts than there may be, which are left out. */
 SINGLE
 bool policy_push_parts(lua_State *state, const char *text, size_t len);
+/* The same, so that they can be changed; raises an error when there are more. */
+SINGLE
+void policy_push_all_parts(lua_State *state, const char *text, size_t len);
 /* Raises an error unless what is at `index` is a part. */
 SINGLE
 void policy_check_part(lua_State *state, int index);
@@ -294,6 +322,10 @@ void policy_set_part_string(lua_State *state, const char *name, const char *text
 /* Type and encoding of the part on top are those that its header says now. */
 SINGLE
 void policy_describe_part(lua_State *state);
+/* "192.0.2.0/24" or an address alone, perhaps in brackets; of IPv4 as v4-mapped, `prefix` of 128
+ * bits. False: it is none. */
+SINGLE
+bool policy_read_network(const char *text, struct in6_addr *address, unsigned *prefix);
 /* Raises an error unless `domain` may be one. */
 SINGLE
 void policy_check_domain(lua_State *state, const char *domain);

@@ -86,6 +86,17 @@ struct policy_source {
 /* What clients do, as msys.audit counts it. */
 enum policy_event { POLICY_CONNECTION, POLICY_RECEPTION, POLICY_REJECTION, POLICY_EVENTS };
 
+/* Networks of a client that are counted, widest last: their bits of 128, IPv4 as v4-mapped. */
+#define POLICY_NETWORKS 4
+
+READONLY
+static inline const unsigned *policy_networks(const struct in6_addr *client)
+{
+	static const unsigned bits[2][POLICY_NETWORKS] = {{128, 64, 48, 32}, {128, 120, 112, 104}};
+
+	return bits[IN6_IS_ADDR_V4MAPPED(client) ? 1 : 0];
+}
+
 /* How often something happened to clients in a network. */
 SINGLE
 struct policy_events {
@@ -189,7 +200,9 @@ struct policy *policy_create(struct agent *self, const struct policy_start *star
 BOUND
 void policy_start_timers(struct policy *p);
 
-/* No timer of a script's goes off any more, and what one of them began is dropped. */
+/* The state ends: no timer of a script's goes off any more, and what one of them began is dropped;
+ * connections to databases are closed once no query uses them, which is waited for as for others
+ * who work for it. */
 BOUND
 void policy_stop_timers(struct policy *p);
 

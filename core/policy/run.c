@@ -267,7 +267,9 @@ void policy_run_cancel(struct policy_run *r)
 	if (w != NULL) {
 		r->wait = NULL;
 		w->run = NULL;
-		w->abandon(w);
+		if (w->abandon != NULL) {
+			w->abandon(w);
+		}
 	}
 	policy_release_locks(r);
 	drop_thread(r);

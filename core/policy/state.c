@@ -302,7 +302,6 @@ static int open_libraries(lua_State *state)
 	p->controls = keep_table(state);
 	p->counters = keep_table(state);
 	p->networks = keep_table(state);
-	p->locks = keep_table(state);
 	lua_settop(state, 0);
 	lua_newtable(state);
 	lua_pushvalue(state, 1);

@@ -119,6 +119,16 @@ bool policy_text_store(const char *data, size_t len, bool whole, struct chain *t
 
 /* ---- fields ---- */
 
+bool policy_field_is_name(const char *name)
+{
+	bool good = name[0] != '\0' && strlen(name) <= 128;
+
+	for (const char *c = name; *c != '\0'; c++) {
+		good = good && *c > ' ' && *c < 127 && *c != ':';
+	}
+	return good;
+}
+
 /* The end of the field that begins at `at`: behind its last line. */
 static size_t field_end(const char *header, size_t len, size_t at)
 {

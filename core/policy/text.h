@@ -49,6 +49,10 @@ struct policy_field {
 	size_t value_at;
 };
 
+/* Whether a field that is written may have it. */
+SINGLE
+bool policy_field_is_name(const char *name);
+
 /* The next field `name` (any case; NULL: any) at or after `from`; false: none. */
 SINGLE
 bool policy_field_next(const char *header, size_t len, const char *name, size_t from,

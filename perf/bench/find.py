@@ -8,6 +8,7 @@ import time
 from bench.figures import Figure
 from bench.flywheel import RELAY, Flywheel
 from bench.load import Load, Sink, load, load_troubles
+from bench.process import BenchError
 
 SIZE = 1024
 SESSIONS = 100
@@ -115,6 +116,8 @@ class Find:
                             rate.over(lambda a=act, w=words: a(w))
                     turns.reverse()
             bench.blame("find, relaying", load_troubles(program.summary()))
+        if alone.seconds == 0 or beside.searches == 0:
+            raise BenchError(f"find: {messages} messages were relayed before both turns")
         return alone, beside
 
     @staticmethod

@@ -9,6 +9,7 @@ from bench.counts import OPTIONS, SESSIONS, UNDER_VALGRIND, instructions
 from bench.figures import Figure
 from bench.flywheel import RELAY, Flywheel
 from bench.load import Load, Sink, end_to_end_rate, load, load_troubles, sink_troubles
+from bench.relay import through
 
 SIZE = 2048
 EMPTY = """
@@ -61,23 +62,16 @@ def with_script(bench, text, name, script):
     return text + SCRIPTLET.format(path)
 
 
-class Run:
-    """Rate and CPU per message."""
+class Shape:
+    """What through() needs to know of the mail."""
 
-    def __init__(self, bench, messages, kind):
-        text = with_script(bench, RELAY, kind, SCRIPTS[kind])
-        with Sink(bench) as sink, Flywheel(bench, f"policy-{kind}", sink.port, text=text) as mta:
-            mta.start()
-            before_us = mta.cpu_us()
-            summary = load(bench, mta.port, messages, SIZE, SESSIONS, options=OPTIONS)
-            sink.wait_for(summary["accepted"])
-            queued = mta.wait_for_rest()
-            self.cpu_us = (mta.cpu_us() - before_us) / messages
-            mta.stop()
-            books = sink.close_books()
-        self.rate = end_to_end_rate(summary, books)
-        bench.blame(f"policy, {WORDS[kind]}", load_troubles(summary) + queued +
-                    sink_troubles(books, summary["accepted"]))
+    name, size, sessions, options = "policy", SIZE, SESSIONS, OPTIONS
+
+
+def relay(bench, messages, kind):
+    text = with_script(bench, RELAY, kind, SCRIPTS[kind])
+    with Sink(bench) as sink, Flywheel(bench, f"policy-{kind}", sink.port, text=text) as mta:
+        return through(bench, Shape, messages, sink, mta.start(), WORDS[kind])
 
 
 def instructions_with(bench, messages, kind):
@@ -136,11 +130,11 @@ class Policy:
         messages = bench.count(20000, quick=4000)
         none = None
         for kind in SCRIPTS:
-            run = Run(bench, messages, kind)
+            run = relay(bench, messages, kind)
             beside = {} if none is None else {WORDS["none"]: none.rate}
             yield Figure(self.name, f"{kind}.rate", f"{WORDS[kind]}: rate, end to end", "messages/s", run.rate, beside)
-            beside = {} if none is None else {WORDS["none"]: none.cpu_us}
-            yield Figure(self.name, f"{kind}.cpu", f"{WORDS[kind]}: CPU", "us/message", run.cpu_us, beside)
+            beside = {} if none is None else {WORDS["none"]: none.mta_us}
+            yield Figure(self.name, f"{kind}.cpu", f"{WORDS[kind]}: CPU", "us/message", run.mta_us, beside)
             none = none or run
         if shutil.which("valgrind"):
             yield from self.instruction_figures(bench)

@@ -434,9 +434,11 @@ def test_recipients_come_and_go(flow):
 
 
 def test_the_list_of_recipients_may_be_another(flow):
-    _, mails = received(flow, module("validate_data(msg, ac, vctx)", "vctx:recipient_list({ 'x@good.test', "
-                                     "'<y@good.test>' }) return msys.core.VALIDATE_CONT"))
+    _, mails = received(flow, module("validate_data(msg, ac, vctx)", "local list = { 'x@good.test', '<y@good.test>' } "
+                                     "vctx:recipient_list(list) msg:header('X-List', table.concat(list, ' ')) "
+                                     "return msys.core.VALIDATE_CONT"))
     expect_equal(sorted(mails[0].recipients), ["x@good.test", "y@good.test"], "recipients")
+    expect(b"X-List: x@good.test <y@good.test>\r\n" in mails[0].data, "the script's list stays as it was")
 
 
 # ---- msg ----

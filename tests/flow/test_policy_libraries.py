@@ -138,12 +138,17 @@ def test_redis_is_asked(flow):
         for item in msys.db.query('people', 'LRANGE list 0 -1') do all[#all + 1] = item[1] end
         print(row[1], none, why, table.concat(all, ','), msys.db.fetch_row('people', 'INCRBY n ?', { 7 })[1])
         print(msys.db.execute('people', 'INCR list', nil, { raise_error = false }))
-        print(msys.db.execute('people', 'GET ?', {}, { raise_error = false }))"""
+        print(msys.db.execute('people', 'GET ?', {}, { raise_error = false }))
+        for _, verb in ipairs { 'MULTI', 'select 1', 'Subscribe x', '?' } do
+            print(msys.db.execute('people', verb, { 'CLIENT' }, { raise_error = false }))
+        end"""
     daemon = policy(flow, console("ask", code), text=datasource(f"redis:{path}"))
     lines = daemon.console("ask").splitlines()
     expect_equal(lines[0], "with spaces\tnil\tnil\tone,two\t7", "answers")
     expect("WRONGTYPE" in lines[1], f"an error of redis: {lines[1]}")
     expect_equal(lines[2], 'false\tredis: parameter "?" is missing', "an error before it")
+    expect_equal(lines[3:], [f"false\tredis: {verb} cannot be used: queries share their connections"
+                             for verb in ("MULTI", "select", "Subscribe", "CLIENT")], "what is of a connection")
 
 
 def test_a_database_that_is_away_comes_back(flow):
@@ -355,6 +360,14 @@ def test_macros_are_expanded(flow):
     expect(lines and lines[0].endswith(b" to@good.test from@sender.test test v v client.test 127.0.0.1 % good.test|false"),
            f"expanded: {lines}")
     expect_equal(len(lines[0].split()[1]), 26, "id")
+
+
+def test_macros_of_fields_say_what_is_in_the_header(flow):
+    _, mails = received(flow, data_hook(
+        "msg:context_set(msys.core.ECMESS_CTX_MESS, 'subject:', 'context') "
+        "msg:context_set(msys.core.ECMESS_CTX_MESS, 'long', ('x'):rep(3000)) "
+        "msg:header('X-Macros', msys.expandMacro('%h{Subject} %h{subject}'))"))
+    expect(b"\r\nX-Macros: test test\r\n" in mails[0].data, f"expanded: {mails[0].data}")
 
 
 # ---- counts ----

@@ -198,6 +198,7 @@ static inline void load(const char *text)
 static inline void unload(void)
 {
 	policy_stop_timers(world->policy);
+	work_all();
 	policy_subject_close(&world->subject);
 	assert_true(policy_idle(world->policy));
 	policy_destroy(world->policy);

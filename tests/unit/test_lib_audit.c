@@ -138,6 +138,15 @@ static void test_count_when_the_clock_goes_back(void **state)
 
 static void test_count_when_keys_are_networks(void **state)
 {
+	static const char *const bad[][2] = {
+		{"'four', '192.0.2.1/23'", "a network of 32, 24, 16 or 8 bits expected"},
+		{"'six', '2001:db8::/33'", "a network of 128, 64, 48 or 32 bits expected"},
+		{"'four', '192.0.2.1/24x'", "is not a network such as"},
+		{"'four', '192.0.2'", "is not a network such as"},
+		{"'four', '2001:db8::1'", "an address of IPv4 expected"},
+		{"'six', '192.0.2.1'", "an address of IPv6 expected"},
+	};
+
 	(void)state;
 	ask("add('four', '192.0.2.1') add('four', '192.0.2.9') add('four', '192.0.7.1')");
 	assert_string_equal(ask("print(count('four', '192.0.2.1'), count('four', '192.0.2.7/24'), "
@@ -147,8 +156,30 @@ static void test_count_when_keys_are_networks(void **state)
 	assert_string_equal(ask("print(count('six', '2001:db8:1:2::9/64'), "
 				"count('six', '2001:db8:1::/48'))"),
 			    "1\t2");
-	assert_non_null(strstr(ask("print(count('four', '192.0.2.1/23'))"), "expected"));
+	assert_string_equal(ask("print(count('six', '[2001:db8:1:2::1]'))"), "1");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		char code[128];
+
+		snprintf(code, sizeof(code), "count(%s)", bad[i][0]);
+		assert_non_null(strstr(ask(code), bad[i][1]));
+	}
 	assert_true(world->failed);
+}
+
+static void test_windows_that_are_none(void **state)
+{
+	static const char *const bad[] = {"startv = 0 / 0", "endv = 0 / 0", "startv = -1",
+					  "startv = 2, endv = 1", "endv = 7"};
+	char code[256];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		snprintf(code, sizeof(code), "count('n', { key = 'k', %s })", bad[i]);
+		assert_non_null(strstr(ask(code), "windows 0 to 3 expected"));
+		snprintf(code, sizeof(code),
+			 "msys.audit.connections('60,6', { cidr = '192.0.2.1', %s })", bad[i]);
+		assert_non_null(strstr(ask(code), "windows 0 to 6 expected"));
+	}
 }
 
 static void test_remove_when_one_or_all(void **state)
@@ -180,6 +211,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_count_when_the_clock_goes_back, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_count_when_keys_are_networks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_windows_that_are_none, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_remove_when_one_or_all, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forget_when_keys_are_too_many, setup,
 						teardown),

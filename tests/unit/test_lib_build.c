@@ -32,6 +32,27 @@ static void test_draft_keeps_what_it_was_given(void **state)
 	close_world(w);
 }
 
+static void test_fields_are_whole_and_no_more_than_they_are(void **state)
+{
+	struct world *w = open_world(
+		"local d = msys.core.ec_message_new() local to = ('to@good.test, '):rep(200) "
+		"local function built(name, value) "
+		"local good, why = pcall(d.build, d, { [name] = value }, { ['text/plain'] = 'x' }) "
+		"return good and d:raw():match('^(.-)\\r\\nMIME') or why end "
+		"print(built('To', to) == 'To: ' .. to, built('A', 'b\\r\\nC: d\\n e')) "
+		"for _, name in ipairs { 'A:', 'A\\r\\nB', 'A B', '' } do print(built(name, 'x')) end",
+		small, strlen(small));
+
+	(void)state;
+	assert_int_equal(run(w), POLICY_GO_ON);
+	assert_string_equal(w->printed, "true\tA: b C: d\r\n e;"
+					"build: \"A:\" is not the name of a header field;"
+					"build: \"A\r\nB\" is not the name of a header field;"
+					"build: \"A B\" is not the name of a header field;"
+					"build: \"\" is not the name of a header field;");
+	close_world(w);
+}
+
 /* The text of a message while its parts are looked for: a string of Lua's, which is collected as
  * others are. */
 static void test_text_that_is_read_counts_as_memory_of_the_state(void **state)
@@ -63,6 +84,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_draft_counts_as_memory_of_the_state),
 		cmocka_unit_test(test_draft_keeps_what_it_was_given),
+		cmocka_unit_test(test_fields_are_whole_and_no_more_than_they_are),
 		cmocka_unit_test(test_text_that_is_read_counts_as_memory_of_the_state),
 	};
 

@@ -86,6 +86,9 @@ static void test_what_is_wrong_is_returned_or_raised(void **state)
 	assert_says("print(q('SELECT 1', { {} }))", "parameters are text, numbers or booleans;");
 	assert_says("local t = {} for i = 1, 257 do t[i] = i end print(q('SELECT 1', t))",
 		    "too many parameters;");
+	assert_says("print(q(\"ATTACH ':memory:' AS other\"))",
+		    "sqlite: too many attached databases - max 0;");
+	assert_says("print(q('VACUUM'))", "sqlite: too many attached databases - max 0;");
 	assert_says("print(pcall(q, 'SELECT 1', 'x'))",
 		    "false\tmsys.db:8: bad argument #3 to 'ask' (table expected, got string);");
 	assert_int_equal(world->error_count, 0);
@@ -129,6 +132,10 @@ static void test_connection_is_made_anew_when_it_was_idle_for_long(void **state)
 	step_ms(IDLE_MS);
 	assert_says("print(q('SELECT a FROM mine'))", "7nil;");
 	step_ms(IDLE_MS + 1);
+	/* A query that did not come to it has not used it. */
+	ask("print(q('SELECT a FROM mine'))");
+	work_next(-EAGAIN);
+	assert_printed("too many tasks wait (pool backlog);");
 	assert_says("print(q('SELECT a FROM mine'))", "sqlite: no such table: mine;");
 }
 
@@ -202,6 +209,27 @@ static void test_nobody_left_in_the_queue(void **state)
 	assert_says("print(q('SELECT * FROM t'))", "firstnil;");
 }
 
+/* Also the one of a query that is under way then, and whatever the pool says. */
+static void test_connections_are_closed_on_a_thread_that_may_block(void **state)
+{
+	(void)state;
+	ask("print(q('SELECT 1 AS a', nil, 'two'))");
+	ask("print(q('SELECT 2 AS a', nil, 'two'))");
+	work_next(0);
+	policy_stop_timers(world->policy);
+	/* The query; the connection of 'one', idle since set_up_source(); that of 'two'. */
+	assert_int_equal(world->job_count, 3);
+	work_next(0);
+	assert_int_equal(world->job_count, 3);
+	for (int i = 0; i < 3; i++) {
+		work_next(-EAGAIN);
+	}
+	assert_false(policy_idle(world->policy));
+	work_all();
+	assert_true(policy_idle(world->policy));
+	assert_printed("1nil;2nil;");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up_source, tear_down_source)
 
 int main(void)
@@ -216,6 +244,7 @@ int main(void)
 		TEST(test_pool_that_is_full_is_told),
 		TEST(test_query_of_who_is_gone),
 		TEST(test_nobody_left_in_the_queue),
+		TEST(test_connections_are_closed_on_a_thread_that_may_block),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

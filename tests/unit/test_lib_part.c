@@ -101,6 +101,12 @@ static void test_parts_are_changed(void **state)
 		 HEAD "--b\r\nContent-Type: text/html; charset=iso-8859-1\r\n"
 		      "Content-Transfer-Encoding: quoted-printable\r\n\r\nn=F6\r\n--b--\r\n",
 		 "true\tquoted-printable;"},
+		/* Its last character is in another state than the first one. */
+		{"p[3]:unlink() p[2]:unlink() p[1]:text('\\227\\129\\130', 'text/x', 'iso-2022-jp')",
+		 HEAD
+		 "--b\r\nContent-Type: text/x; charset=iso-2022-jp\r\n"
+		 "Content-Transfer-Encoding: quoted-printable\r\n\r\n=1B$B$\"=1B(B\r\n--b--\r\n",
+		 NULL},
 		{"p[1]:body_replace('o(n)', '[$1]') print(p[1]:body(), p[1]:body_match('n')[0])",
 		 HEAD "--b\r\nContent-Type: text/plain\r\n\r\n[n]e\r\n--b\r\n" TWO
 		      "\r\n--b\r\n" INNER "\r\n--b--\r\n",
@@ -134,6 +140,25 @@ static void test_parts_are_changed(void **state)
 }
 
 /* In charset and encoding of each part; what was plain is encoded when it must be. */
+static void test_header_that_ends_at_a_delimiter(void **state)
+{
+	static const char text[] = HEAD "--b\r\nContent-Type: text/plain\r\n--b--\r\n";
+	struct world *w = open_world("local p = msg:mime(false):children()[1] p:header('X-A', '1') "
+				     "p:body_replace('$', 'x') "
+				     "print(p:content_type(), p:header('X-A')[1])",
+				     text, strlen(text));
+	struct policy_text raw = {0};
+
+	(void)state;
+	assert_int_equal(run(w), POLICY_GO_ON);
+	assert_string_equal(w->printed, "text/plain\t1;");
+	policy_mail_raw(&w->mail, &raw);
+	assert_string_equal(raw.data,
+			    HEAD "--b\r\nContent-Type: text/plain\r\nX-A: 1\r\n\r\nx\r\n--b--\r\n");
+	policy_text_close(&raw);
+	close_world(w);
+}
+
 static void test_texts_are_replaced(void **state)
 {
 	static const struct row rows[] = {
@@ -166,6 +191,25 @@ static void test_texts_are_replaced(void **state)
 	}
 }
 
+static void test_message_is_written_once_for_all_texts(void **state)
+{
+	struct world *w = open_world("msg:text_replace('[nx]', 'y')", MESSAGE, strlen(MESSAGE));
+	struct policy_text raw = {0};
+	uint32_t whole;
+
+	(void)state;
+	policy_mail_set_raw(&w->mail, MESSAGE, strlen(MESSAGE));
+	whole = w->mail.changes;
+	assert_int_equal(run(w), POLICY_GO_ON);
+	assert_int_equal(w->mail.changes, 2 * whole);
+	policy_mail_raw(&w->mail, &raw);
+	assert_non_null(strstr(raw.data, "oye"));
+	assert_non_null(strstr(raw.data, "y1"));
+	assert_non_null(strstr(raw.data, "y2"));
+	policy_text_close(&raw);
+	close_world(w);
+}
+
 static void test_only_what_may_be_changed_is(void **state)
 {
 	static const struct row rows[] = {
@@ -179,6 +223,8 @@ static void test_only_what_may_be_changed_is(void **state)
 		{"p[1].parent = p[1] print(select(2, pcall(p[1].unlink, p[1])))", NULL,
 		 "more than 32 parts in parts;"},
 		{"p[1].raw_body = {} print(pcall(p[1].header, p[1], 'a', 'b'))", NULL,
+		 "false\tthis part has no \"raw_body\" any more;"},
+		{"p[1].raw_body = 12345 print(pcall(p[1].text, p[1]))", NULL,
 		 "false\tthis part has no \"raw_body\" any more;"},
 	};
 
@@ -199,10 +245,12 @@ static void test_message_of_too_many_parts_is_not_changed(void **state)
 		strcat(text, "--b\r\n\r\nx\r\n");
 	}
 	strcat(text, "--b--\r\n");
-	w = open_world("print(#msg:mime():children()) print(pcall(msg.mime, msg, false))", text,
-		       strlen(text));
+	w = open_world("print(#msg:mime():children()) print(pcall(msg.mime, msg, false)) "
+		       "print(pcall(msg.makePart, msg, 'multipart/mixed; boundary=b', msg:body()))",
+		       text, strlen(text));
 	assert_int_equal(run(w), POLICY_GO_ON);
-	assert_string_equal(w->printed, "63;false\tmore than 64 parts: they cannot be changed;");
+	assert_string_equal(w->printed, "63;false\tmore than 64 parts: they cannot be changed;"
+					"false\tmore than 64 parts: they cannot be changed;");
 	close_world(w);
 }
 
@@ -211,7 +259,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parts_are_put_in_and_taken_out),
 		cmocka_unit_test(test_parts_are_changed),
+		cmocka_unit_test(test_header_that_ends_at_a_delimiter),
 		cmocka_unit_test(test_texts_are_replaced),
+		cmocka_unit_test(test_message_is_written_once_for_all_texts),
 		cmocka_unit_test(test_only_what_may_be_changed_is),
 		cmocka_unit_test(test_message_of_too_many_parts_is_not_changed),
 	};
