@@ -418,10 +418,15 @@ static bool agents_agree(const struct config *a, const struct config *b)
 	return same;
 }
 
-static void on_agents_set(struct agent *self, void *change, int result)
+static void on_agents_set(struct agent *self, void *change, int result, const char *why)
 {
+	char line[512];
+
 	if (result != 0 && result != -ESHUTDOWN) {
-		agent_error(self, result, "schedulers are not as the configuration says");
+		snprintf(line, sizeof line, "agents are not as the configuration says: %s",
+			 why != NULL ? why : strerror(-result));
+		agent_error(self, 0, "%s", line);
+		generation_warn(change, self, line);
 	}
 	generation_taken(change, self);
 }

@@ -232,8 +232,9 @@ static int set_up_crew(void **state)
 	return 0;
 }
 
-static void on_done(struct agent *self, void *context, int rc)
+static void on_done(struct agent *self, void *context, int rc, const char *why)
 {
+	(void)why;
 	assert_ptr_equal(self, &rig->schedulers[0].base);
 	result = rc;
 	answers++;
