@@ -35,6 +35,8 @@ struct crew_request {
 	crew_done_fn done;
 	void *context;
 	int result;
+	/* malloc; NULL: there is nothing to say. */
+	char *why;
 };
 
 BOUND
@@ -80,7 +82,8 @@ static void on_done(struct agent *self, void *object, uint64_t unused)
 	struct crew_request *r = object;
 
 	(void)unused;
-	r->done(self, r->context, r->result);
+	r->done(self, r->context, r->result, r->why);
+	free(r->why);
 	free(r);
 }
 
@@ -375,6 +378,29 @@ static struct group *group_for(struct crew *c, const struct scheduler *s)
 	return g;
 }
 
+/* False: its scripts fail, and the request knows why. */
+static bool open_policy(struct crew *c, struct scheduler *s)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *errors = open_memstream(&text, &len);
+	bool opened;
+
+	if (errors == NULL) {
+		fatal("out of memory for the crew");
+	}
+	opened = scheduler_open_policy(s, errors);
+	fclose(errors);
+	if (opened) {
+		free(text);
+		return true;
+	}
+	/* The rest says where it came from. */
+	text[strcspn(text, "\n")] = '\0';
+	c->request->why = text;
+	return false;
+}
+
 static void join_next(struct crew *c)
 {
 	struct scheduler *s = make_scheduler(c, c->present);
@@ -382,7 +408,7 @@ static void join_next(struct crew *c)
 	struct group *g = group_for(c, s);
 	int rc = g != NULL ? roster_enlist(rt, &s->base) : -ENOSPC;
 
-	if (rc == 0 && !scheduler_open_policy(s, stderr)) {
+	if (rc == 0 && !open_policy(c, s)) {
 		rc = -EINVAL;
 	}
 	if (rc == 0) {

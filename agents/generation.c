@@ -449,16 +449,12 @@ void generation_begin(struct program *p, struct generation_change *g)
 
 /* ---- SIGHUP ---- */
 
-static void log_lines(struct agent *self, int result, const char *lines)
+static void log_lines(struct agent *self, const char *lines)
 {
-	char text[ERRLOG_TEXT];
-
 	for (const char *at = lines; at != NULL && *at != '\0'; at += strspn(at, "\n")) {
 		size_t len = strcspn(at, "\n");
 
-		snprintf(text, sizeof(text), "%.*s", (int)(len < ERRLOG_TEXT ? len : ERRLOG_TEXT),
-			 at);
-		agent_error(self, -result, "configuration: %s", text);
+		agent_error(self, 0, "configuration: %.*s", (int)len, at);
 		at += len;
 	}
 }
@@ -467,7 +463,7 @@ static void on_hangup_done(struct generation_change *g)
 {
 	struct agent *self = &first_of(g->program)->base;
 
-	log_lines(self, 0, g->messages);
+	log_lines(self, g->messages);
 	if (g->result != 0) {
 		agent_error(self, 0, "the configuration was not reloaded, nothing has changed");
 	}

@@ -358,14 +358,18 @@ static void tell_failure(struct scheduler *s, struct generation_change *g, const
 	generation_warn(g, &s->base, line);
 }
 
-/* Hooks have waited in it for too long. */
+/* Hooks have waited in it for too long. What goes on in the pool ends by itself. */
 static void on_old_timer(struct timer *t)
 {
 	struct policy_old *old = CONTAINER_OF(t, struct policy_old, timer);
+	uint32_t count = policy_end_all(old->policy, "the script was replaced");
 	char text[128];
 
+	if (count == 0) {
+		return;
+	}
 	snprintf(text, sizeof(text), "%u hooks and commands ended: their scripts were replaced",
-		 policy_end_all(old->policy, "the script was replaced"));
+		 count);
 	on_error(old->scheduler, text);
 }
 

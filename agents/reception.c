@@ -77,9 +77,9 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t yours)
 	struct dispatcher *x = &s->dispatcher;
 	struct delivery *delivery = object;
 	const struct dispatcher *elsewhere;
-	const char *binding = binding_of(delivery);
-	const char *domain = domain_of(delivery);
-	struct domain *d = domain_find(&x->domains, binding, domain);
+	const char *binding;
+	const char *domain;
+	struct domain *d;
 
 	CHECK_MAGIC(delivery, DELIVERY_MAGIC);
 	OWNER_CLAIM(delivery);
@@ -88,6 +88,9 @@ void scheduler_on_delivery(struct agent *self, void *object, uint64_t yours)
 		scheduler_keep_delivery(s, delivery);
 		return;
 	}
+	binding = binding_of(delivery);
+	domain = domain_of(delivery);
+	d = domain_find(&x->domains, binding, domain);
 	elsewhere = d == NULL ? dispatch_elsewhere(x, binding, domain, &yours) : NULL;
 	if (elsewhere != NULL) {
 		counter_inc(x->forwarded);

@@ -78,8 +78,8 @@ const struct schema_option schema_options[] = {
 	  .help = "A longer duty cycle of an agent is counted as a stall." },
 	{ .name = "watchdog_stall", .type = TYPE_TIME_MS, .max = TIME_MS_MAX, .fallback = "10s",
 	  TO_GLOBAL(watchdog_stall_ms), .scopes = GLOBAL, .restart = true,
-	  .help = "After how long in one duty cycle a thread's stack is printed; 0: nobody "
-		  "watches. Threads of the pool may take as long as they like." },
+	  .help = "After how long in one duty cycle a thread's stack is printed; 0: none "
+		  "is, and the service manager is told that all is well, whatever is. Threads of the pool may take as long as they like." },
 	{ .name = "watchdog_abort", .type = TYPE_TIME_MS, .max = TIME_MS_MAX, .fallback = "0",
 	  TO_GLOBAL(watchdog_abort_ms), .scopes = GLOBAL, .restart = true,
 	  .help = "After how long of that the program is aborted, for a restart; not before "

@@ -84,6 +84,7 @@ static void say_stopping(void)
 	sd_notify(0, "STOPPING=1\nSTATUS=finishes what is in flight");
 }
 
+/* A service manager that waits for word gets it, whoever else is told of stalls. */
 static struct watchdog *open_watchdog(const struct global_options *g)
 {
 	struct watchdog_options options = {
@@ -91,7 +92,8 @@ static struct watchdog *open_watchdog(const struct global_options *g)
 		.abort_ns = g->watchdog_abort_ms * NS_PER_MS,
 	};
 
-	return options.stall_ns != 0 ? watchdog_create(&options) : NULL;
+	return options.stall_ns != 0 || sd_watchdog_enabled(0, NULL) > 0 ? watchdog_create(&options)
+									 : NULL;
 }
 
 /* A program whose threads sleep although work waits is slow now and then, and nothing else shows.

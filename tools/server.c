@@ -291,6 +291,34 @@ static void set_up_runtime(struct server *s, const struct clock *clock)
 
 /* ---- agents that change ---- */
 
+/* Agents of a kind that are on a thread of their group. */
+static uint32_t group_share(const struct config *config, int kind, const char *group)
+{
+	const struct agent_options *o = config_agent(config, (enum config_agent)kind);
+	const char *its = o->group;
+
+	/* Without a group the master is with the first scheduler. */
+	if (kind == CONFIG_AGENT_MASTER && its == NULL) {
+		its = config_agent(config, CONFIG_AGENT_SCHEDULER)->group;
+	}
+	if (its == NULL || strcmp(its, group) != 0) {
+		return 0;
+	}
+	/* Workers of the pool have threads of their own; who knows of MTA-STS is with the resolver.
+	 */
+	return kind == CONFIG_AGENT_POOL ? 1 : kind == CONFIG_AGENT_RESOLVER ? 2 : o->count;
+}
+
+static uint32_t group_agents(const struct config *config, const char *name)
+{
+	uint32_t sum = 0;
+
+	for (int kind = 0; kind < CONFIG_AGENTS; kind++) {
+		sum += group_share(config, kind, name);
+	}
+	return sum;
+}
+
 static struct crew_thread *plan_thread(struct crew_plan *plan, int core,
 				       const struct idle_options *idle)
 {
@@ -350,7 +378,12 @@ void server_set_agents(struct server *s, const struct config *config, struct age
 	for (uint32_t i = 0; i < config_group_count(config); i++) {
 		const struct group_options *g = config_group_at(config, i);
 
-		snprintf(plan_thread(&plan, g->core, &g->idle)->name, CREW_NAME_MAX, "%s", g->name);
+		/* Others have no thread. */
+		if (group_agents(config, g->name) > 0) {
+			struct crew_thread *t = plan_thread(&plan, g->core, &g->idle);
+
+			snprintf(t->name, sizeof t->name, "%s", g->name);
+		}
 	}
 	plan_agents(&plan, config);
 	plan_workers(&plan, config);
@@ -385,10 +418,15 @@ static bool agents_agree(const struct config *a, const struct config *b)
 	return same;
 }
 
-static void on_agents_set(struct agent *self, void *change, int result)
+static void on_agents_set(struct agent *self, void *change, int result, const char *why)
 {
+	char line[512];
+
 	if (result != 0 && result != -ESHUTDOWN) {
-		agent_error(self, result, "schedulers are not as the configuration says");
+		snprintf(line, sizeof line, "agents are not as the configuration says: %s",
+			 why != NULL ? why : strerror(-result));
+		agent_error(self, 0, "%s", line);
+		generation_warn(change, self, line);
 	}
 	generation_taken(change, self);
 }
@@ -544,36 +582,20 @@ static bool count_fits(const struct config *config, enum config_agent kind, cons
 	return count <= max;
 }
 
-/* Agents of a kind that are on a thread of their group. */
-static uint32_t group_share(const struct config *config, int kind, const char *group)
-{
-	const struct agent_options *o = config_agent(config, (enum config_agent)kind);
-	const char *its = o->group;
-
-	/* Without a group the master is with the first scheduler. */
-	if (kind == CONFIG_AGENT_MASTER && its == NULL) {
-		its = config_agent(config, CONFIG_AGENT_SCHEDULER)->group;
-	}
-	if (its == NULL || strcmp(its, group) != 0) {
-		return 0;
-	}
-	/* Workers of the pool have threads of their own; who knows of MTA-STS is with the resolver.
-	 */
-	return kind == CONFIG_AGENT_POOL ? 1 : kind == CONFIG_AGENT_RESOLVER ? 2 : o->count;
-}
-
 static bool group_fits(const struct config *config, const char *name, FILE *errors)
 {
-	uint32_t sum = 0;
+	uint32_t sum = group_agents(config, name);
+	bool short_enough = sum == 0 || strlen(name) < CREW_NAME_MAX;
 
-	for (int kind = 0; kind < CONFIG_AGENTS; kind++) {
-		sum += group_share(config, kind, name);
-	}
 	if (sum > GROUP_AGENTS_MAX) {
 		fprintf(errors, "flywheeld: group \"%s\": %u agents; expected at most %d\n", name,
 			sum, GROUP_AGENTS_MAX);
 	}
-	return sum <= GROUP_AGENTS_MAX;
+	if (!short_enough) {
+		fprintf(errors, "flywheeld: group \"%s\": expected a name of at most %d bytes\n",
+			name, CREW_NAME_MAX - 1);
+	}
+	return sum <= GROUP_AGENTS_MAX && short_enough;
 }
 
 bool server_agents_fit(const struct config *config, FILE *errors)

@@ -1,3 +1,4 @@
+/* clang-format off */
 /*
  * Formats of custom logs: texts with macros, compiled once into a list of parts, by which an event
  * becomes a line.
@@ -7,18 +8,21 @@
  *     %r %R %m %M            recipient and sender: local part, domain
  *     %b %g %d               binding, binding group, domain that it is queued for
  *     %B                     size in bytes, header included
- *     %H %P                  address of the client or the next hop; ours: the listen, or
- * bind_address %p %A %U               protocol of reception; how who authenticated %h{NAME} first
- * header field NAME, as captured at reception %n %N                  what was said; attempts so
- * far, this one included %s %S %c %C            stage: text, number; class of the failure: name,
- * number %T %T{N}               seconds since reception, with 2 or N decimals %vctx_mess{KEY}
- * metadata of the message %vctx_conn{KEY}        metadata of the connection that it came by, as it
- * was when the message was received
+ *     %H %P                  address of the client or the next hop; ours: the listen, or bind_address
+ *     %p %A %U               protocol of reception; how, and who authenticated
+ *     %h{NAME}               first header field NAME, as captured at reception
+ *     %n %N                  what was said; attempts so far, this one included
+ *     %s %S %c %C            stage: text, number; class of the failure: name, number
+ *     %T %T{N}               seconds since reception, with 2 or N decimals
+ *     %vctx_mess{KEY}        metadata of the message
+ *     %vctx_conn{KEY}        metadata of the connection that it came by, as it was when the message
+ *                            was received
  *     %%                     a "%"
  *
  * What is not known is empty. The longest name counts: %BI is never %B and a letter. Backslashes
  * and control characters in values are escaped as in the main log, so that a record is one line.
  */
+/* clang-format on */
 #pragma once
 
 #include <stdbool.h>

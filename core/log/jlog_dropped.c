@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/log/jlog_index.h"
 #include "core/log/jlog_subscriber.h"
 #include "core/runtime/clock.h"
 
@@ -71,22 +70,21 @@ static bool is_back(const struct jlog_dropped *d)
 	return d->back_at.log != UINT32_MAX;
 }
 
-static void lose(struct jlog_dropped *d, int directory, const struct jlog_segment *s)
+static void lose(struct jlog_dropped *d, const struct jlog_segment *s, uint32_t records)
 {
 	uint32_t passed = d->at.log == s->log ? d->at.marker : 0;
-	uint32_t records;
 
 	if (s->log < d->at.log) {
 		return;
 	}
-	if (jlog_index_count(directory, s->log, &records) && records > passed) {
+	if (records > passed) {
 		d->lost_records += records - passed;
 	}
 	/* Of a segment that was begun it is not known without a look at each record. */
 	d->lost_bytes += passed == 0 ? s->bytes : 0;
 }
 
-void jlog_dropped_lose(int directory, const struct jlog_segment *segment)
+void jlog_dropped_lose(int directory, const struct jlog_segment *segment, uint32_t records)
 {
 	const struct dirent *e;
 	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -103,7 +101,7 @@ void jlog_dropped_lose(int directory, const struct jlog_segment *segment)
 
 		if (strncmp(e->d_name, PREFIX, PREFIX_LEN) == 0 &&
 		    read_file(directory, e->d_name, &d) == 0 && !is_back(&d)) {
-			lose(&d, directory, segment);
+			lose(&d, segment, records);
 			(void)write_file(directory, e->d_name, &d);
 		}
 	}

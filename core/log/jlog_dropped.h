@@ -30,9 +30,10 @@ struct jlog_dropped {
 SINGLE
 int jlog_dropped_put(int directory, const char *name, struct jlog_id at);
 
-/* A segment is about to be removed: those who have not come back lose it. */
+/* A segment of so many records was removed, as far as its index told: those who have not come back
+ * have lost it. */
 SINGLE
-void jlog_dropped_lose(int directory, const struct jlog_segment *segment);
+void jlog_dropped_lose(int directory, const struct jlog_segment *segment, uint32_t records);
 
 /* `name` has come back, and begins at `at`. */
 SINGLE

@@ -7,6 +7,7 @@
 
 #include "core/log/jlog_directory.h"
 #include "core/log/jlog_dropped.h"
+#include "core/log/jlog_index.h"
 #include "core/log/jlog_subscriber.h"
 
 #define TEXT_MAX 512
@@ -41,15 +42,29 @@ static const struct jlog_subscriber *slowest(const struct jlog_subscribers *list
 	return found;
 }
 
+/* What could not be removed is lost to nobody: it will be tried again. */
+static int remove_segment(int directory, const struct jlog_segment *s)
+{
+	uint32_t records;
+	int rc;
+
+	if (!jlog_index_count(directory, s->log, &records)) {
+		records = 0;
+	}
+	rc = jlog_segment_remove(directory, s->log);
+	if (rc == 0) {
+		jlog_dropped_lose(directory, s, records);
+	}
+	return rc;
+}
+
 static int remove_before(int directory, uint32_t end, const struct jlog_segments *segments)
 {
 	int removed = 0;
 
 	for (unsigned i = 0; i < segments->count && segments->items[i].log < end; i++) {
-		int rc;
+		int rc = remove_segment(directory, &segments->items[i]);
 
-		jlog_dropped_lose(directory, &segments->items[i]);
-		rc = jlog_segment_remove(directory, segments->items[i].log);
 		if (rc != 0) {
 			return rc;
 		}
@@ -135,7 +150,6 @@ static int make_room(int directory, uint32_t storage_log, struct jlog_limit *lim
 	const struct jlog_subscriber *last;
 	struct jlog_subscribers subscribers;
 	struct jlog_segments segments;
-	uint32_t oldest;
 	int rc = jlog_segments_list(directory, &segments);
 
 	if (rc != 0) {
@@ -144,13 +158,11 @@ static int make_room(int directory, uint32_t storage_log, struct jlog_limit *lim
 	rc = jlog_subscribers_list(directory, &subscribers);
 	if (rc == 0 && segments.count > 0 && segments.items[0].log < storage_log &&
 	    total_bytes(&segments) + limit->segment_bytes > limit->bytes) {
-		oldest = segments.items[0].log;
 		last = slowest(&subscribers);
-		if (last != NULL && last->checkpoint.log <= oldest) {
+		if (last != NULL && last->checkpoint.log <= segments.items[0].log) {
 			rc = drop(directory, &segments, last, limit, report);
 		} else {
-			jlog_dropped_lose(directory, &segments.items[0]);
-			rc = jlog_segment_remove(directory, oldest);
+			rc = remove_segment(directory, &segments.items[0]);
 			limit->removed_segments += rc == 0;
 		}
 		rc = rc == 0 ? 1 : rc;

@@ -209,7 +209,7 @@ static bool look_at(struct watchdog *w, struct watched *t, uint64_t passed_ns)
 		return true;
 	}
 	t->still_ns += passed_ns;
-	if (t->still_ns < w->options.stall_ns) {
+	if (w->options.stall_ns == 0 || t->still_ns < w->options.stall_ns) {
 		return true;
 	}
 	if (t->told_ns == 0) {
@@ -271,7 +271,7 @@ static void *watchdog_main(void *argument)
 /* Often enough for a stall to be seen in time, and for the service manager to hear of us. */
 static uint64_t look_ns(const struct watchdog_options *options)
 {
-	uint64_t ns = options->stall_ns / LOOKS;
+	uint64_t ns = options->stall_ns != 0 ? options->stall_ns / LOOKS : LOOK_MAX_NS;
 	uint64_t manager_us = 0;
 
 	if (sd_watchdog_enabled(0, &manager_us) > 0 && manager_us * NS_PER_US / 4 < ns) {

@@ -43,7 +43,8 @@ struct watched {
 
 READONLY
 struct watchdog_options {
-	/* A duty cycle longer than this is a stall; ns, at least 1 ms. */
+	/* A duty cycle longer than this is a stall; ns, at least 1 ms; 0: none is, and only the
+	 * service manager is told. */
 	uint64_t stall_ns;
 	/* A stall longer than this aborts the program; 0: none does. */
 	uint64_t abort_ns;

@@ -295,14 +295,28 @@ static bool same_daemon(const struct endpoint *e, const struct config *config, u
 		       config_http_listen(e->config, e->index)->max_connections;
 }
 
+/* Who follows events would do so for ever. */
+static void retire(struct endpoint *e)
+{
+	e->retired = true;
+	for (struct request *r = e->requests; r != NULL; r = request_next(r)) {
+		if (r->follows) {
+			request_wake(r);
+		}
+	}
+}
+
 void endpoint_renew(struct endpoint *e)
 {
 	struct config *config = e->http->scheduler->config;
 	int64_t index =
 		listen_find(&http_listener, config, config_http_listen(e->config, e->index));
 
-	if (e->retired || index < 0 || !same_daemon(e, config, (uint32_t)index)) {
-		e->retired = true;
+	if (e->retired) {
+		return;
+	}
+	if (index < 0 || !same_daemon(e, config, (uint32_t)index)) {
+		retire(e);
 		return;
 	}
 	config_hold(config);

@@ -26,7 +26,8 @@ struct endpoint {
 	struct config *config;
 	uint32_t index;
 	const struct http_options *options;
-	/* The configuration has it no more, or otherwise: it ends when nothing is asked. */
+	/* The configuration has it no more, or otherwise: it ends when nothing is asked, and
+	 * events are followed no further. */
 	bool retired;
 	struct MHD_Daemon *daemon;
 	/* Ours, of its epoll instance; -1: closed. */

@@ -102,7 +102,7 @@ static ssize_t read_event(void *context, uint64_t position, char *to, size_t roo
 	(void)position;
 	CHECK_MAGIC(r, REQUEST_MAGIC);
 	if (r->event == NULL) {
-		if (v->http->stopping) {
+		if (v->http->stopping || r->endpoint->retired) {
 			return MHD_CONTENT_READER_END_OF_STREAM;
 		}
 		if (v->event == NULL || v->event->number == r->event_number) {

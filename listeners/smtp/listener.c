@@ -164,21 +164,29 @@ static int relieve(struct smtp_listener *l)
 	return 1;
 }
 
-/* There is another generation: those that do nothing just now would not notice for long. They go to
- * the end of the list, so that each has its turn once, whoever comes and goes meanwhile. */
+/* The first session goes to the end of the list, so that each has its turn, whoever comes and goes
+ * meanwhile. There is one. */
+static struct smtp_session *take_turn(struct smtp_listener *l)
+{
+	struct session_link *link = l->sessions.next;
+
+	ASSERT(link != &l->sessions);
+	session_list_remove(link);
+	session_list_add(&l->sessions, link);
+	return smtp_session_of_all(link);
+}
+
+/* There is another generation: those that do nothing just now would not notice for long. */
 static int renew(struct smtp_listener *l)
 {
 	int work = 0;
 
+	if (l->renewals > l->session_count) {
+		l->renewals = l->session_count;
+	}
 	while (l->renewals > 0 && work < RENEW_LIMIT) {
-		struct session_link *link = l->sessions.next;
-
-		l->renewals = session_list_empty(&l->sessions) ? 0 : l->renewals - 1;
-		if (link != &l->sessions) {
-			session_list_remove(link);
-			session_list_add(&l->sessions, link);
-			smtp_session_renew(smtp_session_of_all(link));
-		}
+		l->renewals--;
+		smtp_session_renew(take_turn(l));
 		work++;
 	}
 	return work;
@@ -188,16 +196,13 @@ static int renew(struct smtp_listener *l)
  * so this is not work that keeps a thread awake. */
 static void hand_on(struct smtp_listener *l)
 {
-	for (uint32_t i = 0; l->leaving && i < HANDOVER_LIMIT; i++) {
-		struct session_link *link = l->sessions.next;
+	uint32_t count = l->session_count < HANDOVER_LIMIT ? l->session_count : HANDOVER_LIMIT;
 
-		if (link == &l->sessions) {
-			return;
-		}
-		session_list_remove(link);
-		session_list_add(&l->sessions, link);
-		if (smtp_handover_due(smtp_session_of_all(link))) {
-			smtp_handover_try(smtp_session_of_all(link));
+	for (uint32_t i = 0; l->leaving && i < count; i++) {
+		struct smtp_session *ss = take_turn(l);
+
+		if (smtp_handover_due(ss)) {
+			smtp_handover_try(ss);
 		}
 	}
 }

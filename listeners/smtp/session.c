@@ -96,6 +96,8 @@ void smtp_session_set_client(struct smtp_session *ss, const struct in6_addr *pee
 	scheduler_move_accept(ss->listener->scheduler, ss->accept, peer);
 	ss->options = config_smtp(ss->accept->config, ss->accept->listen, peer);
 	ss->relay_host = relay_host_allowed(ss->options, peer);
+	/* The certificate was that of who connected. */
+	ss->verified = false;
 }
 
 /* By options of his own, whoever the client is said to be. */

@@ -71,6 +71,18 @@ def test_cores_and_idle_strategies_change(flow):
     expect_equal(code, 250, "mail is taken")
 
 
+def test_groups_without_agents_count_for_nothing(flow):
+    groups = "".join(f"group g{i} {{ }}\n" for i in range(200))
+    daemon = Daemon(flow, schedulers=1, text=groups)
+    set_agents(daemon, "count = 2")
+    expect_equal(thread(daemon, "scheduler.1")["idle"], "park", "idle of the one that came")
+    # What is compared with names of threads must be whole.
+    name = "g" * 64
+    daemon.config.write_text(daemon.config.read_text() + f"\ngroup {name} {{ }}\nagent wheel {{ group = {name} }}\n")
+    answer = daemon.console("config", "reload", fail=True)
+    expect(f'group "{name}": expected a name of at most 63 bytes' in answer, f"answer: {answer}")
+
+
 def test_schedulers_of_the_start_go_and_come(flow):
     sink = Sink(flow)
     daemon = Daemon(flow, sink_port=sink.port, schedulers=3)

@@ -1,5 +1,6 @@
 """Scripts that live: a reload brings others, or leaves those that run; who waits in an old one ends in it."""
 
+import re
 import threading
 
 from flow import Client, Sink, expect, expect_equal, wait_until
@@ -166,6 +167,20 @@ def test_a_script_that_fails_leaves_the_one_of_before(flow):
 
 
 test_a_script_that_fails_leaves_the_one_of_before.short = True
+
+
+def test_a_scheduler_whose_script_fails_does_not_come_and_is_told_of(flow):
+    daemon = policy(flow, says(flow, "old"))
+    write(flow, "error('not today')")
+    daemon.config.write_text(re.sub(r"(?m)^agent scheduler \{.*\}$", "agent scheduler { count = 4 }",
+                                    daemon.config.read_text()))
+    warnings = reload(daemon)["warnings"]
+    why = "agents are not as the configuration says: flywheeld: policy: "
+    expect(any(why in line and "policy.lua:1: not today" in line for line in warnings), f"warnings: {warnings}")
+    daemon.wait_panic(why)
+    expect_equal(mail_from(hello(daemon)), "old", "who says it")
+    write(flow, says(flow, "new"))
+    expect("warnings" not in reload(daemon), "the good one is warned of")
 
 
 def test_scripts_come_and_go(flow):

@@ -221,7 +221,7 @@ def test_http_listens_follow(flow):
     import http.client
 
     port = free_port()
-    daemon = Daemon(flow, text="#here")
+    daemon = Daemon(flow, text='#here\nmetrics_interval = "10m"')
 
     def health(token):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -233,8 +233,19 @@ def test_http_listens_follow(flow):
     change(daemon, "#here", f'http_listener {{ listen "127.0.0.1:{port}" {{ token = "one-token" }} }}')
     reload(daemon)
     expect_equal((health("one-token"), health("two-token")), (200, 401), "answers")
+    # Who follows events holds nothing back, nor lets others in by what counted before.
+    kept = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    kept.request("GET", "/api/v1", headers={"Authorization": "Bearer one-token"})
+    expect_equal(kept.getresponse().read() != b"", True, "an answer")
+    follower = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    follower.request("GET", "/events", headers={"Authorization": "Bearer one-token"})
+    events = follower.getresponse()
+    expect_equal(events.readline().strip(), b"event: stats", "the first event")
     change(daemon, 'token = "one-token"', 'token = "two-token" max_header_size = "8K"')
     reload(daemon)
+    expect(events.read().endswith(b"\n\n"), "events do not end in order")
+    expect_equal(kept.sock.recv(1), b"", "what a connection of before says")
+    alone(daemon)
     expect_equal((health("one-token"), health("two-token")), (401, 200), "answers")
     change(daemon, f'http_listener {{ listen "127.0.0.1:{port}" {{ token = "two-token" max_header_size = "8K" }} }}', "")
     reload(daemon)

@@ -119,3 +119,9 @@ def test_nobody_watches_when_told_so(flow):
     daemon = Daemon(flow, text="watchdog_stall = 0")
     names = [(t / "comm").read_text().strip() for t in pathlib.Path(f"/proc/{daemon.process.pid}/task").iterdir()]
     expect("watchdog" not in names and "scheduler.0" in names, f"threads: {names}")
+    expect_equal(daemon.terminate()[0], 0, "exit status")
+    # The service manager waits for word all the same.
+    manager = Manager(flow)
+    daemon.start(prefix=["env", f"NOTIFY_SOCKET={manager.path}", "WATCHDOG_USEC=400000"])
+    for _ in range(3):
+        wait_until(lambda: "WATCHDOG=1" in manager.hear(), "word that all is well")

@@ -235,10 +235,11 @@ static void look_at_the_stop(struct life *l)
 	}
 }
 
-static void on_crew(struct agent *self, void *context, int result)
+static void on_crew(struct agent *self, void *context, int result, const char *why)
 {
 	(void)self;
 	(void)context;
+	(void)why;
 	if (result != 0 && result != -ESHUTDOWN) {
 		world_fail("schedulers cannot be changed: %s", strerror(-result));
 	}

@@ -227,8 +227,9 @@ static inline int set_up_crew(void **state)
 	return 0;
 }
 
-static inline void on_done(struct agent *self, void *context, int rc)
+static inline void on_done(struct agent *self, void *context, int rc, const char *why)
 {
+	(void)why;
 	assert_ptr_equal(self, &rig->schedulers[0].base);
 	result = rc;
 	answers++;

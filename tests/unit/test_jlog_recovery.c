@@ -511,6 +511,36 @@ static void test_dropped_again_before_it_is_told_adds_up(void **state)
 	jlog_writer_close(w);
 }
 
+/* A folder in its place: not even root can unlink that. */
+static void test_what_cannot_be_removed_is_not_lost(void **state)
+{
+	struct jlog_limit limit = {.bytes = 1, .segment_bytes = 1000};
+	struct jlog_dropped d;
+	struct jlog_segments list;
+	int fd;
+
+	(void)state;
+	make(40);
+	fd = jlog_directory_open(world.path);
+	assert_int_equal(jlog_segments_list(fd, &list), 0);
+	assert_int_equal(jlog_dropped_put(fd, "dead", (struct jlog_id){0, 0}), 0);
+	assert_int_equal(renameat(fd, "00000000", fd, "away"), 0);
+	assert_int_equal(mkdirat(fd, "00000000", 0755), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(jlog_keep_limit(fd, 2, &limit, NULL), -EISDIR);
+	}
+	assert_int_equal(unlinkat(fd, "00000000", AT_REMOVEDIR), 0);
+	assert_int_equal(renameat(fd, "away", fd, "00000000"), 0);
+	assert_int_equal(jlog_keep_limit(fd, 2, &limit, NULL), 0);
+	assert_int_equal(limit.removed_segments, 2);
+	jlog_dropped_return(fd, "dead", (struct jlog_id){2, 0});
+	assert_true(jlog_dropped_get(fd, "dead", (struct jlog_id){2, 0}, &d));
+	assert_int_equal(d.lost_records, 20);
+	assert_int_equal(d.lost_bytes, list.items[0].bytes + list.items[1].bytes);
+	jlog_segments_free(&list);
+	close(fd);
+}
+
 static void test_limit_drops_the_slowest_first(void **state)
 {
 	struct jlog_writer *w;
@@ -571,6 +601,7 @@ int main(void)
 		TEST(test_limit_warns_and_then_drops_who_never_reads),
 		TEST(test_dropped_subscriber_is_told_when_it_is_back),
 		TEST(test_dropped_again_before_it_is_told_adds_up),
+		TEST(test_what_cannot_be_removed_is_not_lost),
 		TEST(test_limit_drops_the_slowest_first),
 		TEST(test_limit_makes_segments_small_enough),
 	};

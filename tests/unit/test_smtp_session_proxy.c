@@ -57,6 +57,31 @@ static void test_xclient_changes_who_it_is(void **state)
 	quit(fd);
 }
 
+/* A certificate counts for who has it, in this generation of the configuration and in the next. */
+static void test_xclient_after_a_verified_certificate(void **state)
+{
+	static char another_generation;
+	struct smtp_session *ss;
+	int fd;
+
+	(void)state;
+	trust();
+	rig.options.tls_verified_peer_can_relay = true;
+	fd = client_greeted();
+	say(fd, "EHLO proxy.example\r\n");
+	ss = smtp_session_of_all(listener()->sessions.next);
+	ss->verified = true;
+	ss->relay_host = true;
+	expect_relay(fd, true);
+	expect(fd, "XCLIENT ADDR=203.0.113.1\r\n", "220 ");
+	say(fd, "EHLO stranger.example\r\n");
+	expect_relay(fd, false);
+	rig.scheduler.config = (struct config *)&another_generation;
+	expect(fd, "NOOP\r\n", "250 ");
+	expect_relay(fd, false);
+	quit(fd);
+}
+
 static void test_xclient_when_refused(void **state)
 {
 	int fd = client_hello();
@@ -191,6 +216,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_xclient_changes_who_it_is),
+		TEST(test_xclient_after_a_verified_certificate),
 		TEST(test_xclient_when_refused),
 		TEST(test_proxy_tells_who_it_is),
 		TEST(test_proxy_when_bad),

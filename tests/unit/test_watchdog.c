@@ -15,6 +15,8 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -240,6 +242,47 @@ static void test_who_may_block_is_not_watched(void **state)
 	stop_listening(&h);
 }
 
+/* Nobody watches, but the service manager waits for word. */
+static void test_tells_the_manager_when_nothing_is_a_stall(void **state)
+{
+	const struct watchdog_options options = {.abort_ns = NS_PER_MS};
+	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "/tmp/notifyXXXXXX"};
+	int file = mkstemp(address.sun_path);
+	int manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const struct timeval patience = {.tv_sec = 30};
+	struct zoo z;
+	struct heard h;
+	char word[64];
+
+	(void)state;
+	close(file);
+	unlink(address.sun_path);
+	assert_int_equal(bind(manager, (struct sockaddr *)&address, sizeof address), 0);
+	setsockopt(manager, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+	setenv("NOTIFY_SOCKET", address.sun_path, 1);
+	setenv("WATCHDOG_USEC", "20000", 1);
+	listen_in(&h);
+	open_zoo(&z, &options, false);
+	atomic_store(&sloth.still, true);
+	while (!atomic_load(&sloth.stands)) {
+		sleep_ms(1);
+	}
+	while (recv(manager, word, sizeof word, MSG_DONTWAIT) > 0) {
+	}
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(recv(manager, word, sizeof word, 0), strlen("WATCHDOG=1"));
+		assert_memory_equal(word, "WATCHDOG=1", strlen("WATCHDOG=1"));
+	}
+	atomic_store(&sloth.still, false);
+	close_zoo(&z);
+	assert_string_equal(heard(&h), "");
+	stop_listening(&h);
+	unsetenv("NOTIFY_SOCKET");
+	unsetenv("WATCHDOG_USEC");
+	close(manager);
+	unlink(address.sun_path);
+}
+
 static void test_aborts_when_it_is_to(void **state)
 {
 	const struct watchdog_options options = {
@@ -278,6 +321,7 @@ int main(void)
 		cmocka_unit_test(test_tells_the_stack_of_a_thread_that_stands_still),
 		cmocka_unit_test(test_a_thread_that_rests_is_no_stall),
 		cmocka_unit_test(test_who_may_block_is_not_watched),
+		cmocka_unit_test(test_tells_the_manager_when_nothing_is_a_stall),
 		cmocka_unit_test(test_aborts_when_it_is_to),
 	};
 
