@@ -293,6 +293,66 @@ static void test_a_lane_entered_meanwhile_goes_over(void **state)
 	outbound_until(w, 2);
 }
 
+/* A gateway for all mail comes while the exchangers of "x.test" are looked up: it has the record's
+ * mail, and nobody else's mail goes to those exchangers. */
+static void begin_gateway_while_looking_up(void)
+{
+	queue_many(1);
+	outbound_until(w, 1);
+	outbound_domain(w, "x.test", NULL);
+	outbound_queue(w, "x.test", "a");
+	assert_int_equal(w->resolving_count, 1);
+	snprintf(w->domains[w->domain_count - 1].name, sizeof(w->domains[0].name), "gone");
+	w->site_options = *outbound_domain(w, "x.test", peer);
+	take(begin_generation(peer));
+}
+
+static void test_an_answer_of_the_generation_before_does_not_count(void **state)
+{
+	struct peer *stranger = outbound_peer(w);
+	struct host host = outbound_host("127.0.0.1", stranger->port, 10);
+
+	(void)state;
+	begin_gateway_while_looking_up();
+	outbound_resolve_set(w, "10 mx.stranger.test", &host, 1, 60000);
+	outbound_until(w, 2);
+	assert_int_equal(stranger->accepted, 0);
+	assert_int_equal(peer->bodies, 2);
+}
+
+static void test_a_refusal_of_the_generation_before_does_not_count(void **state)
+{
+	(void)state;
+	begin_gateway_while_looking_up();
+	outbound_resolve(w, NULL, 0, true, 60000);
+	outbound_until(w, 2);
+	assert_int_equal(peer->bodies, 2);
+}
+
+/* It comes before the record has gone over. */
+static void test_an_answer_without_the_policy_that_counts_now(void **state)
+{
+	struct host host = outbound_host("127.0.0.1", peer->port, 10);
+
+	(void)state;
+	outbound_domain(w, "x.test", NULL);
+	outbound_queue(w, "x.test", "a");
+	snprintf(w->domains[w->domain_count - 1].name, sizeof(w->domains[0].name), "gone");
+	outbound_domain(w, "x.test", NULL)->mta_sts = true;
+	outbound_enter(w);
+	dispatch_renew(&w->dispatcher, false);
+	outbound_leave(w);
+	outbound_resolve(w, &host, 1, false, 60000);
+	assert_int_equal(w->resolving_count, 1);
+	outbound_enter(w);
+	while (!dispatch_renew_step(&w->dispatcher)) {
+	}
+	outbound_leave(w);
+	outbound_resolve(w, &host, 1, false, 60000);
+	assert_int_equal(w->resolving_count, 0);
+	outbound_until(w, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -312,6 +372,12 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_a_lane_entered_meanwhile_goes_over, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(
+			test_an_answer_of_the_generation_before_does_not_count, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			test_a_refusal_of_the_generation_before_does_not_count, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_an_answer_without_the_policy_that_counts_now,
+						set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
