@@ -216,7 +216,7 @@ struct dispatcher {
 	struct counter *mx_aliases;
 	struct counter *mx_dead;
 	struct counter *mx_literals;
-	/* For hosts whose domain names no roots of its own; NULL: nobody sends by TLS. */
+	/* For hosts whose domain names no roots of its own. */
 	const struct tls_context *tls_client;
 	/* The same, for MTA-STS: trusts the system's roots. */
 	const struct tls_context *tls_roots;
