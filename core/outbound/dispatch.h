@@ -197,6 +197,8 @@ struct dispatcher {
 	bool hurry;
 	/* ops->trace wants to know of new connections. */
 	bool tracing;
+	/* The number of the generation that ops->options answers from. */
+	uint64_t generation;
 	struct dispatch_renewal renewal;
 	struct counter *connections_opened;
 	struct counter *connections_open;
@@ -244,11 +246,11 @@ SINGLE
 void dispatcher_join(struct dispatcher *x, struct dispatcher *const *peers, uint32_t count,
 		     uint32_t index);
 
-/* ops->options answers from another generation from now on: what has options of the one before goes
- * over to it by dispatch_renew_step(), some each time, until that says that nothing is left of it.
- * `routes`: providers have changed. */
+/* ops->options answers from another generation, of that number, from now on: what has options of
+ * the one before goes over to it by dispatch_renew_step(), some each time, until that says that
+ * nothing is left of it. `routes`: providers have changed. */
 BOUND
-void dispatch_renew(struct dispatcher *x, bool routes);
+void dispatch_renew(struct dispatcher *x, uint64_t generation, bool routes);
 BOUND
 bool dispatch_renew_step(struct dispatcher *x);
 

@@ -201,8 +201,9 @@ struct move {
 	enum binding_order order;
 	uint64_t order_since_ms;
 	uint64_t order_until_ms;
-	/* The layout that it began under. */
+	/* The layout that it began under, and the generation of options. */
 	uint32_t layout;
+	uint64_t generation;
 	/* It was suspended, or not, as its options said. */
 	bool suspended_as_configured;
 	/* Its first home, and where it goes, by index. */

@@ -17,8 +17,9 @@
 #define RENEW_BUCKETS 2048
 #define RENEW_RECORDS 512
 
-void dispatch_renew(struct dispatcher *x, bool routes)
+void dispatch_renew(struct dispatcher *x, uint64_t generation, bool routes)
 {
+	x->generation = generation;
 	x->renewal = (struct dispatch_renewal){.running = true, .routes = routes};
 }
 

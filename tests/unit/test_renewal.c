@@ -75,7 +75,7 @@ static void take(struct domain_options *fresh)
 	bool over = false;
 
 	outbound_enter(w);
-	dispatch_renew(&w->dispatcher, false);
+	dispatch_renew(&w->dispatcher, 2, false);
 	for (unsigned i = 0; !over; i++) {
 		assert_true(i < 100000);
 		over = dispatch_renew_step(&w->dispatcher);
@@ -272,7 +272,7 @@ static void test_a_lane_entered_meanwhile_goes_over(void **state)
 	snprintf(w->domains[w->domain_count - 1].name, sizeof(w->domains[0].name), "gone");
 	outbound_domain(w, "x.test", NULL)->ehlo_hostname = "other.test";
 	outbound_enter(w);
-	dispatch_renew(&w->dispatcher, false);
+	dispatch_renew(&w->dispatcher, 2, false);
 	assert_false(dispatch_renew_step(&w->dispatcher));
 	outbound_leave(w);
 	assert_int_equal(lane->domain_count, 0);
@@ -340,7 +340,7 @@ static void test_an_answer_without_the_policy_that_counts_now(void **state)
 	snprintf(w->domains[w->domain_count - 1].name, sizeof(w->domains[0].name), "gone");
 	outbound_domain(w, "x.test", NULL)->mta_sts = true;
 	outbound_enter(w);
-	dispatch_renew(&w->dispatcher, false);
+	dispatch_renew(&w->dispatcher, 2, false);
 	outbound_leave(w);
 	outbound_resolve(w, &host, 1, false, 60000);
 	assert_int_equal(w->resolving_count, 1);
