@@ -256,6 +256,42 @@ static void test_a_throttle_goes_on_where_it_is(void **state)
 	throttle_close(&after);
 }
 
+/* The record has gone over, its site has not: each has a throttle of its own generation. */
+static void test_a_throttle_is_charged_once_meanwhile(void **state)
+{
+	static struct throttle before;
+	static struct throttle after;
+
+	(void)state;
+	throttle_init(&before, 1, 300, "domain");
+	throttle_detach(&before);
+	throttle_init(&after, 1, 300, "domain");
+	throttle_detach(&after);
+	throttle_inherit(&after, &before);
+	options->throttle_messages = &before;
+	queue_many(1);
+	outbound_until(w, 1);
+	outbound_pass(w, 300 * 1000);
+	begin_generation(peer)->throttle_messages = &after;
+	outbound_enter(w);
+	dispatch_renew(&w->dispatcher, 2, false);
+	assert_false(dispatch_renew_step(&w->dispatcher));
+	outbound_leave(w);
+	queue_many(1);
+	outbound_until(w, 2);
+	queue_many(1);
+	outbound_pass(w, 299 * 1000);
+	assert_int_equal(w->outcome_count, 2);
+	outbound_enter(w);
+	while (!dispatch_renew_step(&w->dispatcher)) {
+	}
+	outbound_leave(w);
+	outbound_pass(w, 2000);
+	outbound_until(w, 3);
+	throttle_close(&before);
+	throttle_close(&after);
+}
+
 /* Who enters a lane of the generation before while its domains have left it takes it along. */
 static void test_a_lane_entered_meanwhile_goes_over(void **state)
 {
@@ -369,6 +405,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_suspension_follows_but_orders_stay, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_a_throttle_goes_on_where_it_is, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_a_throttle_is_charged_once_meanwhile, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_a_lane_entered_meanwhile_goes_over, set_up,
 						tear_down),
