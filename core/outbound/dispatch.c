@@ -232,15 +232,17 @@ void dispatch_without_connection(struct dispatcher *x, struct delivery *delivery
 void dispatch_expire(struct dispatcher *x, struct domain *d)
 {
 	for (int i = 0; i < DISPATCH_SLICE && d->active_head != NULL; i++) {
-		const struct message *m = d->active_head->message;
+		struct delivery *oldest = domain_oldest_active(d);
 		struct attempt a;
 
-		if (!retry_expired(d->options, m->received_ms, agent_wall_ms(x->self))) {
+		if (!retry_expired(d->options, oldest->message->received_ms,
+				   agent_wall_ms(x->self))) {
 			return;
 		}
 		a = dispatch_attempt_text(554, "5.4.7", expired_text);
 		a.given_up = ATTEMPT_TOO_OLD;
-		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, true);
+		domain_remove(&x->domains, d, oldest);
+		dispatch_without_connection(x, oldest, &a, true);
 	}
 }
 

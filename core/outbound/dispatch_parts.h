@@ -39,7 +39,7 @@ void dispatch_arm_delayed(struct dispatcher *x, struct domain *d);
 BOUND
 void dispatch_adopt(struct dispatcher *x, struct domain *d);
 
-/* Those at the head have waited longest; a queue that does not move must expire them too. */
+/* A queue that does not move must expire its mail too. */
 BOUND
 void dispatch_expire(struct dispatcher *x, struct domain *d);
 

@@ -260,7 +260,7 @@ struct delivery *domain_pop_active(struct domain_table *t, struct domain *d);
 
 /* Of the active queue the one that was received first, as far as its order tells; NULL: none. */
 BOUND
-const struct delivery *domain_oldest_active(const struct domain *d);
+struct delivery *domain_oldest_active(const struct domain *d);
 
 /* Delayed queue: by due_ms (wall clock). */
 BOUND
