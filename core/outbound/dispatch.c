@@ -160,7 +160,7 @@ bool dispatch_unused(const struct domain *d)
 	       d->attempt_count == 0 && d->settling_count == 0 && d->writing_count == 0 &&
 	       d->sweeps == 0 && d->connection_count == 0 && !d->resolving &&
 	       d->travel == DOMAIN_AT_HOME && !d->travel_posted &&
-	       d->suspended == dispatch_begins_suspended(d);
+	       d->suspended == dispatch_begins_suspended(d) && d->suspension == NULL;
 }
 
 void dispatch_rest(struct dispatcher *x, struct domain *d)
@@ -195,18 +195,13 @@ static void end_rest(struct dispatcher *x, struct domain *d)
 	}
 }
 
-static bool is_order(enum domain_hold why)
-{
-	return why == DOMAIN_SUSPENDED || why == DOMAIN_BINDING_SUSPENDED;
-}
-
 static void on_hold_timer(struct timer *t)
 {
 	struct domain *d = CONTAINER_OF(t, struct domain, hold_timer);
 
 	/* Over, whatever this group's clock says: nobody would ring again. */
 	d->hold_until_ms = 0;
-	if (dispatch_unused(d) && !is_order((enum domain_hold)d->hold)) {
+	if (dispatch_unused(d)) {
 		end_rest(d->owner, d);
 	} else {
 		dispatch_domain(d->owner, d);
@@ -262,6 +257,11 @@ static void hold_till_its_end(struct dispatcher *x, struct domain *d, const stru
 	dispatch_hold_until(d, o->why, o->until_ms < look_ms ? o->until_ms : look_ms);
 }
 
+static bool is_order(enum domain_hold why)
+{
+	return why == DOMAIN_SUSPENDED || why == DOMAIN_BINDING_SUSPENDED;
+}
+
 /* Nothing may be sent, whatever its lane has. */
 static bool held_for_good(struct dispatcher *x, struct domain *d)
 {
@@ -278,6 +278,8 @@ static bool held_for_good(struct dispatcher *x, struct domain *d)
 		dispatch_hold(d, o.why);
 		if (!x->stopping && d->active_head != NULL) {
 			timer_arm(&d->hold_timer, dispatch_now_ms(x) + SUSPENDED_LOOK_MS);
+		} else if (!x->stopping) {
+			dispatch_rest(x, d);
 		}
 	}
 	return true;
