@@ -1055,6 +1055,25 @@ static void test_stop_before_a_site_ends(void **state)
 	all_is_sent(2);
 }
 
+/* What takes long is looked at now and then. */
+static void test_passes_that_only_wait_grow_rare(void **state)
+{
+	struct dispatcher *x = dispatcher_at(0);
+	uint64_t due_ms = 0;
+	unsigned passes = 0;
+
+	(void)state;
+	begin_with_a_transaction();
+	for (unsigned i = 0; i < 2000 / PASS_MS; i++) {
+		pass_ms(PASS_MS);
+		passes += x->relocation.timer.due_ms != due_ms;
+		due_ms = x->relocation.timer.due_ms;
+	}
+	assert_in_range(passes, 5, 15);
+	assert_true(due_ms > agent_now_ms(x->self));
+	end_the_transaction();
+}
+
 /* While it stops a dispatcher keeps nobody waiting. */
 static void test_is_complete_when_it_stops(void **state)
 {
@@ -1092,6 +1111,7 @@ int main(void)
 		HOMES(test_a_step_is_bounded),
 		HOMES(test_record_waits_for_its_attempt),
 		HOMES(test_record_waits_for_its_next_hops),
+		HOMES(test_passes_that_only_wait_grow_rare),
 		HOMES(test_is_not_complete_while_an_entry_is_on_its_way),
 		HOMES(test_what_holds_mail_back_comes_along),
 		HOMES(test_throttle_holds_at_the_new_home),
