@@ -445,20 +445,22 @@ void dispatch_put_held(struct dispatcher *x, struct domain *d, struct delivery *
 	}
 }
 
-void dispatch_settled(struct domain *d)
+static void count_down(struct domain *d, uint32_t *count)
 {
-	ASSERT(d->settling_count > 0);
-	d->settling_count--;
+	ASSERT(*count > 0);
+	(*count)--;
 	move_review(d);
 	dispatch_rest(d->owner, d);
 }
 
+void dispatch_settled(struct domain *d)
+{
+	count_down(d, &d->settling_count);
+}
+
 void dispatch_written(struct domain *d)
 {
-	ASSERT(d->writing_count > 0);
-	d->writing_count--;
-	move_review(d);
-	dispatch_rest(d->owner, d);
+	count_down(d, &d->writing_count);
 }
 
 bool dispatch_drained(const struct dispatcher *x)
