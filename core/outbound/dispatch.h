@@ -143,7 +143,7 @@ struct relocation {
 	uint32_t began;
 	/* Entries that were handed over and have not been confirmed. */
 	uint32_t entries;
-	/* Until the next pass, when this one could only wait; and how long the next such one does. */
+	/* Until the next pass, when this one could only wait; how long that is the next time. */
 	struct timer timer;
 	uint64_t pause_ms;
 	/* Goes on until a pass finds nothing. */

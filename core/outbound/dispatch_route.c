@@ -231,9 +231,10 @@ bool dispatch_take_options(struct dispatcher *x, struct domain *d, const char *p
 	if (untouched) {
 		d->suspended = dispatch_begins_suspended(d);
 	}
-	return old->remote_smtp_port == new->remote_smtp_port &&
+	return domain_options_same_gateways(old, new) &&
+	       old->remote_smtp_port == new->remote_smtp_port &&
 	       old->address_family == new->address_family && old->mta_sts == new->mta_sts &&
-	       old->tls == new->tls && domain_options_same_gateways(old, new);
+	       old->tls == new->tls;
 }
 
 const struct domain_options *dispatch_shared_options(struct dispatcher *x, struct binding_record *b,
