@@ -268,7 +268,7 @@ void scheduler_take(struct scheduler *s, struct generation_change *g, struct con
 			l->renew(s, s->listener_state[i]);
 		}
 	}
-	dispatch_renew(x, g->reroutes);
+	dispatch_renew(x, config_number(config), g->reroutes);
 }
 
 /* Some of what is left of the generation before. */
@@ -508,6 +508,7 @@ static void make_parts(struct scheduler *s)
 			&program->limits);
 	program->dispatchers[s->index] = &s->dispatcher;
 	add_bindings(s);
+	s->dispatcher.generation = config_number(s->config);
 	s->dispatcher.tls_client = config_tls_client(s->config);
 	s->dispatcher.tls_roots = config_tls_roots(s->config);
 	dispatcher_join(&s->dispatcher, program->dispatchers, program->home_count, s->index);

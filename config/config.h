@@ -594,14 +594,14 @@ uint32_t config_binding_count(const struct config *config);
 READONLY
 const struct binding_options *config_binding(const struct config *config, uint32_t index);
 
-/* Makes the client context of outbound TLS, unless all say tls = no; once, before the generation is
- * shared. 0, or a negative errno after one line on `errors`. */
+/* Makes the client contexts of outbound TLS, whoever says tls = no: connections of the generation
+ * before may be about to use them. Once, before the generation is shared. 0, or a negative errno
+ * after one line on `errors`. */
 SINGLE
 int config_tls_open(struct config *config, FILE *errors);
-/* NULL: nobody needs it. */
 READONLY
 const struct tls_context *config_tls_client(const struct config *config);
-/* The same, and it trusts the roots of the system: for MTA-STS. */
+/* The same; it trusts the roots of the system, if anybody obeys MTA-STS. */
 READONLY
 const struct tls_context *config_tls_roots(const struct config *config);
 

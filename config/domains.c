@@ -113,8 +113,7 @@ static void read_scope(struct builder *b, struct tree_scope *scope, struct domai
 	if (scope->first_option != NULL) {
 		settings.set = assign_scope(b, scope, &targets);
 		check_intervals(b, scope, values);
-		b->config->tls_needed |= values->tls != DOMAIN_TLS_NO;
-		b->config->tls_sts |= values->mta_sts;
+		b->config->tls_sts |= values->mta_sts && values->tls != DOMAIN_TLS_NO;
 		b->config->tls_verifies |=
 			values->tls == DOMAIN_TLS_VERIFY && values->tls_client == NULL;
 		settings.values = share(b, values);

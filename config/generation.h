@@ -196,13 +196,11 @@ struct config {
 
 	/* TLS contexts, and the certificates of tls_certificate { }. */
 	struct tls_made *tls_made;
-	/* What config_tls_open() made, and whether anybody needs it, and with the system's roots.
-	 */
+	/* What config_tls_open() made; and whether anybody needs the system's roots in it. */
 	struct tls_context *tls_client;
-	/* For MTA-STS. */
-	struct tls_context *tls_roots;
-	bool tls_needed;
 	bool tls_verifies;
+	/* The same for MTA-STS. */
+	struct tls_context *tls_roots;
 	bool tls_sts;
 	struct tls_pair *tls_pairs;
 	uint32_t tls_pair_count;

@@ -188,33 +188,13 @@ const char *tls_build_client(struct builder *b, const char *ca, struct tls_conte
 }
 
 /* Opportunistic TLS has a context without roots: what is not asked for need not be checked. */
-static int open_roots(struct config *config, FILE *errors)
-{
-	char why[TLS_WHY];
-
-	config->tls_roots = tls_client_create(NULL, why);
-	if (config->tls_roots == NULL) {
-		fprintf(errors, "TLS for sending cannot be set up: %s\n", why);
-		return -ENOMEM;
-	}
-	if (tls_client_trust_system(config->tls_roots, why) != 0) {
-		fprintf(errors,
-			"flywheeld: warning: mta_sts: %s; domains that enforce it get no mail; "
-			"expected tls_ca = \"FILE\", or mta_sts = false\n",
-			why);
-	}
-	return 0;
-}
-
 int config_tls_open(struct config *config, FILE *errors)
 {
 	char why[TLS_WHY];
 	ASSERT(config->tls_client == NULL);
-	if (!config->tls_needed) {
-		return 0;
-	}
 	config->tls_client = tls_client_create(NULL, why);
-	if (config->tls_client == NULL) {
+	config->tls_roots = config->tls_client != NULL ? tls_client_create(NULL, why) : NULL;
+	if (config->tls_roots == NULL) {
 		fprintf(errors, "TLS for sending cannot be set up: %s\n", why);
 		return -ENOMEM;
 	}
@@ -222,7 +202,13 @@ int config_tls_open(struct config *config, FILE *errors)
 		fprintf(errors, "tls = verify: %s; expected tls_ca = \"FILE\"\n", why);
 		return -ENOENT;
 	}
-	return config->tls_sts ? open_roots(config, errors) : 0;
+	if (config->tls_sts && tls_client_trust_system(config->tls_roots, why) != 0) {
+		fprintf(errors,
+			"flywheeld: warning: mta_sts: %s; domains that enforce it get no mail; "
+			"expected tls_ca = \"FILE\", or mta_sts = false\n",
+			why);
+	}
+	return 0;
 }
 
 const struct tls_context *config_tls_roots(const struct config *config)

@@ -160,7 +160,7 @@ bool dispatch_unused(const struct domain *d)
 	       d->attempt_count == 0 && d->settling_count == 0 && d->writing_count == 0 &&
 	       d->sweeps == 0 && d->connection_count == 0 && !d->resolving &&
 	       d->travel == DOMAIN_AT_HOME && !d->travel_posted &&
-	       d->suspended == dispatch_begins_suspended(d);
+	       d->suspended == dispatch_begins_suspended(d) && d->suspension == NULL;
 }
 
 void dispatch_rest(struct dispatcher *x, struct domain *d)
@@ -195,18 +195,13 @@ static void end_rest(struct dispatcher *x, struct domain *d)
 	}
 }
 
-static bool is_order(enum domain_hold why)
-{
-	return why == DOMAIN_SUSPENDED || why == DOMAIN_BINDING_SUSPENDED;
-}
-
 static void on_hold_timer(struct timer *t)
 {
 	struct domain *d = CONTAINER_OF(t, struct domain, hold_timer);
 
 	/* Over, whatever this group's clock says: nobody would ring again. */
 	d->hold_until_ms = 0;
-	if (dispatch_unused(d) && !is_order((enum domain_hold)d->hold)) {
+	if (dispatch_unused(d)) {
 		end_rest(d->owner, d);
 	} else {
 		dispatch_domain(d->owner, d);
@@ -232,15 +227,17 @@ void dispatch_without_connection(struct dispatcher *x, struct delivery *delivery
 void dispatch_expire(struct dispatcher *x, struct domain *d)
 {
 	for (int i = 0; i < DISPATCH_SLICE && d->active_head != NULL; i++) {
-		const struct message *m = d->active_head->message;
+		struct delivery *oldest = domain_oldest_active(d);
 		struct attempt a;
 
-		if (!retry_expired(d->options, m->received_ms, agent_wall_ms(x->self))) {
+		if (!retry_expired(d->options, oldest->message->received_ms,
+				   agent_wall_ms(x->self))) {
 			return;
 		}
 		a = dispatch_attempt_text(554, "5.4.7", expired_text);
 		a.given_up = ATTEMPT_TOO_OLD;
-		dispatch_without_connection(x, domain_pop_active(&x->domains, d), &a, true);
+		domain_remove(&x->domains, d, oldest);
+		dispatch_without_connection(x, oldest, &a, true);
 	}
 }
 
@@ -260,6 +257,11 @@ static void hold_till_its_end(struct dispatcher *x, struct domain *d, const stru
 	dispatch_hold_until(d, o->why, o->until_ms < look_ms ? o->until_ms : look_ms);
 }
 
+static bool is_order(enum domain_hold why)
+{
+	return why == DOMAIN_SUSPENDED || why == DOMAIN_BINDING_SUSPENDED;
+}
+
 /* Nothing may be sent, whatever its lane has. */
 static bool held_for_good(struct dispatcher *x, struct domain *d)
 {
@@ -276,6 +278,8 @@ static bool held_for_good(struct dispatcher *x, struct domain *d)
 		dispatch_hold(d, o.why);
 		if (!x->stopping && d->active_head != NULL) {
 			timer_arm(&d->hold_timer, dispatch_now_ms(x) + SUSPENDED_LOOK_MS);
+		} else if (!x->stopping) {
+			dispatch_rest(x, d);
 		}
 	}
 	return true;
@@ -441,20 +445,22 @@ void dispatch_put_held(struct dispatcher *x, struct domain *d, struct delivery *
 	}
 }
 
-void dispatch_settled(struct domain *d)
+static void count_down(struct domain *d, uint32_t *count)
 {
-	ASSERT(d->settling_count > 0);
-	d->settling_count--;
+	ASSERT(*count > 0);
+	(*count)--;
 	move_review(d);
 	dispatch_rest(d->owner, d);
 }
 
+void dispatch_settled(struct domain *d)
+{
+	count_down(d, &d->settling_count);
+}
+
 void dispatch_written(struct domain *d)
 {
-	ASSERT(d->writing_count > 0);
-	d->writing_count--;
-	move_review(d);
-	dispatch_rest(d->owner, d);
+	count_down(d, &d->writing_count);
 }
 
 bool dispatch_drained(const struct dispatcher *x)

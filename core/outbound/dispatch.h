@@ -143,8 +143,9 @@ struct relocation {
 	uint32_t began;
 	/* Entries that were handed over and have not been confirmed. */
 	uint32_t entries;
-	/* Until the next pass, when this one could only wait. */
+	/* Until the next pass, when this one could only wait; how long that is the next time. */
 	struct timer timer;
+	uint64_t pause_ms;
 	/* Goes on until a pass finds nothing. */
 	bool running;
 	/* Entries that were left while records settled are dropped. */
@@ -200,6 +201,8 @@ struct dispatcher {
 	bool hurry;
 	/* ops->trace wants to know of new connections. */
 	bool tracing;
+	/* The number of the generation that ops->options answers from. */
+	uint64_t generation;
 	struct dispatch_renewal renewal;
 	struct counter *connections_opened;
 	struct counter *connections_open;
@@ -219,7 +222,7 @@ struct dispatcher {
 	struct counter *mx_aliases;
 	struct counter *mx_dead;
 	struct counter *mx_literals;
-	/* For hosts whose domain names no roots of its own; NULL: nobody sends by TLS. */
+	/* For hosts whose domain names no roots of its own. */
 	const struct tls_context *tls_client;
 	/* The same, for MTA-STS: trusts the system's roots. */
 	const struct tls_context *tls_roots;
@@ -247,11 +250,11 @@ SINGLE
 void dispatcher_join(struct dispatcher *x, struct dispatcher *const *peers, uint32_t count,
 		     uint32_t index);
 
-/* ops->options answers from another generation from now on: what has options of the one before goes
- * over to it by dispatch_renew_step(), some each time, until that says that nothing is left of it.
- * `routes`: providers have changed. */
+/* ops->options answers from another generation, of that number, from now on: what has options of
+ * the one before goes over to it by dispatch_renew_step(), some each time, until that says that
+ * nothing is left of it. `routes`: providers have changed. */
 BOUND
-void dispatch_renew(struct dispatcher *x, bool routes);
+void dispatch_renew(struct dispatcher *x, uint64_t generation, bool routes);
 BOUND
 bool dispatch_renew_step(struct dispatcher *x);
 

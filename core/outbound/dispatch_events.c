@@ -88,7 +88,7 @@ static void throttles_return(const struct connection *c, const struct domain *d)
 	if (of_site != NULL) {
 		throttle_return(of_site);
 	}
-	if (own != NULL && own != of_site) {
+	if (own != NULL && !throttle_same_slot(own, of_site)) {
 		throttle_return(own);
 	}
 }

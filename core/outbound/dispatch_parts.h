@@ -39,7 +39,7 @@ void dispatch_arm_delayed(struct dispatcher *x, struct domain *d);
 BOUND
 void dispatch_adopt(struct dispatcher *x, struct domain *d);
 
-/* Those at the head have waited longest; a queue that does not move must expire them too. */
+/* A queue that does not move must expire its mail too. */
 BOUND
 void dispatch_expire(struct dispatcher *x, struct domain *d);
 
@@ -201,8 +201,9 @@ struct move {
 	enum binding_order order;
 	uint64_t order_since_ms;
 	uint64_t order_until_ms;
-	/* The layout that it began under. */
+	/* The layout that it began under, and the generation of options. */
 	uint32_t layout;
+	uint64_t generation;
 	/* Later than all before: dispatcher.trip. */
 	uint64_t trip;
 	/* It was suspended, or not, as its options said. */

@@ -24,6 +24,7 @@ static void ask(struct dispatcher *x, struct domain *d)
 		dispatch_take_options(x, d, dispatch_same_provider(x, d->provider));
 	}
 	d->resolving = true;
+	d->resolving_in_vain = false;
 	d->resolving_since_ms = dispatch_now_ms(x);
 	x->ops->resolve(x, d);
 }
@@ -230,8 +231,10 @@ bool dispatch_take_options(struct dispatcher *x, struct domain *d, const char *p
 	if (untouched) {
 		d->suspended = dispatch_begins_suspended(d);
 	}
-	return old->remote_smtp_port == new->remote_smtp_port &&
-	       old->address_family == new->address_family &&domain_options_same_gateways(old, new);
+	return domain_options_same_gateways(old, new) &&
+	       old->remote_smtp_port == new->remote_smtp_port &&
+	       old->address_family == new->address_family && old->mta_sts == new->mta_sts &&
+	       old->tls == new->tls;
 }
 
 const struct domain_options *dispatch_shared_options(struct dispatcher *x, struct binding_record *b,
@@ -387,6 +390,11 @@ void dispatch_resolved(struct dispatcher *x, struct domain *d, struct route_verd
 	count_route(x, v);
 	if (x->stopping || v->result == ROUTE_CANCELLED) {
 		route_verdict_free(v);
+		return;
+	}
+	if (asked && d->resolving_in_vain) {
+		route_verdict_free(v);
+		dispatch_domain(x, d);
 		return;
 	}
 	domain_set_trouble(d, v->result != ROUTE_HOSTS ? v->text : NULL);

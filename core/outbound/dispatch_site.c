@@ -385,11 +385,25 @@ static void review_hunger(const struct dispatcher *x, struct lane *l)
 						      : LANE_HUNGRY);
 }
 
+/* max_outbound_connections was lowered, and too few of those above it are closing. */
+static bool is_over_its_limit(const struct site *s)
+{
+	uint32_t staying = 0;
+
+	if (s->connection_count <= s->options->max_outbound_connections) {
+		return false;
+	}
+	for (const struct connection *c = s->connections; c != NULL; c = c->site_next) {
+		staying += c->state < CONNECTION_QUIT;
+	}
+	return staying > s->options->max_outbound_connections;
+}
+
 bool dispatch_must_yield(const struct connection *c)
 {
 	const struct site *s = c->lane->site;
 
-	return c->lane->retired || s->connection_count > s->options->max_outbound_connections ||
+	return c->lane->retired || is_over_its_limit(s) ||
 	       (s->hungry[LANE_STARVING] != NULL &&
 		s->connection_count >= s->options->max_outbound_connections &&
 		(c->lane->ready == NULL ||

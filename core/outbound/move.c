@@ -127,6 +127,10 @@ static void take_options(struct dispatcher *x, struct move *m)
 	if (m->suspended_as_configured) {
 		d->suspended = dispatch_begins_suspended(d);
 	}
+	if (m->generation != x->generation) {
+		/* Its next hops may be others by now. */
+		m->until_ms = 0;
+	}
 	if (m->key == NULL) {
 		return;
 	}
@@ -395,6 +399,7 @@ void move_begin(struct dispatcher *x, struct move *m)
 	ASSERT(d->travel == DOMAIN_AT_HOME && d->move == NULL);
 	m->from = x;
 	m->layout = x->layout;
+	m->generation = x->generation;
 	d->travel = DOMAIN_LEAVING;
 	d->move = m;
 	dispatch_hold(d, DOMAIN_MOVING);

@@ -203,7 +203,7 @@ static const struct throttle *own_throttle(const struct domain *d, enum domain_h
 					   ? d->options->throttle_messages
 					   : d->options->throttle_connections;
 
-	return t != site_throttle(d, why) ? t : NULL;
+	return !throttle_same_slot(t, site_throttle(d, why)) ? t : NULL;
 }
 
 /* What a throttle that says to wait for so long stands for. */
@@ -358,7 +358,7 @@ static bool charge_throttles(const struct dispatcher *x, struct throttle *of_sit
 	if (wait_ns != 0) {
 		return throttled(x, of_site, wait_ns, why, OBSTACLE_OF_SITE, o);
 	}
-	if (of_domain == NULL || of_domain == of_site) {
+	if (of_domain == NULL || throttle_same_slot(of_domain, of_site)) {
 		return false;
 	}
 	wait_ns = throttle_take(of_domain, now_ns);
@@ -459,7 +459,7 @@ struct list {
 static bool is_same(const struct obstacle *a, const struct obstacle *b)
 {
 	return a->why == b->why && a->in_use == b->in_use && a->limit == b->limit &&
-	       a->throttle == b->throttle;
+	       throttle_same_slot(a->throttle, b->throttle);
 }
 
 static void list_add(struct list *list, const struct obstacle *o)

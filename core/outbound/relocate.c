@@ -33,8 +33,9 @@
 /* Records and entries looked at in one step, and those that may begin to leave in it. */
 #define STEP_LOOKS 512
 #define STEP_MOVES 32
-/* How long a pass waits that only waits for others. */
+/* How long a pass waits that only waits for others: twice as long after each like it. */
 #define PASS_MS 5
+#define PASS_MS_MAX 1000
 
 /* A name that travels alone: an entry that is handed over, or a site that is asked for. */
 SINGLE
@@ -308,8 +309,12 @@ void relocate_note_place(struct dispatcher *x, const struct domain *d)
 	if (!r->running) {
 		relocate_begin(x);
 	}
-	/* One more pass. */
+	/* One more pass, soon. */
 	r->found++;
+	r->pause_ms = PASS_MS;
+	if (timer_armed(&r->timer)) {
+		timer_arm(&r->timer, dispatch_now_ms(x) + PASS_MS);
+	}
 }
 
 void relocate_note_departure(struct dispatcher *x, const struct move *m)
@@ -473,8 +478,11 @@ static void sites_step(struct dispatcher *x)
 	}
 	/* The pass is over. What is only waited for is looked at again a little later. */
 	r->running = r->found != 0;
-	if (r->running && r->began == 0) {
-		timer_arm(&r->timer, dispatch_now_ms(x) + PASS_MS);
+	if (r->began != 0) {
+		r->pause_ms = PASS_MS;
+	} else if (r->running) {
+		timer_arm(&r->timer, dispatch_now_ms(x) + r->pause_ms);
+		r->pause_ms = r->pause_ms * 2 < PASS_MS_MAX ? r->pause_ms * 2 : PASS_MS_MAX;
 	}
 	r->dropping = false;
 	r->found = 0;
@@ -501,6 +509,7 @@ void relocate_adopt(struct dispatcher *x, uint32_t count, uint32_t layout)
 void relocate_begin(struct dispatcher *x)
 {
 	x->relocation.running = true;
+	x->relocation.pause_ms = PASS_MS;
 	x->relocation.found = 0;
 	x->relocation.began = 0;
 	restart(x, RELOCATION_RECORDS);

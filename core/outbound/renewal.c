@@ -17,8 +17,9 @@
 #define RENEW_BUCKETS 2048
 #define RENEW_RECORDS 512
 
-void dispatch_renew(struct dispatcher *x, bool routes)
+void dispatch_renew(struct dispatcher *x, uint64_t generation, bool routes)
 {
+	x->generation = generation;
 	x->renewal = (struct dispatch_renewal){.running = true, .routes = routes};
 }
 
@@ -30,14 +31,6 @@ const char *dispatch_same_provider(struct dispatcher *x, const char *provider)
 }
 
 /* ---- records ---- */
-
-/* Its next hops are to be found anew. */
-static bool leads_elsewhere(const struct domain_options *a, const struct domain_options *b)
-{
-	return !domain_options_same_gateways(a, b) || a->mx_rollup != b->mx_rollup ||
-	       a->mta_sts != b->mta_sts || a->tls != b->tls ||
-	       a->remote_smtp_port != b->remote_smtp_port || a->address_family != b->address_family;
-}
 
 /* Behind gateways: it shares their site and shall not, or the other way round. */
 static bool changes_company(struct dispatcher *x, const struct domain *d)
@@ -52,6 +45,7 @@ static void renew_route(struct dispatcher *x, struct domain *d, bool elsewhere)
 {
 	struct lane *l = d->lane;
 
+	d->resolving_in_vain |= d->resolving && elsewhere;
 	if (l != NULL && (elsewhere || !lane_options_agree(l->options, d->options))) {
 		d->resolved_until_ms = 0;
 		dispatch_detach(x, d);
@@ -72,15 +66,17 @@ static void renew_record(struct dispatcher *x, struct domain *d)
 {
 	const struct domain_options *old = d->options;
 	const struct lane *lane = d->lane;
+	bool elsewhere;
 	bool same;
 
 	OWNER_CHECK(d);
-	dispatch_take_options(x, d, dispatch_same_provider(x, d->provider));
+	elsewhere = !dispatch_take_options(x, d, dispatch_same_provider(x, d->provider));
 	same = domain_options_same(old, d->options);
 	if (d->travel != DOMAIN_AT_HOME) {
 		return;
 	}
-	renew_route(x, d, leads_elsewhere(old, d->options) || changes_company(x, d));
+	renew_route(x, d,
+		    elsewhere || old->mx_rollup != d->options->mx_rollup || changes_company(x, d));
 	if (same && d->lane == lane) {
 		return;
 	}

@@ -265,10 +265,10 @@ struct delivery *domain_pop_active(struct domain_table *t, struct domain *d)
 	return delivery;
 }
 
-const struct delivery *domain_oldest_active(const struct domain *d)
+struct delivery *domain_oldest_active(const struct domain *d)
 {
-	const struct delivery *first = d->active_head;
-	const struct delivery *other = d->urgent_tail != NULL ? d->urgent_tail->next : NULL;
+	struct delivery *first = d->active_head;
+	struct delivery *other = d->urgent_tail != NULL ? d->urgent_tail->next : NULL;
 
 	return other != NULL && other->message->received_ms < first->message->received_ms ? other
 											  : first;

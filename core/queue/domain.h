@@ -135,8 +135,10 @@ struct domain {
 	/* DOMAIN_NO_ROUTE: the reply that mail fails with; its text is `trouble`. */
 	uint16_t refusal_code;
 	/* Orders to the whole queue that are being carried out. */
-	uint32_t sweeps : 27;
+	uint32_t sweeps : 26;
 	bool resolving : 1;
+	/* ... by options that hold no more: what is answered does not count. */
+	bool resolving_in_vain : 1;
 	/* An operator's order. */
 	bool suspended : 1;
 	/* A task of its journey is on its way to itself. */
@@ -258,7 +260,7 @@ struct delivery *domain_pop_active(struct domain_table *t, struct domain *d);
 
 /* Of the active queue the one that was received first, as far as its order tells; NULL: none. */
 BOUND
-const struct delivery *domain_oldest_active(const struct domain *d);
+struct delivery *domain_oldest_active(const struct domain *d);
 
 /* Delayed queue: by due_ms (wall clock). */
 BOUND

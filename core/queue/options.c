@@ -47,8 +47,8 @@ bool domain_options_same_bind(const struct domain_options *a, const struct domai
 /* The rate is the slot's: who shares one has the same. */
 static bool same_throttle(const struct throttle *a, const struct throttle *b)
 {
-	return a == b || (a != NULL && b != NULL && a->slot == b->slot && a->count == b->count &&
-			  a->period_s == b->period_s);
+	return a == b ||
+	       (throttle_same_slot(a, b) && a->count == b->count && a->period_s == b->period_s);
 }
 
 /* All that is no pointer; what pads the struct is zero, as it is interned. */

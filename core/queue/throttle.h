@@ -6,6 +6,8 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/runtime/thread_class.h"
@@ -35,6 +37,13 @@ struct throttle {
 	const char *scope;
 	struct throttle_slot own;
 };
+
+/* They count by one slot, be they of one generation or of two; or there is neither. */
+CONCURRENT
+static inline bool throttle_same_slot(const struct throttle *a, const struct throttle *b)
+{
+	return a == b || (a != NULL && b != NULL && a->slot == b->slot);
+}
 
 /* Set up: `count` (1 or more) cells in `period_s` (1 or more) seconds. */
 SINGLE

@@ -283,13 +283,18 @@ int affinity_pin(int core)
 	return -pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
 }
 
-int affinity_remember(cpu_set_t *cores)
+void affinity_remember(cpu_set_t *cores)
 {
-	return -pthread_getaffinity_np(pthread_self(), sizeof(*cores), cores);
+	if (pthread_getaffinity_np(pthread_self(), sizeof(*cores), cores) != 0) {
+		CPU_ZERO(cores);
+	}
 }
 
 int affinity_unpin(const cpu_set_t *cores)
 {
+	if (CPU_COUNT(cores) == 0) {
+		return 0;
+	}
 	return -pthread_setaffinity_np(pthread_self(), sizeof(*cores), cores);
 }
 

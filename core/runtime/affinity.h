@@ -43,9 +43,10 @@ int affinity_parse_list(const char *list);
 CONCURRENT
 int affinity_pin(int core);
 
-/* The calling thread's cores; and gives it those again. 0 or a negative errno. */
+/* The calling thread's cores, none: they cannot be told, as on a machine with more of them than
+ * cpu_set_t holds; and gives it those again, unless there are none. 0 or a negative errno. */
 CONCURRENT
-int affinity_remember(cpu_set_t *cores);
+void affinity_remember(cpu_set_t *cores);
 CONCURRENT
 int affinity_unpin(const cpu_set_t *cores);
 

@@ -332,9 +332,11 @@ static void pin(struct group *g, int core)
 
 	atomic_store(&g->core, core);
 	atomic_store(&g->pinned, core >= 0 && rc == 0);
-	if (rc != 0) {
+	if (rc != 0 && core >= 0) {
 		runtime_warn(g->runtime, "group %s cannot be pinned to core %d: %s", g->name, core,
 			     strerror(-rc));
+	} else if (rc != 0) {
+		runtime_warn(g->runtime, "group %s cannot be unpinned: %s", g->name, strerror(-rc));
 	}
 }
 

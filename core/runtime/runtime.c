@@ -176,7 +176,7 @@ int runtime_prepare(struct runtime *rt)
 	int rc = 0;
 
 	check_cores(rt);
-	rc = affinity_remember(&rt->cores);
+	affinity_remember(&rt->cores);
 	for (uint32_t i = 0; rc == 0 && i < rt->group_count; i++) {
 		/* Those without agents wait for some to join. */
 		rt->groups[i]->live = rt->groups[i]->agent_count > 0;

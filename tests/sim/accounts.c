@@ -6,6 +6,7 @@
 
 #include "config/include.h"
 #include "core/runtime/check.h"
+#include "core/runtime/tls.h"
 #include "tests/sim/accounts_wrap.h"
 #include "tests/sim/kernel_wrap.h"
 #include "tests/sim/world.h"
@@ -49,10 +50,12 @@ static uint64_t heap_in_use(void)
 void accounts_begin(void)
 {
 	unsigned char digest[TREE_DIGEST];
+	char why[TLS_WHY];
 
 	/* The C library keeps the time zone from its first use on, OpenSSL its algorithms. */
 	tzset();
 	include_digest("", 0, digest);
+	tls_context_free(tls_client_create(NULL, why));
 	heap_bytes = heap_in_use();
 }
 

@@ -833,6 +833,18 @@ static void test_reference_has_a_line_for_each_option(void **state)
 	free(text);
 }
 
+/* Connections of the generation before may be about to begin TLS. */
+static void test_client_contexts_are_there_when_nobody_sends_by_tls(void **state)
+{
+	struct config *config = load_valid("tls = no\nmta_sts = false\n");
+
+	(void)state;
+	assert_int_equal(config_tls_open(config, stderr), 0);
+	assert_non_null(config_tls_client(config));
+	assert_non_null(config_tls_roots(config));
+	config_release(config);
+}
+
 static int make_files(void **state)
 {
 	enter_folder(state);
@@ -866,6 +878,7 @@ int main(void)
 		cmocka_unit_test(test_warnings_when_relay_is_open),
 		cmocka_unit_test(test_hold_when_released_by_others),
 		cmocka_unit_test(test_reference_has_a_line_for_each_option),
+		cmocka_unit_test(test_client_contexts_are_there_when_nobody_sends_by_tls),
 	};
 	return cmocka_run_group_tests(tests, make_files, remove_files);
 }

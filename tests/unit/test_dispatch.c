@@ -487,6 +487,26 @@ static void test_expires_in_a_queue_that_is_held(void **state)
 	assert_int_equal(record()->active_count, 1);
 }
 
+static void test_expires_behind_what_is_urgent(void **state)
+{
+	struct delivery *urgent;
+
+	(void)state;
+	options->suspend_delivery = true;
+	outbound_queue_old(w, DOMAIN, "a", options->message_expiration_ms - 90000);
+	urgent = outbound_delivery(w, DOMAIN, "b");
+	urgent->urgent = true;
+	outbound_enter(w);
+	dispatch_enqueue(&w->dispatcher, record(), urgent);
+	outbound_leave(w);
+	outbound_pass(w, 60000);
+	outbound_pass(w, 60000);
+	assert_int_equal(w->outcome_count, 1);
+	assert_code(1, 554);
+	assert_ptr_equal(record()->active_head, urgent);
+	assert_int_equal(record()->active_count, 1);
+}
+
 static void test_expired_is_not_tried(void **state)
 {
 	(void)state;
@@ -755,6 +775,7 @@ int main(void)
 		TEST(test_host_comes_back_into_the_list),
 		TEST(test_deferred_comes_again_when_due),
 		TEST(test_expires_in_a_queue_that_is_held),
+		TEST(test_expires_behind_what_is_urgent),
 		TEST(test_expired_is_not_tried),
 		TEST(test_hold_ends_when_the_wheel_is_ahead),
 		TEST(test_suspend_and_resume),

@@ -598,6 +598,38 @@ static void test_a_record_weighs_less_than_a_kib(void **state)
 	}
 }
 
+static unsigned answers;
+
+static const char *counted_set(const char *domain)
+{
+	(void)domain;
+	answers++;
+	return mx_now;
+}
+
+/* What it left with was asked for by options that may say something else where it arrives. */
+static void test_next_hops_are_asked_for_again_in_another_generation(void **state)
+{
+	(void)state;
+	mx_now = set_at(1, 0);
+	mx_of = counted_set;
+	answers = 0;
+	enter(&rig->schedulers[1]);
+	dispatch_renew(dispatcher_at(1), dispatcher_at(1)->generation + 1, false);
+	while (!dispatch_renew_step(dispatcher_at(1))) {
+	}
+	leave(&rig->schedulers[1]);
+	mail("a", domain_at_0());
+	settle();
+	assert_non_null(record_at(1, domain_at_0()));
+	assert_int_equal(answers, 2);
+	mail("b", domain_at_0());
+	settle();
+	assert_int_equal(answers, 2);
+	assert_int_equal(record_at(1, domain_at_0())->delivered, 2);
+	assert_nothing_left();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -615,6 +647,7 @@ int main(void)
 		MOVE(test_suspension_of_an_unknown_binding_comes_along),
 		MOVE(test_resume_that_a_travelling_record_misses),
 		MOVE(test_record_of_a_provider_that_has_changed),
+		MOVE(test_next_hops_are_asked_for_again_in_another_generation),
 		MOVE(test_a_record_weighs_less_than_a_kib),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -101,6 +101,69 @@ static void test_record_stays_while_an_order_stands(void **state)
 	assert_int_equal(w->dispatcher.domains.count, 0);
 }
 
+/* Its last mail is failed while it is held back. */
+static void fail_all(struct domain *d)
+{
+	outbound_queue(w, DOMAIN, "a");
+	outbound_enter(w);
+	dispatch_fail(&w->dispatcher, d, true);
+	outbound_leave(w);
+	outbound_settle(w);
+}
+
+static struct domain *record_of_nothing(void)
+{
+	struct domain *d;
+
+	outbound_enter(w);
+	d = dispatch_find(&w->dispatcher, BINDING_DEFAULT, DOMAIN);
+	outbound_leave(w);
+	return d;
+}
+
+/* What the configuration and a binding's order say is known without it. */
+static void test_record_goes_when_held_back_and_unused(void **state)
+{
+	struct domain *d;
+
+	(void)state;
+	w->domains[0].options.suspend_delivery = true;
+	fail_all(record_of_nothing());
+	outbound_pass(w, KEEP_MS + 1000);
+	assert_int_equal(w->dispatcher.domains.count, 0);
+	w->domains[0].options.suspend_delivery = false;
+	d = record_of_nothing();
+	outbound_enter(w);
+	dispatch_order_binding(&w->dispatcher, d->binding_record, BINDING_SUSPENDED, "uid 0",
+			       w->now.wall_ns / NS_PER_MS, 0);
+	outbound_leave(w);
+	fail_all(d);
+	outbound_pass(w, KEEP_MS + 1000);
+	assert_int_equal(w->dispatcher.domains.count, 0);
+	/* The next message is held back as well. */
+	outbound_queue(w, DOMAIN, "a");
+	outbound_pass(w, 1000);
+	assert_int_equal(outbound_hold(outbound_record(w, DOMAIN)), DOMAIN_BINDING_SUSPENDED);
+}
+
+/* Who suspended it is not forgotten, although it would be suspended without. */
+static void test_record_stays_while_somebody_has_suspended_it(void **state)
+{
+	struct domain *d;
+
+	(void)state;
+	w->domains[0].options.suspend_delivery = true;
+	d = record_of_nothing();
+	outbound_enter(w);
+	dispatch_suspend(&w->dispatcher, d, true);
+	dispatch_suspend_note(&w->dispatcher, d, "uid 0", w->now.wall_ns / NS_PER_MS, 0);
+	outbound_leave(w);
+	fail_all(d);
+	outbound_pass(w, KEEP_MS + 1000);
+	outbound_pass(w, KEEP_MS + 1000);
+	assert_non_null(outbound_record(w, DOMAIN)->suspension);
+}
+
 static const char *two_a_connection(struct peer *p, struct peer_connection *c, enum peer_verb verb)
 {
 	(void)p;
@@ -233,6 +296,10 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_record_stays_while_an_order_stands, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(test_record_goes_when_held_back_and_unused, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(test_record_stays_while_somebody_has_suspended_it,
+						set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_suspension_ends_at_its_time, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_suspension_ends_in_what_is_configured, set_up,

@@ -322,6 +322,25 @@ static void test_stop_before_a_site_ends(void **state)
 	all_is_sent(2);
 }
 
+/* What takes long is looked at now and then. */
+static void test_passes_that_only_wait_grow_rare(void **state)
+{
+	struct dispatcher *x = dispatcher_at(0);
+	uint64_t due_ms = 0;
+	unsigned passes = 0;
+
+	(void)state;
+	begin_with_a_transaction();
+	for (unsigned i = 0; i < 2000 / PASS_MS; i++) {
+		pass_ms(PASS_MS);
+		passes += x->relocation.timer.due_ms != due_ms;
+		due_ms = x->relocation.timer.due_ms;
+	}
+	assert_in_range(passes, 5, 15);
+	assert_true(due_ms > agent_now_ms(x->self));
+	end_the_transaction();
+}
+
 /* While it stops a dispatcher keeps nobody waiting. */
 static void test_is_complete_when_it_stops(void **state)
 {
@@ -354,6 +373,7 @@ int main(void)
 		HOMES(test_site_is_waited_for_where_nobody_has_heard_yet),
 		HOMES(test_stop_while_a_site_is_waited_for),
 		HOMES(test_stop_before_a_site_ends),
+		HOMES(test_passes_that_only_wait_grow_rare),
 		HOMES(test_is_complete_when_it_stops),
 	};
 

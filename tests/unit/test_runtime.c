@@ -46,6 +46,15 @@ struct world {
 };
 
 static struct world *world;
+/* The kernel says of this machine that it has more cores than fit. */
+static bool too_many_cores;
+
+/* In place of the C library's. */
+int pthread_getaffinity_np(pthread_t thread, size_t size, cpu_set_t *set)
+{
+	(void)thread;
+	return too_many_cores ? EINVAL : sched_getaffinity(0, size, set) == 0 ? 0 : errno;
+}
 
 static uint64_t fake_ns(void *context)
 {
@@ -420,6 +429,21 @@ static void test_run_when_a_core_is_not_usable(void **state)
 	assert_non_null(strstr(world->warning, "group.b cannot be pinned to core 1023"));
 }
 
+/* Which ones there are is needed only to unpin. */
+static void test_run_when_there_are_too_many_cores(void **state)
+{
+	int rc;
+
+	(void)state;
+	too_many_cores = true;
+	rc = runtime_prepare(&world->rt);
+	too_many_cores = false;
+	assert_int_equal(rc, 0);
+	world->players[0].stop_at_once = true;
+	assert_int_equal(runtime_run(&world->rt), 0);
+	assert_int_equal(atomic_load(&world->warnings), 0);
+}
+
 /* On one thread all groups run in the order made, with the clock of the caller. */
 static void test_step_when_invoked(void **state)
 {
@@ -459,6 +483,7 @@ int main(void)
 		TEST(test_stop_when_parcels_are_on_their_way),
 		TEST(test_send_when_objects_change_threads),
 		TEST(test_run_when_a_core_is_not_usable),
+		TEST(test_run_when_there_are_too_many_cores),
 		TEST(test_step_when_invoked),
 	};
 
