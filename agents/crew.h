@@ -52,8 +52,8 @@ struct crew_plan {
 };
 
 /* It is done: 0; -ESHUTDOWN: the program stops; or a negative errno of what could not be made, and
- * the schedulers are those that could; `why` is what there is to say of it, in one line, or NULL. On
- * the agent that asked. */
+ * the schedulers are those that could; `why` is what there is to say of it, in one line, or NULL.
+ * On the agent that asked. */
 typedef void (*crew_done_fn)(struct agent *self, void *context, int result, const char *why);
 
 /* `program` has its schedulers. */
