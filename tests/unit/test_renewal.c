@@ -233,7 +233,7 @@ static void test_a_throttle_is_charged_once_meanwhile(void **state)
 	throttle_detach(&after);
 	throttle_inherit(&after, &before);
 	options->throttle_messages = &before;
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 1);
 	outbound_pass(w, 300 * 1000);
 	begin_generation(peer)->throttle_messages = &after;
@@ -241,9 +241,9 @@ static void test_a_throttle_is_charged_once_meanwhile(void **state)
 	dispatch_renew(&w->dispatcher, 2, false);
 	assert_false(dispatch_renew_step(&w->dispatcher));
 	outbound_leave(w);
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 2);
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_pass(w, 299 * 1000);
 	assert_int_equal(w->outcome_count, 2);
 	outbound_enter(w);
@@ -297,7 +297,7 @@ static void test_a_lane_entered_meanwhile_goes_over(void **state)
  * mail, and nobody else's mail goes to those exchangers. */
 static void begin_gateway_while_looking_up(void)
 {
-	queue_many(1);
+	queue_many(DOMAIN, 1);
 	outbound_until(w, 1);
 	outbound_domain(w, "x.test", NULL);
 	outbound_queue(w, "x.test", "a");
