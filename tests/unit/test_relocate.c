@@ -379,7 +379,7 @@ static void test_a_step_is_bounded(void **state)
 
 /* ---- other changes, and the end ---- */
 
-/* Three homes of a record that travels: its first one, that of its site, and that of its next one. */
+/* Three homes of a record that travels: its first one, its site's, and the next site's. */
 struct travel {
 	struct journey first;
 	struct journey site;
