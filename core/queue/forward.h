@@ -35,7 +35,7 @@ void forward_table_init(struct forward_table *t);
 BOUND
 struct forward *forward_find(const struct forward_table *t, const char *binding, const char *name,
 			     uint64_t hash);
-/* A record has gone to scheduler `home` by `trip`; there is no entry yet. `binding` is not copied. */
+/* A record has gone to scheduler `home` by `trip`; there is no entry. `binding` is not copied. */
 BOUND
 void forward_add(struct forward_table *t, const char *binding, const char *name, uint64_t hash,
 		 uint8_t home, uint64_t trip);
