@@ -2,6 +2,7 @@
  * `flywheel config bootstrap`: a folder becomes a clone. What is in it stays as it is; what the
  * repository has and the folder has not comes in.
  */
+#include <errno.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +11,11 @@
 
 #include "tools/config_repository.h"
 
-/* Files that no repository should have. */
+/* Files that no repository should have; the repository's own .gitignore counts for more. */
 static const char ignored[] = "# Secrets stay on their machine.\n"
 			      "*.key\n"
 			      "*.pem\n"
+			      "*.private\n"
 			      "passwords\n";
 
 static bool step(const char *folder, const char *what, struct ran *ran, bool well)
@@ -22,6 +24,26 @@ static bool step(const char *folder, const char *what, struct ran *ran, bool wel
 		config_refuse("%s: cannot %s: %s", folder, what, ran->errors);
 	}
 	ran_free(ran);
+	return well;
+}
+
+/* Nothing of it is ever committed, so it is there before the first `git add`. */
+static bool write_ignored(const char *folder)
+{
+	char path[PATH_MAX];
+	FILE *file;
+	bool well;
+
+	snprintf(path, sizeof path, "%s/.git/info", folder);
+	/* git has made it, unless its template has none. */
+	(void)mkdir(path, 0700);
+	snprintf(path, sizeof path, "%s/.git/info/exclude", folder);
+	file = fopen(path, "we");
+	well = file != NULL && fputs(ignored, file) >= 0;
+	well = file != NULL && fclose(file) == 0 && well;
+	if (!well) {
+		config_refuse("%s: %s", path, strerror(errno));
+	}
 	return well;
 }
 
@@ -35,7 +57,7 @@ static bool make_clone(const char *folder, const struct config_request *q)
 		return false;
 	}
 	well = git_run(&ran, folder, "remote", "add", "origin", q->url, NULL);
-	return step(folder, "name the repository", &ran, well);
+	return step(folder, "name the repository", &ran, well) && write_ignored(folder);
 }
 
 /* Does the branch exist there? -1: the repository cannot be reached, which is said. */
@@ -56,30 +78,12 @@ static int branch_exists(const char *folder, const struct config_request *q)
 	return exists;
 }
 
-static bool write_ignored(const char *folder)
-{
-	char path[PATH_MAX];
-	FILE *file;
-
-	snprintf(path, sizeof path, "%s/.gitignore", folder);
-	file = fopen(path, "wxe");
-	if (file == NULL) {
-		/* There is one. */
-		return true;
-	}
-	fputs(ignored, file);
-	return fclose(file) == 0;
-}
-
 /* The empty repository gets what is here. */
 static bool give(const char *folder, const struct config_request *q)
 {
 	struct ran ran;
 	bool well;
 
-	if (!write_ignored(folder)) {
-		return false;
-	}
 	well = git_run(&ran, folder, "add", "--all", NULL);
 	well = step(folder, "take its files", &ran, well) &&
 	       step(folder, "commit", &ran,

@@ -236,3 +236,24 @@ def test_bootstrap_keeps_what_is_in_the_folder(flow):
     expect("cannot reach the repository" in told, told)
     told = d.refuse("pull")
     expect("is no clone of a repository" in told, told)
+
+
+def test_secrets_stay_on_their_node(flow):
+    a, _ = cluster(flow, start=False)
+    secrets = ["secret.key", "node/c/cert.pem", "dkim/s1.private", "passwords"]
+    c = Node(flow, "c")
+    for node in (a, c):
+        for name in secrets:
+            path = node.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("mine")
+    # Into a repository that has commits.
+    (c.folder / "note.conf").write_text("# to be shared\n")
+    c.do("bootstrap", str(flow.path / "hub.git"))
+    c.do("commit", "-m", "A note")
+    expect_equal(git(c.folder, "ls-tree", "-r", "--name-only", "origin/main").splitlines(),
+                 ["flywheel.conf", "local.conf", "node/a/local.conf", "node/b/local.conf", "note.conf"], "what is shared")
+    # Nor from the first.
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    expect_equal(git(a.folder, "show", "--format=", "--name-only", "origin/main"), "flywheel.conf", "what was edited")
