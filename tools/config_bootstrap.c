@@ -3,7 +3,6 @@
  * repository has and the folder has not comes in.
  */
 #include <errno.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,15 +125,15 @@ static bool take(const char *folder, const struct config_request *q)
 int config_bootstrap(const struct config_request *q)
 {
 	char path[PATH_MAX];
-	const char *folder;
-	struct config_request then = *q;
+	const char *folder = config_folder(q, path);
 	char *inside;
 	int exists;
 
-	snprintf(path, sizeof path, "%s", q->file != NULL ? q->file : CONFIG_FILE);
-	folder = dirname(path);
 	if (mkdir(folder, 0755) == 0) {
 		printf("made %s\n", folder);
+	}
+	if (config_become_owner(folder) != CONFIG_EXIT_OK) {
+		return CONFIG_EXIT_FAILED;
 	}
 	inside = git_ask(folder, "rev-parse", "--show-toplevel", NULL);
 	if (inside != NULL) {
@@ -150,6 +149,5 @@ int config_bootstrap(const struct config_request *q)
 	if (!(exists > 0 ? take(folder, q) : give(folder, q))) {
 		return CONFIG_EXIT_FAILED;
 	}
-	then.quiet = true;
-	return config_status(&then);
+	return config_status(q);
 }

@@ -3,7 +3,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <libgen.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,52 +34,85 @@ int config_refuse(const char *format, ...)
 
 /* ---- the clone ---- */
 
-static const char *main_file(const struct config_request *q)
+const char *config_main_file(const struct config_request *q)
 {
 	return q->file != NULL ? q->file : CONFIG_FILE;
+}
+
+const char *config_folder(const struct config_request *q, char *path)
+{
+	snprintf(path, PATH_MAX, "%s", config_main_file(q));
+	return dirname(path);
+}
+
+int config_become_owner(const char *folder)
+{
+	struct passwd *owner;
+	struct stat st;
+
+	if (stat(folder, &st) != 0) {
+		return config_refuse("%s: %s", folder, strerror(errno));
+	}
+	if (geteuid() != 0 || st.st_uid == 0) {
+		return CONFIG_EXIT_OK;
+	}
+	owner = getpwuid(st.st_uid);
+	if (owner == NULL) {
+		return config_refuse("%s belongs to user %u, whom this machine does not know",
+				     folder, (unsigned)st.st_uid);
+	}
+	if (initgroups(owner->pw_name, owner->pw_gid) != 0 || setgid(owner->pw_gid) != 0 ||
+	    setuid(owner->pw_uid) != 0) {
+		return config_refuse("%s: cannot go on as its owner %s: %s", folder, owner->pw_name,
+				     strerror(errno));
+	}
+	/* What git and ssh have for root is out of reach now. */
+	setenv("HOME", owner->pw_dir, 1);
+	unsetenv("XDG_CONFIG_HOME");
+	return CONFIG_EXIT_OK;
 }
 
 bool repository_is_clone(const struct config_request *q)
 {
 	char path[PATH_MAX];
-	char *top;
+	const char *folder = config_folder(q, path);
+	char *top = NULL;
 	bool is;
 
-	snprintf(path, sizeof path, "%s", main_file(q));
-	top = git_ask(dirname(path), "rev-parse", "--show-toplevel", NULL);
+	if (config_become_owner(folder) == CONFIG_EXIT_OK) {
+		top = git_ask(folder, "rev-parse", "--show-toplevel", NULL);
+	}
 	is = top != NULL;
 	free(top);
 	return is;
 }
 
 /* The folder of the main file is the clone's uppermost one, or below it by a prefix. */
-static int find_clone(struct repository *r, const char *file)
+static int find_clone(struct repository *r)
 {
 	char path[PATH_MAX];
-	char *folder;
-	char *top;
+	const char *file = config_main_file(r->request);
+	const char *folder = config_folder(r->request, path);
 	char *prefix;
+	struct ran top;
+	int rc = config_become_owner(folder);
 
-	snprintf(path, sizeof path, "%s", file);
-	folder = dirname(path);
-	if (access(folder, F_OK) != 0) {
-		return config_refuse("%s: %s", folder, strerror(errno));
+	if (rc != CONFIG_EXIT_OK) {
+		return rc;
 	}
-	top = git_ask(folder, "rev-parse", "--show-toplevel", NULL);
-	prefix = git_ask(folder, "rev-parse", "--show-prefix", NULL);
-	if (top != NULL && prefix != NULL) {
-		snprintf(r->folder, sizeof r->folder, "%s", top);
-		snprintf(r->main, sizeof r->main, "%s%s", prefix,
+	if (git_run(&top, folder, "rev-parse", "--show-toplevel", NULL)) {
+		prefix = git_ask(folder, "rev-parse", "--show-prefix", NULL);
+		snprintf(r->folder, sizeof r->folder, "%s", top.out);
+		snprintf(r->main, sizeof r->main, "%s%s", prefix != NULL ? prefix : "",
 			 strrchr(file, '/') != NULL ? strrchr(file, '/') + 1 : file);
+		free(prefix);
+	} else {
+		rc = config_refuse("%s is no clone of a repository; \"flywheel config bootstrap "
+				   "URL\" makes it one: %s",
+				   folder, top.errors);
 	}
-	free(prefix);
-	free(top);
-	return r->folder[0] != '\0'
-		       ? CONFIG_EXIT_OK
-		       : config_refuse(
-				 "%s is no clone of a repository; \"flywheel config bootstrap "
-				 "URL\" makes it one",
-				 folder);
+	ran_free(&top);
+	return rc;
 }
 
 static int lock_clone(struct repository *r)
@@ -98,7 +133,7 @@ int repository_open(struct repository *r, const struct config_request *q)
 	int rc;
 
 	*r = (struct repository){.request = q, .lock = -1};
-	rc = find_clone(r, main_file(q));
+	rc = find_clone(r);
 	if (rc != CONFIG_EXIT_OK) {
 		return rc;
 	}

@@ -72,11 +72,25 @@ int config_history(const struct config_request *q);
 SINGLE
 int config_bootstrap(const struct config_request *q);
 
-/* Is the main file's folder in a clone? */
+/* The main file, and its folder in `path`, which has PATH_MAX. */
+CONCURRENT
+const char *config_main_file(const struct config_request *q);
+CONCURRENT
+const char *config_folder(const struct config_request *q, char *path);
+
+/*
+ * Root goes on as the owner of a folder that is not its own, for good: git runs programs that a
+ * clone's files name (hooks, core.sshCommand), and what is made in the folder is to be its owner's.
+ * 0, or the exit status after a line that says why not.
+ */
+SINGLE
+int config_become_owner(const char *folder);
+
+/* Is the main file's folder in a clone? As repository_open() it becomes the folder's owner. */
 SINGLE
 bool repository_is_clone(const struct config_request *q);
 
-/* Finds the clone and locks it. 0, or the exit status after a line that says why not. */
+/* Finds the clone and locks it, as its owner. 0, or the exit status after a line that says why not. */
 SINGLE
 int repository_open(struct repository *r, const struct config_request *q);
 SINGLE

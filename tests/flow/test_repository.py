@@ -6,7 +6,7 @@ import pathlib
 import socket
 import subprocess
 
-from flow import PATIENCE, Daemon, expect, expect_equal, wait_until
+from flow import PATIENCE, Daemon, Skip, expect, expect_equal, wait_until
 
 HELLO = "Subject: hello\r\n\r\nhello\r\n"
 GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
@@ -56,20 +56,22 @@ class Node(Daemon):
         self.config.write_text(text)
         (self.folder / "local.conf").write_text("# nothing\n")
 
-    def say(self, *words, json_too=False):
+    def say(self, *words, json_too=False, user=None, env=None):
         """flywheel config WORDS on this node: exit status, output and errors."""
         return subprocess.run(
             [self.flow.program("flywheel"), "-s", self.control, *(["--json"] if json_too else []), "config", *words,
              "-c", self.config, "-N", self.node],
-            capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **GIT, "USER": f"op-{self.node}"})
+            capture_output=True, text=True, timeout=PATIENCE, user=user, group=user,
+            extra_groups=[] if user is not None else None,
+            env={**os.environ, **GIT, "USER": f"op-{self.node}", **(env or {})})
 
     def do(self, *words):
         done = self.say(*words)
         expect_equal(done.returncode, 0, f"config {' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def refuse(self, *words):
-        done = self.say(*words)
+    def refuse(self, *words, **options):
+        done = self.say(*words, **options)
         expect_equal(done.returncode, 1, f"config {' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stderr
 
@@ -257,3 +259,36 @@ def test_secrets_stay_on_their_node(flow):
     a.edit("= 3 ", "= 4 ")
     a.do("commit", "-m", "Four")
     expect_equal(git(a.folder, "show", "--format=", "--name-only", "origin/main"), "flywheel.conf", "what was edited")
+
+
+def give_away(path, user):
+    for entry in (path, *path.rglob("*")):
+        os.chown(entry, user, user)
+
+
+def test_root_runs_nothing_of_another_users_clone(flow):
+    nobody = 65534
+    if os.getuid() != 0:
+        raise Skip("only root may become another user")
+    a, b = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    os.chmod(flow.path, 0o755)
+    told = b.refuse("pull", user=nobody)
+    expect("dubious ownership" in told, told)
+    witness = b.folder / ".git" / "witness"
+    hook = b.folder / ".git" / "hooks" / "post-index-change"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\nid -u >> {witness}\n")
+    hook.chmod(0o755)
+    give_away(b.folder, nobody)
+    give_away(flow.path / "hub.git", nobody)
+    try:
+        subprocess.run([flow.program("flywheeld"), "--version"], user=nobody, group=nobody, extra_groups=[], check=True)
+    except OSError:
+        raise Skip("the programs are out of another user's reach") from None
+    b.do("pull")
+    expect("= 4 " in b.config.read_text(), "what was pulled")
+    expect_equal(set(witness.read_text().split()), {str(nobody)}, "whom the hook ran as")
+    expect_equal({path.lstat().st_uid for path in b.folder.rglob("*")}, {nobody}, "whose the files are")
+    expect_equal(b.status()["commits_to_pull"], 0, "commits to pull")
