@@ -49,8 +49,17 @@ static bool write_ignored(const char *folder)
 /* A folder without a commit that knows where its repository is. */
 static bool make_clone(const char *folder, const struct config_request *q)
 {
+	char git[PATH_MAX + 8];
 	struct ran ran;
-	bool well = git_run(&ran, folder, "init", "--quiet", "-b", q->branch, NULL);
+	bool well;
+
+	/* What is committed may be nobody else's business. */
+	snprintf(git, sizeof git, "%s/.git", folder);
+	if (mkdir(git, 0700) != 0) {
+		config_refuse("%s: %s", git, strerror(errno));
+		return false;
+	}
+	well = git_run(&ran, folder, "init", "--quiet", "-b", q->branch, NULL);
 
 	if (!step(folder, "make a repository", &ran, well)) {
 		return false;

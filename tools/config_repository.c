@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/runtime/check.h"
+#include "tools/config_modes.h"
 #include "tools/console_client.h"
 
 /* Below .git: the commit that flywheeld was told of last. */
@@ -303,7 +304,10 @@ static bool move_files(const struct repository *r, const char *folder, const cha
 {
 	char tree[PATH_MAX + 32];
 	char dir[PATH_MAX + 32];
+	char *names = git_ask(r->folder, "diff-tree", "-r", "-z", "--name-only", from, to, NULL);
+	struct modes modes;
 	struct ran ran;
+	mode_t mask;
 	bool well;
 
 	snprintf(tree, sizeof tree, "--work-tree=%s", folder);
@@ -311,7 +315,13 @@ static bool move_files(const struct repository *r, const char *folder, const cha
 	/* Files that were edited are no failure; what they are comes next. */
 	(void)git_run(&ran, folder, tree, dir, "update-index", "-q", "--refresh", NULL);
 	ran_free(&ran);
+	modes_note(&modes, folder, r->main, names != NULL ? names : "");
+	free(names);
+	/* Until a file has its own mode it is nobody else's business. */
+	mask = umask(077);
 	well = git_run(&ran, folder, tree, dir, "read-tree", "-m", "-u", from, to, NULL);
+	umask(mask);
+	modes_restore(&modes);
 	*why = well ? NULL : strdup(ran.errors);
 	ran_free(&ran);
 	return well;

@@ -275,7 +275,7 @@ def test_root_runs_nothing_of_another_users_clone(flow):
     a.do("commit", "-m", "Four")
     os.chmod(flow.path, 0o755)
     told = b.refuse("pull", user=nobody)
-    expect("dubious ownership" in told, told)
+    expect("is no clone of a repository" in told, told)
     witness = b.folder / ".git" / "witness"
     hook = b.folder / ".git" / "hooks" / "post-index-change"
     hook.parent.mkdir(exist_ok=True)
@@ -292,3 +292,33 @@ def test_root_runs_nothing_of_another_users_clone(flow):
     expect_equal(set(witness.read_text().split()), {str(nobody)}, "whom the hook ran as")
     expect_equal({path.lstat().st_uid for path in b.folder.rglob("*")}, {nobody}, "whose the files are")
     expect_equal(b.status()["commits_to_pull"], 0, "commits to pull")
+
+
+def mode(path):
+    return oct(path.stat().st_mode & 0o7777)
+
+
+def test_files_keep_mode_and_owner(flow):
+    a, b = cluster(flow, start=False)
+    expect_equal(mode(b.folder / ".git"), oct(0o700), "mode of .git")
+    own = b.folder / "node" / "b" / "local.conf"
+    b.config.chmod(0o640)
+    own.chmod(0o600)
+    b.folder.chmod(0o750)
+    owner = 65534 if os.getuid() == 0 else os.getuid()
+    os.chown(b.config, owner, owner)
+    a.edit("= 3 ", "= 4 ")
+    a.edit("\n", "\n# more\n", file="node/b/local.conf")
+    (a.folder / "node" / "new").mkdir()
+    (a.folder / "node" / "new" / "local.conf").write_text("# new\n")
+    (a.folder / "tool").write_text("#!/bin/sh\n")
+    (a.folder / "tool").chmod(0o755)
+    a.do("commit", "-m", "Four")
+    b.do("pull")
+    expect("= 4 " in b.config.read_text(), "what was pulled")
+    new = b.folder / "node" / "new"
+    expect_equal([mode(path) for path in (b.config, own, new, new / "local.conf", b.folder / "tool")],
+                 ["0o640", "0o600", "0o750", "0o640", "0o750"], "modes")
+    expect_equal([path.stat().st_uid for path in (b.config, own, new, new / "local.conf")],
+                 [owner, os.getuid(), os.getuid(), owner], "owners")
+    expect_equal(b.status()["edited"], [], "what counts as edited")
