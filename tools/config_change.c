@@ -38,19 +38,24 @@ static int switch_to(struct repository *r, const char *from, const char *to)
 /* flywheeld follows; what it cannot do takes the switch back, so that files and program agree. */
 static int apply(const struct repository *r, const char *before)
 {
-	const char *what;
+	static const char *const said[] = {
+		[APPLY_NOT_NEEDED] = "flywheeld has it already",
+		[APPLY_DONE] = "flywheeld has reloaded",
+		[APPLY_LATER] = "flywheeld does not run: it will start with it",
+	};
 	char *now = repository_commit(r, "HEAD");
-	int rc = repository_apply(r, &what);
+	enum apply_result result = repository_apply(r);
 
-	if (rc != CONFIG_EXIT_OK && before != NULL && now != NULL && strcmp(before, now) != 0) {
-		repository_switch(r, now, before);
-		config_refuse("back at %.10s", before);
-	} else if (rc == CONFIG_EXIT_OK &&
-		   (!r->request->quiet || strcmp(what, "flywheeld has reloaded") == 0)) {
-		puts(what);
+	if (result == APPLY_FAILED) {
+		if (before != NULL && now != NULL && strcmp(before, now) != 0 &&
+		    repository_switch(r, now, before)) {
+			config_refuse("back at %.10s", before);
+		}
+	} else if (!r->request->quiet || result == APPLY_DONE) {
+		puts(said[result]);
 	}
 	free(now);
-	return rc;
+	return result == APPLY_FAILED ? CONFIG_EXIT_FAILED : CONFIG_EXIT_OK;
 }
 
 static bool is_ancestor(const struct repository *r, const char *old, const char *new)

@@ -491,38 +491,44 @@ json_t *config_ask(const struct config_request *q, const char *command)
 {
 	struct console *console = console_connect(q->socket);
 	json_t *answer;
+	int saved;
 
 	if (console == NULL) {
 		return NULL;
 	}
 	answer = console_ask(console, command);
+	saved = errno;
 	console_close(console);
+	errno = saved;
 	return answer;
 }
 
-int repository_apply(const struct repository *r, const char **what)
+enum apply_result repository_apply(const struct repository *r)
 {
 	char *head = repository_commit(r, "HEAD");
 	char *applied = read_applied(r);
 	json_t *answer;
-	int rc = CONFIG_EXIT_OK;
+	enum apply_result result = APPLY_NOT_NEEDED;
 
-	*what = "flywheeld has it already";
 	if (head != NULL && applied != NULL && strcmp(head, applied) != 0) {
 		answer = config_ask(r->request, "config reload");
-		if (answer == NULL) {
-			*what = "flywheeld does not run: it will start with it";
+		if (answer == NULL && (errno == ENOENT || errno == ECONNREFUSED)) {
+			result = APPLY_LATER;
+		} else if (answer == NULL) {
+			config_refuse("cannot ask flywheeld at %s: %s", r->request->socket,
+				      strerror(errno));
+			result = APPLY_FAILED;
 		} else if (json_is_true(json_object_get(answer, "ok"))) {
 			write_applied(r, head);
-			*what = "flywheeld has reloaded";
+			result = APPLY_DONE;
 		} else {
-			*what = "flywheeld refuses it";
-			rc = config_refuse("flywheeld refuses it: %s",
-					   json_string_value(json_object_get(answer, "error")));
+			config_refuse("flywheeld refuses it: %s",
+				      json_string_value(json_object_get(answer, "error")));
+			result = APPLY_FAILED;
 		}
 		json_decref(answer);
 	}
 	free(applied);
 	free(head);
-	return rc;
+	return result;
 }

@@ -147,11 +147,14 @@ void candidate_remove(char *candidate);
 SINGLE
 bool repository_switch(const struct repository *r, const char *from, const char *to);
 
-/* What a running flywheeld answers to a command; NULL: none runs, or its answer does not come. */
+/* What a running flywheeld answers to a command; NULL with errno set:
+ * ENOENT and ECONNREFUSED when none runs, else its answer does not come. */
 SINGLE
 json_t *config_ask(const struct config_request *q, const char *command);
 
-/* Tells a running flywheeld to reload, unless it has what is there now. 0; or the exit status after
- * a line that says why it refuses. `*what` is for people. */
+enum apply_result { APPLY_NOT_NEEDED, APPLY_DONE, APPLY_LATER, APPLY_FAILED };
+
+/* Tells a running flywheeld to reload, unless it has what is there now. APPLY_LATER: none runs;
+ * APPLY_FAILED: it refuses, or cannot be asked, after a line that says why. */
 SINGLE
-int repository_apply(const struct repository *r, const char **what);
+enum apply_result repository_apply(const struct repository *r);

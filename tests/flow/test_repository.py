@@ -5,6 +5,7 @@ import os
 import pathlib
 import socket
 import subprocess
+import threading
 
 from flow import PATIENCE, Daemon, Skip, expect, expect_equal, wait_until
 
@@ -322,3 +323,50 @@ def test_files_keep_mode_and_owner(flow):
     expect_equal([path.stat().st_uid for path in (b.config, own, new, new / "local.conf")],
                  [owner, os.getuid(), os.getuid(), owner], "owners")
     expect_equal(b.status()["edited"], [], "what counts as edited")
+
+
+def answer_once(node, answer):
+    """Takes flywheeld's place: `answer`, a function, makes what the first command is answered."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(node.control))
+    listener.listen()
+
+    def serve():
+        connection, _ = listener.accept()
+        with listener, connection:
+            connection.makefile().readline()
+            connection.sendall(answer())
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_pull_that_flywheeld_does_not_answer_is_taken_back(flow):
+    a, b = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    answered = answer_once(b, lambda: b"")
+    told = b.refuse("pull")
+    answered.join()
+    expect("cannot ask flywheeld" in told and "back at" in told, told)
+    expect_equal((b.config.read_text(), b.status()["edited"]), (SHARED, []), "the node that was not answered")
+    b.control = flow.path / "flywheela.conf" / "control"
+    told = b.refuse("pull")
+    expect("Not a directory" in told and "back at" in told, told)
+
+
+def test_a_switch_that_cannot_be_taken_back_is_not_said_to_be(flow):
+    a, b = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    lock = b.folder / ".git/refs/heads/main.lock"
+
+    def refuse():
+        lock.touch()
+        return b'{"ok":false,"error":"not now"}\n'
+
+    answered = answer_once(b, refuse)
+    told = b.refuse("pull")
+    answered.join()
+    expect("not now" in told and "cannot move branch" in told and "back at" not in told, told)
