@@ -448,6 +448,10 @@ bool repository_switch(const struct repository *r, const char *from, const char 
 	if (!git_run(&ran, r->folder, "update-ref", "-m", "flywheel config", branch, to, NULL)) {
 		config_refuse("cannot move branch %s: %s", r->branch, ran.errors);
 		ran_free(&ran);
+		if (!move_files(r, r->folder, to, from, &why)) {
+			config_refuse("cannot take the files back to %.10s: %s", from, why);
+			free(why);
+		}
 		return false;
 	}
 	ran_free(&ran);

@@ -370,3 +370,17 @@ def test_a_switch_that_cannot_be_taken_back_is_not_said_to_be(flow):
     told = b.refuse("pull")
     answered.join()
     expect("not now" in told and "cannot move branch" in told and "back at" not in told, told)
+
+
+def test_files_stay_where_their_branch_is(flow):
+    a, b = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    lock = b.folder / ".git/refs/heads/main.lock"
+    lock.touch()
+    told = b.refuse("pull")
+    expect("cannot move branch" in told, told)
+    expect_equal((b.config.read_text(), b.status()["edited"]), (SHARED, []), "the node that cannot switch")
+    lock.unlink()
+    b.do("pull")
+    expect("= 4 " in b.config.read_text(), "what was pulled")
