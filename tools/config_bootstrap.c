@@ -49,17 +49,8 @@ static bool write_ignored(const char *folder)
 /* A folder without a commit that knows where its repository is. */
 static bool make_clone(const char *folder, const struct config_request *q)
 {
-	char git[PATH_MAX + 8];
 	struct ran ran;
-	bool well;
-
-	/* What is committed may be nobody else's business. */
-	snprintf(git, sizeof git, "%s/.git", folder);
-	if (mkdir(git, 0700) != 0) {
-		config_refuse("%s: %s", git, strerror(errno));
-		return false;
-	}
-	well = git_run(&ran, folder, "init", "--quiet", "-b", q->branch, NULL);
+	bool well = git_run(&ran, folder, "init", "--quiet", "-b", q->branch, NULL);
 
 	if (!step(folder, "make a repository", &ran, well)) {
 		return false;
@@ -134,6 +125,7 @@ static bool take(const char *folder, const struct config_request *q)
 int config_bootstrap(const struct config_request *q)
 {
 	char path[PATH_MAX];
+	char git[PATH_MAX + 8];
 	const char *folder = config_folder(q, path);
 	char *inside;
 	int exists;
@@ -151,11 +143,18 @@ int config_bootstrap(const struct config_request *q)
 		return CONFIG_EXIT_FAILED;
 	}
 	exists = branch_exists(folder, q);
-	if (exists < 0 || !make_clone(folder, q)) {
+	if (exists < 0) {
 		return CONFIG_EXIT_FAILED;
 	}
+	/* What is committed may be nobody else's business. */
+	snprintf(git, sizeof git, "%s/.git", folder);
+	if (mkdir(git, 0700) != 0) {
+		return config_refuse("%s: %s", git, strerror(errno));
+	}
 	config_name_committer(folder);
-	if (!(exists > 0 ? take(folder, q) : give(folder, q))) {
+	if (!make_clone(folder, q) || !(exists > 0 ? take(folder, q) : give(folder, q))) {
+		/* It can be tried again. */
+		config_remove(git);
 		return CONFIG_EXIT_FAILED;
 	}
 	return config_status(q);

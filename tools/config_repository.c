@@ -355,7 +355,7 @@ static bool copy_folder(const char *from, const char *to)
 	return well;
 }
 
-static void remove_tree(const char *path)
+void config_remove(const char *path)
 {
 	const char *const words[] = {"rm", "-rf", "--", path, NULL};
 	struct ran ran;
@@ -370,7 +370,7 @@ void candidate_remove(char *candidate)
 
 	/* Its folder holds the index, too. */
 	*slash = '\0';
-	remove_tree(candidate);
+	config_remove(candidate);
 	free(candidate);
 }
 

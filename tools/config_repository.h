@@ -118,6 +118,10 @@ SINGLE
 bool repository_say_conflict(const struct repository *r, const char *name, const char *from,
 			     const char *to);
 
+/* Removes a folder with all that is in it. */
+SINGLE
+void config_remove(const char *path);
+
 /* What a commit is, for people: "1a2b3c4 by NAME: SUBJECT"; to be freed. */
 SINGLE
 char *repository_describe(const struct repository *r, const char *commit);

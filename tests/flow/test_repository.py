@@ -384,3 +384,19 @@ def test_files_stay_where_their_branch_is(flow):
     lock.unlink()
     b.do("pull")
     expect("= 4 " in b.config.read_text(), "what was pulled")
+
+
+def test_a_bootstrap_that_failed_can_be_repeated(flow):
+    repository = hub(flow)
+    refusal = repository / "hooks" / "pre-receive"
+    refusal.parent.mkdir(exist_ok=True)
+    refusal.write_text("#!/bin/sh\necho closed today >&2\nexit 1\n")
+    refusal.chmod(0o755)
+    a = Node(flow, "a")
+    a.write(SHARED)
+    told = a.refuse("bootstrap", str(repository))
+    expect("cannot hand it on" in told and "closed today" in told, told)
+    expect(not (a.folder / ".git").exists(), "a clone is left")
+    refusal.unlink()
+    a.do("bootstrap", str(repository))
+    expect_equal(a.status()["edited"], [], "what is edited")
