@@ -400,3 +400,12 @@ def test_a_bootstrap_that_failed_can_be_repeated(flow):
     refusal.unlink()
     a.do("bootstrap", str(repository))
     expect_equal(a.status()["edited"], [], "what is edited")
+
+
+def test_a_commit_that_git_refuses_leaves_edits_as_they_were(flow):
+    a, _ = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    told = a.refuse("commit", "-m", "Four", env={"GIT_AUTHOR_DATE": "never"})
+    expect("cannot commit" in told and "invalid date format" in told, told)
+    expect_equal(git(a.folder, "diff", "--cached", "--name-only"), "", "what is in the index")
+    expect_equal(a.status()["edited"], ["flywheel.conf"], "what is edited")
