@@ -2,7 +2,7 @@
  * `flywheel config bootstrap`: a folder becomes a clone. What is in it stays as it is; what the
  * repository has and the folder has not comes in.
  */
-#include <libgen.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,10 +10,11 @@
 
 #include "tools/config_repository.h"
 
-/* Files that no repository should have. */
+/* Files that no repository should have; the repository's own .gitignore counts for more. */
 static const char ignored[] = "# Secrets stay on their machine.\n"
 			      "*.key\n"
 			      "*.pem\n"
+			      "*.private\n"
 			      "passwords\n";
 
 static bool step(const char *folder, const char *what, struct ran *ran, bool well)
@@ -22,6 +23,26 @@ static bool step(const char *folder, const char *what, struct ran *ran, bool wel
 		config_refuse("%s: cannot %s: %s", folder, what, ran->errors);
 	}
 	ran_free(ran);
+	return well;
+}
+
+/* Nothing of it is ever committed, so it is there before the first `git add`. */
+static bool write_ignored(const char *folder)
+{
+	char path[PATH_MAX];
+	FILE *file;
+	bool well;
+
+	snprintf(path, sizeof path, "%s/.git/info", folder);
+	/* git has made it, unless its template has none. */
+	(void)mkdir(path, 0700);
+	snprintf(path, sizeof path, "%s/.git/info/exclude", folder);
+	file = fopen(path, "we");
+	well = file != NULL && fputs(ignored, file) >= 0;
+	well = file != NULL && fclose(file) == 0 && well;
+	if (!well) {
+		config_refuse("%s: %s", path, strerror(errno));
+	}
 	return well;
 }
 
@@ -35,7 +56,7 @@ static bool make_clone(const char *folder, const struct config_request *q)
 		return false;
 	}
 	well = git_run(&ran, folder, "remote", "add", "origin", q->url, NULL);
-	return step(folder, "name the repository", &ran, well);
+	return step(folder, "name the repository", &ran, well) && write_ignored(folder);
 }
 
 /* Does the branch exist there? -1: the repository cannot be reached, which is said. */
@@ -56,30 +77,12 @@ static int branch_exists(const char *folder, const struct config_request *q)
 	return exists;
 }
 
-static bool write_ignored(const char *folder)
-{
-	char path[PATH_MAX];
-	FILE *file;
-
-	snprintf(path, sizeof path, "%s/.gitignore", folder);
-	file = fopen(path, "wxe");
-	if (file == NULL) {
-		/* There is one. */
-		return true;
-	}
-	fputs(ignored, file);
-	return fclose(file) == 0;
-}
-
 /* The empty repository gets what is here. */
 static bool give(const char *folder, const struct config_request *q)
 {
 	struct ran ran;
 	bool well;
 
-	if (!write_ignored(folder)) {
-		return false;
-	}
 	well = git_run(&ran, folder, "add", "--all", NULL);
 	well = step(folder, "take its files", &ran, well) &&
 	       step(folder, "commit", &ran,
@@ -122,15 +125,16 @@ static bool take(const char *folder, const struct config_request *q)
 int config_bootstrap(const struct config_request *q)
 {
 	char path[PATH_MAX];
-	const char *folder;
-	struct config_request then = *q;
+	char git[PATH_MAX + 8];
+	const char *folder = config_folder(q, path);
 	char *inside;
 	int exists;
 
-	snprintf(path, sizeof path, "%s", q->file != NULL ? q->file : CONFIG_FILE);
-	folder = dirname(path);
 	if (mkdir(folder, 0755) == 0) {
 		printf("made %s\n", folder);
+	}
+	if (config_become_owner(folder) != CONFIG_EXIT_OK) {
+		return CONFIG_EXIT_FAILED;
 	}
 	inside = git_ask(folder, "rev-parse", "--show-toplevel", NULL);
 	if (inside != NULL) {
@@ -139,13 +143,19 @@ int config_bootstrap(const struct config_request *q)
 		return CONFIG_EXIT_FAILED;
 	}
 	exists = branch_exists(folder, q);
-	if (exists < 0 || !make_clone(folder, q)) {
+	if (exists < 0) {
 		return CONFIG_EXIT_FAILED;
+	}
+	/* What is committed may be nobody else's business. */
+	snprintf(git, sizeof git, "%s/.git", folder);
+	if (mkdir(git, 0700) != 0) {
+		return config_refuse("%s: %s", git, strerror(errno));
 	}
 	config_name_committer(folder);
-	if (!(exists > 0 ? take(folder, q) : give(folder, q))) {
+	if (!make_clone(folder, q) || !(exists > 0 ? take(folder, q) : give(folder, q))) {
+		/* It can be tried again. */
+		config_remove(git);
 		return CONFIG_EXIT_FAILED;
 	}
-	then.quiet = true;
-	return config_status(&then);
+	return config_status(q);
 }

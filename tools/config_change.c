@@ -38,19 +38,24 @@ static int switch_to(struct repository *r, const char *from, const char *to)
 /* flywheeld follows; what it cannot do takes the switch back, so that files and program agree. */
 static int apply(const struct repository *r, const char *before)
 {
-	const char *what;
+	static const char *const said[] = {
+		[APPLY_NOT_NEEDED] = "flywheeld has it already",
+		[APPLY_DONE] = "flywheeld has reloaded",
+		[APPLY_LATER] = "flywheeld does not run: it will start with it",
+	};
 	char *now = repository_commit(r, "HEAD");
-	int rc = repository_apply(r, &what);
+	enum apply_result result = repository_apply(r);
 
-	if (rc != CONFIG_EXIT_OK && before != NULL && now != NULL && strcmp(before, now) != 0) {
-		repository_switch(r, now, before);
-		config_refuse("back at %.10s", before);
-	} else if (rc == CONFIG_EXIT_OK &&
-		   (!r->request->quiet || strcmp(what, "flywheeld has reloaded") == 0)) {
-		puts(what);
+	if (result == APPLY_FAILED) {
+		if (before != NULL && now != NULL && strcmp(before, now) != 0 &&
+		    repository_switch(r, now, before)) {
+			config_refuse("back at %.10s", before);
+		}
+	} else if (!r->request->quiet || result == APPLY_DONE) {
+		puts(said[result]);
 	}
 	free(now);
-	return rc;
+	return result == APPLY_FAILED ? CONFIG_EXIT_FAILED : CONFIG_EXIT_OK;
 }
 
 static bool is_ancestor(const struct repository *r, const char *old, const char *new)
@@ -130,6 +135,22 @@ void config_name_committer(const char *folder)
 	free(address);
 }
 
+/* A tree on top of a commit, to be freed; NULL after a line that says why not. */
+static char *commit_tree(const struct repository *r, const char *parent, const char *message,
+			 const char *tree)
+{
+	struct ran ran;
+	char *commit = NULL;
+
+	if (git_run(&ran, r->folder, "commit-tree", "-p", parent, "-m", message, tree, NULL)) {
+		commit = strdup(ran.out);
+	} else {
+		config_refuse("cannot commit: %s", ran.errors);
+	}
+	ran_free(&ran);
+	return commit;
+}
+
 /* A commit of all that was edited here, on top of HEAD, to which no branch points yet; to be freed.
  * NULL after a line that says why not. HEAD itself when nothing was edited. */
 static char *commit_edits(const struct repository *r, const char *head)
@@ -139,25 +160,27 @@ static char *commit_edits(const struct repository *r, const char *head)
 	char *commit = NULL;
 	struct ran ran;
 
-	if (!git_run(&ran, r->folder, "add", "--all", NULL)) {
+	if (git_run(&ran, r->folder, "add", "--all", NULL)) {
+		ran_free(&ran);
+		if (git_run(&ran, r->folder, "write-tree", NULL)) {
+			tree = strdup(ran.out);
+		}
+	}
+	if (tree == NULL) {
 		config_refuse("cannot take what was edited: %s", ran.errors);
-	} else {
-		tree = git_ask(r->folder, "write-tree", NULL);
 	}
 	ran_free(&ran);
 	if (tree != NULL && before != NULL && strcmp(tree, before) == 0) {
 		commit = strdup(head);
 	} else if (tree != NULL) {
-		commit = git_ask(r->folder, "commit-tree", "-p", head, "-m", r->request->message,
-				 tree, NULL);
+		commit = commit_tree(r, head, r->request->message, tree);
 	}
 	free(before);
 	free(tree);
 	return commit;
 }
 
-/* The same change on top of what others committed; to be freed. NULL: they conflict, which is said.
- */
+/* The same change on top of what others committed; to be freed. NULL: a line said why, such as that they conflict. */
 static char *join(const struct repository *r, const char *commit, const char *there)
 {
 	struct ran ran;
@@ -168,8 +191,11 @@ static char *join(const struct repository *r, const char *commit, const char *th
 		    there, commit, NULL)) {
 		char *message = git_ask(r->folder, "log", "-1", "--format=%B", commit, NULL);
 
-		joined = git_ask(r->folder, "commit-tree", "-p", there, "-m", message, ran.out,
-				 NULL);
+		if (message != NULL) {
+			joined = commit_tree(r, there, message, ran.out);
+		} else {
+			config_refuse("cannot read commit %.10s", commit);
+		}
 		free(message);
 	} else {
 		/* The first line is a tree with the conflicts in it. */
@@ -324,6 +350,8 @@ static int commit(struct repository *r)
 		rc = CONFIG_EXIT_OK;
 	} else if (edits != NULL) {
 		rc = hand_on_and_follow(r, edits);
+	} else {
+		forget_edits(r);
 	}
 	free(edits);
 	free(there);

@@ -3,7 +3,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <libgen.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/runtime/check.h"
+#include "tools/config_modes.h"
 #include "tools/console_client.h"
 
 /* Below .git: the commit that flywheeld was told of last. */
@@ -32,52 +35,85 @@ int config_refuse(const char *format, ...)
 
 /* ---- the clone ---- */
 
-static const char *main_file(const struct config_request *q)
+const char *config_main_file(const struct config_request *q)
 {
 	return q->file != NULL ? q->file : CONFIG_FILE;
+}
+
+const char *config_folder(const struct config_request *q, char *path)
+{
+	snprintf(path, PATH_MAX, "%s", config_main_file(q));
+	return dirname(path);
+}
+
+int config_become_owner(const char *folder)
+{
+	struct passwd *owner;
+	struct stat st;
+
+	if (stat(folder, &st) != 0) {
+		return config_refuse("%s: %s", folder, strerror(errno));
+	}
+	if (geteuid() != 0 || st.st_uid == 0) {
+		return CONFIG_EXIT_OK;
+	}
+	owner = getpwuid(st.st_uid);
+	if (owner == NULL) {
+		return config_refuse("%s belongs to user %u, whom this machine does not know",
+				     folder, (unsigned)st.st_uid);
+	}
+	if (initgroups(owner->pw_name, owner->pw_gid) != 0 || setgid(owner->pw_gid) != 0 ||
+	    setuid(owner->pw_uid) != 0) {
+		return config_refuse("%s: cannot go on as its owner %s: %s", folder, owner->pw_name,
+				     strerror(errno));
+	}
+	/* What git and ssh have for root is out of reach now. */
+	setenv("HOME", owner->pw_dir, 1);
+	unsetenv("XDG_CONFIG_HOME");
+	return CONFIG_EXIT_OK;
 }
 
 bool repository_is_clone(const struct config_request *q)
 {
 	char path[PATH_MAX];
-	char *top;
+	const char *folder = config_folder(q, path);
+	char *top = NULL;
 	bool is;
 
-	snprintf(path, sizeof path, "%s", main_file(q));
-	top = git_ask(dirname(path), "rev-parse", "--show-toplevel", NULL);
+	if (config_become_owner(folder) == CONFIG_EXIT_OK) {
+		top = git_ask(folder, "rev-parse", "--show-toplevel", NULL);
+	}
 	is = top != NULL;
 	free(top);
 	return is;
 }
 
 /* The folder of the main file is the clone's uppermost one, or below it by a prefix. */
-static int find_clone(struct repository *r, const char *file)
+static int find_clone(struct repository *r)
 {
 	char path[PATH_MAX];
-	char *folder;
-	char *top;
+	const char *file = config_main_file(r->request);
+	const char *folder = config_folder(r->request, path);
 	char *prefix;
+	struct ran top;
+	int rc = config_become_owner(folder);
 
-	snprintf(path, sizeof path, "%s", file);
-	folder = dirname(path);
-	if (access(folder, F_OK) != 0) {
-		return config_refuse("%s: %s", folder, strerror(errno));
+	if (rc != CONFIG_EXIT_OK) {
+		return rc;
 	}
-	top = git_ask(folder, "rev-parse", "--show-toplevel", NULL);
-	prefix = git_ask(folder, "rev-parse", "--show-prefix", NULL);
-	if (top != NULL && prefix != NULL) {
-		snprintf(r->folder, sizeof r->folder, "%s", top);
-		snprintf(r->main, sizeof r->main, "%s%s", prefix,
+	if (git_run(&top, folder, "rev-parse", "--show-toplevel", NULL)) {
+		prefix = git_ask(folder, "rev-parse", "--show-prefix", NULL);
+		snprintf(r->folder, sizeof r->folder, "%s", top.out);
+		snprintf(r->main, sizeof r->main, "%s%s", prefix != NULL ? prefix : "",
 			 strrchr(file, '/') != NULL ? strrchr(file, '/') + 1 : file);
+		free(prefix);
+	} else {
+		rc = config_refuse("%s is no clone of a repository; \"flywheel config bootstrap "
+				   "URL\" makes it one: %s",
+				   folder, top.errors);
 	}
-	free(prefix);
-	free(top);
-	return r->folder[0] != '\0'
-		       ? CONFIG_EXIT_OK
-		       : config_refuse(
-				 "%s is no clone of a repository; \"flywheel config bootstrap "
-				 "URL\" makes it one",
-				 folder);
+	ran_free(&top);
+	return rc;
 }
 
 static int lock_clone(struct repository *r)
@@ -98,7 +134,7 @@ int repository_open(struct repository *r, const struct config_request *q)
 	int rc;
 
 	*r = (struct repository){.request = q, .lock = -1};
-	rc = find_clone(r, main_file(q));
+	rc = find_clone(r);
 	if (rc != CONFIG_EXIT_OK) {
 		return rc;
 	}
@@ -268,7 +304,10 @@ static bool move_files(const struct repository *r, const char *folder, const cha
 {
 	char tree[PATH_MAX + 32];
 	char dir[PATH_MAX + 32];
+	char *names = git_ask(r->folder, "diff-tree", "-r", "-z", "--name-only", from, to, NULL);
+	struct modes modes;
 	struct ran ran;
+	mode_t mask;
 	bool well;
 
 	snprintf(tree, sizeof tree, "--work-tree=%s", folder);
@@ -276,7 +315,13 @@ static bool move_files(const struct repository *r, const char *folder, const cha
 	/* Files that were edited are no failure; what they are comes next. */
 	(void)git_run(&ran, folder, tree, dir, "update-index", "-q", "--refresh", NULL);
 	ran_free(&ran);
+	modes_note(&modes, folder, r->main, names != NULL ? names : "");
+	free(names);
+	/* Until a file has its own mode it is nobody else's business. */
+	mask = umask(077);
 	well = git_run(&ran, folder, tree, dir, "read-tree", "-m", "-u", from, to, NULL);
+	umask(mask);
+	modes_restore(&modes);
 	*why = well ? NULL : strdup(ran.errors);
 	ran_free(&ran);
 	return well;
@@ -310,7 +355,7 @@ static bool copy_folder(const char *from, const char *to)
 	return well;
 }
 
-static void remove_tree(const char *path)
+void config_remove(const char *path)
 {
 	const char *const words[] = {"rm", "-rf", "--", path, NULL};
 	struct ran ran;
@@ -325,7 +370,7 @@ void candidate_remove(char *candidate)
 
 	/* Its folder holds the index, too. */
 	*slash = '\0';
-	remove_tree(candidate);
+	config_remove(candidate);
 	free(candidate);
 }
 
@@ -403,6 +448,10 @@ bool repository_switch(const struct repository *r, const char *from, const char 
 	if (!git_run(&ran, r->folder, "update-ref", "-m", "flywheel config", branch, to, NULL)) {
 		config_refuse("cannot move branch %s: %s", r->branch, ran.errors);
 		ran_free(&ran);
+		if (!move_files(r, r->folder, to, from, &why)) {
+			config_refuse("cannot take the files back to %.10s: %s", from, why);
+			free(why);
+		}
 		return false;
 	}
 	ran_free(&ran);
@@ -446,38 +495,44 @@ json_t *config_ask(const struct config_request *q, const char *command)
 {
 	struct console *console = console_connect(q->socket);
 	json_t *answer;
+	int saved;
 
 	if (console == NULL) {
 		return NULL;
 	}
 	answer = console_ask(console, command);
+	saved = errno;
 	console_close(console);
+	errno = saved;
 	return answer;
 }
 
-int repository_apply(const struct repository *r, const char **what)
+enum apply_result repository_apply(const struct repository *r)
 {
 	char *head = repository_commit(r, "HEAD");
 	char *applied = read_applied(r);
 	json_t *answer;
-	int rc = CONFIG_EXIT_OK;
+	enum apply_result result = APPLY_NOT_NEEDED;
 
-	*what = "flywheeld has it already";
 	if (head != NULL && applied != NULL && strcmp(head, applied) != 0) {
 		answer = config_ask(r->request, "config reload");
-		if (answer == NULL) {
-			*what = "flywheeld does not run: it will start with it";
+		if (answer == NULL && (errno == ENOENT || errno == ECONNREFUSED)) {
+			result = APPLY_LATER;
+		} else if (answer == NULL) {
+			config_refuse("cannot ask flywheeld at %s: %s", r->request->socket,
+				      strerror(errno));
+			result = APPLY_FAILED;
 		} else if (json_is_true(json_object_get(answer, "ok"))) {
 			write_applied(r, head);
-			*what = "flywheeld has reloaded";
+			result = APPLY_DONE;
 		} else {
-			*what = "flywheeld refuses it";
-			rc = config_refuse("flywheeld refuses it: %s",
-					   json_string_value(json_object_get(answer, "error")));
+			config_refuse("flywheeld refuses it: %s",
+				      json_string_value(json_object_get(answer, "error")));
+			result = APPLY_FAILED;
 		}
 		json_decref(answer);
 	}
 	free(applied);
 	free(head);
-	return rc;
+	return result;
 }

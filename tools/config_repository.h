@@ -72,11 +72,25 @@ int config_history(const struct config_request *q);
 SINGLE
 int config_bootstrap(const struct config_request *q);
 
-/* Is the main file's folder in a clone? */
+/* The main file, and its folder in `path`, which has PATH_MAX. */
+CONCURRENT
+const char *config_main_file(const struct config_request *q);
+CONCURRENT
+const char *config_folder(const struct config_request *q, char *path);
+
+/*
+ * Root goes on as the owner of a folder that is not its own, for good: git runs programs that a
+ * clone's files name (hooks, core.sshCommand), and what is made in the folder is to be its owner's.
+ * 0, or the exit status after a line that says why not.
+ */
+SINGLE
+int config_become_owner(const char *folder);
+
+/* Is the main file's folder in a clone? As repository_open() it becomes the folder's owner. */
 SINGLE
 bool repository_is_clone(const struct config_request *q);
 
-/* Finds the clone and locks it. 0, or the exit status after a line that says why not. */
+/* Finds the clone and locks it, as its owner. 0, or the exit status after a line that says why not. */
 SINGLE
 int repository_open(struct repository *r, const struct config_request *q);
 SINGLE
@@ -103,6 +117,10 @@ char *repository_commit(const struct repository *r, const char *name);
 SINGLE
 bool repository_say_conflict(const struct repository *r, const char *name, const char *from,
 			     const char *to);
+
+/* Removes a folder with all that is in it. */
+SINGLE
+void config_remove(const char *path);
 
 /* What a commit is, for people: "1a2b3c4 by NAME: SUBJECT"; to be freed. */
 SINGLE
@@ -133,11 +151,14 @@ void candidate_remove(char *candidate);
 SINGLE
 bool repository_switch(const struct repository *r, const char *from, const char *to);
 
-/* What a running flywheeld answers to a command; NULL: none runs, or its answer does not come. */
+/* What a running flywheeld answers to a command; NULL with errno set:
+ * ENOENT and ECONNREFUSED when none runs, else its answer does not come. */
 SINGLE
 json_t *config_ask(const struct config_request *q, const char *command);
 
-/* Tells a running flywheeld to reload, unless it has what is there now. 0; or the exit status after
- * a line that says why it refuses. `*what` is for people. */
+enum apply_result { APPLY_NOT_NEEDED, APPLY_DONE, APPLY_LATER, APPLY_FAILED };
+
+/* Tells a running flywheeld to reload, unless it has what is there now. APPLY_LATER: none runs;
+ * APPLY_FAILED: it refuses, or cannot be asked, after a line that says why. */
 SINGLE
-int repository_apply(const struct repository *r, const char **what);
+enum apply_result repository_apply(const struct repository *r);

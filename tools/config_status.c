@@ -84,7 +84,7 @@ int config_status(const struct config_request *q)
 			return config_refuse(
 				"flywheeld does not answer at %s, and there is no clone of a "
 				"repository in the folder of %s",
-				q->socket, of.file != NULL ? of.file : CONFIG_FILE);
+				q->socket, config_main_file(&of));
 		}
 		json_object_set_new(v, "repository", json_null());
 		console_put(v, q->json, stdout);

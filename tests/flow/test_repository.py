@@ -5,8 +5,9 @@ import os
 import pathlib
 import socket
 import subprocess
+import threading
 
-from flow import PATIENCE, Daemon, expect, expect_equal, wait_until
+from flow import PATIENCE, Daemon, Skip, expect, expect_equal, wait_until
 
 HELLO = "Subject: hello\r\n\r\nhello\r\n"
 GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
@@ -56,20 +57,22 @@ class Node(Daemon):
         self.config.write_text(text)
         (self.folder / "local.conf").write_text("# nothing\n")
 
-    def say(self, *words, json_too=False):
+    def say(self, *words, json_too=False, user=None, env=None):
         """flywheel config WORDS on this node: exit status, output and errors."""
         return subprocess.run(
             [self.flow.program("flywheel"), "-s", self.control, *(["--json"] if json_too else []), "config", *words,
              "-c", self.config, "-N", self.node],
-            capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **GIT, "USER": f"op-{self.node}"})
+            capture_output=True, text=True, timeout=PATIENCE, user=user, group=user,
+            extra_groups=[] if user is not None else None,
+            env={**os.environ, **GIT, "USER": f"op-{self.node}", **(env or {})})
 
     def do(self, *words):
         done = self.say(*words)
         expect_equal(done.returncode, 0, f"config {' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def refuse(self, *words):
-        done = self.say(*words)
+    def refuse(self, *words, **options):
+        done = self.say(*words, **options)
         expect_equal(done.returncode, 1, f"config {' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stderr
 
@@ -236,3 +239,173 @@ def test_bootstrap_keeps_what_is_in_the_folder(flow):
     expect("cannot reach the repository" in told, told)
     told = d.refuse("pull")
     expect("is no clone of a repository" in told, told)
+
+
+def test_secrets_stay_on_their_node(flow):
+    a, _ = cluster(flow, start=False)
+    secrets = ["secret.key", "node/c/cert.pem", "dkim/s1.private", "passwords"]
+    c = Node(flow, "c")
+    for node in (a, c):
+        for name in secrets:
+            path = node.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("mine")
+    # Into a repository that has commits.
+    (c.folder / "note.conf").write_text("# to be shared\n")
+    c.do("bootstrap", str(flow.path / "hub.git"))
+    c.do("commit", "-m", "A note")
+    expect_equal(git(c.folder, "ls-tree", "-r", "--name-only", "origin/main").splitlines(),
+                 ["flywheel.conf", "local.conf", "node/a/local.conf", "node/b/local.conf", "note.conf"], "what is shared")
+    # Nor from the first.
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    expect_equal(git(a.folder, "show", "--format=", "--name-only", "origin/main"), "flywheel.conf", "what was edited")
+
+
+def give_away(path, user):
+    for entry in (path, *path.rglob("*")):
+        os.chown(entry, user, user)
+
+
+def test_root_runs_nothing_of_another_users_clone(flow):
+    nobody = 65534
+    if os.getuid() != 0:
+        raise Skip("only root may become another user")
+    a, b = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    os.chmod(flow.path, 0o755)
+    told = b.refuse("pull", user=nobody)
+    expect("is no clone of a repository" in told, told)
+    witness = b.folder / ".git" / "witness"
+    hook = b.folder / ".git" / "hooks" / "post-index-change"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\nid -u >> {witness}\n")
+    hook.chmod(0o755)
+    give_away(b.folder, nobody)
+    give_away(flow.path / "hub.git", nobody)
+    try:
+        subprocess.run([flow.program("flywheeld"), "--version"], user=nobody, group=nobody, extra_groups=[], check=True)
+    except OSError:
+        raise Skip("the programs are out of another user's reach") from None
+    b.do("pull")
+    expect("= 4 " in b.config.read_text(), "what was pulled")
+    expect_equal(set(witness.read_text().split()), {str(nobody)}, "whom the hook ran as")
+    expect_equal({path.lstat().st_uid for path in b.folder.rglob("*")}, {nobody}, "whose the files are")
+    expect_equal(b.status()["commits_to_pull"], 0, "commits to pull")
+
+
+def mode(path):
+    return oct(path.stat().st_mode & 0o7777)
+
+
+def test_files_keep_mode_and_owner(flow):
+    a, b = cluster(flow, start=False)
+    expect_equal(mode(b.folder / ".git"), oct(0o700), "mode of .git")
+    own = b.folder / "node" / "b" / "local.conf"
+    b.config.chmod(0o640)
+    own.chmod(0o600)
+    b.folder.chmod(0o750)
+    owner = 65534 if os.getuid() == 0 else os.getuid()
+    os.chown(b.config, owner, owner)
+    a.edit("= 3 ", "= 4 ")
+    a.edit("\n", "\n# more\n", file="node/b/local.conf")
+    (a.folder / "node" / "new").mkdir()
+    (a.folder / "node" / "new" / "local.conf").write_text("# new\n")
+    (a.folder / "tool").write_text("#!/bin/sh\n")
+    (a.folder / "tool").chmod(0o755)
+    a.do("commit", "-m", "Four")
+    b.do("pull")
+    expect("= 4 " in b.config.read_text(), "what was pulled")
+    new = b.folder / "node" / "new"
+    expect_equal([mode(path) for path in (b.config, own, new, new / "local.conf", b.folder / "tool")],
+                 ["0o640", "0o600", "0o750", "0o640", "0o750"], "modes")
+    expect_equal([path.stat().st_uid for path in (b.config, own, new, new / "local.conf")],
+                 [owner, os.getuid(), os.getuid(), owner], "owners")
+    expect_equal(b.status()["edited"], [], "what counts as edited")
+
+
+def answer_once(node, answer):
+    """Takes flywheeld's place: `answer`, a function, makes what the first command is answered."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(node.control))
+    listener.listen()
+
+    def serve():
+        connection, _ = listener.accept()
+        with listener, connection:
+            connection.makefile().readline()
+            connection.sendall(answer())
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_pull_that_flywheeld_does_not_answer_is_taken_back(flow):
+    a, b = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    answered = answer_once(b, lambda: b"")
+    told = b.refuse("pull")
+    answered.join()
+    expect("cannot ask flywheeld" in told and "back at" in told, told)
+    expect_equal((b.config.read_text(), b.status()["edited"]), (SHARED, []), "the node that was not answered")
+    b.control = flow.path / "flywheela.conf" / "control"
+    told = b.refuse("pull")
+    expect("Not a directory" in told and "back at" in told, told)
+
+
+def test_a_switch_that_cannot_be_taken_back_is_not_said_to_be(flow):
+    a, b = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    lock = b.folder / ".git/refs/heads/main.lock"
+
+    def refuse():
+        lock.touch()
+        return b'{"ok":false,"error":"not now"}\n'
+
+    answered = answer_once(b, refuse)
+    told = b.refuse("pull")
+    answered.join()
+    expect("not now" in told and "cannot move branch" in told and "back at" not in told, told)
+
+
+def test_files_stay_where_their_branch_is(flow):
+    a, b = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    a.do("commit", "-m", "Four")
+    lock = b.folder / ".git/refs/heads/main.lock"
+    lock.touch()
+    told = b.refuse("pull")
+    expect("cannot move branch" in told, told)
+    expect_equal((b.config.read_text(), b.status()["edited"]), (SHARED, []), "the node that cannot switch")
+    lock.unlink()
+    b.do("pull")
+    expect("= 4 " in b.config.read_text(), "what was pulled")
+
+
+def test_a_bootstrap_that_failed_can_be_repeated(flow):
+    repository = hub(flow)
+    refusal = repository / "hooks" / "pre-receive"
+    refusal.parent.mkdir(exist_ok=True)
+    refusal.write_text("#!/bin/sh\necho closed today >&2\nexit 1\n")
+    refusal.chmod(0o755)
+    a = Node(flow, "a")
+    a.write(SHARED)
+    told = a.refuse("bootstrap", str(repository))
+    expect("cannot hand it on" in told and "closed today" in told, told)
+    expect(not (a.folder / ".git").exists(), "a clone is left")
+    refusal.unlink()
+    a.do("bootstrap", str(repository))
+    expect_equal(a.status()["edited"], [], "what is edited")
+
+
+def test_a_commit_that_git_refuses_leaves_edits_as_they_were(flow):
+    a, _ = cluster(flow, start=False)
+    a.edit("= 3 ", "= 4 ")
+    told = a.refuse("commit", "-m", "Four", env={"GIT_AUTHOR_DATE": "never"})
+    expect("cannot commit" in told and "invalid date format" in told, told)
+    expect_equal(git(a.folder, "diff", "--cached", "--name-only"), "", "what is in the index")
+    expect_equal(a.status()["edited"], ["flywheel.conf"], "what is edited")
