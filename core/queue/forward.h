@@ -13,7 +13,7 @@ BOUND
 struct forward {
 	struct forward *next;
 	const char *binding;
-	/* The record's trip that it knows of: of two entries for one record the later one is right. */
+	/* The trip of the record that it knows of: of two entries the later one is right. */
 	uint64_t trip;
 	/* The upper half of the record's hash, which the buckets are chosen by. */
 	uint32_t hash;
