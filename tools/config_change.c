@@ -180,7 +180,8 @@ static char *commit_edits(const struct repository *r, const char *head)
 	return commit;
 }
 
-/* The same change on top of what others committed; to be freed. NULL: a line said why, such as that they conflict. */
+/* The same change on top of what others committed; to be freed. NULL: a line said why, such as that
+ * they conflict. */
 static char *join(const struct repository *r, const char *commit, const char *there)
 {
 	struct ran ran;

@@ -90,7 +90,8 @@ int config_become_owner(const char *folder);
 SINGLE
 bool repository_is_clone(const struct config_request *q);
 
-/* Finds the clone and locks it, as its owner. 0, or the exit status after a line that says why not. */
+/* Finds the clone and locks it, as its owner. 0, or the exit status after a line that says why not.
+ */
 SINGLE
 int repository_open(struct repository *r, const struct config_request *q);
 SINGLE

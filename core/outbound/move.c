@@ -211,8 +211,7 @@ static void depart(struct dispatcher *x, struct move *m)
 
 	let_go(x, m);
 	m->from = x;
-	forward_add(&x->forwards, d->binding, d->name, d->hash, (uint8_t)m->to,
-		    m->trip);
+	forward_add(&x->forwards, d->binding, d->name, d->hash, (uint8_t)m->to, m->trip);
 	agent_send(x->self, agent_of(x, m->to), on_arrive, m, m->to);
 }
 
