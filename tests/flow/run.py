@@ -67,7 +67,8 @@ def run_case(function, backend, variant, keep):
     except flow.Skip as skip:
         skipped = f": {skip}"
     except Exception as e:  # a test may fail in any way
-        error = traceback.format_exc() if not isinstance(e, flow.Failure) else str(e)
+        # What a program said is the text of many, and it may be nothing.
+        error = isinstance(e, flow.Failure) and str(e) or traceback.format_exc()
     trouble = f.close()
     if trouble:
         error += "\n" + "\n".join(trouble)
