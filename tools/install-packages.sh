@@ -8,7 +8,7 @@ set -eu
 packages="gcc make git clang clang-format libclang-rt-dev libc6-dev liburing-dev libjemalloc-dev libck-dev
 libcmocka-dev libjansson-dev libedit-dev libisal-dev libpcre2-dev libssl-dev libunbound-dev libcurl4-openssl-dev
 libcrypt-dev libargon2-dev libidn2-dev libzstd-dev zlib1g-dev libmicrohttpd-dev libsystemd-dev libluajit-5.1-dev libxml2-dev libsqlite3-dev libhiredis-dev python3-minimal
-python3 zstd swaks nsd unbound ldnsutils e2fsprogs xfsprogs python3-dkim python3-nacl opendkim-tools openssl
+python3 zstd swaks libnet-ssleay-perl nsd unbound ldnsutils e2fsprogs xfsprogs python3-dkim python3-nacl opendkim-tools openssl
 curl sslscan python3-jsonschema testssl.sh python3-aiosmtpd redis-server libnss-wrapper libgnutls-dane0 libidn12 libnsl2"
 # It would replace another mail transfer agent of the machine; without it, its tests are skipped.
 [ -e /usr/sbin/sendmail ] || packages="$packages postfix"
