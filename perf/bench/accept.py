@@ -5,7 +5,7 @@ import time
 from bench.figures import Figure
 from bench.flywheel import Flywheel
 from bench.load import Sink, end_to_end_rate, load, load_troubles, sink_troubles
-from bench.process import free_port
+from bench.ports import free_port
 from bench.relay import GENERATOR, TOOL, straight
 
 

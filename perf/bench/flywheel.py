@@ -8,7 +8,8 @@ import re
 import shutil
 import socket
 
-from bench.process import BenchError, Program, answers, free_port, still_queued
+from bench.ports import free_port
+from bench.process import BenchError, Program, answers, still_queued
 
 CONFIGURATION = """hostname = "bench.example"
 spool {{ path = "{place}/spool"  durability = "{durability}"  min_free = "0" }}

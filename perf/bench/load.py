@@ -3,7 +3,8 @@
 import json
 import time
 
-from bench.process import BenchError, Program, free_port
+from bench.ports import free_port
+from bench.process import BenchError, Program
 
 # Seconds without an arrival after which what is missing counts as lost.
 SILENCE_S = 30

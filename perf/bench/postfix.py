@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 
-from bench.process import (BenchError, Program, answers, cpu_us, free_port, stat_fields, still_queued,
+from bench.ports import free_port
+from bench.process import (BenchError, Program, answers, cpu_us, stat_fields, still_queued,
                            wait_until)
 
 # What is set so that nothing but its own work slows it: as many servers as there are sessions, as

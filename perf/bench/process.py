@@ -23,12 +23,6 @@ def die_with_us():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def answers(port):
     """True when a connection to the port can be made and greets."""
     try:

@@ -6,7 +6,8 @@ import time
 from bench.figures import Figure
 from bench.flywheel import Flywheel
 from bench.load import SILENCE_S, load, load_troubles
-from bench.process import answers, free_port
+from bench.ports import free_port
+from bench.process import answers
 from bench.relay import straight
 
 SIZE = 2048

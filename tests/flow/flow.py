@@ -7,7 +7,6 @@ import ctypes
 import json
 import os
 import pathlib
-import random
 import re
 import resource
 import shutil
@@ -17,6 +16,8 @@ import struct
 import subprocess
 import tempfile
 import time
+
+from bench.ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # Seconds after which a wait has failed; nothing waits that long when all is well.
@@ -66,47 +67,6 @@ def wait_until(condition, what, patience=PATIENCE):
 
 
 Skip = type("Skip", (Exception,), {})
-
-
-class Ports:
-    """Ports for one process. Not among those that the kernel gives to whoever connects (from 32768 on): a test
-    beside this one may open thousands before a port is bound. And from a block that no other process draws from,
-    as a port is free until it is bound: whose the block is says a name in the kernel, which ends with him."""
-
-    FIRST, BLOCKS, SIZE = 10000, 44, 500
-
-    def __init__(self):
-        self.owner = os.getpid()
-        self.claim = None
-        self.block = next((b for b in random.sample(range(self.BLOCKS), self.BLOCKS) if self.claims(b)), None)
-        expect(self.block is not None, "other flow tests have all ports")
-        self.next = random.randrange(self.SIZE)
-
-    def claims(self, block):
-        self.claim = socket.socket(socket.AF_UNIX)
-        with contextlib.suppress(OSError):
-            self.claim.bind(f"\0flywheel-flow-{block}")
-            return True
-        self.claim.close()
-        return False
-
-    def draw(self):
-        self.next = (self.next + 1) % self.SIZE
-        return self.FIRST + self.block * self.SIZE + self.next
-
-
-PORTS = []
-
-
-def free_port():
-    """One that nobody listens on, nor will."""
-    if not PORTS or PORTS[-1].owner != os.getpid():
-        PORTS.append(Ports())
-    while True:
-        port = PORTS[-1].draw()
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            return port
 
 
 def is_socket(descriptor):

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 
-from flow import PATIENCE, Daemon, Skip, expect, expect_equal, wait_until
+from flow import PATIENCE, Daemon, Skip, expect, expect_equal, free_port, wait_until
 
 HELLO = "Subject: hello\r\n\r\nhello\r\n"
 GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
@@ -199,9 +199,10 @@ def test_what_is_not_valid_is_neither_committed_nor_pulled(flow):
 def test_what_flywheeld_refuses_is_taken_back(flow):
     a, b = cluster(flow)
     with socket.socket() as occupied:
-        occupied.bind(("127.0.0.1", 0))
+        port = free_port()
+        occupied.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        occupied.bind(("127.0.0.1", port))
         occupied.listen()
-        port = occupied.getsockname()[1]
         text = a.folder / "node" / "b" / "local.conf"
         text.write_text(text.read_text() + f'esmtp_listener {{ listen "127.0.0.1:{port}" {{ }} }}\n')
         a.do("commit", "-m", "One port more for b")
