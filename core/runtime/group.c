@@ -265,9 +265,11 @@ static void park(struct group *g, uint64_t limit_ns)
 
 static void idle(struct group *g, int work)
 {
+	enum idle_action action;
 	uint64_t ns;
-	enum idle_action action = idle_step(&g->idle, work, g->now.mono_ns, &ns);
 
+	g->idle.crowded = atomic_load_explicit(&g->runtime->crowded, memory_order_relaxed);
+	action = idle_step(&g->idle, work, g->now.mono_ns, &ns);
 	if (work > 0) {
 		return;
 	}
@@ -369,7 +371,6 @@ void group_tune(struct group *g, int core, const struct idle *idle)
 		pin(g, core);
 	}
 	g->idle = *idle;
-	runtime_spare_cores(g->runtime, &g->idle);
 	atomic_store(&g->idle_kind, (int)idle->kind);
 }
 

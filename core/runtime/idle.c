@@ -58,7 +58,9 @@ static void note_wait(struct idle *i, uint64_t now_ns)
 
 static uint64_t spin_budget(const struct idle *i, uint64_t now_ns)
 {
-	return i->expected_ns < i->spin_ns && now_ns >= i->crowded_until_ns ? i->spin_ns : 0;
+	bool pays = i->expected_ns < i->spin_ns;
+
+	return pays && !i->crowded && now_ns >= i->crowded_until_ns ? i->spin_ns : 0;
 }
 
 /* Spins where work is expected soon and nobody else needs the core, else parks at once. */

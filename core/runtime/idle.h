@@ -42,6 +42,8 @@ struct idle {
 	uint64_t crowded_until_ns;
 	/* The last step was one of spinning. */
 	bool spinning;
+	/* park: threads that spin outnumber the cores, so that this one does not. */
+	bool crowded;
 	/* Slept since there was work. */
 	bool coalesced;
 };

@@ -339,9 +339,13 @@ int roster_tune(struct runtime *rt, struct group *g, int core, const struct idle
 
 /* ---- steps ---- */
 
-static void complete(struct roster *r, int result)
+static void complete(struct runtime *rt, int result)
 {
+	struct roster *r = &rt->roster;
+
 	r->step = ROSTER_IDLE;
+	/* Threads have come, gone, or got another strategy. */
+	runtime_count_spinning(rt);
 	r->on_done(r->context, result);
 }
 
@@ -389,7 +393,7 @@ static void after_start(struct runtime *rt, struct roster *r)
 	rc = rc == 0 ? atomic_load(&r->notice.result) : rc;
 	rc = rc == 0 && atomic_load(&r->group->ended) ? r->group->start_error : rc;
 	if (rc == 0) {
-		complete(r, 0);
+		complete(rt, 0);
 		return;
 	}
 	r->result = rc;
@@ -414,7 +418,7 @@ static void end(struct runtime *rt, struct roster *r)
 	}
 	close_links(rt, a);
 	atomic_store(&a->leaving, false);
-	complete(r, r->result);
+	complete(rt, r->result);
 }
 
 /* Whether the step that is under way has come to its end. */
@@ -473,7 +477,7 @@ static void next_step(struct runtime *rt, uint64_t now_ns)
 		end(rt, r);
 		break;
 	case ROSTER_TUNE:
-		complete(r, 0);
+		complete(rt, 0);
 		break;
 	}
 }
@@ -490,7 +494,7 @@ bool roster_gives_way(struct runtime *rt)
 	/* It drains with all the others. */
 	if (r->step == ROSTER_DRAIN) {
 		atomic_store(&r->agent->leaving, false);
-		complete(r, -ECANCELED);
+		complete(rt, -ECANCELED);
 	}
 	return r->step == ROSTER_IDLE;
 }

@@ -133,6 +133,9 @@ static uint32_t count_spinning(const struct runtime *rt, const struct group **wo
 	for (uint32_t i = 0; i < rt->group_count; i++) {
 		const struct idle *idle = &rt->groups[i]->idle;
 
+		if (!rt->groups[i]->live) {
+			continue;
+		}
 		if (spins_always(idle)) {
 			*worst = rt->groups[i];
 		}
@@ -141,31 +144,19 @@ static uint32_t count_spinning(const struct runtime *rt, const struct group **wo
 	return count;
 }
 
-void runtime_spare_cores(const struct runtime *rt, struct idle *idle)
+void runtime_count_spinning(struct runtime *rt)
 {
-	if (rt->crowded && idle->kind == IDLE_PARK) {
-		idle->spin_ns = 0;
-	}
-}
-
-/* When threads that spin outnumber the cores there are, or a quota counts their time, spinning
- * takes from those that work: park gives it up, other strategies keep it, and this is said once. */
-static void check_cores(struct runtime *rt)
-{
-	struct usable_cores u = affinity_usable();
+	const struct usable_cores *u = &rt->usable;
 	const struct group *worst;
 	uint32_t spinning = count_spinning(rt, &worst);
+	bool crowded = spinning > u->usable || (spinning > 0 && u->limited);
 
-	if (spinning == 0 || (spinning <= u.usable && !u.limited)) {
+	if (atomic_exchange(&rt->crowded, crowded) || !crowded) {
 		return;
-	}
-	rt->crowded = true;
-	for (uint32_t i = 0; i < rt->group_count; i++) {
-		runtime_spare_cores(rt, &rt->groups[i]->idle);
 	}
 	runtime_warn(rt,
 		     "%u threads that spin share %u usable cores%s: park sleeps at once%s%s%s%s",
-		     spinning, u.usable, u.limited ? " (CPU quota)" : "",
+		     spinning, u->usable, u->limited ? " (CPU quota)" : "",
 		     worst != NULL ? ", but group " : "", worst != NULL ? worst->name : "",
 		     worst != NULL ? " still spins by its strategy " : "",
 		     worst != NULL ? idle_name(worst->idle.kind) : "");
@@ -175,7 +166,7 @@ int runtime_prepare(struct runtime *rt)
 {
 	int rc = 0;
 
-	check_cores(rt);
+	rt->usable = affinity_usable();
 	affinity_remember(&rt->cores);
 	for (uint32_t i = 0; rc == 0 && i < rt->group_count; i++) {
 		/* Those without agents wait for some to join. */
@@ -183,6 +174,7 @@ int runtime_prepare(struct runtime *rt)
 		rt->starting += rt->groups[i]->live;
 		rc = doorbell_init(&rt->groups[i]->doorbell);
 	}
+	runtime_count_spinning(rt);
 	for (uint32_t i = 0; i < rt->agent_count; i++) {
 		struct agent *a = rt->agents[i];
 

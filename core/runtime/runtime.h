@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/runtime/affinity.h"
 #include "core/runtime/agent.h"
 #include "core/runtime/group.h"
 #include "core/runtime/roster.h"
@@ -46,8 +47,10 @@ struct runtime {
 	struct roster roster;
 	/* Cores that the process may use, for who is not pinned. */
 	cpu_set_t cores;
-	/* Threads that spin outnumbered the cores at the start. */
-	bool crowded;
+	/* What there is of them, as found before any thread was pinned. */
+	struct usable_cores usable;
+	/* Threads that spin outnumber the cores; the first group's thread writes it. */
+	_Atomic bool crowded;
 	/* The invoker steps it: there are no other threads. */
 	bool one_thread;
 	struct agent *wheel;
@@ -145,9 +148,14 @@ bool runtime_has_news(const struct runtime *rt, const struct group *g);
 CONCURRENT
 void runtime_warn_once(struct runtime *rt, const char *text);
 
-/* Where threads that spin outnumbered the cores, park gives its spinning up. */
-READONLY
-void runtime_spare_cores(const struct runtime *rt, struct idle *idle);
+/*
+ * Do threads that spin outnumber the cores there are, or does a quota count their time? Then they
+ * would take from those that work: park gives its spinning up for as long, other strategies keep
+ * it, and this is said. At the start, and by the roster after every change; no group's strategy may
+ * be changing.
+ */
+SINGLE
+void runtime_count_spinning(struct runtime *rt);
 
 /* For the roster: the link from one agent to another; 0 or -ENOMEM. */
 SINGLE

@@ -227,6 +227,23 @@ static void test_run_when_park_after_spinning(void **state)
 	pair_free(p);
 }
 
+/* ... of which there is none where threads that spin outnumber the cores. */
+static void test_run_when_the_cores_are_crowded(void **state)
+{
+	struct pair *p = pair_make(MUX_EPOLL, &(struct idle){.kind = IDLE_PARK}, 1000);
+
+	(void)state;
+	p->rt.groups[0]->idle.spin_ns = NS_PER_S;
+	p->rt.groups[1]->idle.spin_ns = NS_PER_S;
+	atomic_store(&p->rt.crowded, true);
+	assert_int_equal(runtime_run(&p->rt), 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		assert_int_equal(p->rt.groups[i]->idle.budget_ns, 0);
+		assert_true(p->rt.groups[i]->idle.crowded);
+	}
+	pair_free(p);
+}
+
 /* An agent that lets its group sleep, and wakes it by a timer only. */
 struct sleeper {
 	struct agent base;
@@ -325,6 +342,7 @@ int main(void)
 		cmocka_unit_test(test_run_when_park_with_epoll),
 		cmocka_unit_test(test_run_when_park_with_poll),
 		cmocka_unit_test(test_run_when_park_after_spinning),
+		cmocka_unit_test(test_run_when_the_cores_are_crowded),
 		cmocka_unit_test(test_park_when_a_deadline_is_near),
 	};
 

@@ -223,6 +223,20 @@ static void test_step_when_park_has_no_spin_budget(void **state)
 	assert_int_equal(idle_step(&idle, 0, 5, &ns), IDLE_DO_PARK);
 }
 
+/* Whoever would have to give a core up for it to spin is more important. */
+static void test_step_when_the_cores_are_crowded(void **state)
+{
+	struct idle idle = {.kind = IDLE_PARK, .spin_ns = 50, .crowded = true};
+	uint64_t ns;
+
+	(void)state;
+	assert_int_equal(idle_step(&idle, 1, 1000, &ns), IDLE_DO_NOTHING);
+	assert_int_equal(idle_step(&idle, 0, 1010, &ns), IDLE_DO_PARK);
+	assert_int_equal(idle_step(&idle, 1, 1020, &ns), IDLE_DO_NOTHING);
+	idle.crowded = false;
+	assert_int_equal(idle_step(&idle, 0, 1030, &ns), IDLE_DO_PAUSE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -238,6 +252,7 @@ int main(void)
 		cmocka_unit_test(test_step_when_another_thread_takes_the_core),
 		cmocka_unit_test(test_step_when_park_coalesces),
 		cmocka_unit_test(test_step_when_park_has_no_spin_budget),
+		cmocka_unit_test(test_step_when_the_cores_are_crowded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,6 +29,7 @@ static struct runtime rt;
 static uint64_t now_ns;
 static int result;
 static unsigned done;
+static unsigned warnings;
 
 static struct guest *guest_of(struct agent *self)
 {
@@ -90,6 +91,13 @@ static void on_done(void *context, int rc)
 	done++;
 }
 
+static void on_warning(void *context, const char *text)
+{
+	(void)context;
+	assert_non_null(strstr(text, "3 threads that spin share 2 usable cores: park sleeps"));
+	warnings++;
+}
+
 static void steps(unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {
@@ -106,11 +114,13 @@ static int setup(void **state)
 	now_ns = NS_PER_S;
 	done = 0;
 	result = 1;
+	warnings = 0;
 	memset(&host, 0, sizeof host);
 	memset(&other, 0, sizeof other);
 	memset(&guest, 0, sizeof guest);
 	runtime_init(&rt, &clock);
 	rt.backend = MUX_POLL;
+	rt.warn = on_warning;
 	rt.ring_slots = 8;
 	agent_init(&host.base, &ops, "host", 0);
 	agent_init(&other.base, &ops, "other", 0);
@@ -274,6 +284,41 @@ static void test_tune_when_the_group_runs(void **state)
 	assert_int_equal(atomic_load(&rt.groups[1]->core), 0);
 }
 
+static void let_spin(struct group *g, uint64_t spin_ns)
+{
+	const struct idle idle = {.kind = IDLE_PARK, .spin_ns = spin_ns};
+
+	assert_int_equal(roster_tune(&rt, g, -1, &idle, on_done, NULL), 0);
+	steps(3);
+}
+
+/* Threads that join, leave, and get another strategy count; those that are not there do not. */
+static void test_cores_are_crowded_while_too_many_spin(void **state)
+{
+	(void)state;
+	rt.usable = (struct usable_cores){.cores = 2, .quota = 2, .usable = 2};
+	rt.groups[2]->idle.spin_ns = 1000;
+	let_spin(rt.groups[0], 1000);
+	let_spin(rt.groups[1], 1000);
+	assert_false(rt.crowded);
+	join(rt.groups[2]);
+	assert_true(rt.crowded);
+	assert_int_equal(warnings, 1);
+	/* They spin again when there is room. */
+	assert_int_equal(rt.groups[1]->idle.spin_ns, 1000);
+	assert_int_equal(roster_leave(&rt, &guest.base, on_done, NULL), 0);
+	steps(10);
+	assert_false(rt.crowded);
+	join(rt.groups[2]);
+	assert_true(rt.crowded);
+	assert_int_equal(warnings, 2);
+	let_spin(rt.groups[1], 0);
+	assert_false(rt.crowded);
+	let_spin(rt.groups[1], 1000);
+	assert_true(rt.crowded);
+	assert_int_equal(warnings, 3);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -287,6 +332,7 @@ int main(void)
 		TEST(test_leave_when_it_takes_too_long),
 		TEST(test_stop_when_one_is_leaving),
 		TEST(test_tune_when_the_group_runs),
+		TEST(test_cores_are_crowded_while_too_many_spin),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
