@@ -33,6 +33,9 @@ struct server {
 	uint32_t writer_count;
 	char names[SCHEDULERS_MAX + WRITERS_MAX][NAME_MAX_LEN];
 	uint32_t name_count;
+	/* The last change of agents could not be made in full: what runs is not what the newest
+	 * generation says. The first scheduler's. */
+	bool agents_amiss;
 	/* Where policies of MTA-STS are kept. */
 	char policies[PATH_MAX];
 };
@@ -418,10 +421,12 @@ static bool agents_agree(const struct config *a, const struct config *b)
 	return same;
 }
 
-static void on_agents_set(struct agent *self, void *change, int result, const char *why)
+static void on_agents_set(struct agent *self, void *context, int result, const char *why)
 {
+	struct generation_change *change = context;
 	char line[512];
 
+	CONTAINER_OF(change->program, struct server, program)->agents_amiss = result != 0;
 	if (result != 0 && result != -ESHUTDOWN) {
 		snprintf(line, sizeof line, "agents are not as the configuration says: %s",
 			 why != NULL ? why : strerror(-result));
@@ -436,7 +441,7 @@ static bool on_agents_changed(struct program *p, const struct config *before,
 {
 	struct server *s = CONTAINER_OF(p, struct server, program);
 
-	if (agents_agree(before, after)) {
+	if (!s->agents_amiss && agents_agree(before, after)) {
 		return false;
 	}
 	server_set_agents(s, after, &p->schedulers[0]->base, on_agents_set, g);

@@ -1,8 +1,11 @@
 """Schedulers by reload: they come and go, and get other cores and idle strategies, while mail flows."""
 
 import base64
+import itertools
 import re
+import resource
 import threading
+from pathlib import Path
 
 from certificates import Certificates
 from flow import Daemon, Sink, expect, expect_equal, wait_until
@@ -21,6 +24,10 @@ def set_agents(daemon, text):
 
 def thread(daemon, name):
     return next((row for row in daemon.console("threads")["threads"] if row["thread"] == name), None)
+
+
+def schedulers(daemon):
+    return len([row for row in daemon.console("threads")["agents"] if row["kind"] == "scheduler"])
 
 
 def sums(daemon):
@@ -71,6 +78,28 @@ def test_cores_and_idle_strategies_change(flow):
     expect_equal(code, 250, "mail is taken")
 
 
+def deny_descriptors(daemon, spare):
+    """From now on it may open `spare` more at a time. Returns the limits of before."""
+    used = {int(fd.name) for fd in Path(f"/proc/{daemon.process.pid}/fd").iterdir()}
+    free = itertools.islice((fd for fd in itertools.count() if fd not in used), spare)
+    before = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (max(free) + 1, before[1]))
+    return before
+
+
+def test_what_could_not_be_made_is_tried_again(flow):
+    daemon = Daemon(flow, schedulers=1)
+    # One for the console, one for the files that are read and then for the first scheduler that comes.
+    before = deny_descriptors(daemon, 2)
+    answer = set_agents(daemon, "count = 3")
+    expect("agents are not as the configuration says: Too many open files" in str(answer), f"answer: {answer}")
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, before)
+    expect_equal(schedulers(daemon), 1, "schedulers when they could not be made")
+    answer = set_agents(daemon, "count = 3")
+    expect("agents are not" not in str(answer), f"answer: {answer}")
+    expect_equal(schedulers(daemon), 3, "schedulers when they can")
+
+
 def test_groups_without_agents_count_for_nothing(flow):
     groups = "".join(f"group g{i} {{ }}\n" for i in range(200))
     daemon = Daemon(flow, schedulers=1, text=groups)
@@ -89,8 +118,7 @@ def test_schedulers_of_the_start_go_and_come(flow):
     for count in (1, 3, 2):
         answer = set_agents(daemon, f"count = {count}")
         expect_equal(answer.get("restart_only", []), [], f"what was not done ({answer})")
-        there = [row["agent"] for row in daemon.console("threads")["agents"] if row["kind"] == "scheduler"]
-        expect_equal(len(there), count, f"schedulers ({there})")
+        expect_equal(schedulers(daemon), count, "schedulers")
         client = daemon.connect()
         for i in range(10):
             code, _ = client.mail(f"somebody@d{i}.test")
