@@ -141,6 +141,8 @@ struct relocation {
 	 * of that it could set going. */
 	uint32_t found;
 	uint32_t began;
+	/* What the last pass found and has not come to its end since: it may be less. */
+	uint32_t awaited;
 	/* Entries that were handed over and have not been confirmed. */
 	uint32_t entries;
 	/* Until the next pass, when this one could only wait; how long that is the next time. */

@@ -180,6 +180,10 @@ BOUND
 void relocate_note_place(struct dispatcher *x, const struct domain *d);
 BOUND
 void relocate_note_departure(struct dispatcher *x, const struct move *m);
+/* What a pass may wait for has come to its end: before the record leaves, before its place is told
+ * of its return, or before its next hops count as known. */
+BOUND
+void relocate_note_progress(struct dispatcher *x, const struct domain *d);
 /* A site was made that may have connections elsewhere still: it opens none before those are closed.
  * And one has none any more. */
 BOUND

@@ -386,6 +386,7 @@ void dispatch_resolved(struct dispatcher *x, struct domain *d, struct route_verd
 	bool asked = d->resolving;
 
 	OWNER_CHECK(d);
+	relocate_note_progress(x, d);
 	d->resolving = false;
 	count_route(x, v);
 	if (x->stopping || v->result == ROUTE_CANCELLED) {

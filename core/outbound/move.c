@@ -76,6 +76,7 @@ static void let_go(struct dispatcher *x, struct move *m)
 {
 	struct domain *d = m->domain;
 
+	relocate_note_progress(x, d);
 	timer_cancel(&d->hold_timer);
 	timer_cancel(&d->delayed_timer);
 	ASSERT(is_quiet(d) && d->lane == NULL);
@@ -275,6 +276,7 @@ static void on_return(struct agent *self, void *object, uint64_t index)
 	struct domain *place = domain_find(&x->domains, m->domain->binding, m->domain->name);
 
 	ASSERT(x->self == self && place != NULL && place->travel == DOMAIN_EXPECTED);
+	relocate_note_progress(x, place);
 	if (is_quiet(place) && !place->travel_posted) {
 		take_place(x, place, m);
 	} else {

@@ -218,10 +218,40 @@ void relocate_await_site(struct dispatcher *x, struct site *s)
 		   before);
 }
 
+/* It ends, or has to. */
+static bool is_out_of_place(const struct dispatcher *x, const struct site *s)
+{
+	return has_home(s->key) && dispatch_home(x, s->hash) != x->index;
+}
+
+/* One more pass, soon. */
+static void look_again(struct dispatcher *x)
+{
+	struct relocation *r = &x->relocation;
+
+	r->pause_ms = PASS_MS;
+	if (timer_armed(&r->timer)) {
+		timer_arm(&r->timer, dispatch_now_ms(x) + PASS_MS);
+	}
+}
+
+/* The next pass need not wait any longer when nothing is left that the last one waits for. */
+static void note_end(struct dispatcher *x)
+{
+	struct relocation *r = &x->relocation;
+
+	if (r->awaited > 0 && --r->awaited == 0) {
+		look_again(x);
+	}
+}
+
 void relocate_site_gone(struct dispatcher *x, struct site *s)
 {
 	struct named *n;
 
+	if (is_out_of_place(x, s)) {
+		note_end(x);
+	}
 	while ((n = s->awaiting) != NULL) {
 		s->awaiting = n->next;
 		agent_send(x->self, n->from->self, on_site_clear, n, 0);
@@ -309,11 +339,25 @@ void relocate_note_place(struct dispatcher *x, const struct domain *d)
 	if (!r->running) {
 		relocate_begin(x);
 	}
-	/* One more pass, soon. */
 	r->found++;
-	r->pause_ms = PASS_MS;
-	if (timer_armed(&r->timer)) {
-		timer_arm(&r->timer, dispatch_now_ms(x) + PASS_MS);
+	look_again(x);
+}
+
+/* A pass can do nothing about it. */
+static bool is_awaited(const struct dispatcher *x, const struct domain *d)
+{
+	if (d->travel == DOMAIN_AT_HOME) {
+		return d->resolving && place_of(x, d) != x->index;
+	}
+	/* On its way under an earlier layout, or out of here. */
+	return dispatch_home(x, d->hash) != x->index || d->move == NULL ||
+	       d->move->layout != x->layout;
+}
+
+void relocate_note_progress(struct dispatcher *x, const struct domain *d)
+{
+	if (x->relocation.awaited > 0 && is_awaited(x, d)) {
+		note_end(x);
 	}
 }
 
@@ -337,8 +381,7 @@ static bool look_at_record(struct dispatcher *x, struct domain *d)
 	bool at_first_home = dispatch_home(x, d->hash) == x->index;
 
 	if (d->travel != DOMAIN_AT_HOME && !r->dropping) {
-		/* On its way under an earlier layout, or out of here. */
-		r->found += !at_first_home || d->move == NULL || d->move->layout != x->layout;
+		r->found += is_awaited(x, d);
 		return false;
 	}
 	if (r->dropping) {
@@ -393,7 +436,7 @@ static void look_at_site(struct dispatcher *x, struct site *s)
 {
 	struct connection *next;
 
-	if (x->relocation.dropping || !has_home(s->key) || dispatch_home(x, s->hash) == x->index) {
+	if (x->relocation.dropping || !is_out_of_place(x, s)) {
 		return;
 	}
 	x->relocation.found++;
@@ -485,6 +528,7 @@ static void sites_step(struct dispatcher *x)
 		r->pause_ms = r->pause_ms * 2 < PASS_MS_MAX ? r->pause_ms * 2 : PASS_MS_MAX;
 	}
 	r->dropping = false;
+	r->awaited = r->found;
 	r->found = 0;
 	r->began = 0;
 	restart(x, RELOCATION_RECORDS);
@@ -512,6 +556,7 @@ void relocate_begin(struct dispatcher *x)
 	x->relocation.pause_ms = PASS_MS;
 	x->relocation.found = 0;
 	x->relocation.began = 0;
+	x->relocation.awaited = 0;
 	restart(x, RELOCATION_RECORDS);
 }
 

@@ -341,6 +341,72 @@ static void test_passes_that_only_wait_grow_rare(void **state)
 	end_the_transaction();
 }
 
+/* Until passes are rare, and one has just been. */
+static void wait_for_long(void)
+{
+	const struct timer *t = &dispatcher_at(0)->relocation.timer;
+	unsigned i = 0;
+	uint64_t now_ms;
+
+	do {
+		assert_true(i++ < 1000);
+		pass_ms(PASS_MS);
+		now_ms = agent_now_ms(dispatcher_at(0)->self);
+	} while (!timer_armed(t) || t->due_ms < now_ms + 500);
+}
+
+/* What was waited for has come to its end: the next pass does not keep it waiting. */
+static void assert_soon_complete(void)
+{
+	for (unsigned i = 0; i < 5; i++) {
+		pass_ms(PASS_MS);
+	}
+	assert_true(relocate_complete(dispatcher_at(0)));
+}
+
+static void test_end_of_a_long_wait_for_a_site(void **state)
+{
+	(void)state;
+	begin_with_a_transaction();
+	wait_for_long();
+	end_the_transaction();
+	assert_soon_complete();
+	finish();
+}
+
+static void test_end_of_a_long_wait_for_an_attempt(void **state)
+{
+	const char *name = domain_that(&to_the_third, 0);
+
+	(void)state;
+	rig->good->reply[PEER_BODY] = PEER_SILENT;
+	mail("a", name);
+	settle();
+	begin(3);
+	wait_for_long();
+	outbound_answer_bodies(rig->good);
+	settle();
+	assert_soon_complete();
+	finish();
+	assert_non_null(record_at(2, name));
+}
+
+static void test_end_of_a_long_wait_for_next_hops(void **state)
+{
+	const char *name = domain_that(&to_the_third, 0);
+
+	(void)state;
+	hold_answers = true;
+	mail_found_at(0, name);
+	begin(3);
+	wait_for_long();
+	answer_held();
+	settle();
+	assert_soon_complete();
+	finish();
+	assert_non_null(record_at(2, name));
+}
+
 /* While it stops a dispatcher keeps nobody waiting. */
 static void test_is_complete_when_it_stops(void **state)
 {
@@ -374,6 +440,9 @@ int main(void)
 		HOMES(test_stop_while_a_site_is_waited_for),
 		HOMES(test_stop_before_a_site_ends),
 		HOMES(test_passes_that_only_wait_grow_rare),
+		HOMES(test_end_of_a_long_wait_for_a_site),
+		HOMES(test_end_of_a_long_wait_for_an_attempt),
+		HOMES(test_end_of_a_long_wait_for_next_hops),
 		HOMES(test_is_complete_when_it_stops),
 	};
 
