@@ -139,9 +139,7 @@ struct binding_orders {
 	uint32_t count;
 	struct binding_told {
 		char *name;
-		char *by;
-		uint64_t since_ms;
-		uint64_t until_ms;
+		struct suspension *suspension;
 		enum binding_order order;
 	} told[];
 };
@@ -155,10 +153,8 @@ static void on_orders(struct agent *self, void *object, uint64_t unused)
 	for (uint32_t i = 0; i < o->count; i++) {
 		struct binding_record *b = binding_open(&s->dispatcher.bindings, o->told[i].name);
 
-		dispatch_order_binding(&s->dispatcher, b, o->told[i].order, o->told[i].by,
-				       o->told[i].since_ms, o->told[i].until_ms);
+		dispatch_order_binding(&s->dispatcher, b, o->told[i].order, o->told[i].suspension);
 		free(o->told[i].name);
-		free(o->told[i].by);
 	}
 	free(o);
 }
@@ -187,9 +183,7 @@ static void send_orders(struct scheduler *s, struct agent *to)
 		if (b->order != BINDING_AS_CONFIGURED) {
 			o->told[o->count++] = (struct binding_told){
 				.name = copy(b->name),
-				.by = b->suspension != NULL ? copy(b->suspension->by) : NULL,
-				.since_ms = b->suspension != NULL ? b->suspension->since_ms : 0,
-				.until_ms = b->suspension != NULL ? b->suspension->until_ms : 0,
+				.suspension = suspension_copy(b->suspension),
 				.order = b->order,
 			};
 		}

@@ -249,7 +249,7 @@ bool binding_is_known(const struct binding_table *t, const char *name)
 void binding_set_order(struct binding_record *b, enum binding_order order)
 {
 	b->order = order;
-	suspension_note(&b->suspension, NULL, 0, 0);
+	suspension_keep(&b->suspension, NULL);
 	for (struct binding_record *x = b->group != NULL ? b->group->first : NULL; x != NULL;
 	     x = x->group_next) {
 		x->credit = 0;

@@ -273,8 +273,7 @@ static bool suspend_step(struct part *p, struct agent *self)
 	/* Said again, it has another end. */
 	if (b != NULL && (b->order != wanted || p->bucket_count == UINT32_MAX)) {
 		dispatch_order_binding(&order_scheduler_of(self)->dispatcher, b, wanted,
-				       p->order->flag ? p->order->who : NULL, agent_wall_ms(self),
-				       p->order->until_ms);
+				       command_suspension(p->order, self));
 	}
 	done = done || part_walk(p, self, ORDER_ROWS_PER_STEP, obey_one);
 	known(p, self);
