@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 #define LOCK_KEEPER_MAGIC 0x6c6f636bU
 #define BUCKETS 1024
@@ -48,13 +49,8 @@ static void *make(size_t size)
 
 static struct lock_entry **place_of(struct lock_keeper *k, const char *name)
 {
-	uint32_t hash = 2166136261U;
-	struct lock_entry **at;
+	struct lock_entry **at = &k->buckets[fnv_text(FNV_START, name) % BUCKETS];
 
-	for (const char *c = name; *c != '\0'; c++) {
-		hash = (hash ^ (unsigned char)*c) * 16777619U;
-	}
-	at = &k->buckets[hash % BUCKETS];
 	while (*at != NULL && strcmp((*at)->holder->name, name) != 0) {
 		at = &(*at)->next;
 	}

@@ -14,6 +14,7 @@
 #include "agents/crew.h"
 #include "agents/generation.h"
 #include "agents/listen_socket.h"
+#include "core/runtime/fnv.h"
 
 /* Those that the configuration has no more stay while they have connections, each of which has a
  * generation. */
@@ -98,11 +99,8 @@ struct agent *master_agent(struct master *m)
 
 static struct peer **peer_bucket(struct master *m, const struct in6_addr *address, uint32_t listen)
 {
-	uint64_t h = UINT64_C(0xcbf29ce484222325) ^ listen;
+	uint64_t h = fnv_bytes(FNV_START ^ listen, address->s6_addr, sizeof(address->s6_addr));
 
-	for (int i = 0; i < 16; i++) {
-		h = (h ^ address->s6_addr[i]) * UINT64_C(0x100000001b3);
-	}
 	return &m->buckets[(h >> 20) & (PEER_BUCKETS - 1)];
 }
 

@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 #define BUCKETS_MIN 64
 
@@ -22,10 +23,10 @@ struct dns_cache_entry {
 
 uint64_t dns_hash(const char *name, enum dns_type type)
 {
-	uint64_t h = UINT64_C(0xcbf29ce484222325) ^ (uint64_t)type;
+	uint64_t h = FNV_START ^ (uint64_t)type;
 
 	for (; *name != '\0'; name++) {
-		h = (h ^ (uint64_t)tolower((unsigned char)*name)) * UINT64_C(0x100000001b3);
+		h = fnv_octet(h, (unsigned char)tolower((unsigned char)*name));
 	}
 	h ^= h >> 32;
 	return h * UINT64_C(0x9e3779b97f4a7c15);

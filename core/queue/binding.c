@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 #define BUCKETS_MIN 16
 
@@ -28,11 +29,8 @@ static void *make(size_t size)
 
 static struct binding_record **bucket_of(const struct binding_table *t, const char *name)
 {
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
+	uint64_t h = fnv_text(FNV_START, name);
 
-	for (const char *c = name; *c != '\0'; c++) {
-		h = (h ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
-	}
 	return &t->buckets[(h ^ h >> 32) & (t->bucket_count - 1)];
 }
 
