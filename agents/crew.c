@@ -159,16 +159,6 @@ static void on_orders(struct agent *self, void *object, uint64_t unused)
 	free(o);
 }
 
-static char *copy(const char *text)
-{
-	char *c = strdup(text);
-
-	if (c == NULL) {
-		fatal("out of memory for the crew");
-	}
-	return c;
-}
-
 static void send_orders(struct scheduler *s, struct agent *to)
 {
 	const struct binding_table *t = &s->dispatcher.bindings;
@@ -182,7 +172,7 @@ static void send_orders(struct scheduler *s, struct agent *to)
 
 		if (b->order != BINDING_AS_CONFIGURED) {
 			o->told[o->count++] = (struct binding_told){
-				.name = copy(b->name),
+				.name = check_memory(strdup(b->name), "the crew"),
 				.suspension = suspension_copy(b->suspension),
 				.order = b->order,
 			};
@@ -287,7 +277,7 @@ void crew_leave_totals(struct scheduler *s)
 		const struct binding_record *b = table->records[i];
 
 		t->bindings[t->count++] = (struct binding_totals){
-			.name = copy(b->name),
+			.name = check_memory(strdup(b->name), "the crew"),
 			.received = b->received,
 			.delivered = b->delivered,
 			.failed = b->failed,

@@ -11,12 +11,7 @@
 
 static char *copy(const char *text)
 {
-	char *made = text == NULL ? NULL : strdup(text);
-
-	if (text != NULL && made == NULL) {
-		fatal("configuration: out of memory");
-	}
-	return made;
+	return text != NULL ? check_memory(strdup(text), "the configuration") : NULL;
 }
 
 static void change_free(struct overlay_change *change)

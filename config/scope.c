@@ -16,12 +16,7 @@
 
 static char *copy(const char *text)
 {
-	char *made = strdup(text);
-
-	if (made == NULL) {
-		fatal("configuration: out of memory");
-	}
-	return made;
+	return check_memory(strdup(text), "the configuration");
 }
 
 void config_scope_free(struct config_scope *scope)

@@ -100,12 +100,7 @@ static const struct {
 
 static void *allocate(size_t count, size_t size)
 {
-	void *memory = calloc(count != 0 ? count : 1, size);
-
-	if (memory == NULL) {
-		fatal("out of memory for bounce rules");
-	}
-	return memory;
+	return check_memory(calloc(count != 0 ? count : 1, size), "bounce rules");
 }
 
 static char *copy_text(const char *text, size_t len)

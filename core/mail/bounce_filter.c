@@ -294,12 +294,7 @@ static bool parse_alternatives(struct parser *p, struct words *found)
 
 static void *allocate(size_t count, size_t size)
 {
-	void *memory = calloc(count != 0 ? count : 1, size);
-
-	if (memory == NULL) {
-		fatal("out of memory for bounce rules");
-	}
-	return memory;
+	return check_memory(calloc(count != 0 ? count : 1, size), "bounce rules");
 }
 
 struct bounce_filter *bounce_filter_create(uint32_t count)

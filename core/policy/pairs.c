@@ -9,11 +9,8 @@
 
 static char *copy(const char *text, size_t len)
 {
-	char *c = malloc(len + 1);
+	char *c = check_memory(malloc(len + 1), "a context");
 
-	if (c == NULL) {
-		fatal("out of memory for a context");
-	}
 	memcpy(c, text, len);
 	c[len] = '\0';
 	return c;

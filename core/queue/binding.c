@@ -17,16 +17,6 @@ struct binding_group {
 	char name[];
 };
 
-static void *make(size_t size)
-{
-	void *p = calloc(1, size);
-
-	if (p == NULL) {
-		fatal("out of memory for bindings");
-	}
-	return p;
-}
-
 static struct binding_record **bucket_of(const struct binding_table *t, const char *name)
 {
 	uint64_t h = fnv_text(FNV_START, name);
@@ -43,7 +33,8 @@ static void grow(struct binding_table *t)
 	}
 	free(t->buckets);
 	t->bucket_count = t->room;
-	t->buckets = make(t->bucket_count * sizeof(struct binding_record *));
+	t->buckets = check_memory(calloc(1, t->bucket_count * sizeof(struct binding_record *)),
+				  "bindings");
 	for (uint32_t i = 0; i < t->count; i++) {
 		struct binding_record **bucket = bucket_of(t, t->records[i]->name);
 
@@ -55,7 +46,7 @@ static void grow(struct binding_table *t)
 static struct binding_record *record_new(struct binding_table *t, const char *name)
 {
 	size_t len = strlen(name);
-	struct binding_record *b = make(sizeof(*b) + len + 1);
+	struct binding_record *b = check_memory(calloc(1, sizeof(*b) + len + 1), "bindings");
 	struct binding_record **bucket;
 
 	if (t->count == t->room) {
@@ -149,7 +140,7 @@ static struct binding_group *group_open(struct binding_table *t, const char *nam
 	size_t len = strlen(name);
 
 	if (g == NULL) {
-		g = make(sizeof(*g) + len + 1);
+		g = check_memory(calloc(1, sizeof(*g) + len + 1), "bindings");
 		memcpy(g->name, name, len + 1);
 		g->next = t->groups;
 		t->groups = g;

@@ -43,12 +43,7 @@ static struct candidate *place_of(const struct candidates *c, const struct messa
 
 static void *grown(void *old, size_t bytes)
 {
-	void *p = realloc(old, bytes);
-
-	if (p == NULL) {
-		fatal("out of memory for the answer to a command");
-	}
-	return p;
+	return check_memory(realloc(old, bytes), "the answer to a command");
 }
 
 static void make_room(struct candidates *c)

@@ -284,16 +284,6 @@ static json_t *make_locate(struct inquiry *q)
 	return v;
 }
 
-static char *copy_word(const char *text)
-{
-	char *made = strdup(text);
-
-	if (made == NULL) {
-		fatal("out of memory for a command");
-	}
-	return made;
-}
-
 /* All words are a scope, or the first one is an option, in whatever scope. */
 void command_config_locate(struct order *o)
 {
@@ -314,11 +304,13 @@ void command_config_locate(struct order *o)
 		q->scope = scope;
 	} else {
 		config_scope_free(&scope);
-		q->option = copy_word(o->arguments[0]);
+		q->option = check_memory(strdup(o->arguments[0]), "a command");
 		for (char *c = q->option; *c != '\0'; c++) {
 			*c = (char)tolower((unsigned char)*c);
 		}
-		q->value = o->argument_count > 1 ? copy_word(o->arguments[1]) : NULL;
+		q->value = o->argument_count > 1
+				   ? check_memory(strdup(o->arguments[1]), "a command")
+				   : NULL;
 		if (!config_option_exists(q->option)) {
 			order_fail(o, "no option is called \"%.64s\"", q->option);
 			inquiry_free(q);
