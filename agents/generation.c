@@ -203,12 +203,9 @@ static void on_warning(struct agent *self, void *object, uint64_t text)
 	struct generation_change *g = object;
 	char *line = (char *)(uintptr_t)text;
 	size_t len = g->messages != NULL ? strlen(g->messages) : 0;
-	char *all = realloc(g->messages, len + strlen(line) + 2);
+	char *all = check_memory(realloc(g->messages, len + strlen(line) + 2), "a warning");
 
 	(void)self;
-	if (all == NULL) {
-		fatal("out of memory for a warning");
-	}
 	sprintf(all + len, "%s\n", line);
 	g->messages = all;
 	free(line);
@@ -216,11 +213,8 @@ static void on_warning(struct agent *self, void *object, uint64_t text)
 
 void generation_warn(struct generation_change *g, struct agent *self, const char *line)
 {
-	char *copy = strdup(line);
+	char *copy = check_memory(strdup(line), "a warning");
 
-	if (copy == NULL) {
-		fatal("out of memory for a warning");
-	}
 	agent_send(self, &first_of(g->program)->base, on_warning, g, (uint64_t)(uintptr_t)copy);
 }
 
@@ -268,11 +262,9 @@ static void prepare(struct job *job)
 {
 	struct generation_change *g = CONTAINER_OF(job, struct generation_change, job);
 	size_t len;
-	FILE *errors = open_memstream(&g->messages, &len);
+	FILE *errors = check_memory(open_memstream(&g->messages, &len),
+				    "a generation of the configuration");
 
-	if (errors == NULL) {
-		fatal("out of memory for a generation of the configuration");
-	}
 	g->result = g->ops->prepare(g, g->program->config, errors) ? 0 : -EINVAL;
 	fclose(errors);
 }

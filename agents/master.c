@@ -512,12 +512,10 @@ static struct listen *add_listen(struct master *m, uint32_t listener, uint32_t i
 	}
 	ASSERT(slot < PLACES_MAX);
 	if (m->listens[slot] == NULL) {
-		m->listens[slot] = calloc(1, sizeof(struct listen));
+		m->listens[slot] =
+			check_memory(calloc(1, sizeof(struct listen)), "a socket to listen on");
 	}
 	l = m->listens[slot];
-	if (l == NULL) {
-		fatal("out of memory for a socket to listen on");
-	}
 	*l = (struct listen){
 		.master = m,
 		.slot = slot,
@@ -640,12 +638,10 @@ static void block_signals(struct master *m)
 
 struct master *master_create(const char *name, struct program *program, FILE *errors)
 {
-	struct master *m =
-		aligned_alloc(CACHE_LINE, (sizeof *m + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
+	struct master *m = check_memory(
+		aligned_alloc(CACHE_LINE, (sizeof *m + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1)),
+		"the master");
 
-	if (m == NULL) {
-		fatal("out of memory for the master");
-	}
 	memset(m, 0, sizeof *m);
 	agent_init(&m->base, &master_ops, name, 0);
 	m->program = program;

@@ -260,12 +260,9 @@ static struct policy *make_state(struct scheduler *s, char **why)
 		.before = s->policy.policy,
 	};
 	size_t len;
-	FILE *errors = open_memstream(why, &len);
+	FILE *errors = check_memory(open_memstream(why, &len), "policy");
 	struct policy *p;
 
-	if (errors == NULL) {
-		fatal("out of memory for policy");
-	}
 	p = policy_create(&s->base, &start, errors);
 	fclose(errors);
 	return p;

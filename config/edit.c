@@ -143,11 +143,9 @@ static struct splice remove_statement(const struct tree_file *file, const struct
 {
 	size_t begin = line_begin(file, place->begin);
 	size_t behind = rest_of_line(file, place->end);
-	struct splice splice = {.from = place->begin, .to = place->end, .with = strdup("")};
+	struct splice splice = {.from = place->begin, .to = place->end};
 
-	if (splice.with == NULL) {
-		fatal("configuration: out of memory");
-	}
+	splice.with = check_memory(strdup(""), "the configuration");
 	if (skip_blanks(file, begin) == place->begin && behind != 0) {
 		splice.from = begin;
 		splice.to = behind;

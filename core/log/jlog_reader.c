@@ -331,12 +331,9 @@ static int start(struct jlog_reader *r)
 
 int jlog_reader_open(struct jlog_reader **reader, const char *path, const char *subscriber)
 {
-	struct jlog_reader *r = calloc(1, sizeof(*r));
+	struct jlog_reader *r = check_memory(calloc(1, sizeof(*r)), "the reader of a journal");
 	int rc;
 
-	if (r == NULL) {
-		fatal("out of memory for the reader of a journal");
-	}
 	r->magic = READER_MAGIC;
 	r->directory = r->fd = r->notify = NOTHING;
 	r->path = check_memory(strdup(path), "the reader of a journal");

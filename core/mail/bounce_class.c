@@ -343,10 +343,8 @@ static struct compiled_rule *add_rule(struct bounce_rules *rules)
 
 	if (rules->count == rules->size) {
 		rules->size = rules->size != 0 ? 2 * rules->size : 64;
-		rules->list = realloc(rules->list, rules->size * sizeof(*rules->list));
-		if (rules->list == NULL) {
-			fatal("out of memory for bounce rules");
-		}
+		rules->list = check_memory(realloc(rules->list, rules->size * sizeof(*rules->list)),
+					   "bounce rules");
 	}
 	rule = &rules->list[rules->count++];
 	memset(rule, 0, sizeof(*rule));

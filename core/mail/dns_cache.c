@@ -125,10 +125,7 @@ void dns_cache_put(struct dns_cache *c, const char *name, struct dns_answer *ans
 		return;
 	}
 	make_room(c, now_ms);
-	e = malloc(sizeof *e + len);
-	if (e == NULL) {
-		fatal("out of memory for an answer of the name service");
-	}
+	e = check_memory(malloc(sizeof *e + len), "an answer of the name service");
 	e->hash = dns_hash(name, answer->type);
 	e->until_ms = until_ms;
 	e->answer = dns_answer_hold(answer);

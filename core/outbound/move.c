@@ -376,11 +376,8 @@ void move_review(struct domain *d)
 
 void move_home(struct dispatcher *x, struct domain *d, bool unused)
 {
-	struct move *m = calloc(1, sizeof(*m));
+	struct move *m = check_memory(calloc(1, sizeof(*m)), "a record that moves");
 
-	if (m == NULL) {
-		fatal("out of memory for a record that moves");
-	}
 	m->domain = d;
 	m->unused = unused;
 	m->first = dispatch_home(x, d->hash);

@@ -109,11 +109,8 @@ static void on_sweep(struct agent *self, void *object, uint64_t value)
 
 static void sweep_start(struct dispatcher *x, struct domain *d, bool fail, bool quiet)
 {
-	struct sweep *w = malloc(sizeof *w);
+	struct sweep *w = check_memory(malloc(sizeof *w), "an order");
 
-	if (w == NULL) {
-		fatal("out of memory for an order");
-	}
 	*w = (struct sweep){
 		.domain = d,
 		.active = fail ? d->active_count : 0,

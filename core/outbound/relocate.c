@@ -66,11 +66,8 @@ static uint32_t home_before(const struct dispatcher *x, uint64_t hash)
 
 static struct named *name(struct dispatcher *x, const char *binding, const char *text)
 {
-	struct named *n = calloc(1, sizeof *n);
+	struct named *n = check_memory(calloc(1, sizeof *n), "a new layout");
 
-	if (n == NULL) {
-		fatal("out of memory for a new layout");
-	}
 	n->from = x;
 	n->layout = x->layout;
 	n->binding = check_memory(strdup(binding), "a new layout");

@@ -137,10 +137,7 @@ int policy_scripts_add(struct policy_scripts *s, const char *name, const char *p
 		free(script.code);
 		return rc;
 	}
-	list = reallocarray(s->list, s->count + 1, sizeof(*list));
-	if (list == NULL) {
-		fatal("out of memory for scripts");
-	}
+	list = check_memory(reallocarray(s->list, s->count + 1, sizeof(*list)), "scripts");
 	script.name = check_memory(strdup(name), "a script's name");
 	script.path = check_memory(strdup(path), "a script's name");
 	list[s->count++] = script;

@@ -24,10 +24,8 @@ uint64_t domain_hash(const char *binding, const char *name, size_t name_len)
 void domain_table_init(struct domain_table *t)
 {
 	*t = (struct domain_table){.bucket_count = BUCKETS_MIN};
-	t->buckets = calloc(t->bucket_count, sizeof(struct domain *));
-	if (t->buckets == NULL) {
-		fatal("out of memory for domain records");
-	}
+	t->buckets =
+		check_memory(calloc(t->bucket_count, sizeof(struct domain *)), "domain records");
 }
 
 static struct domain **bucket_of(const struct domain_table *t, uint64_t hash)

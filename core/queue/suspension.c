@@ -8,11 +8,8 @@
 struct suspension *suspension_new(const char *by, uint64_t since_ms, uint64_t until_ms)
 {
 	size_t size = strlen(by) + 1;
-	struct suspension *s = malloc(sizeof(*s) + size);
+	struct suspension *s = check_memory(malloc(sizeof(*s) + size), "an order");
 
-	if (s == NULL) {
-		fatal("out of memory for an order");
-	}
 	s->since_ms = since_ms;
 	s->until_ms = until_ms;
 	memcpy(s->by, by, size);

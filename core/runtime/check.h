@@ -16,7 +16,8 @@ _Noreturn void fatal(const char *format, ...) __attribute__((format(printf, 1, 2
 CONCURRENT
 _Noreturn void check_memory_fail(const char *what);
 
-/* `memory` as calloc(), strdup(), open_memstream() and their like return it, which is there. */
+/* `memory` as calloc(), strdup(), open_memstream() and their like return it, which is there. Who
+ * has a number or a name to tell calls fatal(). */
 CONCURRENT
 static inline void *check_memory(void *memory, const char *what)
 {

@@ -32,10 +32,8 @@ static struct binding_sums *sums_of(struct part *p, const struct binding_record 
 	if (b->index >= p->sum_count) {
 		uint32_t count = b->index + 1;
 
-		p->sums = realloc(p->sums, count * sizeof(*p->sums));
-		if (p->sums == NULL) {
-			fatal("out of memory for the answer to a command");
-		}
+		p->sums = check_memory(realloc(p->sums, count * sizeof(*p->sums)),
+				       "the answer to a command");
 		memset(p->sums + p->sum_count, 0, (count - p->sum_count) * sizeof(*p->sums));
 		p->sum_count = count;
 	}

@@ -200,11 +200,8 @@ static void on_answer(struct agent *self, struct job *job, int result)
 
 static struct inquiry *inquiry_new(struct order *o, json_t *(*make)(struct inquiry *q))
 {
-	struct inquiry *q = calloc(1, sizeof(*q));
+	struct inquiry *q = check_memory(calloc(1, sizeof(*q)), "a command");
 
-	if (q == NULL) {
-		fatal("out of memory for a command");
-	}
 	q->order = o;
 	q->make = make;
 	q->config = config_hold(order_config(o));
@@ -365,13 +362,10 @@ static void set_differences(const struct inquiry *q, json_t *v)
 {
 	char *errors = NULL;
 	size_t size;
-	FILE *out = open_memstream(&errors, &size);
+	FILE *out = check_memory(open_memstream(&errors, &size), "a command");
 	json_t *rows = value_array();
 	struct config *files;
 
-	if (out == NULL) {
-		fatal("out of memory for a command");
-	}
 	files = config_load_again(q->config, NULL, out);
 	fclose(out);
 	if (files != NULL) {

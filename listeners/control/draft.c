@@ -7,11 +7,9 @@
 
 struct draft *draft_create(struct config *base)
 {
-	struct draft *draft = calloc(1, sizeof(*draft));
+	struct draft *draft =
+		check_memory(calloc(1, sizeof(*draft)), "changes of the configuration");
 
-	if (draft == NULL) {
-		fatal("out of memory for changes of the configuration");
-	}
 	draft->base = config_hold(base);
 	return draft;
 }

@@ -376,10 +376,7 @@ static int append_text(const char *text, size_t len, void *context)
 		while (size < p->text_len + len) {
 			size *= 2;
 		}
-		p->text = realloc(p->text, size);
-		if (p->text == NULL) {
-			fatal("out of memory for the answer to a command");
-		}
+		p->text = check_memory(realloc(p->text, size), "the answer to a command");
 		p->text_size = size;
 	}
 	memcpy(p->text + p->text_len, text, len);

@@ -74,10 +74,7 @@ json_t *value_text(const char *text)
 	if (value != NULL) {
 		return value;
 	}
-	clean = malloc(len + 1);
-	if (clean == NULL) {
-		fatal("out of memory for the answer to a command");
-	}
+	clean = check_memory(malloc(len + 1), "the answer to a command");
 	len = utf8_clean(text, len, "?", clean);
 	value = made(json_stringn(clean, len));
 	free(clean);
