@@ -20,11 +20,9 @@ static void on_retry(struct timer *t)
 
 struct bounce *bounce_create(struct scheduler *s, struct delivery *delivery, uint32_t count)
 {
-	struct bounce *b = calloc(1, sizeof *b + count * sizeof b->recipients[0]);
+	struct bounce *b = check_memory(calloc(1, sizeof *b + count * sizeof b->recipients[0]),
+					"a notification");
 
-	if (b == NULL) {
-		fatal("out of memory for a notification");
-	}
 	b->scheduler = s;
 	b->delivery = delivery;
 	b->count = count;
@@ -120,13 +118,10 @@ static uint16_t write_body(struct bounce *b, struct message_id id, struct chain 
 	struct delivery *delivery = b->delivery;
 	const struct envelope *e = delivery_envelope(delivery);
 	uint32_t first = envelope_delivery(e, delivery->index)->first;
-	struct dsn_recipient *list = calloc(b->count, sizeof *list);
+	struct dsn_recipient *list = check_memory(calloc(b->count, sizeof *list), "a notification");
 	const struct chain *original = &delivery_content(delivery)->body;
 	uint16_t flags;
 
-	if (list == NULL) {
-		fatal("out of memory for a notification");
-	}
 	for (uint32_t i = 0; i < b->count; i++) {
 		list[i] = (struct dsn_recipient){
 			.address = envelope_address(e, first + b->recipients[i].place),
@@ -184,11 +179,8 @@ static struct message *make_message(struct bounce *b)
 
 static void store(struct bounce *b)
 {
-	struct bounce_message *bm = malloc(sizeof *bm);
+	struct bounce_message *bm = check_memory(malloc(sizeof *bm), "a notification");
 
-	if (bm == NULL) {
-		fatal("out of memory for a notification");
-	}
 	bm->bounce = b;
 	bm->message = make_message(b);
 	message_hold(bm->message, 1);

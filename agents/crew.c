@@ -139,9 +139,7 @@ struct binding_orders {
 	uint32_t count;
 	struct binding_told {
 		char *name;
-		char *by;
-		uint64_t since_ms;
-		uint64_t until_ms;
+		struct suspension *suspension;
 		enum binding_order order;
 	} told[];
 };
@@ -155,41 +153,25 @@ static void on_orders(struct agent *self, void *object, uint64_t unused)
 	for (uint32_t i = 0; i < o->count; i++) {
 		struct binding_record *b = binding_open(&s->dispatcher.bindings, o->told[i].name);
 
-		dispatch_order_binding(&s->dispatcher, b, o->told[i].order, o->told[i].by,
-				       o->told[i].since_ms, o->told[i].until_ms);
+		dispatch_order_binding(&s->dispatcher, b, o->told[i].order, o->told[i].suspension);
 		free(o->told[i].name);
-		free(o->told[i].by);
 	}
 	free(o);
-}
-
-static char *copy(const char *text)
-{
-	char *c = strdup(text);
-
-	if (c == NULL) {
-		fatal("out of memory for the crew");
-	}
-	return c;
 }
 
 static void send_orders(struct scheduler *s, struct agent *to)
 {
 	const struct binding_table *t = &s->dispatcher.bindings;
-	struct binding_orders *o = calloc(1, sizeof *o + t->count * sizeof o->told[0]);
+	struct binding_orders *o =
+		check_memory(calloc(1, sizeof *o + t->count * sizeof o->told[0]), "the crew");
 
-	if (o == NULL) {
-		fatal("out of memory for the crew");
-	}
 	for (uint32_t i = 0; i < t->count; i++) {
 		const struct binding_record *b = t->records[i];
 
 		if (b->order != BINDING_AS_CONFIGURED) {
 			o->told[o->count++] = (struct binding_told){
-				.name = copy(b->name),
-				.by = b->suspension != NULL ? copy(b->suspension->by) : NULL,
-				.since_ms = b->suspension != NULL ? b->suspension->since_ms : 0,
-				.until_ms = b->suspension != NULL ? b->suspension->until_ms : 0,
+				.name = check_memory(strdup(b->name), "the crew"),
+				.suspension = suspension_copy(b->suspension),
 				.order = b->order,
 			};
 		}
@@ -283,17 +265,15 @@ static void on_totals(struct agent *self, void *object, uint64_t unused)
 void crew_leave_totals(struct scheduler *s)
 {
 	const struct binding_table *table = &s->dispatcher.bindings;
-	struct totals *t = calloc(1, sizeof *t + table->count * sizeof t->bindings[0]);
+	struct totals *t = check_memory(calloc(1, sizeof *t + table->count * sizeof t->bindings[0]),
+					"the crew");
 
-	if (t == NULL) {
-		fatal("out of memory for the crew");
-	}
 	t->refusals = s->refusals;
 	for (uint32_t i = 0; i < table->count; i++) {
 		const struct binding_record *b = table->records[i];
 
 		t->bindings[t->count++] = (struct binding_totals){
-			.name = copy(b->name),
+			.name = check_memory(strdup(b->name), "the crew"),
 			.received = b->received,
 			.delivered = b->delivered,
 			.failed = b->failed,
@@ -344,10 +324,7 @@ static struct scheduler *make_scheduler(struct crew *c, uint32_t index)
 		scheduler_reopen(s);
 		return s;
 	}
-	s = aligned_alloc(CACHE_LINE, size);
-	if (s == NULL) {
-		fatal("out of memory for a scheduler");
-	}
+	s = check_memory(aligned_alloc(CACHE_LINE, size), "a scheduler");
 	snprintf(c->names[index], SCHEDULER_NAME, "scheduler.%u", index);
 	scheduler_init(s, c->names[index], p, index);
 	p->schedulers[index] = s;
@@ -383,12 +360,9 @@ static bool open_policy(struct crew *c, struct scheduler *s)
 {
 	char *text = NULL;
 	size_t len;
-	FILE *errors = open_memstream(&text, &len);
+	FILE *errors = check_memory(open_memstream(&text, &len), "the crew");
 	bool opened;
 
-	if (errors == NULL) {
-		fatal("out of memory for the crew");
-	}
 	opened = scheduler_open_policy(s, errors);
 	fclose(errors);
 	if (opened) {
@@ -501,11 +475,8 @@ static bool tune_next(struct crew *c)
 
 struct crew *crew_create(struct program *program)
 {
-	struct crew *c = calloc(1, sizeof *c);
+	struct crew *c = check_memory(calloc(1, sizeof *c), "the crew");
 
-	if (c == NULL) {
-		fatal("out of memory for the crew");
-	}
 	c->program = program;
 	c->present = program->scheduler_count;
 	return c;
@@ -547,12 +518,9 @@ static void on_request(struct agent *self, void *object, uint64_t unused)
 void crew_set(struct crew *c, struct agent *self, const struct crew_plan *plan, crew_done_fn done,
 	      void *context)
 {
-	struct crew_request *r = calloc(1, sizeof *r);
+	struct crew_request *r = check_memory(calloc(1, sizeof *r), "the crew");
 
 	ASSERT(plan->schedulers >= 1 && plan->schedulers <= SCHEDULERS_MAX);
-	if (r == NULL) {
-		fatal("out of memory for the crew");
-	}
 	r->crew = c;
 	r->plan = *plan;
 	r->from = self;

@@ -43,16 +43,6 @@ static struct scheduler *first_of(const struct program *p)
 	return p->schedulers[0];
 }
 
-static void *make(size_t size)
-{
-	void *p = calloc(1, size);
-
-	if (p == NULL) {
-		fatal("out of memory for a generation of the configuration");
-	}
-	return p;
-}
-
 /* ---- those that are alive ---- */
 
 static void add(struct generations *gs, struct config *config, const struct route_self *self,
@@ -60,7 +50,8 @@ static void add(struct generations *gs, struct config *config, const struct rout
 {
 	ASSERT(gs->count < GENERATIONS_MAX);
 	config_set_number(config, ++gs->number, since_ms);
-	gs->list[gs->count] = make(sizeof(struct generation));
+	gs->list[gs->count] = check_memory(calloc(1, sizeof(struct generation)),
+					   "a generation of the configuration");
 	*gs->list[gs->count] = (struct generation){.config = config, .self = *self};
 	atomic_store(&gs->newest, gs->list[gs->count++]);
 	gs->program->config = config;
@@ -212,12 +203,9 @@ static void on_warning(struct agent *self, void *object, uint64_t text)
 	struct generation_change *g = object;
 	char *line = (char *)(uintptr_t)text;
 	size_t len = g->messages != NULL ? strlen(g->messages) : 0;
-	char *all = realloc(g->messages, len + strlen(line) + 2);
+	char *all = check_memory(realloc(g->messages, len + strlen(line) + 2), "a warning");
 
 	(void)self;
-	if (all == NULL) {
-		fatal("out of memory for a warning");
-	}
 	sprintf(all + len, "%s\n", line);
 	g->messages = all;
 	free(line);
@@ -225,11 +213,8 @@ static void on_warning(struct agent *self, void *object, uint64_t text)
 
 void generation_warn(struct generation_change *g, struct agent *self, const char *line)
 {
-	char *copy = strdup(line);
+	char *copy = check_memory(strdup(line), "a warning");
 
-	if (copy == NULL) {
-		fatal("out of memory for a warning");
-	}
 	agent_send(self, &first_of(g->program)->base, on_warning, g, (uint64_t)(uintptr_t)copy);
 }
 
@@ -277,11 +262,9 @@ static void prepare(struct job *job)
 {
 	struct generation_change *g = CONTAINER_OF(job, struct generation_change, job);
 	size_t len;
-	FILE *errors = open_memstream(&g->messages, &len);
+	FILE *errors = check_memory(open_memstream(&g->messages, &len),
+				    "a generation of the configuration");
 
-	if (errors == NULL) {
-		fatal("out of memory for a generation of the configuration");
-	}
 	g->result = g->ops->prepare(g, g->program->config, errors) ? 0 : -EINVAL;
 	fclose(errors);
 }
@@ -428,7 +411,8 @@ static void free_config(struct generation_change *g)
 	g->sockets = NULL;
 	if (g->number == 0 && g->config != NULL) {
 		/* It did not become one. */
-		struct generation *gone = make(sizeof(*gone));
+		struct generation *gone =
+			check_memory(calloc(1, sizeof(*gone)), "a generation of the configuration");
 
 		*gone = (struct generation){.config = g->config, .self = g->self};
 		bury(g->program->generations, gone);
@@ -477,7 +461,8 @@ static void on_hangup_done(struct generation_change *g)
 
 void generations_on_hangup(struct agent *self, void *program, uint64_t unused)
 {
-	struct generation_change *g = make(sizeof(*g));
+	struct generation_change *g =
+		check_memory(calloc(1, sizeof(*g)), "a generation of the configuration");
 
 	(void)self;
 	(void)unused;
@@ -489,7 +474,8 @@ void generations_on_hangup(struct agent *self, void *program, uint64_t unused)
 
 struct generations *generations_create(struct program *p)
 {
-	struct generations *gs = make(sizeof(*gs));
+	struct generations *gs =
+		check_memory(calloc(1, sizeof(*gs)), "a generation of the configuration");
 	struct route_self self;
 
 	gs->program = p;

@@ -32,16 +32,6 @@ static uint32_t width_of(const struct inbound_monitor *m)
 	return 1 + POLICY_EVENTS * slots(m);
 }
 
-static void *make(size_t size)
-{
-	void *block = calloc(1, size);
-
-	if (block == NULL) {
-		fatal("out of memory for the inbound audit");
-	}
-	return block;
-}
-
 static uint32_t networks_max(uint32_t width)
 {
 	uint64_t count = INBOUND_BYTES_MAX / (width * sizeof(uint64_t));
@@ -51,14 +41,14 @@ static uint32_t networks_max(uint32_t width)
 
 struct inbound_audit *inbound_audit_create(const struct inbound_monitor *monitors, uint32_t count)
 {
-	struct inbound_audit *a = make(sizeof(*a));
+	struct inbound_audit *a = check_memory(calloc(1, sizeof(*a)), "the inbound audit");
 
 	a->sessions = network_counts_create(INBOUND_SERVICES, UINT32_MAX, CHAINS);
 	if (count == 0) {
 		return a;
 	}
 	ASSERT(count <= INBOUND_MONITORS_MAX);
-	a->monitors = make(count * sizeof(*monitors));
+	a->monitors = check_memory(calloc(1, count * sizeof(*monitors)), "the inbound audit");
 	memcpy(a->monitors, monitors, count * sizeof(*monitors));
 	a->monitor_count = count;
 	for (uint32_t i = 0; i < count; i++) {

@@ -105,13 +105,10 @@ struct listen_sockets *listen_sockets_open(const struct program *p, const struct
 					   const struct config *running, int patience_ms,
 					   FILE *errors)
 {
-	struct listen_sockets *sockets = calloc(1, sizeof(*sockets));
+	struct listen_sockets *sockets = check_memory(calloc(1, sizeof(*sockets)), "sockets");
 	bool good = true;
 	uint32_t sum = 0;
 
-	if (sockets == NULL) {
-		fatal("out of memory for sockets");
-	}
 	for (uint32_t listener = 0; listener < p->listener_count; listener++) {
 		const struct listener_ops *ops = p->listeners[listener];
 		uint32_t count = ops->listen_count(config);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 #define LOCK_KEEPER_MAGIC 0x6c6f636bU
 #define BUCKETS 1024
@@ -36,25 +37,10 @@ struct lock_keeper {
 	struct lock_entry *buckets[BUCKETS];
 };
 
-static void *make(size_t size)
-{
-	void *block = calloc(1, size);
-
-	if (block == NULL) {
-		fatal("out of memory for a lock");
-	}
-	return block;
-}
-
 static struct lock_entry **place_of(struct lock_keeper *k, const char *name)
 {
-	uint32_t hash = 2166136261U;
-	struct lock_entry **at;
+	struct lock_entry **at = &k->buckets[fnv_text(FNV_START, name) % BUCKETS];
 
-	for (const char *c = name; *c != '\0'; c++) {
-		hash = (hash ^ (unsigned char)*c) * 16777619U;
-	}
-	at = &k->buckets[hash % BUCKETS];
 	while (*at != NULL && strcmp((*at)->holder->name, name) != 0) {
 		at = &(*at)->next;
 	}
@@ -92,7 +78,7 @@ static void on_ask(struct agent *self, void *object, uint64_t unused)
 	(void)unused;
 	CHECK_MAGIC(k, LOCK_KEEPER_MAGIC);
 	if (*at == NULL) {
-		*at = make(sizeof(**at));
+		*at = check_memory(calloc(1, sizeof(**at)), "a lock");
 		(*at)->holder = c;
 		(*at)->last = &(*at)->first;
 		agent_send(self, c->from, on_granted, c, 0);
@@ -131,7 +117,7 @@ static void on_release(struct agent *self, void *object, uint64_t unused)
 
 void lock_keeper_ask(struct lock_keeper *k, struct agent *self, struct policy_lock *l)
 {
-	struct lock_claim *c = make(sizeof(*c));
+	struct lock_claim *c = check_memory(calloc(1, sizeof(*c)), "a lock");
 
 	c->keeper = k;
 	c->from = self;
@@ -147,7 +133,7 @@ void lock_keeper_release(struct lock_keeper *k, struct agent *self, struct polic
 
 struct lock_keeper *lock_keeper_create(struct agent *home)
 {
-	struct lock_keeper *k = make(sizeof(*k));
+	struct lock_keeper *k = check_memory(calloc(1, sizeof(*k)), "a lock");
 
 	k->magic = LOCK_KEEPER_MAGIC;
 	k->home = home;

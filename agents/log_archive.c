@@ -171,11 +171,10 @@ static int by_number(const void *a, const void *b)
 
 static void add_found(struct archive_pass *p, const struct archive_file *f)
 {
-	struct archive_file *files = reallocarray(p->files, p->count + 1, sizeof(*files));
+	struct archive_file *files =
+		check_memory(reallocarray(p->files, p->count + 1, sizeof(*files)),
+			     "the list of rotated log files");
 
-	if (files == NULL) {
-		fatal("out of memory for the list of rotated log files");
-	}
 	p->files = files;
 	p->files[p->count++] = *f;
 }

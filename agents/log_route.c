@@ -68,10 +68,8 @@ static void add_target(struct log_routes *r, enum event_kind kind, const struct 
 	if (t->macro == NULL && is_there(r, kind, t)) {
 		return;
 	}
-	r->targets[kind] = realloc(r->targets[kind], (n + 1) * sizeof(*t));
-	if (r->targets[kind] == NULL) {
-		fatal("out of memory for the logs");
-	}
+	r->targets[kind] =
+		check_memory(realloc(r->targets[kind], (n + 1) * sizeof(*t)), "the logs");
 	r->targets[kind][n] = *t;
 	r->target_count[kind] = n + 1;
 	r->reached[event_log(kind)] |= UINT32_C(1) << t->output;

@@ -49,11 +49,8 @@ static void ask(struct lookup *l)
 	uint32_t id;
 
 	while (route_next_question(l->route, &id, &name, &type)) {
-		struct lookup_question *q = calloc(1, sizeof *q);
+		struct lookup_question *q = check_memory(calloc(1, sizeof *q), "a look-up");
 
-		if (q == NULL) {
-			fatal("out of memory for a look-up");
-		}
 		q->question =
 			(struct dns_question){.name = name, .type = type, .on_answer = on_answer};
 		q->lookup = l;
@@ -160,11 +157,8 @@ static bool wants_policy(const struct lookup *l)
 void scheduler_resolve(struct dispatcher *x, struct domain *d)
 {
 	struct scheduler *s = CONTAINER_OF(x, struct scheduler, dispatcher);
-	struct lookup *l = calloc(1, sizeof *l);
+	struct lookup *l = check_memory(calloc(1, sizeof *l), "a look-up");
 
-	if (l == NULL) {
-		fatal("out of memory for a look-up");
-	}
 	s->route_seed = s->route_seed * UINT64_C(6364136223846793005) + 1442695040888963407U;
 	l->scheduler = s;
 	l->domain = d;
@@ -204,12 +198,11 @@ static bool address_of(const struct sockaddr *a, struct in6_addr *address)
 
 static void add_listen(struct route_self *self, const struct in6_addr *address, uint16_t port)
 {
-	struct route_listen *grown = realloc((struct route_listen *)self->listens,
-					     (self->listen_count + 1) * sizeof(*grown));
+	struct route_listen *grown =
+		check_memory(realloc((struct route_listen *)self->listens,
+				     (self->listen_count + 1) * sizeof(*grown)),
+			     "addresses");
 
-	if (grown == NULL) {
-		fatal("out of memory for addresses");
-	}
 	grown[self->listen_count++] = (struct route_listen){*address, port};
 	self->listens = grown;
 }

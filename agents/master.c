@@ -14,6 +14,7 @@
 #include "agents/crew.h"
 #include "agents/generation.h"
 #include "agents/listen_socket.h"
+#include "core/runtime/fnv.h"
 
 /* Those that the configuration has no more stay while they have connections, each of which has a
  * generation. */
@@ -98,11 +99,8 @@ struct agent *master_agent(struct master *m)
 
 static struct peer **peer_bucket(struct master *m, const struct in6_addr *address, uint32_t listen)
 {
-	uint64_t h = UINT64_C(0xcbf29ce484222325) ^ listen;
+	uint64_t h = fnv_bytes(FNV_START ^ listen, address->s6_addr, sizeof(address->s6_addr));
 
-	for (int i = 0; i < 16; i++) {
-		h = (h ^ address->s6_addr[i]) * UINT64_C(0x100000001b3);
-	}
 	return &m->buckets[(h >> 20) & (PEER_BUCKETS - 1)];
 }
 
@@ -514,12 +512,10 @@ static struct listen *add_listen(struct master *m, uint32_t listener, uint32_t i
 	}
 	ASSERT(slot < PLACES_MAX);
 	if (m->listens[slot] == NULL) {
-		m->listens[slot] = calloc(1, sizeof(struct listen));
+		m->listens[slot] =
+			check_memory(calloc(1, sizeof(struct listen)), "a socket to listen on");
 	}
 	l = m->listens[slot];
-	if (l == NULL) {
-		fatal("out of memory for a socket to listen on");
-	}
 	*l = (struct listen){
 		.master = m,
 		.slot = slot,
@@ -642,12 +638,10 @@ static void block_signals(struct master *m)
 
 struct master *master_create(const char *name, struct program *program, FILE *errors)
 {
-	struct master *m =
-		aligned_alloc(CACHE_LINE, (sizeof *m + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
+	struct master *m = check_memory(
+		aligned_alloc(CACHE_LINE, (sizeof *m + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1)),
+		"the master");
 
-	if (m == NULL) {
-		fatal("out of memory for the master");
-	}
 	memset(m, 0, sizeof *m);
 	agent_init(&m->base, &master_ops, name, 0);
 	m->program = program;

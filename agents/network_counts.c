@@ -43,19 +43,10 @@ struct network_counts {
 	_Atomic(struct row *) buckets[];
 };
 
-static void *make(size_t size)
-{
-	void *block = calloc(1, size);
-
-	if (block == NULL) {
-		fatal("out of memory for counts of networks");
-	}
-	return block;
-}
-
 struct network_counts *network_counts_create(uint32_t width, uint32_t max, uint32_t chains)
 {
-	struct network_counts *t = make(sizeof(*t) + chains * sizeof(t->buckets[0]));
+	struct network_counts *t = check_memory(
+		calloc(1, sizeof(*t) + chains * sizeof(t->buckets[0])), "counts of networks");
 
 	ASSERT(width > 0 && max > 0 && chains > 0);
 	t->width = width;
@@ -187,7 +178,8 @@ static struct row *take(struct network_counts *t)
 	}
 	r = t->free;
 	if (r == NULL) {
-		return make(sizeof(*r) + t->width * sizeof(r->numbers[0]));
+		return check_memory(calloc(1, sizeof(*r) + t->width * sizeof(r->numbers[0])),
+				    "counts of networks");
 	}
 	t->free = r->older;
 	return r;

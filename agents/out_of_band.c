@@ -153,12 +153,9 @@ void scheduler_understand(struct scheduler *s, struct message *m, uint64_t batch
 			  uint64_t connection, const char *peer_ip, stored_fn on_taken, void *owner)
 {
 	const struct envelope *e = message_envelope(m);
-	struct understanding *u = malloc(sizeof *u);
+	struct understanding *u = check_memory(malloc(sizeof *u), "a message that came back");
 	bool feedback;
 
-	if (u == NULL) {
-		fatal("out of memory for a message that came back");
-	}
 	u->wait.on_written = on_written;
 	u->scheduler = s;
 	u->message = m;

@@ -113,10 +113,7 @@ static void copy_texts(struct scheduler_request *r, const struct delivery *deliv
 	sizes[0] = strnlen(reason, SPOOL_REASON_MAX) + 1;
 	sizes[1] = strlen(binding) + 1;
 	sizes[2] = strlen(domain) + 1;
-	at = calloc(1, sizes[0] + sizes[1] + sizes[2]);
-	if (at == NULL) {
-		fatal("out of memory for a request to the spool");
-	}
+	at = check_memory(calloc(1, sizes[0] + sizes[1] + sizes[2]), "a request to the spool");
 	r->texts = at;
 	r->spool.reason = memcpy(at, reason, sizes[0] - 1);
 	if (delivery->rerouted) {
@@ -580,11 +577,8 @@ static void on_named(struct scheduler *s, void *owner, struct content *content, 
 
 static void read_names(struct scheduler *s, struct delivery *delivery, const struct attempt *a)
 {
-	struct unnamed_attempt *u = malloc(sizeof(*u));
+	struct unnamed_attempt *u = check_memory(malloc(sizeof(*u)), "an attempt");
 
-	if (u == NULL) {
-		fatal("out of memory for an attempt");
-	}
 	ASSERT(a->replies == NULL);
 	u->delivery = delivery;
 	u->attempt = *a;

@@ -25,16 +25,6 @@ struct errand {
 	struct policy_job *policy;
 };
 
-static void *make(size_t size)
-{
-	void *block = calloc(1, size);
-
-	if (block == NULL) {
-		fatal("out of memory for policy");
-	}
-	return block;
-}
-
 /* One line of the paniclog: "time:scriptlet: text". */
 static void print_line(struct scheduler *s, const char *text, size_t len)
 {
@@ -112,7 +102,7 @@ static void on_dns(struct agent *self, struct dns_question *q, struct dns_answer
 static void look_up(void *context, struct policy_lookup *lookup)
 {
 	struct scheduler *s = context;
-	struct question *q = make(sizeof(*q));
+	struct question *q = check_memory(calloc(1, sizeof(*q)), "policy");
 
 	q->lookup = lookup;
 	q->dns = (struct dns_question){
@@ -143,7 +133,7 @@ static void on_worked(struct agent *self, struct job *job, int result)
 static void run_errand(void *context, struct policy_job *policy)
 {
 	struct scheduler *s = context;
-	struct errand *e = make(sizeof(*e));
+	struct errand *e = check_memory(calloc(1, sizeof(*e)), "policy");
 
 	e->policy = policy;
 	e->job = (struct job){.work = work, .on_done = on_worked, .from = &s->base};
@@ -270,12 +260,9 @@ static struct policy *make_state(struct scheduler *s, char **why)
 		.before = s->policy.policy,
 	};
 	size_t len;
-	FILE *errors = open_memstream(why, &len);
+	FILE *errors = check_memory(open_memstream(why, &len), "policy");
 	struct policy *p;
 
-	if (errors == NULL) {
-		fatal("out of memory for policy");
-	}
 	p = policy_create(&s->base, &start, errors);
 	fclose(errors);
 	return p;
@@ -380,7 +367,7 @@ static void retire(struct scheduler *s, struct policy *p)
 	if (p == NULL) {
 		return;
 	}
-	old = make(sizeof(*old));
+	old = check_memory(calloc(1, sizeof(*old)), "policy");
 	old->scheduler = s;
 	old->policy = p;
 	old->next = s->policy.old;
@@ -550,7 +537,7 @@ void scheduler_policy_outcome(struct scheduler *s, const struct delivery *delive
 	}
 	for (unsigned place = recipient_set_next(set, 0); place < ENVELOPE_DELIVERY_RECIPIENTS;
 	     place = recipient_set_next(set, place + 1)) {
-		struct policy_outcome *o = make(sizeof(*o));
+		struct policy_outcome *o = check_memory(calloc(1, sizeof(*o)), "policy");
 
 		describe(&o->mail, delivery, place);
 		snprintf(o->note, sizeof(o->note), "%s", attempt_words(a, place));

@@ -51,10 +51,7 @@ static void add_fields(struct facts *f, struct policy_mail *m, const struct even
 		    !policy_field_next(header->data, header->len, name, 0, &field)) {
 			continue;
 		}
-		value = malloc(field.len);
-		if (value == NULL) {
-			fatal("out of memory for policy");
-		}
+		value = check_memory(malloc(field.len), "policy");
 		context_add(&f->context, key, value,
 			    policy_field_value(header->data, &field, value), CONTEXT_MAX);
 		free(value);
@@ -104,10 +101,7 @@ int scheduler_expand_macros(void *context, struct policy_subject *s, const char 
 	if (m == NULL) {
 		return -1;
 	}
-	f = calloc(1, sizeof(*f));
-	if (f == NULL) {
-		fatal("out of memory for policy");
-	}
+	f = check_memory(calloc(1, sizeof(*f)), "policy");
 	event_sanitizer_init(&sanitizer);
 	f->event.kind = EVENT_RECEPTION;
 	f->event.time_ms = agent_wall_ms(&scheduler->base);

@@ -251,11 +251,8 @@ static struct query *query_create(struct resolver *r, const struct dns_question 
 				  const char *name)
 {
 	size_t len = strlen(name) + 1;
-	struct query *q = calloc(1, sizeof *q + len);
+	struct query *q = check_memory(calloc(1, sizeof *q + len), "a look-up");
 
-	if (q == NULL) {
-		fatal("out of memory for a look-up");
-	}
 	q->resolver = r;
 	q->asked.type = w->type;
 	q->asked.on_answer = on_source_answer;
@@ -431,11 +428,8 @@ static void close_done(struct agent *self, struct job *job, int result)
 
 static void close_source(struct resolver *r, struct resolver_source *source)
 {
-	struct closing *c = calloc(1, sizeof *c);
+	struct closing *c = check_memory(calloc(1, sizeof *c), "the resolver");
 
-	if (c == NULL) {
-		fatal("out of memory for the resolver");
-	}
 	c->job = (struct job){.work = close_work, .on_done = close_done};
 	c->resolver = r;
 	c->source = source;

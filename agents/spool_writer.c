@@ -40,11 +40,8 @@ static struct spool_writer *writer_of(struct agent *self)
 static int spool_writer_start(struct agent *self)
 {
 	struct spool_writer *w = writer_of(self);
-	struct spool_commit *c = calloc(1, sizeof(*c));
+	struct spool_commit *c = check_memory(calloc(1, sizeof(*c)), "the spool");
 
-	if (c == NULL) {
-		fatal("spool: out of memory");
-	}
 	c->store = spool_store(w->spool, w->index);
 	commit_init(&c->commit, c->store, self);
 	upkeep_init(&c->upkeep, c->store, self);

@@ -151,10 +151,7 @@ static struct entry *entry_find(struct sts *s, const char *domain)
 	struct entry **at = entry_slot(s, domain);
 
 	if (*at == NULL) {
-		*at = calloc(1, sizeof **at + size);
-		if (*at == NULL) {
-			fatal("out of memory for a policy");
-		}
+		*at = check_memory(calloc(1, sizeof **at + size), "a policy");
 		memcpy((*at)->domain, domain, size);
 		s->count++;
 	} else {
@@ -477,11 +474,8 @@ static void on_record(struct agent *self, struct dns_question *q, struct dns_ans
 
 static void pursue(struct sts *s, struct entry *e)
 {
-	struct pursuit *p = calloc(1, sizeof *p);
+	struct pursuit *p = check_memory(calloc(1, sizeof *p), "a policy");
 
-	if (p == NULL) {
-		fatal("out of memory for a policy");
-	}
 	p->sts = s;
 	p->entry = e;
 	e->pursuit = p;

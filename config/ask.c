@@ -19,16 +19,10 @@ static char *value_text(const struct tree_value *value)
 	size_t size;
 
 	if (value->kind == TREE_WORD) {
-		text = strdup(value->word);
-		if (text == NULL) {
-			fatal("configuration: out of memory");
-		}
+		text = check_memory(strdup(value->word), "the configuration");
 		return text;
 	}
-	FILE *out = open_memstream(&text, &size);
-	if (out == NULL) {
-		fatal("configuration: out of memory");
-	}
+	FILE *out = check_memory(open_memstream(&text, &size), "the configuration");
 	dump_value(value, out);
 	fclose(out);
 	return text;
@@ -307,12 +301,10 @@ static void collect(struct settings *s, const struct tree_scope *scope)
 		}
 		if (s->count == s->room) {
 			s->room = s->room * 2 + 64;
-			s->rows = realloc(s->rows, s->room * sizeof(*s->rows));
+			s->rows = check_memory(realloc(s->rows, s->room * sizeof(*s->rows)),
+					       "the configuration");
 		}
-		char *copy = strdup(where);
-		if (s->rows == NULL || copy == NULL) {
-			fatal("configuration: out of memory");
-		}
+		char *copy = check_memory(strdup(where), "the configuration");
 		s->rows[s->count++] = (struct settings_row){.scope = copy, .option = o};
 	}
 	for (const struct tree_scope *c = scope->first_child; c != NULL; c = c->next) {

@@ -13,10 +13,7 @@
 
 struct config *config_new(void)
 {
-	struct config *config = calloc(1, sizeof(*config));
-	if (config == NULL) {
-		fatal("configuration: out of memory");
-	}
+	struct config *config = check_memory(calloc(1, sizeof(*config)), "the configuration");
 	config->magic = CONFIG_MAGIC;
 	atomic_init(&config->references, 1);
 	tree_init(&config->tree);

@@ -375,11 +375,9 @@ struct dkim_renewal *config_dkim_renew(const struct config *config, char why[DKI
 		snprintf(why, DKIM_WHY, "keys are being read already");
 		return NULL;
 	}
-	struct dkim_renewal *renewal = calloc(1, sizeof(*renewal));
-	const struct dkim_key **list = calloc(store->count + 1, sizeof(const struct dkim_key *));
-	if (renewal == NULL || list == NULL) {
-		fatal("out of memory for DKIM keys");
-	}
+	struct dkim_renewal *renewal = check_memory(calloc(1, sizeof(*renewal)), "DKIM keys");
+	const struct dkim_key **list = check_memory(
+		calloc(store->count + 1, sizeof(const struct dkim_key *)), "DKIM keys");
 	*renewal = (struct dkim_renewal){.store = store, .other = list};
 	if (!renew_keys(renewal, list, why)) {
 		config_dkim_renewal_free(renewal);

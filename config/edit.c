@@ -17,16 +17,6 @@ struct splice {
 	char *with;
 };
 
-static FILE *writer(char **text, size_t *len)
-{
-	FILE *out = open_memstream(text, len);
-
-	if (out == NULL) {
-		fatal("configuration: out of memory");
-	}
-	return out;
-}
-
 static bool is_blank(char c)
 {
 	return c == ' ' || c == '\t' || c == '\r';
@@ -100,7 +90,7 @@ static char *value_before(const struct tree_file *file, size_t at,
 {
 	char *text;
 	size_t len;
-	FILE *out = writer(&text, &len);
+	FILE *out = check_memory(open_memstream(&text, &len), "the configuration");
 
 	if (strchr("\"'([", change->value[0]) != NULL || ends_word(file, at)) {
 		fputs(change->value, out);
@@ -153,11 +143,9 @@ static struct splice remove_statement(const struct tree_file *file, const struct
 {
 	size_t begin = line_begin(file, place->begin);
 	size_t behind = rest_of_line(file, place->end);
-	struct splice splice = {.from = place->begin, .to = place->end, .with = strdup("")};
+	struct splice splice = {.from = place->begin, .to = place->end};
 
-	if (splice.with == NULL) {
-		fatal("configuration: out of memory");
-	}
+	splice.with = check_memory(strdup(""), "the configuration");
 	if (skip_blanks(file, begin) == place->begin && behind != 0) {
 		splice.from = begin;
 		splice.to = behind;
@@ -225,7 +213,7 @@ static struct splice insert_setting(const struct tree_file *file, const struct t
 {
 	struct splice splice = {.from = opening->end};
 	size_t len;
-	FILE *out = writer(&splice.with, &len);
+	FILE *out = check_memory(open_memstream(&splice.with, &len), "the configuration");
 	size_t brace = line_begin(file, opening->end);
 
 	if (brace > opening->body && skip_blanks(file, brace) == opening->end) {
@@ -279,7 +267,7 @@ static struct splice append_setting(const struct tree_file *file,
 {
 	struct splice splice = {.from = file->len, .to = file->len};
 	size_t len;
-	FILE *out = writer(&splice.with, &len);
+	FILE *out = check_memory(open_memstream(&splice.with, &len), "the configuration");
 
 	if (file->len > 0 && file->text[file->len - 1] != '\n') {
 		fputs(line_end(file), out);
@@ -334,7 +322,7 @@ static struct edit finish(const struct tree *tree, uint32_t number, struct splic
 {
 	const struct tree_file *file = &tree->files[number];
 	struct edit edit = {.file = number};
-	FILE *out = writer(&edit.text, &edit.len);
+	FILE *out = check_memory(open_memstream(&edit.text, &edit.len), "the configuration");
 
 	fwrite(file->text, 1, splice->from, out);
 	fputs(splice->with, out);

@@ -202,12 +202,9 @@ struct config *config_foundation(const struct config *config)
 	struct config *foundation = config_new();
 	char *text = NULL;
 	size_t len;
-	FILE *out = open_memstream(&text, &len);
+	FILE *out = check_memory(open_memstream(&text, &len), "the configuration");
 	struct report report = {.out = out, .tree = &foundation->tree};
 
-	if (out == NULL) {
-		fatal("configuration: out of memory");
-	}
 	copy_part(&foundation->tree, &config->tree, PART_RESTART);
 	/* It is checked against that. */
 	copy_root(&foundation->tree, &config->tree);
@@ -245,11 +242,8 @@ static char *text_of(const struct saying *s, const struct schema_option *row)
 	char *text = NULL;
 	char *mask;
 	size_t len;
-	FILE *out = open_memstream(&text, &len);
+	FILE *out = check_memory(open_memstream(&text, &len), "the configuration");
 
-	if (out == NULL) {
-		fatal("configuration: out of memory");
-	}
 	if (s->option != NULL) {
 		dump_value(&s->option->value, out);
 	} else if (row == NULL && s->scope != NULL) {
@@ -281,11 +275,8 @@ static char *place_of(const struct saying *s)
 static void note(struct comparison *c, const struct schema_option *row, const struct saying *wanted,
 		 const struct saying *running)
 {
-	struct config_kept *kept = calloc(1, sizeof(*kept));
+	struct config_kept *kept = check_memory(calloc(1, sizeof(*kept)), "the configuration");
 
-	if (kept == NULL) {
-		fatal("configuration: out of memory");
-	}
 	tree_scope_label(wanted->scope != NULL ? wanted->scope : running->scope, kept->scope,
 			 sizeof(kept->scope));
 	snprintf(kept->option, sizeof(kept->option), "%s", row != NULL ? row->name : "");
@@ -296,10 +287,7 @@ static void note(struct comparison *c, const struct schema_option *row, const st
 		kept->place = place_of(running);
 	}
 	if (kept->place == NULL) {
-		kept->place = strdup("default");
-	}
-	if (kept->place == NULL) {
-		fatal("configuration: out of memory");
+		kept->place = check_memory(strdup("default"), "the configuration");
 	}
 	*c->end = kept;
 	c->end = &kept->next;
@@ -466,12 +454,9 @@ static struct config *put_together(const struct config *fresh, const struct conf
 	struct config *config = config_new();
 	char *text = NULL;
 	size_t len;
-	FILE *out = open_memstream(&text, &len);
+	FILE *out = check_memory(open_memstream(&text, &len), "the configuration");
 	struct report report = {.out = out, .tree = &config->tree};
 
-	if (out == NULL) {
-		fatal("configuration: out of memory");
-	}
 	copy_part(&config->tree, &fresh->tree, PART_DYNAMIC);
 	copy_part(&config->tree, &running->tree, PART_RESTART);
 	config_copy_origin(config, fresh);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 enum { SLOTS_FIRST = 256 };
 
@@ -24,15 +25,9 @@ uint32_t hash_word(uint64_t word)
 	return (uint32_t)word;
 }
 
-/* FNV-1a, finished. */
 uint32_t hash_bytes(const void *bytes, size_t len)
 {
-	const unsigned char *at = bytes;
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-	for (size_t i = 0; i < len; i++) {
-		hash = (hash ^ at[i]) * UINT64_C(0x100000001b3);
-	}
-	return hash_word(hash);
+	return hash_word(fnv_bytes(FNV_START, bytes, len));
 }
 
 static struct intern_slot *slots_new(uint32_t count)

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "config/parser.h"
 #include "config/tree.h"
@@ -12,12 +11,7 @@
 
 static char *copy(const char *text)
 {
-	char *made = text == NULL ? NULL : strdup(text);
-
-	if (text != NULL && made == NULL) {
-		fatal("configuration: out of memory");
-	}
-	return made;
+	return text != NULL ? check_memory(strdup(text), "the configuration") : NULL;
 }
 
 static void change_free(struct overlay_change *change)
@@ -142,23 +136,13 @@ void overlay_free(struct overlay *overlay)
 
 /* ---- onto a tree ---- */
 
-/* "2026-11-23T13:05:07Z", into `text`. Returns `text`. */
-static const char *time_text(uint64_t wall_ns, char text[32])
-{
-	time_t seconds = (time_t)(wall_ns / NS_PER_S);
-	struct tm parts;
-
-	gmtime_r(&seconds, &parts);
-	strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &parts);
-	return text;
-}
-
 static struct source source_of(const struct overlay_change *change, struct tree *tree)
 {
 	char label[80];
-	char time[32];
+	char time[CLOCK_UTC_TEXT];
 
-	snprintf(label, sizeof(label), "set by the console, %s", time_text(change->wall_ns, time));
+	snprintf(label, sizeof(label), "set by the console, %s",
+		 clock_format_utc(change->wall_ns / NS_PER_MS, time));
 	return (struct source){.file = tree_add_file(tree, label, true)};
 }
 

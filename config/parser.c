@@ -415,10 +415,7 @@ int parser_value_find(const char *text, const char **begin, const char **end)
 	char *errors = NULL;
 	size_t size;
 	tree_init(&tree);
-	report.out = open_memstream(&errors, &size);
-	if (report.out == NULL) {
-		fatal("configuration: out of memory");
-	}
+	report.out = check_memory(open_memstream(&errors, &size), "the configuration");
 	p.lexer = (struct lexer){
 		.at = text,
 		.end = text + strlen(text),

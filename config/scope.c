@@ -16,12 +16,7 @@
 
 static char *copy(const char *text)
 {
-	char *made = strdup(text);
-
-	if (made == NULL) {
-		fatal("configuration: out of memory");
-	}
-	return made;
+	return check_memory(strdup(text), "the configuration");
 }
 
 void config_scope_free(struct config_scope *scope)
@@ -220,10 +215,7 @@ const char *config_value_read(const char *text, char **value)
 		return "is not one value; expected a word, in quotes if it has spaces or "
 		       "punctuation in it, or a list such as ( a b )";
 	}
-	*value = strndup(begin, (size_t)(end - begin));
-	if (*value == NULL) {
-		fatal("configuration: out of memory");
-	}
+	*value = check_memory(strndup(begin, (size_t)(end - begin)), "the configuration");
 	return NULL;
 }
 

@@ -107,13 +107,12 @@ static void set_node(struct search *search, const char *node)
 int search_init(struct search *search, const char *path, const char *node, char why[SEARCH_WHY])
 {
 	const char *slash = strrchr(path, '/');
-	char *folder = slash != NULL ? strndup(path, (size_t)(slash - path)) : strdup(".");
+	char *folder =
+		check_memory(slash != NULL ? strndup(path, (size_t)(slash - path)) : strdup("."),
+			     "the configuration");
 	int rc = 0;
 
 	*search = (struct search){.count = 0};
-	if (folder == NULL) {
-		fatal("configuration: out of memory");
-	}
 	set_node(search, node);
 	if (is_name(search->node)) {
 		char *own = layer(folder, "node", search->node);

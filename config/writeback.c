@@ -39,14 +39,6 @@ struct writeback {
 	uint32_t count;
 };
 
-static void *checked(void *memory)
-{
-	if (memory == NULL) {
-		fatal("configuration: out of memory");
-	}
-	return memory;
-}
-
 /* ---- parsing what is there, and what is to be ---- */
 
 /* All files with the drafts' texts, without meaning. tree_free() either way. */
@@ -107,9 +99,12 @@ static void draft(struct writeback *w, const struct tree *tree, struct edit *edi
 		i++;
 	}
 	if (i == w->count) {
-		w->drafts = checked(realloc(w->drafts, (i + 1) * sizeof(*w->drafts)));
-		w->texts = checked(realloc(w->texts, (i + 1) * sizeof(*w->texts)));
-		w->drafts[i] = (struct draft){.path = checked(strdup(file->path))};
+		w->drafts = check_memory(realloc(w->drafts, (i + 1) * sizeof(*w->drafts)),
+					 "the configuration");
+		w->texts = check_memory(realloc(w->texts, (i + 1) * sizeof(*w->texts)),
+					"the configuration");
+		w->drafts[i] = (struct draft){
+			.path = check_memory(strdup(file->path), "the configuration")};
 		memcpy(w->drafts[i].digest, file->digest, TREE_DIGEST);
 		w->texts[i] = (struct tree_file_text){.path = w->drafts[i].path};
 		w->count++;
@@ -166,7 +161,7 @@ static char *values_of(const struct config *config)
 {
 	char *text;
 	size_t size;
-	FILE *out = checked(open_memstream(&text, &size));
+	FILE *out = check_memory(open_memstream(&text, &size), "the configuration");
 
 	config_dump_values(config, out);
 	fclose(out);
@@ -228,7 +223,7 @@ static void name_files(struct draft *d)
 {
 	d->target = realpath(d->path, NULL);
 	if (d->target == NULL) {
-		d->target = checked(strdup(d->path));
+		d->target = check_memory(strdup(d->path), "the configuration");
 	}
 	const char *slash = strrchr(d->target, '/');
 	const char *name = slash != NULL ? slash + 1 : d->target;
@@ -272,8 +267,9 @@ static int write_draft(const struct writeback *w, uint32_t i)
 static int sync_folder(const char *path)
 {
 	const char *slash = strrchr(path, '/');
-	char *folder =
-		checked(slash != NULL ? strndup(path, (size_t)(slash - path) + 1) : strdup("."));
+	char *folder = check_memory(slash != NULL ? strndup(path, (size_t)(slash - path) + 1)
+						  : strdup("."),
+				    "the configuration");
 	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int rc = fd < 0 || fsync(fd) != 0 ? -errno : 0;
 

@@ -16,10 +16,8 @@ void commit_init(struct committer *c, struct segment_store *store, struct agent 
 	c->store = store;
 	c->agent = agent;
 	for (unsigned i = 0; i < 2; i++) {
-		c->batches[i].buffer = aligned_alloc(SEGMENT_BLOCK, COMMIT_STAGING);
-		if (c->batches[i].buffer == NULL) {
-			fatal("spool: out of memory");
-		}
+		c->batches[i].buffer =
+			check_memory(aligned_alloc(SEGMENT_BLOCK, COMMIT_STAGING), "the spool");
 		batch_reset(&c->batches[i]);
 	}
 	c->next = &c->batches[0];

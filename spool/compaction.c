@@ -26,10 +26,7 @@ void compaction_init(struct compaction *c, struct segment_store *store, struct a
 	memset(c, 0, sizeof(*c));
 	c->store = store;
 	c->agent = agent;
-	c->buffer = malloc(INDEX_CHUNK_RECORDS * sizeof(*c->buffer));
-	if (c->buffer == NULL) {
-		fatal("spool: out of memory");
-	}
+	c->buffer = check_memory(malloc(INDEX_CHUNK_RECORDS * sizeof(*c->buffer)), "the spool");
 	mux_op_init(&c->index_op, agent, on_index);
 	for (unsigned i = 0; i < COMPACTION_SLOTS; i++) {
 		struct compaction_slot *slot = &c->slots[i];
@@ -349,10 +346,7 @@ static void slot_start(struct compaction_slot *slot, const struct index_record *
 		uint32_t capacity = len > SLOT_BYTES ? len : SLOT_BYTES;
 
 		free(slot->copy.record);
-		slot->copy.record = malloc(capacity);
-		if (slot->copy.record == NULL) {
-			fatal("spool: out of memory");
-		}
+		slot->copy.record = check_memory(malloc(capacity), "the spool");
 		slot->capacity = capacity;
 	}
 	slot->copy.segment = c->source;

@@ -14,10 +14,7 @@ void index_init(struct spool_index *x)
 	memset(x, 0, sizeof(*x));
 	pool_init(&x->entries, "spool entries", sizeof(struct spool_entry), INDEX_KEEP);
 	pool_init(&x->singles, "spool deliveries", sizeof(struct entry_delivery), INDEX_KEEP);
-	x->levels[0] = calloc(2, sizeof(struct spool_entry *));
-	if (x->levels[0] == NULL) {
-		fatal("spool: out of memory");
-	}
+	x->levels[0] = check_memory(calloc(2, sizeof(struct spool_entry *)), "the spool");
 	x->buckets = 2;
 }
 
@@ -67,10 +64,8 @@ static void level_make(struct spool_index *x, unsigned level)
 	if (x->levels[level] != NULL) {
 		return;
 	}
-	x->levels[level] = calloc(UINT64_C(1) << level, sizeof(struct spool_entry *));
-	if (x->levels[level] == NULL) {
-		fatal("spool: out of memory");
-	}
+	x->levels[level] = check_memory(calloc(UINT64_C(1) << level, sizeof(struct spool_entry *)),
+					"the spool");
 }
 
 void index_reserve(struct spool_index *x, uint64_t count)
@@ -185,10 +180,8 @@ struct entry_delivery *index_deliveries(struct spool_index *x, struct spool_entr
 		e->deliveries = pool_get(&x->singles);
 		memset(e->deliveries, 0, sizeof(*e->deliveries));
 	} else if (e->deliveries == NULL) {
-		e->deliveries = calloc(e->delivery_count, sizeof(*e->deliveries));
-		if (e->deliveries == NULL) {
-			fatal("spool: out of memory");
-		}
+		e->deliveries = check_memory(calloc(e->delivery_count, sizeof(*e->deliveries)),
+					     "the spool");
 	}
 	return e->deliveries;
 }

@@ -19,10 +19,7 @@ void load_init(struct loader *l, struct segment_store *store, struct agent *agen
 		struct load_slot *slot = &l->slots[i];
 
 		slot->loader = l;
-		slot->buffer = malloc(LOAD_PIECE);
-		if (slot->buffer == NULL) {
-			fatal("spool: out of memory");
-		}
+		slot->buffer = check_memory(malloc(LOAD_PIECE), "the spool");
 		mux_op_init(&slot->op, agent, on_read);
 	}
 }

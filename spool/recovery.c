@@ -233,11 +233,9 @@ static void seal_scanned(struct recovery *x)
 /* Which writer gets the segments of each root: the one of the lowest id among them. */
 static uint32_t *choose_writers(struct recovery *x)
 {
-	uint32_t *lowest = malloc((x->all.slot_count + 1) * sizeof(*lowest));
+	uint32_t *lowest =
+		check_memory(malloc((x->all.slot_count + 1) * sizeof(*lowest)), "the spool");
 
-	if (lowest == NULL) {
-		fatal("spool: out of memory");
-	}
 	for (uint32_t i = 0; i < x->all.slot_count; i++) {
 		lowest[i] = UINT32_MAX;
 	}
@@ -366,10 +364,8 @@ static void list_recovered(struct segment_store *s, struct spool_recovery *found
 	struct recovered_list *list = &s->recovered;
 	struct listing l = {.list = list, .found = found};
 
-	list->messages = malloc((s->index.count + 1) * sizeof(*list->messages));
-	if (list->messages == NULL) {
-		fatal("spool: out of memory");
-	}
+	list->messages =
+		check_memory(malloc((s->index.count + 1) * sizeof(*list->messages)), "the spool");
 	index_each(&s->index, list_entry, &l);
 	qsort(list->messages, list->count, sizeof(*list->messages), compare_messages);
 }

@@ -32,10 +32,7 @@ void *recovery_grow(void *items, uint32_t count, uint32_t *size, size_t item)
 		return items;
 	}
 	*size = *size == 0 ? 64 : *size * 2;
-	items = realloc(items, *size * item);
-	if (items == NULL) {
-		fatal("spool: out of memory");
-	}
+	items = check_memory(realloc(items, *size * item), "the spool");
 	return items;
 }
 
@@ -86,10 +83,8 @@ static void add_segment(struct recovery *x, struct segment *g)
 {
 	store_add_segment(&x->all, g);
 	if (x->all.slot_count > x->parents) {
-		x->parent = realloc(x->parent, x->all.slot_count * sizeof(*x->parent));
-		if (x->parent == NULL) {
-			fatal("spool: out of memory");
-		}
+		x->parent = check_memory(realloc(x->parent, x->all.slot_count * sizeof(*x->parent)),
+					 "the spool");
 		while (x->parents < x->all.slot_count) {
 			x->parent[x->parents] = x->parents;
 			x->parents++;
@@ -143,12 +138,9 @@ int recovery_read_index(struct recovery *x, const struct segment *g, struct inde
  */
 static int write_again(struct segment *g)
 {
-	unsigned char *data = malloc(REWRITE_BYTES);
+	unsigned char *data = check_memory(malloc(REWRITE_BYTES), "the spool");
 	int rc = 0;
 
-	if (data == NULL) {
-		fatal("spool: out of memory");
-	}
 	for (uint64_t at = SEGMENT_BLOCK; rc == 0 && at < g->end; at += REWRITE_BYTES) {
 		uint64_t left = g->end - at;
 		size_t len = left < REWRITE_BYTES ? (size_t)left : REWRITE_BYTES;

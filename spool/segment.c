@@ -31,11 +31,8 @@ bool segment_name_parse(const char *name, uint32_t *id)
 
 struct segment *segment_new(uint32_t id, uint64_t size)
 {
-	struct segment *s = calloc(1, sizeof(*s));
+	struct segment *s = check_memory(calloc(1, sizeof(*s)), "the spool");
 
-	if (s == NULL) {
-		fatal("spool: out of memory");
-	}
 	s->magic = SEGMENT_STRUCT_MAGIC;
 	s->state = SEGMENT_SPARE;
 	s->id = id;
@@ -299,10 +296,7 @@ int segment_read_index(const struct segment *s, struct index_record **records, u
 		return -EBADMSG;
 	}
 	*sequence = h.sequence;
-	*records = malloc((index.count + 1) * sizeof(**records));
-	if (*records == NULL) {
-		fatal("spool: out of memory");
-	}
+	*records = check_memory(malloc((index.count + 1) * sizeof(**records)), "the spool");
 	rc = segment_read(s, s->index_offset + sizeof(head), *records,
 			  index.count * sizeof(**records));
 	if (rc == 0 && record_crc(0, *records, index.count * sizeof(**records)) != index.crc) {
@@ -331,11 +325,9 @@ bool segment_set_add(struct segment_set *set, uint32_t slot)
 		return false;
 	}
 	if (word >= set->word_count) {
-		uint64_t *words = realloc(set->words, (word + 1) * sizeof(*words));
+		uint64_t *words =
+			check_memory(realloc(set->words, (word + 1) * sizeof(*words)), "the spool");
 
-		if (words == NULL) {
-			fatal("spool: out of memory");
-		}
 		memset(words + set->word_count, 0, (word + 1 - set->word_count) * sizeof(*words));
 		set->words = words;
 		set->word_count = word + 1;

@@ -16,10 +16,7 @@ static void allocate(struct span *x)
 	if (x->data != NULL) {
 		return;
 	}
-	x->data = malloc(SPAN_BYTES);
-	if (x->data == NULL) {
-		fatal("spool: out of memory");
-	}
+	x->data = check_memory(malloc(SPAN_BYTES), "the spool");
 }
 
 void span_read(struct span *x, const struct span_want *wants, unsigned count)

@@ -126,23 +126,17 @@ static int lock(struct spool *s, FILE *errors)
 
 static struct spool *spool_new(const struct spool_options *options)
 {
-	struct spool *s = aligned_alloc(CACHE_LINE, sizeof(*s));
+	struct spool *s = check_memory(aligned_alloc(CACHE_LINE, sizeof(*s)), "the spool");
 
-	if (s == NULL) {
-		fatal("spool: out of memory");
-	}
 	memset(s, 0, sizeof(*s));
 	s->magic = SPOOL_MAGIC;
-	s->path = strdup(options->path);
+	s->path = check_memory(strdup(options->path), "the spool");
 	s->options = *options;
 	s->options.path = s->path;
 	s->dir_fd = -1;
 	s->lock_fd = -1;
-	s->stores = calloc(options->writers, sizeof(*s->stores));
-	s->agents = calloc(options->writers, sizeof(struct agent *));
-	if (s->path == NULL || s->stores == NULL || s->agents == NULL) {
-		fatal("spool: out of memory");
-	}
+	s->stores = check_memory(calloc(options->writers, sizeof(*s->stores)), "the spool");
+	s->agents = check_memory(calloc(options->writers, sizeof(struct agent *)), "the spool");
 	return s;
 }
 

@@ -197,11 +197,9 @@ void store_add_segment(struct segment_store *s, struct segment *g)
 	}
 	if (slot == s->slot_count) {
 		uint32_t slots = s->slot_count == 0 ? 16 : s->slot_count * 2;
-		struct segment **grown = realloc(s->segments, slots * sizeof(struct segment *));
+		struct segment **grown = check_memory(
+			realloc(s->segments, slots * sizeof(struct segment *)), "the spool");
 
-		if (grown == NULL) {
-			fatal("spool: out of memory");
-		}
 		memset(grown + s->slot_count, 0,
 		       (slots - s->slot_count) * sizeof(struct segment *));
 		s->segments = grown;
@@ -458,11 +456,8 @@ static void tomb_written(struct agent *self, void *object, uint64_t value)
 
 void store_tomb(struct segment_store *s, const struct spool_tomb *t)
 {
-	struct spool_tomb *copy = malloc(sizeof(*copy));
+	struct spool_tomb *copy = check_memory(malloc(sizeof(*copy)), "the spool");
 
-	if (copy == NULL) {
-		fatal("spool: out of memory");
-	}
 	*copy = *t;
 	copy->store = s;
 	copy->prev = NULL;

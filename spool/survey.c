@@ -27,10 +27,7 @@ static void on_open(struct agent *self, void *object, uint64_t value)
 
 	(void)value;
 	ASSERT(s->agent == self);
-	v->segments = calloc(s->slot_count + 1, sizeof(*v->segments));
-	if (v->segments == NULL) {
-		fatal("spool: out of memory");
-	}
+	v->segments = check_memory(calloc(s->slot_count + 1, sizeof(*v->segments)), "the spool");
 	for (uint32_t i = 0; i < s->slot_count; i++) {
 		struct segment *g = s->segments[i];
 
@@ -66,10 +63,7 @@ static void make_room(struct survey *v, size_t size)
 		return;
 	}
 	free(v->data);
-	v->data = malloc(size);
-	if (v->data == NULL) {
-		fatal("spool: out of memory");
-	}
+	v->data = check_memory(malloc(size), "the spool");
 	v->size = size;
 }
 

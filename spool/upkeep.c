@@ -22,11 +22,8 @@ static void on_retire(struct mux_op *op, int result);
 
 static unsigned char *block_new(size_t bytes)
 {
-	unsigned char *block = aligned_alloc(SEGMENT_BLOCK, bytes);
+	unsigned char *block = check_memory(aligned_alloc(SEGMENT_BLOCK, bytes), "the spool");
 
-	if (block == NULL) {
-		fatal("spool: out of memory");
-	}
 	memset(block, 0, bytes);
 	return block;
 }

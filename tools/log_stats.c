@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/log/jlog_directory.h"
@@ -16,6 +15,7 @@
 #include "core/log/jlog_recovery.h"
 #include "core/log/jlog_subscriber.h"
 #include "core/log/jlog_upkeep.h"
+#include "core/runtime/clock.h"
 #include "tools/console_render.h"
 #include "tools/log_commands.h"
 
@@ -139,19 +139,14 @@ static json_t *notice(const struct view *v, const struct jlog_subscriber *s)
 {
 	struct jlog_dropped d;
 	char text[256];
-	char at[32];
-	struct tm parts;
-	time_t seconds;
+	char at[CLOCK_UTC_TEXT];
 
 	if (!jlog_dropped_get(v->directory, s->name, s->checkpoint, &d)) {
 		return json_null();
 	}
-	seconds = (time_t)(d.wall_ms / 1000);
-	gmtime_r(&seconds, &parts);
-	strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%SZ", &parts);
 	snprintf(text, sizeof(text),
-		 "dropped at %s, lost at least %" PRIu64 " records, %" PRIu64 " bytes", at,
-		 d.lost_records, d.lost_bytes);
+		 "dropped at %s, lost at least %" PRIu64 " records, %" PRIu64 " bytes",
+		 clock_format_utc(d.wall_ms, at), d.lost_records, d.lost_bytes);
 	return json_string(text);
 }
 

@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "core/runtime/clock.h"
 #include "tools/spool_commands.h"
 
 static const char *state_text(const struct segment *g)
@@ -45,15 +45,9 @@ int spool_list(const struct spool_view *v)
 
 static void put_time(FILE *f, uint64_t ms)
 {
-	time_t seconds = (time_t)(ms / 1000);
-	char text[32];
-	struct tm tm;
+	char text[CLOCK_UTC_TEXT];
 
-	if (gmtime_r(&seconds, &tm) == NULL ||
-	    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0) {
-		snprintf(text, sizeof(text), "%" PRIu64 " ms", ms);
-	}
-	fputs(text, f);
+	fputs(clock_format_utc(ms, text), f);
 }
 
 /* Of a STATE that is whole. */

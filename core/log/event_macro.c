@@ -179,10 +179,8 @@ static struct part *add_part(struct event_macro *m, enum macro macro)
 	if ((m->count & (m->count - 1)) == 0) {
 		size_t room = m->count != 0 ? 2 * (size_t)m->count : 1;
 
-		m->parts = realloc(m->parts, room * sizeof(*m->parts));
-		if (m->parts == NULL) {
-			fatal("out of memory for a log format");
-		}
+		m->parts =
+			check_memory(realloc(m->parts, room * sizeof(*m->parts)), "a log format");
 	}
 	m->parts[m->count] = (struct part){.macro = macro};
 	return &m->parts[m->count++];
@@ -190,10 +188,7 @@ static struct part *add_part(struct event_macro *m, enum macro macro)
 
 static void set_text(struct part *p, const char *text, size_t len)
 {
-	p->text = strndup(text, len);
-	if (p->text == NULL) {
-		fatal("out of memory for a log format");
-	}
+	p->text = check_memory(strndup(text, len), "a log format");
 	p->len = (uint32_t)len;
 }
 
@@ -340,12 +335,9 @@ static const char *add_next(struct event_macro *m, const char **at)
 
 struct event_macro *event_macro_compile(const char *format, char why[EVENT_MACRO_WHY])
 {
-	struct event_macro *m = calloc(1, sizeof(*m));
+	struct event_macro *m = check_memory(calloc(1, sizeof(*m)), "a log format");
 	const char *at = format;
 
-	if (m == NULL) {
-		fatal("out of memory for a log format");
-	}
 	while (*at != '\0') {
 		const char *start = at;
 		const char *problem = add_next(m, &at);

@@ -172,10 +172,8 @@ static void add_segment(struct jlog_segments *list, struct jlog_segment s)
 	if ((list->count & (list->count - 1)) == 0) {
 		unsigned size = list->count == 0 ? 1 : 2 * list->count;
 
-		list->items = realloc(list->items, size * sizeof(list->items[0]));
-		if (list->items == NULL) {
-			fatal("out of memory for the segments of a journal");
-		}
+		list->items = check_memory(realloc(list->items, size * sizeof(list->items[0])),
+					   "the segments of a journal");
 	}
 	list->items[list->count++] = s;
 }

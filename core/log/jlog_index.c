@@ -23,10 +23,9 @@ struct offsets {
 static void offsets_add(struct offsets *o, uint64_t offset)
 {
 	if ((o->count & (o->count - 1)) == 0) {
-		o->items = realloc(o->items, (o->count == 0 ? 1 : 2 * o->count) * ENTRY);
-		if (o->items == NULL) {
-			fatal("out of memory for the index of a journal");
-		}
+		o->items =
+			check_memory(realloc(o->items, (o->count == 0 ? 1 : 2 * o->count) * ENTRY),
+				     "the index of a journal");
 	}
 	o->items[o->count++] = offset;
 }

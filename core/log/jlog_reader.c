@@ -329,28 +329,17 @@ static int start(struct jlog_reader *r)
 	return jlog_reader_seek(r, id);
 }
 
-static char *copy(const char *text)
-{
-	char *to = strdup(text);
-
-	if (to == NULL) {
-		fatal("out of memory for the reader of a journal");
-	}
-	return to;
-}
-
 int jlog_reader_open(struct jlog_reader **reader, const char *path, const char *subscriber)
 {
-	struct jlog_reader *r = calloc(1, sizeof(*r));
+	struct jlog_reader *r = check_memory(calloc(1, sizeof(*r)), "the reader of a journal");
 	int rc;
 
-	if (r == NULL) {
-		fatal("out of memory for the reader of a journal");
-	}
 	r->magic = READER_MAGIC;
 	r->directory = r->fd = r->notify = NOTHING;
-	r->path = copy(path);
-	r->subscriber = subscriber != NULL ? copy(subscriber) : NULL;
+	r->path = check_memory(strdup(path), "the reader of a journal");
+	r->subscriber = subscriber != NULL
+				? check_memory(strdup(subscriber), "the reader of a journal")
+				: NULL;
 	rc = start(r);
 	if (rc != 0) {
 		jlog_reader_close(r);

@@ -68,10 +68,7 @@ static int need(struct jlog_scan *s, size_t len)
 		size_t size = len > BUFFER_BYTES ? len : BUFFER_BYTES;
 
 		free(s->buffer);
-		s->buffer = malloc(size);
-		if (s->buffer == NULL) {
-			fatal("out of memory for a record of a journal");
-		}
+		s->buffer = check_memory(malloc(size), "a record of a journal");
 		s->size = size;
 	}
 	s->at = s->offset;

@@ -93,10 +93,8 @@ static void add_item(struct jlog_subscribers *list, const struct jlog_subscriber
 	if ((list->count & (list->count - 1)) == 0) {
 		unsigned size = list->count == 0 ? 1 : 2 * list->count;
 
-		list->items = realloc(list->items, size * sizeof(list->items[0]));
-		if (list->items == NULL) {
-			fatal("out of memory for the subscribers of a journal");
-		}
+		list->items = check_memory(realloc(list->items, size * sizeof(list->items[0])),
+					   "the subscribers of a journal");
 	}
 	list->items[list->count++] = *s;
 }

@@ -100,12 +100,7 @@ static const struct {
 
 static void *allocate(size_t count, size_t size)
 {
-	void *memory = calloc(count != 0 ? count : 1, size);
-
-	if (memory == NULL) {
-		fatal("out of memory for bounce rules");
-	}
-	return memory;
+	return check_memory(calloc(count != 0 ? count : 1, size), "bounce rules");
 }
 
 static char *copy_text(const char *text, size_t len)
@@ -348,10 +343,8 @@ static struct compiled_rule *add_rule(struct bounce_rules *rules)
 
 	if (rules->count == rules->size) {
 		rules->size = rules->size != 0 ? 2 * rules->size : 64;
-		rules->list = realloc(rules->list, rules->size * sizeof(*rules->list));
-		if (rules->list == NULL) {
-			fatal("out of memory for bounce rules");
-		}
+		rules->list = check_memory(realloc(rules->list, rules->size * sizeof(*rules->list)),
+					   "bounce rules");
 	}
 	rule = &rules->list[rules->count++];
 	memset(rule, 0, sizeof(*rule));

@@ -294,12 +294,7 @@ static bool parse_alternatives(struct parser *p, struct words *found)
 
 static void *allocate(size_t count, size_t size)
 {
-	void *memory = calloc(count != 0 ? count : 1, size);
-
-	if (memory == NULL) {
-		fatal("out of memory for bounce rules");
-	}
-	return memory;
+	return check_memory(calloc(count != 0 ? count : 1, size), "bounce rules");
 }
 
 struct bounce_filter *bounce_filter_create(uint32_t count)
@@ -331,10 +326,8 @@ static void add_word(struct bounce_filter *f, const struct word *word, uint32_t 
 	bucket = &f->buckets[bucket_of(gram)];
 	if (f->entry_count == f->entry_size) {
 		f->entry_size = f->entry_size != 0 ? 2 * f->entry_size : 256;
-		f->entries = realloc(f->entries, f->entry_size * sizeof(*f->entries));
-		if (f->entries == NULL) {
-			fatal("out of memory for bounce rules");
-		}
+		f->entries = check_memory(realloc(f->entries, f->entry_size * sizeof(*f->entries)),
+					  "bounce rules");
 	}
 	f->entries[f->entry_count] = (struct entry){*word, index, need, *bucket};
 	*bucket = ++f->entry_count;

@@ -52,11 +52,8 @@ static void take_for_digest(void *context, const void *data, size_t len)
 
 struct dkim_signer *dkim_signer_create(void)
 {
-	struct dkim_signer *s = calloc(1, sizeof(*s));
+	struct dkim_signer *s = check_memory(calloc(1, sizeof(*s)), "DKIM");
 
-	if (s == NULL) {
-		fatal("out of memory for DKIM");
-	}
 	s->ring = dkim_keyring_create();
 	s->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 	for (unsigned i = 0; i < DKIM_CANONS; i++) {

@@ -221,11 +221,8 @@ struct dkim_keyring {
 
 struct dkim_keyring *dkim_keyring_create(void)
 {
-	struct dkim_keyring *ring = calloc(1, sizeof(*ring));
+	struct dkim_keyring *ring = check_memory(calloc(1, sizeof(*ring)), "DKIM");
 
-	if (ring == NULL) {
-		fatal("out of memory for DKIM");
-	}
 	ring->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 	if (ring->sha256 == NULL) {
 		fatal("OpenSSL has no SHA-256");

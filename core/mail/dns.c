@@ -229,11 +229,9 @@ struct dns_answer *dns_answer_create(const struct dns_raw *raw)
 {
 	uint32_t count = raw->count < DNS_RECORDS_MAX ? raw->count : DNS_RECORDS_MAX;
 	size_t head = sizeof(struct dns_answer) + count * sizeof(struct dns_record);
-	struct maker m = {.answer = malloc(head + text_room(raw, count))};
+	struct maker m = {.answer = check_memory(malloc(head + text_room(raw, count)),
+						 "an answer of the name service")};
 
-	if (m.answer == NULL) {
-		fatal("out of memory for an answer of the name service");
-	}
 	*m.answer = (struct dns_answer){
 		.references = 1,
 		.type = raw->type,

@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 #define BUCKETS_MIN 64
 
@@ -22,10 +23,10 @@ struct dns_cache_entry {
 
 uint64_t dns_hash(const char *name, enum dns_type type)
 {
-	uint64_t h = UINT64_C(0xcbf29ce484222325) ^ (uint64_t)type;
+	uint64_t h = FNV_START ^ (uint64_t)type;
 
 	for (; *name != '\0'; name++) {
-		h = (h ^ (uint64_t)tolower((unsigned char)*name)) * UINT64_C(0x100000001b3);
+		h = fnv_octet(h, (unsigned char)tolower((unsigned char)*name));
 	}
 	h ^= h >> 32;
 	return h * UINT64_C(0x9e3779b97f4a7c15);
@@ -124,10 +125,7 @@ void dns_cache_put(struct dns_cache *c, const char *name, struct dns_answer *ans
 		return;
 	}
 	make_room(c, now_ms);
-	e = malloc(sizeof *e + len);
-	if (e == NULL) {
-		fatal("out of memory for an answer of the name service");
-	}
+	e = check_memory(malloc(sizeof *e + len), "an answer of the name service");
 	e->hash = dns_hash(name, answer->type);
 	e->until_ms = until_ms;
 	e->answer = dns_answer_hold(answer);

@@ -358,11 +358,8 @@ void dsn_parse(const struct chain *body, struct report *r)
 	char *text = mime_unstuff(body, REPORT_BYTES_MAX, &len);
 
 	memset(r, 0, offsetof(struct report, recipients));
-	p.text = calloc(1, REPORT_BYTES_MAX + 1);
-	p.part = calloc(1, REPORT_BYTES_MAX + 1);
-	if (p.text == NULL || p.part == NULL) {
-		fatal("out of memory for a message that came back");
-	}
+	p.text = check_memory(calloc(1, REPORT_BYTES_MAX + 1), "a message that came back");
+	p.part = check_memory(calloc(1, REPORT_BYTES_MAX + 1), "a message that came back");
 	/* A NUL ends what is read as a string. */
 	for (char *nul = memchr(text, '\0', len); nul != NULL;
 	     nul = memchr(nul, '\0', (size_t)(text + len - nul))) {

@@ -7,14 +7,13 @@
 
 #include "core/mail/dsn_parameter.h"
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 /* Blocks are padded to this, so that one may follow another. */
 #define ENVELOPE_ALIGN 8
 /* What a builder keeps from message to message. */
 #define BUILDER_KEEP_BYTES 65536
 #define BUILDER_KEEP_SLOTS 2048
-#define FNV_START 0x811c9dc5U
-#define FNV_PRIME 0x01000193U
 
 static const char base32[] = "0123456789abcdefghjkmnpqrstvwxyz";
 
@@ -214,15 +213,13 @@ static unsigned char lower(char c)
 	return (unsigned char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
 }
 
-static uint32_t address_hash(const char *address, size_t len)
+static uint64_t address_hash(const char *address, size_t len)
 {
 	size_t local_len = (size_t)(domain_of(address, len) - address);
-	uint32_t hash = FNV_START;
+	uint64_t hash = fnv_bytes(FNV_START, address, local_len);
 
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = i < local_len ? (unsigned char)address[i] : lower(address[i]);
-
-		hash = (hash ^ c) * FNV_PRIME;
+	for (size_t i = local_len; i < len; i++) {
+		hash = fnv_octet(hash, lower(address[i]));
 	}
 	return hash;
 }
@@ -239,7 +236,7 @@ static bool address_equal(const char *stored, const char *address, size_t len)
 static uint32_t *index_slot(struct envelope_builder *b, const char *address, size_t len)
 {
 	uint32_t mask = b->index_size - 1;
-	uint32_t i = address_hash(address, len) & mask;
+	uint32_t i = (uint32_t)address_hash(address, len) & mask;
 
 	while (b->index[i] != 0 && !address_equal(b->text + b->index[i], address, len)) {
 		i = (i + 1) & mask;

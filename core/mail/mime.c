@@ -24,11 +24,8 @@ struct walk {
 char *mime_unstuff(const struct chain *body, size_t max, size_t *len)
 {
 	size_t size = body->len < max ? (size_t)body->len : max;
-	char *text = malloc(size + 1);
+	char *text = check_memory(malloc(size + 1), "a message that came back");
 
-	if (text == NULL) {
-		fatal("out of memory for a message that came back");
-	}
 	chain_copy_out(body, 0, text, size);
 	*len = dot_unstuff(text, size);
 	text[*len] = '\0';

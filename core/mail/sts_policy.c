@@ -314,10 +314,8 @@ struct sts_policy *sts_policy_parse(const char *text, size_t len, char why[STS_W
 		lines += text[i] == '\n';
 	}
 	/* Each pattern is shorter than its line by what makes the line, so its NUL fits. */
-	r.policy = calloc(1, sizeof *r.policy + lines * sizeof r.policy->mx[0] + len + 1);
-	if (r.policy == NULL) {
-		fatal("out of memory for a policy");
-	}
+	r.policy = check_memory(
+		calloc(1, sizeof *r.policy + lines * sizeof r.policy->mx[0] + len + 1), "a policy");
 	r.policy->references = 1;
 	r.text = (char *)(r.policy->mx + lines);
 	wrong = read_policy(&r, (struct span){text, len});

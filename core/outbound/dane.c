@@ -59,10 +59,7 @@ bool dane_next_question(struct dane_lookup *l, const char *name, const char *can
 	}
 	host = *step == DANE_CANONICAL ? canonical : name;
 	size = strlen(host) + PREFIX_MAX;
-	l->names[*step] = malloc(size);
-	if (l->names[*step] == NULL) {
-		fatal("out of memory for a look-up");
-	}
+	l->names[*step] = check_memory(malloc(size), "a look-up");
 	snprintf(l->names[*step], size, "_%u._tcp.%s", port, host);
 	*question = l->names[*step];
 	return true;
@@ -134,12 +131,9 @@ struct dane *dane_create(const struct dns_answer *answer, const char *base,
 			 const char *const *names)
 {
 	size_t size = room_for(answer, base, names);
-	struct dane *d = calloc(1, size);
+	struct dane *d = check_memory(calloc(1, size), "TLSA records");
 	char *at;
 
-	if (d == NULL) {
-		fatal("out of memory for TLSA records");
-	}
 	ASSERT(answer->type == DNS_TLSA && size <= UINT32_MAX);
 	d->size = (uint32_t)size;
 	for (uint32_t i = 0; i < answer->count; i++) {

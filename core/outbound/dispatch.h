@@ -361,18 +361,13 @@ void dispatch_loaded(struct dispatcher *x, struct delivery *delivery, struct con
 /* An operator's orders (orders.c). Those to a whole queue work in slices, the first one at once. */
 BOUND
 void dispatch_flush(struct dispatcher *x, struct domain *d);
+/* `suspension` is taken over; NULL: resumes. At its end what the configuration says holds again. */
 BOUND
-void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend);
-/* By whom, NULL: nobody any more; since when, and until when, wall clock, ms (0: until it is
- * resumed). At its end what the configuration says holds again. */
-BOUND
-void dispatch_suspend_note(struct dispatcher *x, struct domain *d, const char *by,
-			   uint64_t since_ms, uint64_t until_ms);
+void dispatch_suspend(struct dispatcher *x, struct domain *d, struct suspension *suspension);
 /* An order to a binding, with the same. */
 BOUND
 void dispatch_order_binding(struct dispatcher *x, struct binding_record *b,
-			    enum binding_order order, const char *by, uint64_t since_ms,
-			    uint64_t until_ms);
+			    enum binding_order order, struct suspension *suspension);
 /* The binding's order was changed: obeys it in one record of the binding. */
 BOUND
 void dispatch_binding_order(struct dispatcher *x, struct domain *d);

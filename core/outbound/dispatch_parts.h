@@ -201,10 +201,9 @@ SINGLE
 struct move {
 	struct domain *domain;
 	struct dispatcher *from;
-	/* What its binding was ordered there when it left. */
+	/* What its binding was ordered there when it left, and by whom; malloc, NULL. */
 	enum binding_order order;
-	uint64_t order_since_ms;
-	uint64_t order_until_ms;
+	struct suspension *suspension;
 	/* The layout that it began under, and the generation of options. */
 	uint32_t layout;
 	uint64_t generation;

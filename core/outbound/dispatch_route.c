@@ -185,11 +185,8 @@ bool dispatch_goes_by_gateways(struct dispatcher *x, const struct domain *d)
 static char *key_of(const char *kind, const char *name)
 {
 	size_t size = strlen(kind) + strlen(name) + 1;
-	char *key = malloc(size);
+	char *key = check_memory(malloc(size), "a site");
 
-	if (key == NULL) {
-		fatal("out of memory for a site");
-	}
 	snprintf(key, size, "%s%s", kind, name);
 	return key;
 }
@@ -199,11 +196,8 @@ static char *key_of_gateways(const struct domain_options *options)
 {
 	char *key = NULL;
 	size_t size;
-	FILE *out = open_memstream(&key, &size);
+	FILE *out = check_memory(open_memstream(&key, &size), "a site");
 
-	if (out == NULL) {
-		fatal("out of memory for a site");
-	}
 	fputs(SITE_OF_GATEWAYS, out);
 	for (uint32_t i = 0; i < options->gateway_count; i++) {
 		const struct gateway *g = &options->gateways[i];
@@ -248,11 +242,8 @@ const struct domain_options *dispatch_shared_options(struct dispatcher *x, struc
 static struct move *move_of(struct dispatcher *x, struct domain *d, struct route_verdict *v,
 			    const char *provider)
 {
-	struct move *m = calloc(1, sizeof(*m));
+	struct move *m = check_memory(calloc(1, sizeof(*m)), "a site");
 
-	if (m == NULL) {
-		fatal("out of memory for a site");
-	}
 	m->domain = d;
 	m->from = x;
 	m->first = dispatch_home(x, d->hash);

@@ -36,6 +36,7 @@
 void move_free(struct move *m)
 {
 	route_verdict_free(&m->verdict);
+	free(m->suspension);
 	free(m->key);
 	free(m);
 }
@@ -81,10 +82,7 @@ static void let_go(struct dispatcher *x, struct move *m)
 	timer_cancel(&d->delayed_timer);
 	ASSERT(is_quiet(d) && d->lane == NULL);
 	m->order = d->binding_record->order;
-	if (d->binding_record->suspension != NULL) {
-		m->order_since_ms = d->binding_record->suspension->since_ms;
-		m->order_until_ms = d->binding_record->suspension->until_ms;
-	}
+	suspension_keep(&m->suspension, suspension_copy(d->binding_record->suspension));
 	m->suspended_as_configured = d->suspended == dispatch_begins_suspended(d);
 	domain_take(&x->domains, d);
 	m->trip = ++x->trip;
@@ -97,19 +95,18 @@ static void let_go(struct dispatcher *x, struct move *m)
  * its way has missed what was said meanwhile. A binding that is not configured is known only where
  * it has had mail: its order comes with its mail.
  */
-static void obey_binding(struct dispatcher *x, struct domain *d, const struct move *m)
+static void obey_binding(struct dispatcher *x, struct domain *d, struct move *m)
 {
 	struct binding_record *b = d->binding_record;
 
 	if (!b->configured && b->order == BINDING_AS_CONFIGURED &&
 	    m->order != BINDING_AS_CONFIGURED) {
-		dispatch_order_binding(x, b, m->order,
-				       m->order == BINDING_SUSPENDED ? "an operator" : NULL,
-				       m->order_since_ms, m->order_until_ms);
+		dispatch_order_binding(x, b, m->order, m->suspension);
+		m->suspension = NULL;
 	}
 	if (b->order == BINDING_RESUMED && m->order != BINDING_RESUMED) {
 		d->suspended = false;
-		suspension_note(&d->suspension, NULL, 0, 0);
+		suspension_keep(&d->suspension, NULL);
 	}
 }
 
@@ -381,11 +378,8 @@ void move_review(struct domain *d)
 
 void move_home(struct dispatcher *x, struct domain *d, bool unused)
 {
-	struct move *m = calloc(1, sizeof(*m));
+	struct move *m = check_memory(calloc(1, sizeof(*m)), "a record that moves");
 
-	if (m == NULL) {
-		fatal("out of memory for a record that moves");
-	}
 	m->domain = d;
 	m->unused = unused;
 	m->first = dispatch_home(x, d->hash);

@@ -109,11 +109,8 @@ static void on_sweep(struct agent *self, void *object, uint64_t value)
 
 static void sweep_start(struct dispatcher *x, struct domain *d, bool fail, bool quiet)
 {
-	struct sweep *w = malloc(sizeof *w);
+	struct sweep *w = check_memory(malloc(sizeof *w), "an order");
 
-	if (w == NULL) {
-		fatal("out of memory for an order");
-	}
 	*w = (struct sweep){
 		.domain = d,
 		.active = fail ? d->active_count : 0,
@@ -150,29 +147,21 @@ uint64_t dispatch_fail(struct dispatcher *x, struct domain *d, bool quiet)
 	return count;
 }
 
-void dispatch_suspend(struct dispatcher *x, struct domain *d, bool suspend)
+void dispatch_suspend(struct dispatcher *x, struct domain *d, struct suspension *suspension)
 {
 	OWNER_CHECK(d);
-	d->suspended = suspend;
-	suspension_note(&d->suspension, NULL, 0, 0);
+	d->suspended = suspension != NULL;
+	suspension_keep(&d->suspension, suspension);
 	if (d->travel == DOMAIN_AT_HOME) {
-		dispatch_hold(d, suspend ? DOMAIN_SUSPENDED : DOMAIN_FREE);
+		dispatch_hold(d, d->suspended ? DOMAIN_SUSPENDED : DOMAIN_FREE);
 	}
-	dispatch_domain(x, d);
-}
-
-void dispatch_suspend_note(struct dispatcher *x, struct domain *d, const char *by,
-			   uint64_t since_ms, uint64_t until_ms)
-{
-	OWNER_CHECK(d);
-	suspension_note(&d->suspension, by, since_ms, until_ms);
 	dispatch_domain(x, d);
 }
 
 void dispatch_end_suspension(struct dispatcher *x, struct domain *d)
 {
 	if (d->suspended && suspension_is_over(d->suspension, agent_wall_ms(x->self))) {
-		suspension_note(&d->suspension, NULL, 0, 0);
+		suspension_keep(&d->suspension, NULL);
 		d->suspended = dispatch_begins_suspended(d);
 	}
 }
@@ -214,11 +203,10 @@ void dispatch_on_bindings_timer(struct timer *t)
 }
 
 void dispatch_order_binding(struct dispatcher *x, struct binding_record *b,
-			    enum binding_order order, const char *by, uint64_t since_ms,
-			    uint64_t until_ms)
+			    enum binding_order order, struct suspension *suspension)
 {
 	binding_set_order(b, order);
-	suspension_note(&b->suspension, by, since_ms, until_ms);
+	suspension_keep(&b->suspension, suspension);
 	arm_bindings(x);
 }
 
@@ -227,7 +215,7 @@ void dispatch_binding_order(struct dispatcher *x, struct domain *d)
 	OWNER_CHECK(d);
 	if (d->binding_record->order == BINDING_RESUMED) {
 		d->suspended = false;
-		suspension_note(&d->suspension, NULL, 0, 0);
+		suspension_keep(&d->suspension, NULL);
 	}
 	if (d->travel == DOMAIN_AT_HOME) {
 		dispatch_hold(d, DOMAIN_FREE);

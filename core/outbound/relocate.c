@@ -64,27 +64,14 @@ static uint32_t home_before(const struct dispatcher *x, uint64_t hash)
 			  (x->peer_count_before != 0 ? x->peer_count_before : x->peer_count));
 }
 
-static char *copy(const char *text)
-{
-	char *c = strdup(text);
-
-	if (c == NULL) {
-		fatal("out of memory for a new layout");
-	}
-	return c;
-}
-
 static struct named *name(struct dispatcher *x, const char *binding, const char *text)
 {
-	struct named *n = calloc(1, sizeof *n);
+	struct named *n = check_memory(calloc(1, sizeof *n), "a new layout");
 
-	if (n == NULL) {
-		fatal("out of memory for a new layout");
-	}
 	n->from = x;
 	n->layout = x->layout;
-	n->binding = copy(binding);
-	n->name = copy(text);
+	n->binding = check_memory(strdup(binding), "a new layout");
+	n->name = check_memory(strdup(text), "a new layout");
 	return n;
 }
 

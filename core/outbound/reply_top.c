@@ -4,6 +4,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "core/runtime/fnv.h"
+
 #define HALVE_MS (10 * 60 * 1000)
 /* Words with a digit that are as long as this are taken for ids. */
 #define ID_LEN 5
@@ -72,16 +74,6 @@ void reply_top_normalise(char to[REPLY_TOP_TEXT], const char *text)
 
 /* ---- counts ---- */
 
-static uint64_t hash_of(const char *text)
-{
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
-
-	for (; *text != '\0'; text++) {
-		h = (h ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
-	}
-	return h;
-}
-
 void reply_top_age(struct reply_top *t, uint64_t now_ms)
 {
 	uint32_t kept = 0;
@@ -127,7 +119,7 @@ void reply_top_count(struct reply_top *t, const char *text, uint64_t recipients,
 
 	reply_top_age(t, now_ms);
 	reply_top_normalise(plain, text);
-	hash = hash_of(plain);
+	hash = fnv_text(FNV_START, plain);
 	for (uint32_t i = 0; i < t->used; i++) {
 		e = &t->entries[i];
 		if (e->hash == hash && strcmp(e->text, plain) == 0) {

@@ -110,13 +110,10 @@ static size_t hosts_size(const struct host *hosts, uint32_t count)
 
 struct host *route_hosts_pack(const struct host *hosts, uint32_t count)
 {
-	struct host *packed = malloc(hosts_size(hosts, count));
+	struct host *packed = check_memory(malloc(hosts_size(hosts, count)), "next hops");
 	size_t used = count * sizeof *packed;
 	char *at = (char *)packed;
 
-	if (packed == NULL) {
-		fatal("out of memory for next hops");
-	}
 	at += (used + _Alignof(max_align_t) - 1) & ~(_Alignof(max_align_t) - 1);
 	for (uint32_t i = 0; i < count; i++) {
 		packed[i] = hosts[i];
@@ -314,11 +311,8 @@ static void on_mx(struct route *r)
 struct route *route_create(const struct domain_options *options, const char *domain,
 			   const struct route_self *self, uint64_t seed)
 {
-	struct route *r = malloc(sizeof *r);
+	struct route *r = check_memory(malloc(sizeof *r), "a look-up");
 
-	if (r == NULL) {
-		fatal("out of memory for a look-up");
-	}
 	memset(r, 0, offsetof(struct route, targets));
 	r->options = options;
 	r->domain = domain;

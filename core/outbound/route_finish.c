@@ -345,10 +345,7 @@ static char *describe_set(const struct dns_answer *mx)
 		size += strlen(mx->records[i].mx.exchange) + 8;
 	}
 	qsort(sorted, mx->count, sizeof(sorted[0]), compare_exchangers);
-	text = malloc(size);
-	if (text == NULL) {
-		fatal("out of memory for an MX set");
-	}
+	text = check_memory(malloc(size), "an MX set");
 	text[0] = '\0';
 	for (uint32_t i = 0; i < mx->count; i++) {
 		used += (size_t)snprintf(text + used, size - used, "%s%u %s", i > 0 ? " " : "",

@@ -55,10 +55,7 @@ static struct tls_report *find_or_make(struct tls_reports *r, const char *domain
 		list_put_first(r, t);
 		return t;
 	}
-	t = calloc(1, sizeof *t + size);
-	if (t == NULL) {
-		fatal("out of memory for counts of TLS sessions");
-	}
+	t = check_memory(calloc(1, sizeof *t + size), "counts of TLS sessions");
 	memcpy(t->domain, domain, size);
 	*at = t;
 	list_put_first(r, t);
@@ -91,10 +88,8 @@ void tls_report_count(struct tls_reports *r, const char *domain, enum tls_report
 	struct tls_report_day *d;
 
 	if (r->buckets == NULL) {
-		r->buckets = calloc(TLS_REPORT_BUCKETS, sizeof(struct tls_report *));
-		if (r->buckets == NULL) {
-			fatal("out of memory for counts of TLS sessions");
-		}
+		r->buckets = check_memory(calloc(TLS_REPORT_BUCKETS, sizeof(struct tls_report *)),
+					  "counts of TLS sessions");
 	}
 	d = day_of(find_or_make(r, domain), (uint32_t)(wall_ms / DAY_MS));
 	d->counts[policy][result]++;

@@ -358,10 +358,8 @@ static void recipient_note(struct connection *c, unsigned place)
 	struct recipient_reply *r;
 
 	if (c->replies == NULL) {
-		c->replies = calloc(ENVELOPE_DELIVERY_RECIPIENTS, sizeof *c->replies);
-		if (c->replies == NULL) {
-			fatal("out of memory for replies of recipients");
-		}
+		c->replies = check_memory(calloc(ENVELOPE_DELIVERY_RECIPIENTS, sizeof *c->replies),
+					  "replies of recipients");
 	}
 	r = &c->replies[place];
 	r->code = c->reply.code;

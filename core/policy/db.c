@@ -51,10 +51,8 @@ static bool add_cell(struct db_result *r, const struct db_cell *cell)
 	}
 	if (r->cell_count == r->cell_room) {
 		r->cell_room = r->cell_room != 0 ? 2 * r->cell_room : 16;
-		r->cells = reallocarray(r->cells, r->cell_room, sizeof(*r->cells));
-		if (r->cells == NULL) {
-			fatal("out of memory for the answer of a database");
-		}
+		r->cells = check_memory(reallocarray(r->cells, r->cell_room, sizeof(*r->cells)),
+					"the answer of a database");
 	}
 	r->cells[r->cell_count++] = *cell;
 	return true;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/policy/parts.h"
+#include "core/runtime/fnv.h"
 
 #define SERIES_MAX 64
 #define KEYS_MAX 100000
@@ -86,11 +87,8 @@ static void give(lua_State *state, void *block, size_t size)
 
 static uint64_t hash_of(const struct audit_key *k)
 {
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
+	uint64_t h = fnv_bytes(FNV_START, k->bytes, k->len);
 
-	for (size_t i = 0; i < k->len; i++) {
-		h = (h ^ (unsigned char)k->bytes[i]) * UINT64_C(0x100000001b3);
-	}
 	return h ^ h >> 32;
 }
 

@@ -24,11 +24,9 @@ static struct policy_module *find_module(const struct policy *p, const char *nam
 static struct policy_module *add_module(struct policy *p)
 {
 	struct policy_module *list =
-		reallocarray(p->modules, p->module_count + 1, sizeof(*p->modules));
+		check_memory(reallocarray(p->modules, p->module_count + 1, sizeof(*p->modules)),
+			     "policy modules");
 
-	if (list == NULL) {
-		fatal("out of memory for policy modules");
-	}
 	p->modules = list;
 	list[p->module_count] = (struct policy_module){.reference = LUA_NOREF};
 	return &list[p->module_count++];
@@ -55,10 +53,7 @@ static struct policy_stats *hold_stats(const struct policy_module *before, int h
 	struct policy_stats *s = before != NULL ? before->stats[hook] : NULL;
 
 	if (s == NULL) {
-		s = calloc(1, sizeof(*s));
-	}
-	if (s == NULL) {
-		fatal("out of memory for a hook's counts");
+		s = check_memory(calloc(1, sizeof(*s)), "a hook's counts");
 	}
 	s->users++;
 	return s;

@@ -123,10 +123,7 @@ static int lock(lua_State *state)
 	if (*find(p->running, name) != NULL) {
 		return luaL_error(state, "msys.lock: \"%s\" is held already", name);
 	}
-	h = calloc(1, sizeof(*h));
-	if (h == NULL) {
-		fatal("out of memory for a lock");
-	}
+	h = check_memory(calloc(1, sizeof(*h)), "a lock");
 	h->wait.abandon = abandon;
 	h->policy = p;
 	h->lock.on_granted = on_granted;

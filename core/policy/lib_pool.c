@@ -510,9 +510,6 @@ void policy_open_pool(lua_State *state)
 	if (p->blocking) {
 		return;
 	}
-	p->pool = calloc(1, sizeof(*p->pool));
-	if (p->pool == NULL) {
-		fatal("out of memory for policy");
-	}
+	p->pool = check_memory(calloc(1, sizeof(*p->pool)), "policy");
 	p->pool->last = &p->pool->first;
 }

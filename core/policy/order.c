@@ -169,11 +169,8 @@ uint32_t policy_drop_orders(struct policy *p, const char *why)
 void policy_order(struct policy *p, char *const *words, unsigned count, const char *code,
 		  policy_ordered_fn on_done, void *context)
 {
-	struct policy_order *o = calloc(1, sizeof(*o));
+	struct policy_order *o = check_memory(calloc(1, sizeof(*o)), "a command of policy");
 
-	if (o == NULL) {
-		fatal("out of memory for a command of policy");
-	}
 	o->words = words;
 	o->count = count;
 	o->code = code;

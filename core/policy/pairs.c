@@ -9,11 +9,8 @@
 
 static char *copy(const char *text, size_t len)
 {
-	char *c = malloc(len + 1);
+	char *c = check_memory(malloc(len + 1), "a context");
 
-	if (c == NULL) {
-		fatal("out of memory for a context");
-	}
 	memcpy(c, text, len);
 	c[len] = '\0';
 	return c;
@@ -40,10 +37,7 @@ static void make_room(struct policy_pairs *p)
 		return;
 	}
 	p->size = p->size != 0 ? 2 * p->size : 8;
-	p->list = reallocarray(p->list, p->size, sizeof(*p->list));
-	if (p->list == NULL) {
-		fatal("out of memory for a context");
-	}
+	p->list = check_memory(reallocarray(p->list, p->size, sizeof(*p->list)), "a context");
 }
 
 int policy_pairs_set(struct policy_pairs *p, const char *name, const char *value, size_t len)

@@ -123,12 +123,7 @@ struct policy {
 SINGLE
 static inline void *policy_make(size_t size)
 {
-	void *block = calloc(1, size);
-
-	if (block == NULL) {
-		fatal("out of memory for what a script asked for");
-	}
-	return block;
+	return check_memory(calloc(1, size), "what a script asked for");
 }
 
 SINGLE

@@ -217,11 +217,8 @@ struct policy *policy_create(struct agent *self, const struct policy_start *star
 {
 	struct first_errors first = {start->ops, start->context, errors};
 	const struct policy_ops start_ops = {.print = print_start, .error = tell_start};
-	struct policy *p = calloc(1, sizeof(*p));
+	struct policy *p = check_memory(calloc(1, sizeof(*p)), "policy");
 
-	if (p == NULL) {
-		fatal("out of memory for policy");
-	}
 	p->magic = POLICY_MAGIC;
 	p->agent = self;
 	p->limits = start->limits;
@@ -277,11 +274,8 @@ void policy_destroy(struct policy *p)
 struct policy *policy_create_blocking(const struct policy_limits *limits)
 {
 	static const struct policy_ops no_ops = {.print = NULL};
-	struct policy *p = calloc(1, sizeof(*p));
+	struct policy *p = check_memory(calloc(1, sizeof(*p)), "policy");
 
-	if (p == NULL) {
-		fatal("out of memory for policy");
-	}
 	p->magic = POLICY_MAGIC;
 	p->limits = *limits;
 	p->limits.instructions *= POOL_INSTRUCTIONS;

@@ -18,16 +18,6 @@ struct compilation {
 	struct policy_script *script;
 };
 
-static char *copy(const char *text)
-{
-	char *c = strdup(text);
-
-	if (c == NULL) {
-		fatal("out of memory for a script's name");
-	}
-	return c;
-}
-
 static int append(lua_State *state, const void *data, size_t len, void *context)
 {
 	struct policy_script *s = context;
@@ -147,12 +137,9 @@ int policy_scripts_add(struct policy_scripts *s, const char *name, const char *p
 		free(script.code);
 		return rc;
 	}
-	list = reallocarray(s->list, s->count + 1, sizeof(*list));
-	if (list == NULL) {
-		fatal("out of memory for scripts");
-	}
-	script.name = copy(name);
-	script.path = copy(path);
+	list = check_memory(reallocarray(s->list, s->count + 1, sizeof(*list)), "scripts");
+	script.name = check_memory(strdup(name), "a script's name");
+	script.path = check_memory(strdup(path), "a script's name");
 	list[s->count++] = script;
 	s->list = list;
 	return 0;

@@ -21,10 +21,7 @@ static void reserve(struct policy_text *t, size_t size)
 	while (room < size) {
 		room *= 2;
 	}
-	t->data = realloc(t->data, room);
-	if (t->data == NULL) {
-		fatal("out of memory for the text of a message");
-	}
+	t->data = check_memory(realloc(t->data, room), "the text of a message");
 	t->size = room;
 }
 

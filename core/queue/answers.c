@@ -16,12 +16,10 @@ static struct answer *answer_copy(const struct answer *said)
 	size_t domain = strlen(said->domain) + 1;
 	size_t host = strlen(said->host) + 1;
 	size_t text = strlen(said->text) + 1;
-	struct answer *a = malloc(sizeof(*a) + domain + host + text);
+	struct answer *a =
+		check_memory(malloc(sizeof(*a) + domain + host + text), "an answer of a next hop");
 	char *at = (char *)(a + 1);
 
-	if (a == NULL) {
-		fatal("out of memory for an answer of a next hop");
-	}
 	*a = *said;
 	a->domain = memcpy(at, said->domain, domain);
 	a->host = memcpy(at + domain, said->host, host);
@@ -35,8 +33,8 @@ void answers_add(struct answers **answers, const struct answer *said)
 	struct answer *row;
 	uint32_t i = 0;
 
-	if (all == NULL && (all = *answers = calloc(1, sizeof(*all))) == NULL) {
-		fatal("out of memory for answers of next hops");
+	if (all == NULL) {
+		all = *answers = check_memory(calloc(1, sizeof(*all)), "answers of next hops");
 	}
 	while (i < all->count && !is_like(all->rows[i], said)) {
 		i++;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 #define BUCKETS_MIN 16
 
@@ -16,23 +17,10 @@ struct binding_group {
 	char name[];
 };
 
-static void *make(size_t size)
-{
-	void *p = calloc(1, size);
-
-	if (p == NULL) {
-		fatal("out of memory for bindings");
-	}
-	return p;
-}
-
 static struct binding_record **bucket_of(const struct binding_table *t, const char *name)
 {
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
+	uint64_t h = fnv_text(FNV_START, name);
 
-	for (const char *c = name; *c != '\0'; c++) {
-		h = (h ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
-	}
 	return &t->buckets[(h ^ h >> 32) & (t->bucket_count - 1)];
 }
 
@@ -45,7 +33,8 @@ static void grow(struct binding_table *t)
 	}
 	free(t->buckets);
 	t->bucket_count = t->room;
-	t->buckets = make(t->bucket_count * sizeof(struct binding_record *));
+	t->buckets = check_memory(calloc(1, t->bucket_count * sizeof(struct binding_record *)),
+				  "bindings");
 	for (uint32_t i = 0; i < t->count; i++) {
 		struct binding_record **bucket = bucket_of(t, t->records[i]->name);
 
@@ -57,7 +46,7 @@ static void grow(struct binding_table *t)
 static struct binding_record *record_new(struct binding_table *t, const char *name)
 {
 	size_t len = strlen(name);
-	struct binding_record *b = make(sizeof(*b) + len + 1);
+	struct binding_record *b = check_memory(calloc(1, sizeof(*b) + len + 1), "bindings");
 	struct binding_record **bucket;
 
 	if (t->count == t->room) {
@@ -151,7 +140,7 @@ static struct binding_group *group_open(struct binding_table *t, const char *nam
 	size_t len = strlen(name);
 
 	if (g == NULL) {
-		g = make(sizeof(*g) + len + 1);
+		g = check_memory(calloc(1, sizeof(*g) + len + 1), "bindings");
 		memcpy(g->name, name, len + 1);
 		g->next = t->groups;
 		t->groups = g;
@@ -249,7 +238,7 @@ bool binding_is_known(const struct binding_table *t, const char *name)
 void binding_set_order(struct binding_record *b, enum binding_order order)
 {
 	b->order = order;
-	suspension_note(&b->suspension, NULL, 0, 0);
+	suspension_keep(&b->suspension, NULL);
 	for (struct binding_record *x = b->group != NULL ? b->group->first : NULL; x != NULL;
 	     x = x->group_next) {
 		x->credit = 0;

@@ -27,11 +27,8 @@ struct delivery *delivery_create(struct mail_pools *p, struct message *m, uint32
 void delivery_send_on(struct delivery *d, const char *binding, const char *domain)
 {
 	size_t len = strlen(domain);
-	struct delivery_route *r = calloc(1, sizeof(*r) + len + 1);
+	struct delivery_route *r = check_memory(calloc(1, sizeof(*r) + len + 1), "an order");
 
-	if (r == NULL) {
-		fatal("out of memory for an order");
-	}
 	ASSERT(d->place == DELIVERY_TRANSIT && !d->sent_on && d->connection == NULL);
 	text_copy(r->binding, sizeof(r->binding), binding);
 	memcpy(r->domain, domain, len + 1);

@@ -5,20 +5,16 @@
 
 #include "core/queue/site.h"
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 #define BUCKETS_MIN 256
 
 uint64_t domain_hash(const char *binding, const char *name, size_t name_len)
 {
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
+	/* With the NUL between them. */
+	uint64_t h = fnv_octet(fnv_text(FNV_START, binding), 0);
 
-	for (const char *c = binding; *c != '\0'; c++) {
-		h = (h ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
-	}
-	h *= UINT64_C(0x100000001b3);
-	for (size_t i = 0; i < name_len; i++) {
-		h = (h ^ (unsigned char)name[i]) * UINT64_C(0x100000001b3);
-	}
+	h = fnv_bytes(h, name, name_len);
 	/* FNV's low bits are weak, and they choose homes and buckets. */
 	h ^= h >> 32;
 	h *= UINT64_C(0x9e3779b97f4a7c15);
@@ -28,10 +24,8 @@ uint64_t domain_hash(const char *binding, const char *name, size_t name_len)
 void domain_table_init(struct domain_table *t)
 {
 	*t = (struct domain_table){.bucket_count = BUCKETS_MIN};
-	t->buckets = calloc(t->bucket_count, sizeof(struct domain *));
-	if (t->buckets == NULL) {
-		fatal("out of memory for domain records");
-	}
+	t->buckets =
+		check_memory(calloc(t->bucket_count, sizeof(struct domain *)), "domain records");
 }
 
 static struct domain **bucket_of(const struct domain_table *t, uint64_t hash)

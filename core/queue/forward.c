@@ -10,10 +10,8 @@
 void forward_table_init(struct forward_table *t)
 {
 	*t = (struct forward_table){.bucket_count = BUCKETS_MIN};
-	t->buckets = calloc(t->bucket_count, sizeof(struct forward *));
-	if (t->buckets == NULL) {
-		fatal("out of memory for forwarding entries");
-	}
+	t->buckets = check_memory(calloc(t->bucket_count, sizeof(struct forward *)),
+				  "forwarding entries");
 }
 
 static struct forward **bucket_of(const struct forward_table *t, uint32_t hash)

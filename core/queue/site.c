@@ -19,10 +19,7 @@ const char *site_key_after(const char *key, const char *kind)
 void site_table_init(struct site_table *t)
 {
 	*t = (struct site_table){.bucket_count = BUCKETS_MIN};
-	t->buckets = calloc(t->bucket_count, sizeof(struct site *));
-	if (t->buckets == NULL) {
-		fatal("out of memory for sites");
-	}
+	t->buckets = check_memory(calloc(t->bucket_count, sizeof(struct site *)), "sites");
 }
 
 static struct site **bucket_of(const struct site_table *t, uint64_t hash)

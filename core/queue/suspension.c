@@ -5,21 +5,24 @@
 
 #include "core/runtime/check.h"
 
-void suspension_note(struct suspension **at, const char *by, uint64_t since_ms, uint64_t until_ms)
+struct suspension *suspension_new(const char *by, uint64_t since_ms, uint64_t until_ms)
 {
-	size_t size;
+	size_t size = strlen(by) + 1;
+	struct suspension *s = check_memory(malloc(sizeof(*s) + size), "an order");
 
+	s->since_ms = since_ms;
+	s->until_ms = until_ms;
+	memcpy(s->by, by, size);
+	return s;
+}
+
+struct suspension *suspension_copy(const struct suspension *s)
+{
+	return s != NULL ? suspension_new(s->by, s->since_ms, s->until_ms) : NULL;
+}
+
+void suspension_keep(struct suspension **at, struct suspension *s)
+{
 	free(*at);
-	*at = NULL;
-	if (by == NULL) {
-		return;
-	}
-	size = strlen(by) + 1;
-	*at = malloc(sizeof(**at) + size);
-	if (*at == NULL) {
-		fatal("out of memory for an order");
-	}
-	(*at)->since_ms = since_ms;
-	(*at)->until_ms = until_ms;
-	memcpy((*at)->by, by, size);
+	*at = s;
 }

@@ -19,10 +19,17 @@ struct suspension {
 	char by[];
 };
 
-/* Keeps in `*at` (malloc, NULL: nothing) that `by` gave the order at `since_ms`, until `until_ms`;
- * `by` NULL: it was ended. */
+/* Malloc. */
 SINGLE
-void suspension_note(struct suspension **at, const char *by, uint64_t since_ms, uint64_t until_ms);
+struct suspension *suspension_new(const char *by, uint64_t since_ms, uint64_t until_ms);
+
+/* The same once more (malloc); NULL: there is none. */
+SINGLE
+struct suspension *suspension_copy(const struct suspension *s);
+
+/* Keeps `s`, which is taken over, in `*at`, in place of the one before; NULL: it was ended. */
+SINGLE
+void suspension_keep(struct suspension **at, struct suspension *s);
 
 /* When it ends by itself, wall clock, ms; 0: not at all, or there is none. */
 SINGLE

@@ -33,11 +33,8 @@ void throttle_init(struct throttle *t, uint64_t count, uint64_t period_s, const 
 
 void throttle_detach(struct throttle *t)
 {
-	struct throttle_slot *s = calloc(1, sizeof(*s));
+	struct throttle_slot *s = check_memory(calloc(1, sizeof(*s)), "a throttle");
 
-	if (s == NULL) {
-		fatal("out of memory for a throttle");
-	}
 	ASSERT(t->slot == &t->own);
 	atomic_init(&s->references, 1);
 	set_rate(s, t->count, t->period_s);

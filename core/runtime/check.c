@@ -19,6 +19,11 @@ void fatal(const char *format, ...)
 	abort();
 }
 
+void check_memory_fail(const char *what)
+{
+	fatal("out of memory for %s", what);
+}
+
 void check_fail(const char *file, int line, const char *condition)
 {
 	fatal("%s:%d: %s does not hold (agent %s)", file, line, condition,

@@ -12,6 +12,21 @@
 CONCURRENT
 _Noreturn void fatal(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Ends the program: "out of memory for WHAT". */
+CONCURRENT
+_Noreturn void check_memory_fail(const char *what);
+
+/* `memory` as calloc(), strdup(), open_memstream() and their like return it, which is there. Who
+ * has a number or a name to tell calls fatal(). */
+CONCURRENT
+static inline void *check_memory(void *memory, const char *what)
+{
+	if (memory == NULL) {
+		check_memory_fail(what);
+	}
+	return memory;
+}
+
 CONCURRENT
 _Noreturn void check_fail(const char *file, int line, const char *condition);
 

@@ -1,5 +1,18 @@
 #include "core/runtime/clock.h"
 
+#include "core/runtime/check.h"
+
+const char *clock_format_utc(uint64_t wall_ms, char text[CLOCK_UTC_TEXT])
+{
+	time_t seconds = (time_t)(wall_ms / 1000);
+	struct tm parts;
+
+	/* No number of milliseconds is beyond the years that it knows. */
+	ASSERT(gmtime_r(&seconds, &parts) != NULL);
+	strftime(text, CLOCK_UTC_TEXT, "%Y-%m-%dT%H:%M:%SZ", &parts);
+	return text;
+}
+
 uint64_t clock_read_ns(clockid_t id)
 {
 	struct timespec t = {0};

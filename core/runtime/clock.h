@@ -35,6 +35,13 @@ struct instant {
 CONCURRENT
 struct instant clock_read(const struct clock *clock);
 
+/* Room for a time as text. */
+#define CLOCK_UTC_TEXT 32
+
+/* Writes "2026-11-23T13:05:07Z"; `wall_ms`: milliseconds since 1970-01-01 UTC. Returns `text`. */
+CONCURRENT
+const char *clock_format_utc(uint64_t wall_ms, char text[CLOCK_UTC_TEXT]);
+
 /* What a clock of the kernel says now, ns; 0: nothing, as that of a thread that has ended. */
 CONCURRENT
 uint64_t clock_read_ns(clockid_t id);

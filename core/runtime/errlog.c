@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/runtime/check.h"
+#include "core/runtime/fnv.h"
 
 _Static_assert((ERRLOG_INDEX & (ERRLOG_INDEX - 1)) == 0, "a mask finds the place");
 _Static_assert(ERRLOG_INDEX > ERRLOG_ENTRIES, "probing always finds a free place");
@@ -18,15 +19,9 @@ int errlog_init(struct errlog *log)
 	return log->entries == NULL ? -ENOMEM : 0;
 }
 
-/* FNV-1a, 64 bits. */
 static uint64_t hash_of(int code, const char *text)
 {
-	uint64_t hash = UINT64_C(0xcbf29ce484222325) ^ (uint32_t)code;
-
-	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
-		hash = (hash ^ *p) * UINT64_C(0x100000001b3);
-	}
-	return hash;
+	return fnv_text(FNV_START ^ (uint32_t)code, text);
 }
 
 /* The place in the index of the entry, or the free one where it would go. */

@@ -585,12 +585,9 @@ static int attach(struct stream_tls *t)
 
 void stream_secure(struct stream *s, const struct tls_wish *wish, stream_secured_fn on_secured)
 {
-	struct stream_tls *t = calloc(1, sizeof *t);
+	struct stream_tls *t = check_memory(calloc(1, sizeof *t), "a TLS stream");
 
 	ASSERT(s->tls == NULL && !stream_busy(s));
-	if (t == NULL) {
-		fatal("out of memory for a TLS stream");
-	}
 	s->tls = t;
 	s->direct = false;
 	s->recv.on_complete = tls_received;

@@ -4,21 +4,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/runtime/fnv.h"
+
 /* A key is looked for in so many places from where its hash points. */
 #define WAYS 8
 
 _Static_assert((TLS_SESSIONS_MAX & (TLS_SESSIONS_MAX - 1)) == 0, "places are masked hashes");
-
-/* FNV-1a. */
-static uint64_t hash_of(const char *key)
-{
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-
-	for (; *key != '\0'; key++) {
-		hash = (hash ^ (unsigned char)*key) * UINT64_C(0x100000001b3);
-	}
-	return hash;
-}
 
 static struct tls_session_entry *place_of(struct tls_sessions *s, uint64_t hash, unsigned way)
 {
@@ -43,7 +34,7 @@ void tls_sessions_init(struct tls_sessions *s)
 /* The same key keeps up to WAYS sessions, for as many connections at a time. */
 void tls_sessions_keep(struct tls_sessions *s, const char *key, SSL_SESSION *session)
 {
-	uint64_t hash = hash_of(key);
+	uint64_t hash = fnv_text(FNV_START, key);
 	struct tls_session_entry *victim;
 	char *copy = strdup(key);
 
@@ -76,7 +67,7 @@ static bool is_over(const SSL_SESSION *session, long now)
 /* The newest session of `key`. */
 static struct tls_session_entry *find(struct tls_sessions *s, const char *key)
 {
-	uint64_t hash = hash_of(key);
+	uint64_t hash = fnv_text(FNV_START, key);
 	struct tls_session_entry *found = NULL;
 
 	for (unsigned way = 0; way < WAYS; way++) {

@@ -43,12 +43,7 @@ static struct candidate *place_of(const struct candidates *c, const struct messa
 
 static void *grown(void *old, size_t bytes)
 {
-	void *p = realloc(old, bytes);
-
-	if (p == NULL) {
-		fatal("out of memory for the answer to a command");
-	}
-	return p;
+	return check_memory(realloc(old, bytes), "the answer to a command");
 }
 
 static void make_room(struct candidates *c)
@@ -60,10 +55,8 @@ static void make_room(struct candidates *c)
 		return;
 	}
 	c->slot_count = old_count == 0 ? SLOTS_MIN : old_count * 2;
-	c->slots = calloc(c->slot_count, sizeof(*c->slots));
-	if (c->slots == NULL) {
-		fatal("out of memory for the answer to a command");
-	}
+	c->slots =
+		check_memory(calloc(c->slot_count, sizeof(*c->slots)), "the answer to a command");
 	for (uint32_t i = 0; i < old_count; i++) {
 		if (!is_free(&old[i])) {
 			*place_of(c, &old[i].id, old[i].delivery) = old[i];
@@ -81,10 +74,8 @@ static void note_record(struct candidates *c, const struct envelope *e, uint32_t
 		CANDIDATES_RECORD_BITS;
 
 	if (c->records == NULL) {
-		c->records = calloc(CANDIDATES_RECORD_BITS / 64, sizeof(uint64_t));
-		if (c->records == NULL) {
-			fatal("out of memory for the answer to a command");
-		}
+		c->records = check_memory(calloc(CANDIDATES_RECORD_BITS / 64, sizeof(uint64_t)),
+					  "the answer to a command");
 	}
 	c->records[bit / 64] |= UINT64_C(1) << (bit % 64);
 }

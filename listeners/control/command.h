@@ -64,6 +64,10 @@ bool command_flag(struct order *o, unsigned index, const char *word);
 BOUND
 bool command_until(struct order *o, unsigned max);
 
+/* Who gave the order, when, and until when (malloc); NULL: it is one to resume. */
+BOUND
+struct suspension *command_suspension(const struct order *o, struct agent *self);
+
 /* Answers that the command was not used as it is to be. */
 BOUND
 void command_fail_usage(struct order *o);

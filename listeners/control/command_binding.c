@@ -32,10 +32,8 @@ static struct binding_sums *sums_of(struct part *p, const struct binding_record 
 	if (b->index >= p->sum_count) {
 		uint32_t count = b->index + 1;
 
-		p->sums = realloc(p->sums, count * sizeof(*p->sums));
-		if (p->sums == NULL) {
-			fatal("out of memory for the answer to a command");
-		}
+		p->sums = check_memory(realloc(p->sums, count * sizeof(*p->sums)),
+				       "the answer to a command");
 		memset(p->sums + p->sum_count, 0, (count - p->sum_count) * sizeof(*p->sums));
 		p->sum_count = count;
 	}
@@ -273,8 +271,7 @@ static bool suspend_step(struct part *p, struct agent *self)
 	/* Said again, it has another end. */
 	if (b != NULL && (b->order != wanted || p->bucket_count == UINT32_MAX)) {
 		dispatch_order_binding(&order_scheduler_of(self)->dispatcher, b, wanted,
-				       p->order->flag ? p->order->who : NULL, agent_wall_ms(self),
-				       p->order->until_ms);
+				       command_suspension(p->order, self));
 	}
 	done = done || part_walk(p, self, ORDER_ROWS_PER_STEP, obey_one);
 	known(p, self);

@@ -241,14 +241,12 @@ static int compare_names(const void *a, const void *b)
 /* Sorted, each once. */
 static void merge_names(struct order *o)
 {
-	json_t **all = calloc((size_t)o->part_count * NAMES_MAX + 1, sizeof(*all));
+	json_t **all = check_memory(calloc((size_t)o->part_count * NAMES_MAX + 1, sizeof(*all)),
+				    "the answer to a command");
 	json_t *names = value_array();
 	const char *last = "";
 	size_t count = 0;
 
-	if (all == NULL) {
-		fatal("out of memory for the answer to a command");
-	}
 	for (uint32_t i = 0; i < o->part_count; i++) {
 		json_t *name;
 		size_t k;

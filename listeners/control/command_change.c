@@ -135,11 +135,8 @@ static void on_done(struct generation_change *g)
 /* Takes over `draft` and `told`. */
 static struct console_change *begin(struct order *o, struct draft *draft, json_t *told)
 {
-	struct console_change *c = calloc(1, sizeof(*c));
+	struct console_change *c = check_memory(calloc(1, sizeof(*c)), "a command");
 
-	if (c == NULL) {
-		fatal("out of memory for a command");
-	}
 	c->order = o;
 	c->draft = draft;
 	c->wrote = value_array();

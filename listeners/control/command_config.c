@@ -43,11 +43,8 @@ void command_fail_change(struct order *o, const struct generation_change *g, con
 {
 	char *text;
 	size_t size;
-	FILE *out = open_memstream(&text, &size);
+	FILE *out = check_memory(open_memstream(&text, &size), "an answer");
 
-	if (out == NULL) {
-		fatal("out of memory for an answer");
-	}
 	fprintf(out, "%s has changed:\n%s",
 		json_array_size(wrote) > 0 ? "nothing that runs" : "nothing", g->messages);
 	for (size_t i = 0; i < json_array_size(wrote); i++) {

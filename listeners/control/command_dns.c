@@ -101,10 +101,7 @@ void command_dig(struct order *o)
 	if (!has_resolver(o) || !parse_question(o, 0, &type)) {
 		return;
 	}
-	d = calloc(1, sizeof(*d));
-	if (d == NULL) {
-		fatal("out of memory for a command");
-	}
+	d = check_memory(calloc(1, sizeof(*d)), "a command");
 	d->order = o;
 	/* The order's words stay until it has the answer. */
 	d->question =
@@ -210,10 +207,7 @@ void command_dns_cache_flush(struct order *o)
 	if (!has_resolver(o)) {
 		return;
 	}
-	f = calloc(1, sizeof(*f));
-	if (f == NULL) {
-		fatal("out of memory for a command");
-	}
+	f = check_memory(calloc(1, sizeof(*f)), "a command");
 	f->order = o;
 	f->flush.on_flushed = on_flushed;
 	order_wait(o);

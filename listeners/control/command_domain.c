@@ -287,9 +287,7 @@ void command_domain_fail(struct order *o)
 /* o->flag: suspend, or resume. */
 static void suspend_one(struct part *p, struct scheduler *s, struct domain *d)
 {
-	dispatch_suspend(&s->dispatcher, d, p->order->flag);
-	dispatch_suspend_note(&s->dispatcher, d, p->order->flag ? p->order->who : NULL,
-			      agent_wall_ms(&s->base), p->order->until_ms);
+	dispatch_suspend(&s->dispatcher, d, command_suspension(p->order, &s->base));
 	p->totals[ACTIVE] += d->active_count;
 	p->totals[DELAYED] += d->delayed_count;
 	p->json = p->json != NULL ? p->json : value_text(command_domain_state(s, d));

@@ -133,10 +133,7 @@ static void unread_add(struct part *p, struct scheduler *s, const struct deliver
 	struct unread *u = p->unread;
 
 	if (u == NULL) {
-		u = calloc(1, sizeof(*u));
-		if (u == NULL) {
-			fatal("out of memory for the answer to a command");
-		}
+		u = check_memory(calloc(1, sizeof(*u)), "the answer to a command");
 		message_hold(d->message, 1);
 		u->part = p;
 		u->scheduler = s;

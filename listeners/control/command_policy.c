@@ -13,11 +13,8 @@
 static void on_ordered(void *context, const char *output, size_t len, bool failed)
 {
 	struct order *o = context;
-	char *text = strndup(output, len);
+	char *text = check_memory(strndup(output, len), "a command");
 
-	if (text == NULL) {
-		fatal("out of memory for a command");
-	}
 	while (len > 0 && text[len - 1] == '\n') {
 		text[--len] = '\0';
 	}
@@ -165,12 +162,10 @@ static void add_state(struct hooks_found *found, const struct policy *p)
 static bool find_hooks(struct part *part, struct agent *self)
 {
 	const struct policy_host *h = &order_scheduler_of(self)->policy;
-	struct hooks_found *found =
-		calloc(1, sizeof(*found) + count_hooks(h->policy) * sizeof(found->list[0]));
+	struct hooks_found *found = check_memory(
+		calloc(1, sizeof(*found) + count_hooks(h->policy) * sizeof(found->list[0])),
+		"a command");
 
-	if (found == NULL) {
-		fatal("out of memory for a command");
-	}
 	part->found = found;
 	for (int hook = POLICY_CONNECT; hook < POLICY_HOOKS; hook++) {
 		for (uint32_t i = 0; i < policy_module_count(h->policy); i++) {

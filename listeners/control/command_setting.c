@@ -200,11 +200,8 @@ static void on_answer(struct agent *self, struct job *job, int result)
 
 static struct inquiry *inquiry_new(struct order *o, json_t *(*make)(struct inquiry *q))
 {
-	struct inquiry *q = calloc(1, sizeof(*q));
+	struct inquiry *q = check_memory(calloc(1, sizeof(*q)), "a command");
 
-	if (q == NULL) {
-		fatal("out of memory for a command");
-	}
 	q->order = o;
 	q->make = make;
 	q->config = config_hold(order_config(o));
@@ -284,16 +281,6 @@ static json_t *make_locate(struct inquiry *q)
 	return v;
 }
 
-static char *copy_word(const char *text)
-{
-	char *made = strdup(text);
-
-	if (made == NULL) {
-		fatal("out of memory for a command");
-	}
-	return made;
-}
-
 /* All words are a scope, or the first one is an option, in whatever scope. */
 void command_config_locate(struct order *o)
 {
@@ -314,11 +301,13 @@ void command_config_locate(struct order *o)
 		q->scope = scope;
 	} else {
 		config_scope_free(&scope);
-		q->option = copy_word(o->arguments[0]);
+		q->option = check_memory(strdup(o->arguments[0]), "a command");
 		for (char *c = q->option; *c != '\0'; c++) {
 			*c = (char)tolower((unsigned char)*c);
 		}
-		q->value = o->argument_count > 1 ? copy_word(o->arguments[1]) : NULL;
+		q->value = o->argument_count > 1
+				   ? check_memory(strdup(o->arguments[1]), "a command")
+				   : NULL;
 		if (!config_option_exists(q->option)) {
 			order_fail(o, "no option is called \"%.64s\"", q->option);
 			inquiry_free(q);
@@ -373,13 +362,10 @@ static void set_differences(const struct inquiry *q, json_t *v)
 {
 	char *errors = NULL;
 	size_t size;
-	FILE *out = open_memstream(&errors, &size);
+	FILE *out = check_memory(open_memstream(&errors, &size), "a command");
 	json_t *rows = value_array();
 	struct config *files;
 
-	if (out == NULL) {
-		fatal("out of memory for a command");
-	}
 	files = config_load_again(q->config, NULL, out);
 	fclose(out);
 	if (files != NULL) {

@@ -77,6 +77,11 @@ bool command_until(struct order *o, unsigned max)
 	return true;
 }
 
+struct suspension *command_suspension(const struct order *o, struct agent *self)
+{
+	return o->flag ? suspension_new(o->who, agent_wall_ms(self), o->until_ms) : NULL;
+}
+
 /* ---- which there are ---- */
 
 static json_t *row_of(const char *domain, const char *binding, const struct suspension *order)

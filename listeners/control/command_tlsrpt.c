@@ -4,23 +4,11 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "listeners/control/command.h"
 
 #define BUCKETS_PER_STEP 64
-#define DAY_S 86400
-
-/* "2026-11-23T00:00:00Z" */
-static json_t *time_text(time_t at)
-{
-	char text[32];
-	struct tm tm;
-
-	gmtime_r(&at, &tm);
-	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
-	return value_text(text);
-}
+#define DAY_MS UINT64_C(86400000)
 
 static json_t *policy_row(const struct tls_report *t, const struct tls_report_day *d,
 			  enum tls_report_policy policy)
@@ -69,11 +57,11 @@ static json_t *report_of(const struct scheduler *s, const struct tls_report *t,
 	json_t *row = value_object();
 	json_t *range = value_object();
 	json_t *policies = value_array();
-	time_t start = (time_t)d->day * DAY_S;
+	uint64_t start_ms = d->day * DAY_MS;
 
 	value_set_text(row, "organization-name", s->global->hostname);
-	value_set(range, "start-datetime", time_text(start));
-	value_set(range, "end-datetime", time_text(start + DAY_S - 1));
+	value_set_time(range, "start-datetime", start_ms);
+	value_set_time(range, "end-datetime", start_ms + DAY_MS - 1);
 	value_set(row, "date-range", range);
 	for (int i = 0; i < TLS_REPORT_POLICIES; i++) {
 		if (is_used(d, i)) {

@@ -7,11 +7,9 @@
 
 struct draft *draft_create(struct config *base)
 {
-	struct draft *draft = calloc(1, sizeof(*draft));
+	struct draft *draft =
+		check_memory(calloc(1, sizeof(*draft)), "changes of the configuration");
 
-	if (draft == NULL) {
-		fatal("out of memory for changes of the configuration");
-	}
 	draft->base = config_hold(base);
 	return draft;
 }
@@ -31,22 +29,12 @@ struct told {
 	char *origin;
 };
 
-static char *copy(const char *text)
-{
-	char *made = strdup(text);
-
-	if (made == NULL) {
-		fatal("out of memory for changes of the configuration");
-	}
-	return made;
-}
-
 static void keep(void *context, const struct config_setting *setting)
 {
 	struct told *told = context;
 
-	told->value = copy(setting->value);
-	told->origin = copy(setting->origin);
+	told->value = check_memory(strdup(setting->value), "changes of the configuration");
+	told->origin = check_memory(strdup(setting->origin), "changes of the configuration");
 }
 
 static struct told ask(const struct config *config, const struct overlay_change *change)

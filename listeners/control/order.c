@@ -8,16 +8,6 @@
 #include "core/runtime/check.h"
 #include "listeners/control/selection.h"
 
-static void *make(size_t count, size_t size)
-{
-	void *p = calloc(count, size);
-
-	if (p == NULL) {
-		fatal("out of memory for a command");
-	}
-	return p;
-}
-
 /* ---- life ---- */
 
 void order_client_init(struct order_client *client, const struct scheduler *s)
@@ -30,7 +20,7 @@ void order_client_init(struct order_client *client, const struct scheduler *s)
 struct order *order_create(struct order_client *client, struct scheduler *s, const char *line,
 			   size_t len)
 {
-	struct order *o = make(1, sizeof(*o));
+	struct order *o = check_memory(calloc(1, sizeof(*o)), "a command");
 
 	ASSERT(len <= ORDER_LINE_MAX);
 	o->magic = ORDER_MAGIC;
@@ -268,7 +258,9 @@ static void parts_make(struct order *o, uint32_t count, order_step_fn step, orde
 	o->step = step;
 	o->merge = merge;
 	/* Schedulers may join meanwhile, and parts stay where they are. */
-	o->parts = make(count > SCHEDULERS_MAX ? count : SCHEDULERS_MAX, sizeof(*o->parts));
+	o->parts = check_memory(
+		calloc(count > SCHEDULERS_MAX ? count : SCHEDULERS_MAX, sizeof(*o->parts)),
+		"a command");
 	o->part_count = count;
 	o->waiting = count;
 }
@@ -384,10 +376,7 @@ static int append_text(const char *text, size_t len, void *context)
 		while (size < p->text_len + len) {
 			size *= 2;
 		}
-		p->text = realloc(p->text, size);
-		if (p->text == NULL) {
-			fatal("out of memory for the answer to a command");
-		}
+		p->text = check_memory(realloc(p->text, size), "the answer to a command");
 		p->text_size = size;
 	}
 	memcpy(p->text + p->text_len, text, len);

@@ -78,11 +78,8 @@ static void on_done(struct generation_change *g)
 
 void reload_begin(struct order *o, const struct reload_kind *kind)
 {
-	struct reload *r = calloc(1, sizeof(*r));
+	struct reload *r = check_memory(calloc(1, sizeof(*r)), "a command");
 
-	if (r == NULL) {
-		fatal("out of memory for a command");
-	}
 	r->order = o;
 	r->kind = kind;
 	r->change.on_done = on_done;

@@ -20,11 +20,8 @@ void reply_take(struct reply *r, char *text, size_t len)
 
 void reply_text(struct reply *r, const char *text)
 {
-	char *copy = strdup(text);
+	char *copy = check_memory(strdup(text), "the answer to a command");
 
-	if (copy == NULL) {
-		fatal("out of memory for the answer to a command");
-	}
 	reply_take(r, copy, strlen(copy));
 }
 

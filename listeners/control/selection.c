@@ -482,11 +482,8 @@ static bool take_words(struct selection *sel, unsigned first)
 
 void selection_begin(struct order *o, enum selection_verb verb, unsigned first)
 {
-	struct selection *sel = calloc(1, sizeof(*sel));
+	struct selection *sel = check_memory(calloc(1, sizeof(*sel)), "a command");
 
-	if (sel == NULL) {
-		fatal("out of memory for a command");
-	}
 	o->selection = sel;
 	sel->order = o;
 	sel->verb = verb;

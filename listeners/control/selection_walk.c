@@ -101,10 +101,8 @@ static void add_row(struct step *t, const struct delivery *d)
 	}
 	if (w->row_count == w->row_slots) {
 		w->row_slots = w->row_slots == 0 ? 16 : w->row_slots * 2;
-		w->rows = realloc(w->rows, w->row_slots * sizeof(*w->rows));
-		if (w->rows == NULL) {
-			fatal("out of memory for the answer to a command");
-		}
+		w->rows = check_memory(realloc(w->rows, w->row_slots * sizeof(*w->rows)),
+				       "the answer to a command");
 	}
 	r = &w->rows[w->row_count++];
 	*r = (struct selection_row){.row = row_of(t, d),
@@ -610,11 +608,8 @@ static void on_rested(struct timer *t)
 
 static struct selection_walk *walk_create(struct part *p, struct agent *self)
 {
-	struct selection_walk *w = calloc(1, sizeof(*w));
+	struct selection_walk *w = check_memory(calloc(1, sizeof(*w)), "the answer to a command");
 
-	if (w == NULL) {
-		fatal("out of memory for the answer to a command");
-	}
 	w->part = p;
 	timer_init(&w->timer, self, on_rested);
 	return w;

@@ -224,12 +224,9 @@ static void refuse(struct session *n)
 
 void session_open(struct control *c, struct accept *a)
 {
-	struct session *n = calloc(1, sizeof(*n));
+	struct session *n = check_memory(calloc(1, sizeof(*n)), "a control session");
 	int rc;
 
-	if (n == NULL) {
-		fatal("out of memory for a control session");
-	}
 	n->magic = SESSION_MAGIC;
 	n->control = c;
 	n->accept = a;

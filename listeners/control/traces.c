@@ -190,10 +190,9 @@ int traces_begin(struct traces *ts, const struct trace_spec *spec, traces_done_f
 	if (slot == TRACES_MAX) {
 		return -EBUSY;
 	}
-	e = aligned_alloc(CACHE_LINE, (sizeof(*e) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
-	if (e == NULL) {
-		fatal("out of memory for a trace");
-	}
+	e = check_memory(
+		aligned_alloc(CACHE_LINE, (sizeof(*e) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE),
+		"a trace");
 	memset(e, 0, sizeof(*e));
 	e->traces = ts;
 	e->done = done;

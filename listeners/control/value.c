@@ -3,10 +3,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/mail/utf8.h"
 #include "core/runtime/check.h"
+#include "core/runtime/clock.h"
 
 static json_t *made(json_t *value)
 {
@@ -60,16 +60,9 @@ void value_set_text(json_t *object, const char *key, const char *text)
 
 void value_set_time(json_t *object, const char *key, uint64_t wall_ms)
 {
-	time_t seconds = (time_t)(wall_ms / 1000);
-	struct tm tm;
-	char text[32];
+	char text[CLOCK_UTC_TEXT];
 
-	if (wall_ms == 0 || gmtime_r(&seconds, &tm) == NULL) {
-		value_set(object, key, json_null());
-		return;
-	}
-	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
-	value_set_text(object, key, text);
+	value_set_text(object, key, wall_ms != 0 ? clock_format_utc(wall_ms, text) : NULL);
 }
 
 json_t *value_text(const char *text)
@@ -81,10 +74,7 @@ json_t *value_text(const char *text)
 	if (value != NULL) {
 		return value;
 	}
-	clean = malloc(len + 1);
-	if (clean == NULL) {
-		fatal("out of memory for the answer to a command");
-	}
+	clean = check_memory(malloc(len + 1), "the answer to a command");
 	len = utf8_clean(text, len, "?", clean);
 	value = made(json_stringn(clean, len));
 	free(clean);

@@ -152,10 +152,7 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
 
 	(void)connection;
 	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-		c = calloc(1, sizeof(*c));
-		if (c == NULL) {
-			fatal("out of memory for a connection");
-		}
+		c = check_memory(calloc(1, sizeof(*c)), "a connection");
 		*own = c;
 		c->accept = e->accepting;
 		c->fd = c->accept->fd;

@@ -25,13 +25,10 @@ static void event_put(struct http_event *e)
 
 static struct http_event *event_make(struct events *v, const struct snapshot *s)
 {
-	struct http_event *e = calloc(1, sizeof(*e));
+	struct http_event *e = check_memory(calloc(1, sizeof(*e)), "events");
 	struct text text = {0};
 	char *object;
 
-	if (e == NULL) {
-		fatal("out of memory for events");
-	}
 	event_count(v->now, v->http);
 	object = http_event_text(v->http, s, v->before, v->now);
 	memcpy(v->before, v->now, sizeof(*v->before));
@@ -131,11 +128,8 @@ static ssize_t read_event(void *context, uint64_t position, char *to, size_t roo
 static void take_stock(struct events *v)
 {
 	if (v->before == NULL) {
-		v->before = calloc(1, sizeof(*v->before));
-		v->now = calloc(1, sizeof(*v->now));
-		if (v->before == NULL || v->now == NULL) {
-			fatal("out of memory for events");
-		}
+		v->before = check_memory(calloc(1, sizeof(*v->before)), "events");
+		v->now = check_memory(calloc(1, sizeof(*v->now)), "events");
 	}
 	event_count(v->before, v->http);
 }

@@ -34,12 +34,7 @@ struct found {
 
 static void *make(size_t count, size_t size)
 {
-	void *p = calloc(count != 0 ? count : 1, size);
-
-	if (p == NULL) {
-		fatal("out of memory for metrics");
-	}
-	return p;
+	return check_memory(calloc(count != 0 ? count : 1, size), "metrics");
 }
 
 static struct gatherer *gatherer_of(const struct order *o)

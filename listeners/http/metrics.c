@@ -36,10 +36,7 @@ static void add_counter(void *context, const struct counter_view *view)
 
 	if (m->count == m->room) {
 		m->room = m->room != 0 ? 2 * m->room : 1024;
-		m->list = realloc(m->list, m->room * sizeof(*m->list));
-		if (m->list == NULL) {
-			fatal("out of memory for metrics");
-		}
+		m->list = check_memory(realloc(m->list, m->room * sizeof(*m->list)), "metrics");
 	}
 	one = &m->list[m->count];
 	one->view = *view;

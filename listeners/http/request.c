@@ -23,12 +23,10 @@
 struct request *request_create(struct endpoint *e, struct MHD_Connection *connection,
 			       const char *uri)
 {
-	struct request *r = calloc(1, sizeof(*r));
+	struct request *r = check_memory(calloc(1, sizeof(*r)), "a request");
 
-	if (r == NULL || (r->uri = strdup(uri)) == NULL) {
-		fatal("out of memory for a request");
-	}
 	r->magic = REQUEST_MAGIC;
+	r->uri = check_memory(strdup(uri), "a request");
 	r->endpoint = e;
 	r->connection = connection;
 	r->next = e->requests;

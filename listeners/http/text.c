@@ -21,10 +21,7 @@ void text_add(struct text *t, const char *data, size_t len)
 		while (size < t->len + len) {
 			size *= 2;
 		}
-		t->data = realloc(t->data, size);
-		if (t->data == NULL) {
-			fatal("out of memory for an answer");
-		}
+		t->data = check_memory(realloc(t->data, size), "an answer");
 		t->size = size;
 	}
 	memcpy(t->data + t->len, data, len);

@@ -289,10 +289,7 @@ void smtp_auth_begin(struct smtp_session *ss, const char *argument, size_t len)
 		smtp_session_reply(ss, 504, "5.5.4", "Mechanism not offered");
 		return;
 	}
-	ss->auth = calloc(1, sizeof(*ss->auth));
-	if (ss->auth == NULL) {
-		fatal("out of memory for an authentication");
-	}
+	ss->auth = check_memory(calloc(1, sizeof(*ss->auth)), "an authentication");
 	ss->auth->session = ss;
 	timer_init(&ss->auth->delay, &scheduler_of(ss)->base, on_delay);
 	ss->auth->login = login;

@@ -2,9 +2,9 @@
 
 #include <string.h>
 
+#include "core/runtime/fnv.h"
+
 #define MS_PER_S 1000
-#define FNV_START 0x811c9dc5U
-#define FNV_PRIME 0x01000193U
 
 static struct in6_addr client_of(const struct in6_addr *peer)
 {
@@ -18,12 +18,9 @@ static struct in6_addr client_of(const struct in6_addr *peer)
 
 static struct auth_failures *row_of(struct auth_limit *l, const struct in6_addr *client)
 {
-	uint32_t hash = FNV_START;
+	uint64_t hash = fnv_bytes(FNV_START, client->s6_addr, sizeof(client->s6_addr));
 
-	for (unsigned i = 0; i < sizeof(client->s6_addr); i++) {
-		hash = (hash ^ client->s6_addr[i]) * FNV_PRIME;
-	}
-	return l->places[(hash ^ hash >> 16) % AUTH_LIMIT_ROWS];
+	return l->places[(hash ^ hash >> 32) % AUTH_LIMIT_ROWS];
 }
 
 static struct auth_failures *find(struct auth_limit *l, const struct in6_addr *client)

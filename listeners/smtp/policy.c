@@ -185,10 +185,7 @@ struct smtp_policy *smtp_policy_open(struct smtp_session *ss)
 	if (p != NULL) {
 		return p;
 	}
-	p = calloc(1, sizeof(*p));
-	if (p == NULL) {
-		fatal("out of memory for the policy of a session");
-	}
+	p = check_memory(calloc(1, sizeof(*p)), "the policy of a session");
 	p->session = ss;
 	policy_subject_init(&p->subject, s->policy.policy, &smtp_policy_facts, p);
 	policy_mail_init(&p->mail);

@@ -59,11 +59,8 @@ void smtp_policy_copy_head(struct envelope_builder *to, const struct envelope_bu
 
 static struct smtp_copy *add_copy(struct smtp_copies *c)
 {
-	struct smtp_copy *copy = calloc(1, sizeof(*copy));
+	struct smtp_copy *copy = check_memory(calloc(1, sizeof(*copy)), "a message");
 
-	if (copy == NULL) {
-		fatal("out of memory for a message");
-	}
 	envelope_builder_init(&copy->envelope);
 	*c->last = copy;
 	c->last = &copy->next;
@@ -416,12 +413,9 @@ bool smtp_copies_wanted(const struct smtp_session *ss)
 void smtp_copies_begin(struct smtp_session *ss)
 {
 	struct smtp_transaction *tx = ss->transaction;
-	struct smtp_copies *c = calloc(1, sizeof(*c));
+	struct smtp_copies *c = check_memory(calloc(1, sizeof(*c)), "the policy of a message");
 	struct policy_mail *m;
 
-	if (c == NULL) {
-		fatal("out of memory for the policy of a message");
-	}
 	smtp_policy_begin_mail(ss);
 	ss->policy->copies = c;
 	c->last = &c->first;

@@ -110,12 +110,7 @@ static bool may_tell(const struct smtp_session *ss)
 
 static char *copy_name(const char *name)
 {
-	char *copy = name != NULL ? strdup(name) : NULL;
-
-	if (name != NULL && copy == NULL) {
-		fatal("out of memory for the name of a user");
-	}
-	return copy;
+	return name != NULL ? check_memory(strdup(name), "the name of a user") : NULL;
 }
 
 void smtp_session_set_user(struct smtp_session *ss, const char *user, const char *binding)

@@ -59,10 +59,7 @@ static struct smtp_transaction *take(struct smtp_listener *l)
 		l->spare_count--;
 		return tx;
 	}
-	tx = calloc(1, sizeof(*tx));
-	if (tx == NULL) {
-		fatal("out of memory for an SMTP transaction");
-	}
+	tx = check_memory(calloc(1, sizeof(*tx)), "an SMTP transaction");
 	envelope_builder_init(&tx->envelope);
 	return tx;
 }

@@ -26,6 +26,23 @@ def console(name, code):
     return f"msys.registerControl('{name}', function(cc) {code} end)\n"
 
 
+def greeted(daemon, count):
+    """So many clients, which have said EHLO."""
+    clients = [daemon.connect() for _ in range(count)]
+    for c in clients:
+        c.say("EHLO c.test", 250)
+    return clients
+
+
+def expect_all_told(daemon, count, wanted):
+    """What a script says at MAIL to so many clients at once."""
+    clients = greeted(daemon, count)
+    for c in clients:
+        c.send("MAIL FROM:<a@b.test>\r\n")
+    for c in clients:
+        expect_equal(c.reply(), (550, f"5.7.1 {wanted}"), "reply")
+
+
 # ---- databases ----
 
 
@@ -98,13 +115,7 @@ def test_connections_are_bounded_and_used_again(flow):
                     "local row = msys.db.fetch_row('people', 'SELECT 1 AS one') vctx:set_code(550, 'is ' .. row.one) return 0")
     path = people(flow)
     daemon = policy(flow, script, text=datasource(f"sqlite:{path}", "max_connections = 1"), schedulers=1)
-    clients = [daemon.connect() for _ in range(3)]
-    for c in clients:
-        c.say("EHLO c.test", 250)
-    for c in clients:
-        c.send("MAIL FROM:<a@b.test>\r\n")
-    for c in clients:
-        expect_equal(c.reply(), (550, "5.7.1 is 1"), "answer")
+    expect_all_told(daemon, 3, "is 1")
     files = pathlib.Path(f"/proc/{daemon.process.pid}/fd")
     held = [f for f in files.iterdir() if f.is_symlink() and os.path.realpath(f) == str(path)]
     expect_equal(len(held), 1, f"connections that are open ({held})")
@@ -210,9 +221,7 @@ def test_locks_hold_across_schedulers(flow):
         if n % 2 == 0 then msys.unlock('count') end
         return 0""")
     daemon = policy(flow, script, text=datasource(f"sqlite:{path}"), schedulers=2)
-    clients = [daemon.connect() for _ in range(6)]
-    for c in clients:
-        c.say("EHLO c.test", 250)
+    clients = greeted(daemon, 6)
     for _ in range(3):
         for c in clients:
             c.send("MAIL FROM:<a@b.test>\r\nRSET\r\n")
@@ -228,9 +237,7 @@ def test_locks_of_who_is_gone_are_free(flow):
     script = module("validate_mailfrom(str, ac, vctx)", "assert(msys.lock('l')) msys.sleep(0.01) "
                     "if str:match('^fails') then error('no') end return 0")
     daemon = policy(flow, script, schedulers=2)
-    clients = [daemon.connect() for _ in range(4)]
-    for c in clients:
-        c.say("EHLO c.test", 250)
+    clients = greeted(daemon, 4)
     for _ in range(2):
         for c, name in zip(clients, ("fails", "ends", "ends", "fails")):
             c.send(f"MAIL FROM:<{name}@b.test>\r\n")
@@ -339,13 +346,7 @@ def test_many_functions_take_their_turns(flow):
     script = module("validate_mailfrom(str, ac, vctx)", "local good, n = msys.runInPool('IO', function() msys.sleep(0.02) "
                     "return 1 end) vctx:set_code(550, tostring(n)) return 0")
     daemon = policy(flow, script, schedulers=1)
-    clients = [daemon.connect() for _ in range(12)]
-    for c in clients:
-        c.say("EHLO c.test", 250)
-    for c in clients:
-        c.send("MAIL FROM:<a@b.test>\r\n")
-    for c in clients:
-        expect_equal(c.reply(), (550, "5.7.1 1"), "reply")
+    expect_all_told(daemon, 12, "1")
 
 
 # ---- macros ----
@@ -573,9 +574,8 @@ SLOW = {"find": "local s = ('a'):rep(3000) s:find(('.-'):rep(9) .. 'b')",
 def test_functions_in_c_are_bounded_too(flow):
     body = "".join(f"if str:match('^{name}') then {text} end\n" for name, text in SLOW.items())
     daemon = policy(flow, module("validate_mailfrom(str, ac, vctx)", body + "return 0"), schedulers=1)
-    clients = {name: daemon.connect() for name in SLOW}
+    clients = dict(zip(SLOW, greeted(daemon, len(SLOW))))
     for name, client in clients.items():
-        client.say("EHLO c.test", 250)
         client.send(f"MAIL FROM:<{name}@b.test>\r\n")
     for name, client in clients.items():
         expect_equal(client.reply(), (451, "4.3.0 Policy failed, try again later"), name)

@@ -17,6 +17,7 @@
 #include "listeners/smtp/session.h"
 #include "tests/fuzz/chunk_reference.h"
 #include "tests/fuzz/net.h"
+#include "tests/unit/smtp_given.h"
 
 #define SAID_MAX (1 << 20)
 #define MESSAGES_MAX 4096
@@ -221,12 +222,6 @@ struct message_id scheduler_new_id(struct scheduler *s)
 	return (struct message_id){.high = 0x123456789abc0001, .low = ++talk->ids};
 }
 
-void scheduler_format_number(const struct scheduler *s, uint64_t number, char text[24])
-{
-	(void)s;
-	snprintf(text, 24, "%llu", (unsigned long long)number);
-}
-
 int scheduler_refuses(const struct scheduler *s)
 {
 	(void)s;
@@ -340,38 +335,6 @@ const struct smtp_options *config_smtp(const struct config *config, uint32_t ind
 	(void)index;
 	(void)peer;
 	return &w.options;
-}
-
-uint32_t config_smtp_listen_count(const struct config *config)
-{
-	(void)config;
-	return 1;
-}
-
-const struct listen_options *config_smtp_listen(const struct config *config, uint32_t index)
-{
-	static const struct listen_options listen = {.name = "192.0.2.25:25"};
-
-	(void)config;
-	(void)index;
-	return &listen;
-}
-
-/* There is one generation, which is nobody's. */
-struct config *config_hold(struct config *config)
-{
-	return config;
-}
-
-void config_release(struct config *config)
-{
-	(void)config;
-}
-
-uint64_t config_number(const struct config *config)
-{
-	(void)config;
-	return 1;
 }
 
 bool config_smtp_listen_find(const struct config *config, const struct listen_options *like,

@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/runtime/fnv.h"
+
 /* ---- room ---- */
 
 static void test_full_disk_takes_no_more(void **state)
@@ -352,7 +354,7 @@ static uint64_t live(uint64_t seed)
 {
 	static unsigned char data[30][2 * PAGE];
 	struct disk_node *n = begin(seed);
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	uint64_t hash;
 	struct outcome o[30];
 	size_t len;
 	char *content;
@@ -370,10 +372,7 @@ static uint64_t live(uint64_t seed)
 		n = open_at("/sim/file", O_RDWR);
 	}
 	content = disk_content(d, "/sim/file", &len);
-	for (size_t i = 0; i < len; i++) {
-		hash = (hash ^ (unsigned char)content[i]) * UINT64_C(0x100000001b3);
-	}
-	hash ^= world->trace;
+	hash = fnv_bytes(FNV_START, content, len) ^ world->trace;
 	world_destroy();
 	return hash;
 }

@@ -30,6 +30,7 @@
 #include "core/runtime/runtime.h"
 #include "listeners/smtp/listener.h"
 #include "listeners/smtp/session.h"
+#include "tests/unit/smtp_given.h"
 
 #define TEXT_SIZE (1 << 20)
 #define STORES_MAX 16
@@ -103,12 +104,6 @@ struct message_id scheduler_new_id(struct scheduler *s)
 {
 	(void)s;
 	return (struct message_id){.high = 0x123456789abc0001, .low = ++rig.id_count};
-}
-
-void scheduler_format_number(const struct scheduler *s, uint64_t number, char text[24])
-{
-	(void)s;
-	snprintf(text, 24, "%llu", (unsigned long long)number);
 }
 
 int scheduler_refuses(const struct scheduler *s)
@@ -254,38 +249,6 @@ const char *const *config_captured(const struct config *config, uint32_t *count)
 	(void)config;
 	*count = rig.captured_count;
 	return rig.captured;
-}
-
-uint32_t config_smtp_listen_count(const struct config *config)
-{
-	(void)config;
-	return 1;
-}
-
-const struct listen_options *config_smtp_listen(const struct config *config, uint32_t index)
-{
-	static const struct listen_options listen = {.name = "192.0.2.25:25"};
-
-	(void)config;
-	(void)index;
-	return &listen;
-}
-
-/* There is one generation, and it is none. */
-struct config *config_hold(struct config *config)
-{
-	return config;
-}
-
-void config_release(struct config *config)
-{
-	(void)config;
-}
-
-uint64_t config_number(const struct config *config)
-{
-	(void)config;
-	return 1;
 }
 
 bool config_smtp_listen_find(const struct config *config, const struct listen_options *same,

@@ -142,9 +142,9 @@ static void test_orders_to_bindings_reach_who_joins(void **state)
 
 		enter(&rig->schedulers[i]);
 		dispatch_order_binding(x, binding_open(&x->bindings, by), BINDING_SUSPENDED,
-				       "somebody", now_ms, now_ms + 3600000);
+				       suspension_new("somebody", now_ms, now_ms + 3600000));
 		dispatch_order_binding(x, binding_open(&x->bindings, "other"), BINDING_RESUMED,
-				       NULL, 0, 0);
+				       NULL);
 		leave(&rig->schedulers[i]);
 	}
 	change(3);

@@ -545,7 +545,7 @@ static void test_suspend_and_resume(void **state)
 	queue_many(DOMAIN, 1);
 	outbound_until(w, 1);
 	outbound_enter(w);
-	dispatch_suspend(&w->dispatcher, record(), true);
+	dispatch_suspend(&w->dispatcher, record(), suspension_new("uid 0", 0, 0));
 	outbound_leave(w);
 	queue_many(DOMAIN, 3);
 	outbound_settle(w);
@@ -554,7 +554,7 @@ static void test_suspend_and_resume(void **state)
 	assert_int_equal(record()->active_count, 3);
 	assert_int_equal(outbound_hold(record()), DOMAIN_SUSPENDED);
 	outbound_enter(w);
-	dispatch_suspend(&w->dispatcher, record(), false);
+	dispatch_suspend(&w->dispatcher, record(), NULL);
 	outbound_leave(w);
 	outbound_until(w, 4);
 	assert_int_equal(record()->delivered, 4);

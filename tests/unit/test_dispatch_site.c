@@ -381,14 +381,15 @@ static void test_suspended_domain_behind_a_gateway_holds_nobody(void **state)
 	w->options.max_outbound_connections = 1;
 	w->site_options.max_outbound_connections = 1;
 	outbound_enter(w);
-	dispatch_suspend(&w->dispatcher, dispatch_find(&w->dispatcher, "default", "a.test"), true);
+	dispatch_suspend(&w->dispatcher, dispatch_find(&w->dispatcher, "default", "a.test"),
+			 suspension_new("uid 0", 0, 0));
 	outbound_leave(w);
 	queue_each(3, 2);
 	outbound_until(w, 4);
 	assert_int_equal(outbound_record(w, "a.test")->active_count, 2);
 	assert_int_equal(outbound_hold(outbound_record(w, "a.test")), DOMAIN_SUSPENDED);
 	outbound_enter(w);
-	dispatch_suspend(&w->dispatcher, outbound_record(w, "a.test"), false);
+	dispatch_suspend(&w->dispatcher, outbound_record(w, "a.test"), NULL);
 	outbound_leave(w);
 	outbound_until(w, 6);
 	assert_int_equal(peer->accepted, 1);

@@ -228,7 +228,7 @@ static void test_record_waits_for_its_connections(void **state)
 	assert_int_equal(d->hold, DOMAIN_MOVING);
 	assert_int_equal(d->active_count, 1);
 	enter(&rig->schedulers[1]);
-	dispatch_suspend(dispatcher_at(1), d, true);
+	dispatch_suspend(dispatcher_at(1), d, suspension_new("uid 0", 0, 0));
 	leave(&rig->schedulers[1]);
 	outbound_answer_bodies(rig->good);
 	settle();
@@ -240,7 +240,7 @@ static void test_record_waits_for_its_connections(void **state)
 	assert_int_equal(d->active_count, 1);
 	rig->good->reply[PEER_BODY] = "250 2.0.0 kept";
 	enter(&rig->schedulers[0]);
-	dispatch_suspend(dispatcher_at(0), d, false);
+	dispatch_suspend(dispatcher_at(0), d, NULL);
 	leave(&rig->schedulers[0]);
 	settle();
 	assert_int_equal(TOTAL(delivered), 2);
@@ -395,12 +395,21 @@ static void test_record_is_its_bindings_where_it_lives(void **state)
 static void test_suspension_of_an_unknown_binding_comes_along(void **state)
 {
 	struct domain *d = begin_by("lost");
+	const struct suspension *suspension;
 
 	(void)state;
-	order(0, d, BINDING_SUSPENDED);
+	enter(&rig->schedulers[0]);
+	dispatch_order_binding(dispatcher_at(0), binding_at(0), BINDING_SUSPENDED,
+			       suspension_new("uid 7 (pid 4711)", 1000, UINT64_MAX));
+	dispatch_binding_order(dispatcher_at(0), d);
+	leave(&rig->schedulers[0]);
 	settle();
 	assert_ptr_equal(record_at(1, d->name), d);
 	assert_int_equal(binding_at(1)->order, BINDING_SUSPENDED);
+	suspension = binding_at(1)->suspension;
+	assert_string_equal(suspension->by, "uid 7 (pid 4711)");
+	assert_int_equal(suspension->since_ms, 1000);
+	assert_int_equal(suspension->until_ms, UINT64_MAX);
 	assert_int_equal(d->hold, DOMAIN_BINDING_SUSPENDED);
 	assert_int_equal(d->active_count, 1);
 	order(1, d, BINDING_RESUMED);
@@ -424,7 +433,7 @@ static void test_resume_that_a_travelling_record_misses(void **state)
 			order(0, d, BINDING_RESUMED);
 		}
 		enter(&rig->schedulers[0]);
-		dispatch_suspend(dispatcher_at(0), d, true);
+		dispatch_suspend(dispatcher_at(0), d, suspension_new("uid 0", 0, 0));
 		leave(&rig->schedulers[0]);
 		while (record_at(0, name) != NULL) {
 			group_cycle(rig->program.runtime

@@ -202,7 +202,7 @@ static void test_an_order_comes_first_and_the_rest_after_it(void **state)
 	outbound_until(w, 1);
 	b = outbound_record(w, DOMAIN)->binding_record;
 	outbound_enter(w);
-	dispatch_suspend(&w->dispatcher, outbound_record(w, DOMAIN), true);
+	dispatch_suspend(&w->dispatcher, outbound_record(w, DOMAIN), suspension_new("uid 0", 0, 0));
 	binding_set_order(b, BINDING_SUSPENDED);
 	outbound_leave(w);
 	ASSERT_REASONS(DOMAIN, DOMAIN_SUSPENDED, DOMAIN_BINDING_SUSPENDED,
@@ -210,7 +210,7 @@ static void test_an_order_comes_first_and_the_rest_after_it(void **state)
 	assert_int_equal(list[1].scope, OBSTACLE_OF_BINDING);
 	outbound_enter(w);
 	binding_set_order(b, BINDING_AS_CONFIGURED);
-	dispatch_suspend(&w->dispatcher, outbound_record(w, DOMAIN), false);
+	dispatch_suspend(&w->dispatcher, outbound_record(w, DOMAIN), NULL);
 	outbound_leave(w);
 	ASSERT_REASONS(DOMAIN, DOMAIN_THROTTLE_MESSAGES);
 }

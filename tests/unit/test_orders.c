@@ -16,7 +16,8 @@
 static void suspend(bool on)
 {
 	outbound_enter(w);
-	dispatch_suspend(&w->dispatcher, outbound_record(w, DOMAIN), on);
+	dispatch_suspend(&w->dispatcher, outbound_record(w, DOMAIN),
+			 on ? suspension_new("uid 0", 0, 0) : NULL);
 	outbound_leave(w);
 }
 
@@ -134,8 +135,8 @@ static void test_record_goes_when_held_back_and_unused(void **state)
 	w->domains[0].options.suspend_delivery = false;
 	d = record_of_nothing();
 	outbound_enter(w);
-	dispatch_order_binding(&w->dispatcher, d->binding_record, BINDING_SUSPENDED, "uid 0",
-			       w->now.wall_ns / NS_PER_MS, 0);
+	dispatch_order_binding(&w->dispatcher, d->binding_record, BINDING_SUSPENDED,
+			       suspension_new("uid 0", w->now.wall_ns / NS_PER_MS, 0));
 	outbound_leave(w);
 	fail_all(d);
 	outbound_pass(w, KEEP_MS + 1000);
@@ -155,8 +156,7 @@ static void test_record_stays_while_somebody_has_suspended_it(void **state)
 	w->domains[0].options.suspend_delivery = true;
 	d = record_of_nothing();
 	outbound_enter(w);
-	dispatch_suspend(&w->dispatcher, d, true);
-	dispatch_suspend_note(&w->dispatcher, d, "uid 0", w->now.wall_ns / NS_PER_MS, 0);
+	dispatch_suspend(&w->dispatcher, d, suspension_new("uid 0", w->now.wall_ns / NS_PER_MS, 0));
 	outbound_leave(w);
 	fail_all(d);
 	outbound_pass(w, KEEP_MS + 1000);
@@ -181,8 +181,7 @@ static void test_suspension_ends_at_its_time(void **state)
 	(void)state;
 	outbound_enter(w);
 	d = dispatch_find(x, BINDING_DEFAULT, DOMAIN);
-	dispatch_suspend(x, d, true);
-	dispatch_suspend_note(x, d, "uid 0", wall_ms, wall_ms + 7200000);
+	dispatch_suspend(x, d, suspension_new("uid 0", wall_ms, wall_ms + 7200000));
 	outbound_leave(w);
 	outbound_queue(w, DOMAIN, "a");
 	outbound_settle(w);
@@ -200,11 +199,9 @@ static void test_suspension_ends_at_its_time(void **state)
 	/* Resumed before, the end is forgotten. */
 	wall_ms = w->now.wall_ns / NS_PER_MS;
 	outbound_enter(w);
-	dispatch_suspend(x, d, true);
-	dispatch_suspend_note(x, d, "uid 0", wall_ms, wall_ms + 1000);
-	dispatch_suspend(x, d, false);
-	dispatch_suspend(x, d, true);
-	dispatch_suspend_note(x, d, "uid 0", wall_ms, 0);
+	dispatch_suspend(x, d, suspension_new("uid 0", wall_ms, wall_ms + 1000));
+	dispatch_suspend(x, d, NULL);
+	dispatch_suspend(x, d, suspension_new("uid 0", wall_ms, 0));
 	outbound_leave(w);
 	outbound_pass(w, 2000);
 	assert_true(d->suspended);
@@ -221,8 +218,7 @@ static void test_suspension_ends_in_what_is_configured(void **state)
 	w->domains[0].options.suspend_delivery = true;
 	outbound_enter(w);
 	d = dispatch_find(x, BINDING_DEFAULT, DOMAIN);
-	dispatch_suspend(x, d, true);
-	dispatch_suspend_note(x, d, "uid 0", wall_ms, wall_ms + 1000);
+	dispatch_suspend(x, d, suspension_new("uid 0", wall_ms, wall_ms + 1000));
 	outbound_leave(w);
 	outbound_queue(w, DOMAIN, "a");
 	outbound_pass(w, 2000);
@@ -245,7 +241,8 @@ static void test_suspension_of_a_binding_ends_at_its_time(void **state)
 	outbound_leave(w);
 	b = idle->binding_record;
 	outbound_enter(w);
-	dispatch_order_binding(x, b, BINDING_SUSPENDED, "uid 0", wall_ms, wall_ms + 100000);
+	dispatch_order_binding(x, b, BINDING_SUSPENDED,
+			       suspension_new("uid 0", wall_ms, wall_ms + 100000));
 	dispatch_binding_order(x, idle);
 	outbound_leave(w);
 	outbound_queue(w, DOMAIN, "a");

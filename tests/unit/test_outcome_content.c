@@ -67,7 +67,8 @@ static uint64_t loads(void)
 static void suspend(bool on)
 {
 	enter(home_of_good());
-	dispatch_suspend(&home_of_good()->dispatcher, record("good.test"), on);
+	dispatch_suspend(&home_of_good()->dispatcher, record("good.test"),
+			 on ? suspension_new("uid 0", 0, 0) : NULL);
 	leave(home_of_good());
 	settle();
 }

@@ -102,8 +102,7 @@ static void test_what_holds_mail_back_comes_along(void **state)
 	settle();
 	enter(s);
 	d = record_at(0, suspended);
-	dispatch_suspend(&s->dispatcher, d, true);
-	dispatch_suspend_note(&s->dispatcher, d, "somebody", agent_wall_ms(&s->base), 0);
+	dispatch_suspend(&s->dispatcher, d, suspension_new("somebody", agent_wall_ms(&s->base), 0));
 	assert_true(dispatch_hold_delivery(&s->dispatcher, record_at(0, held)->active_head, true));
 	leave(s);
 	settle();
@@ -118,7 +117,7 @@ static void test_what_holds_mail_back_comes_along(void **state)
 	assert_int_equal(TOTAL(delivered), 1);
 	s = &rig->schedulers[2];
 	enter(s);
-	dispatch_suspend(&s->dispatcher, record_at(2, suspended), false);
+	dispatch_suspend(&s->dispatcher, record_at(2, suspended), NULL);
 	assert_true(dispatch_hold_delivery(&s->dispatcher, record_at(2, held)->held[0], false));
 	leave(s);
 	settle();

@@ -184,7 +184,7 @@ static void test_suspension_follows_but_orders_stay(void **state)
 	assert_int_equal(outbound_hold(outbound_record(w, DOMAIN)), DOMAIN_SUSPENDED);
 	/* What operators have said is none of the configuration's. */
 	outbound_enter(w);
-	dispatch_suspend(&w->dispatcher, outbound_record(w, DOMAIN), false);
+	dispatch_suspend(&w->dispatcher, outbound_record(w, DOMAIN), NULL);
 	outbound_leave(w);
 	outbound_until(w, 2);
 	take(begin_generation(peer));
